@@ -140,7 +140,9 @@ def _after_switch(wanted: Wanted, observed: Observed, evidence: Evidence) -> Ste
     previous = observed.slot(observed.idle)
     if evidence.soaked is Verdict.FAILED and previous.release and previous.ready:
         return Step.REVERT
-    if wanted.kind == "deploy" and evidence.soaked is Verdict.PENDING:
+    if wanted.kind == "rollback":
+        return Step.DONE  # what was rolled back from is no standby
+    if evidence.soaked is Verdict.PENDING:
         return Step.SOAK
     if previous.release and previous.ready and observed.route.standby is None:
         return Step.RETIRE
