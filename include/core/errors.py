@@ -1,0 +1,64 @@
+"""The error tree. What went wrong decides one thing only: is it worth trying again?
+
+    EvergreenError
+    ├── Permanent            no retry: the same input will fail the same way (exit 65, EX_DATAERR)
+    │   ├── ManifestInvalid      the manifest has a typo or a contradiction
+    │   ├── DataRefused          rows break the contract, or cannot be read at all
+    │   ├── NotEnoughData        fewer labelled rows than the manifest asks for
+    │   ├── ArtifactRejected     a model file is not what its digest or our allow-list says
+    │   ├── NotBlessed           a version without a blessing was asked to go live
+    │   └── RequestInvalid       a job was asked for something it cannot do
+    └── Temporary            retry: the world may have changed by then (exit 75, EX_TEMPFAIL)
+        ├── ServiceUnavailable   a server does not answer
+        └── Conflict             somebody else wrote first (compare-and-set lost)
+
+Every message is one sentence that names the thing, the place and the fix.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EvergreenError(Exception):
+    exit_code: ClassVar[int] = 1
+
+
+class Permanent(EvergreenError):
+    exit_code = 65
+
+
+class Temporary(EvergreenError):
+    exit_code = 75
+
+
+class ManifestInvalid(Permanent):
+    pass
+
+
+class DataRefused(Permanent):
+    pass
+
+
+class NotEnoughData(Permanent):
+    pass
+
+
+class ArtifactRejected(Permanent):
+    pass
+
+
+class NotBlessed(Permanent):
+    pass
+
+
+class RequestInvalid(Permanent):
+    pass
+
+
+class ServiceUnavailable(Temporary):
+    pass
+
+
+class Conflict(Temporary):
+    pass

@@ -1,0 +1,81 @@
+"""What goes into a job and what comes out: the one protocol between Airflow and the work.
+
+A `JobRequest` travels in by environment variable, a `JobResult` out by file. The same request therefore starts the same
+work inline, as a process or as a pod; data itself travels by URI. Time (`as_of`) and `intent` are fields like any other:
+they are set once, at the DAG's edge, and no code behind this line ever asks the clock what day it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import date
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from include.core.errors import RequestInvalid
+
+PROTOCOL = 1
+REQUEST_VARIABLE = "EVERGREEN_JOB_REQUEST"
+RESULT_VARIABLE = "EVERGREEN_JOB_RESULT"
+DEFAULT_RESULT_PATH = "/airflow/xcom/return.json"
+
+
+class Intent(StrEnum):
+    """Why a run exists. Only `live` may move production: live assets, the alias, alerts, a release."""
+
+    LIVE = "live"
+    HISTORICAL = "historical"
+    REHEARSAL = "rehearsal"
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobRequest(Frozen):
+    """`run_key` names every output: a retry overwrites the same names and cannot register two models."""
+
+    protocol: Literal[1] = PROTOCOL
+    job: str
+    run_key: str = Field(min_length=1)
+    as_of: date = Field(description="what the job may know: rows up to and including this day")
+    intent: Intent
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class JobResult(Frozen):
+    """`verdict` is the job's answer where it decides something; a no is a result, not an error."""
+
+    protocol: Literal[1] = PROTOCOL
+    job: str
+    run_key: str
+    verdict: Literal["yes", "no", "wait"] = "yes"
+    summary: str = Field(description="one sentence for the person who looks at the task")
+    outputs: dict[str, Any] = Field(default_factory=dict, description="ids, URIs and metrics; never data")
+
+
+def run_key(*parts: str) -> str:
+    """A short, stable name for one piece of work: the first 16 hex digits of the sha256 over its identifying parts."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def read_request(text: str | None) -> JobRequest:
+    """Raises `RequestInvalid` with one sentence when the request is absent or malformed."""
+    if not text:
+        raise RequestInvalid(f"No job request: set {REQUEST_VARIABLE} to the JSON of a JobRequest.")
+    try:
+        return JobRequest.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"])) or "the document"
+        raise RequestInvalid(f"{REQUEST_VARIABLE}: {place}: {problem['msg']}.") from error
+
+
+def intent_of(run_type: str, *declared: str | None) -> Intent:
+    """A backfill is historical whatever else is said; otherwise the first intent declared, otherwise live."""
+    if run_type == "backfill":
+        return Intent.HISTORICAL
+    return next((Intent(value) for value in declared if value), Intent.LIVE)

@@ -1,0 +1,269 @@
+"""The manifest: one typed, frozen document that holds every threshold of the pipeline.
+
+DAG files read it at parse time, so it needs nothing but pydantic and yaml. Every model below forbids unknown fields: a
+typo is an error with a suggestion, never a silently ignored setting. The manifest's hash goes onto every model,
+blessing and release, so that a decision can always be traced to the numbers it was taken by.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from include.core.errors import ManifestInvalid
+
+DEFAULT_PATH = Path(__file__).resolve().parents[1] / "pipeline.yaml"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Days = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceSpec(Section):
+    """Where the rows of one day come from."""
+
+    kind: Literal["replay", "files"]
+    path: str = Field(description="replay: one CSV of all rows; files: a pattern holding {day}, such as data/{day}.csv")
+    first_day: date | None = Field(None, description="replay: the day the first rows are dealt to")
+    days: Count | None = Field(None, description="replay: how many days the rows are dealt into")
+    seed: int = Field(0, description="replay: the order in which rows are dealt")
+
+    @model_validator(mode="after")
+    def _complete(self) -> SourceSpec:
+        if self.kind == "replay" and (self.first_day is None or self.days is None):
+            raise ValueError("a replay source needs first_day and days")
+        if self.kind == "files" and "{day}" not in self.path:
+            raise ValueError("a files source needs {day} in its path, such as data/{day}.csv")
+        return self
+
+
+class LabelSpec(Section):
+    column: str
+    positive: str = Field(description="the class whose probability is served")
+    negative: str
+    delay_days: Days = Field(description="days after which the outcome of an application is known")
+
+
+class ColumnSpec(Section):
+    """What one input column may hold. The model is trained on exactly these columns."""
+
+    kind: Literal["number", "category"]
+    min: float | None = None
+    max: float | None = None
+    values: tuple[str, ...] = ()
+    max_missing: Share = Field(0.0, description="share of missing values a day may have")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> ColumnSpec:
+        if self.kind == "category" and (self.min is not None or self.max is not None):
+            raise ValueError("a category has values, not min and max")
+        if self.kind == "number" and self.values:
+            raise ValueError("a number has min and max, not values")
+        return self
+
+
+class RowCount(Section):
+    min: Count
+    max: Count
+
+
+class ContractSpec(Section):
+    id: str = Field(description="column that names a row: unique, never missing, not a model input")
+    rows: RowCount = Field(description="rows a day may have; fewer or more means a broken delivery")
+    columns: dict[str, ColumnSpec] = Field(min_length=1)
+
+
+class TrainSpec(Section):
+    window_days: Count = Field(description="matured days a training looks back on")
+    holdout_days: Count = Field(description="the newest days of the window: they judge and are never trained on")
+    min_rows: Count = Field(description="labelled rows below which no training starts")
+    seed: int
+    candidates: dict[str, dict[str, float | int | str]] = Field(min_length=1, description="pipeline -> its parameters")
+    features: str | None = Field(None, description="optional feature function, module:function, DataFrame -> DataFrame")
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_train_on(self) -> TrainSpec:
+        if self.holdout_days >= self.window_days:
+            raise ValueError("holdout_days must be smaller than window_days")
+        return self
+
+
+class CostSpec(Section):
+    """What a wrong decision costs, in any one currency; only the ratio matters."""
+
+    false_approval: Annotated[float, Field(gt=0)]
+    false_denial: Annotated[float, Field(gt=0)]
+
+
+class GateSpec(Section):
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(description="of every interval, two-sided")
+    resamples: Annotated[int, Field(ge=200)] = Field(description="bootstrap resamples")
+    seed: int
+    min_rows: Count = Field(description="holdout rows below which the verdict is inconclusive")
+    floor_auc: Share = Field(description="the AUC interval's lower end must reach it")
+    auc_margin: Share = Field(description="AUC a challenger may lose against the champion (non-inferiority)")
+    superiority: Literal["cost", "brier"] = Field(description="what a challenger must be better at")
+    cost: CostSpec
+
+    @property
+    def threshold(self) -> float:
+        """The probability of the positive class from which a denial is cheaper (Elkan 2001, eq. 2)."""
+        return self.cost.false_denial / (self.cost.false_denial + self.cost.false_approval)
+
+
+class ServingSpec(Section):
+    smoke_rows: Count = Field(description="golden rows asked of a staged release")
+    parity: Annotated[float, Field(gt=0)] = Field(description="served minus expected probability, at most")
+    max_latency_ms: Annotated[float, Field(gt=0)] = Field(description="slowest smoke request, milliseconds")
+    ready_timeout_s: Annotated[float, Field(gt=0)] = Field(description="seconds a staged slot has to become ready")
+
+
+class ReleaseSpec(Section):
+    soak_s: Annotated[float, Field(ge=0)] = Field(description="seconds a new live release is watched")
+    soak_interval_s: Annotated[float, Field(gt=0)] = Field(description="seconds between two probes while soaking")
+    max_soak_failures: Annotated[int, Field(ge=0)] = Field(description="failed probes a soak survives")
+
+
+class Persistence(Section):
+    k: Count
+    n: Count
+
+    @model_validator(mode="after")
+    def _possible(self) -> Persistence:
+        if self.k > self.n:
+            raise ValueError("k must not be larger than n")
+        return self
+
+
+class MonitorSpec(Section):
+    schedule: str
+    window_days: Count = Field(description="ingested days in one window")
+    min_rows: Count = Field(description="rows below which a window says 'not enough data'")
+    bins: Annotated[int, Field(ge=2, le=100)] = Field(description="quantile bins of a numeric profile")
+    psi: Annotated[float, Field(gt=0)] = Field(description="population stability index a feature must reach to count")
+    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(description="false-discovery rate over all features")
+    persistence: Persistence
+
+
+class RetrainingSpec(Section):
+    schedule: str
+    cooldown_days: Days = Field(description="data days between two trainings")
+    min_new_labels: Count = Field(description="labelled rows the last training has not seen")
+    wait_for_labels_days: Days = Field(description="data days a drift waits for those labels")
+
+
+class Resources(Section):
+    cpu: str
+    memory: str
+
+
+class JobsSpec(Section):
+    image: str
+    namespace: str
+    timeout_minutes: Count = Field(60, description="minutes after which a job is killed")
+    resources: dict[str, Resources] = Field(description="job name (or default) -> requests and limits")
+
+    def resources_of(self, job: str) -> Resources:
+        return self.resources.get(job, self.resources["default"])
+
+    @model_validator(mode="after")
+    def _has_default(self) -> JobsSpec:
+        if "default" not in self.resources:
+            raise ValueError("resources needs a 'default' entry")
+        return self
+
+
+class Manifest(Section):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    owner: str
+    target: Literal["local", "kubernetes"]
+    source: SourceSpec
+    label: LabelSpec
+    contract: ContractSpec
+    train: TrainSpec
+    gate: GateSpec
+    serving: ServingSpec
+    release: ReleaseSpec
+    monitor: MonitorSpec
+    retraining: RetrainingSpec
+    jobs: JobsSpec
+
+    @model_validator(mode="after")
+    def _label_is_no_input(self) -> Manifest:
+        if self.label.column in self.contract.columns:
+            raise ValueError(f"contract.columns must not hold the label column {self.label.column!r}")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the canonical JSON: comments and order in the file do not change it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def parse(text: str, place: str = "the manifest") -> Manifest:
+    """Raises `ManifestInvalid`: one sentence that names the field, the place and the nearest known field."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ManifestInvalid(f"{place} is not valid YAML: {_one_line(error)}; fix the syntax there.") from error
+    if not isinstance(content, dict):
+        raise ManifestInvalid(f"{place} must be a mapping of sections, but it holds {type(content).__name__}.")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise ManifestInvalid(f"{place}: {_explain(error)}") from error
+
+
+@lru_cache(maxsize=8)
+def _load(path: Path, _stamp: int) -> Manifest:
+    return parse(path.read_text(), str(path))
+
+
+def load(path: Path | str = DEFAULT_PATH) -> Manifest:
+    """The manifest at `path`, read once per version of the file. Raises `ManifestInvalid`."""
+    path = Path(path)
+    if not path.is_file():
+        raise ManifestInvalid(f"There is no manifest at {path}; set EVERGREEN_MANIFEST to the right file.")
+    return _load(path, path.stat().st_mtime_ns)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _explain(error: ValidationError) -> str:
+    return " ".join(_sentence(problem) for problem in error.errors(include_url=False))
+
+
+def _sentence(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or "the document"
+    if problem["type"] == "extra_forbidden":
+        return f"{field} is not a known setting{_suggestion(problem['loc'])}"
+    if problem["type"] == "missing":
+        return f"{field} is missing; add it."
+    return f"{field}: {problem['msg'].removeprefix('Value error, ')}."
+
+
+def _suggestion(loc: tuple[str | int, ...]) -> str:
+    near = difflib.get_close_matches(str(loc[-1]), _known_fields(Manifest), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "; remove it."
+
+
+def _known_fields(model: type[BaseModel]) -> list[str]:
+    names = []
+    for name, field in model.model_fields.items():
+        names.append(name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += _known_fields(field.annotation)
+    return [*names, *ColumnSpec.model_fields] if model is Manifest else names
