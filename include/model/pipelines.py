@@ -1,0 +1,67 @@
+"""The two candidates: a straight line and a forest. Both take missing values and categories they have never seen.
+
+Boosting gets ordinal codes, not scikit-learn's native categories: explainers and compiled forests are wrong on native
+ones, and on a handful of levels a few more splits cost nothing. Kept to parts whose types the artifact codec trusts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+from include.core.errors import Permanent
+from include.model.schema import Column, Kind
+
+Builder = Callable[[Sequence[Column], Mapping[str, Any], int], Pipeline]
+
+
+def build(kind: str, columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
+    """An unfitted pipeline over `columns` (those after the feature function). Raises `Permanent`."""
+    if kind not in BUILDERS:
+        raise Permanent(f"There is no pipeline {kind!r}; known are {', '.join(sorted(BUILDERS))}.")
+    try:
+        return BUILDERS[kind](columns, params, seed)
+    except TypeError as error:
+        raise Permanent(f"The pipeline {kind!r} does not take these parameters: {error}.") from error
+
+
+def _logistic(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
+    numbers = Pipeline(
+        [
+            ("impute", SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)),
+            ("scale", StandardScaler()),
+        ]
+    )
+    categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    model = LogisticRegression(**{"max_iter": 2000, "random_state": seed, **params})
+    return Pipeline([("prepare", _prepare(columns, numbers, categories)), ("model", model)])
+
+
+def _boosting(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
+    categories = OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=np.nan
+    )
+    model = HistGradientBoostingClassifier(
+        **{"random_state": seed, "early_stopping": False, "categorical_features": None, **params}
+    )
+    return Pipeline([("prepare", _prepare(columns, "passthrough", categories)), ("model", model)])
+
+
+def _prepare(columns: Sequence[Column], numbers: Any, categories: Any) -> ColumnTransformer:
+    parts = [("numbers", numbers, _names(columns, "number")), ("categories", categories, _names(columns, "category"))]
+    return ColumnTransformer([part for part in parts if part[2]])
+
+
+def _names(columns: Sequence[Column], kind: Kind) -> list[str]:
+    return [column.name for column in columns if column.kind == kind]
+
+
+BUILDERS: dict[str, Builder] = {"logistic": _logistic, "boosting": _boosting}

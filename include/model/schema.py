@@ -1,0 +1,78 @@
+"""The one way from rows to a frame: training and the model server both call `frame`, so the two can never differ.
+
+The trade-off: everything is float64 or str, also what was an integer or a flag. One type a kind costs a little memory
+and saves the whole class of bugs in which a column without missing values trains as int and serves as float.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+Kind = Literal["number", "category"]
+
+
+class Column(BaseModel):
+    """One input column. `categories` are the values seen in training; others are served too, but counted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Kind
+    nullable: bool = True
+    categories: tuple[str, ...] = ()
+
+
+def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
+    """Rows as a frame with exactly these columns in this order; what a row lacks is missing."""
+    return pd.DataFrame(
+        {column.name: _values([row.get(column.name) for row in rows], column.kind) for column in columns}
+    )
+
+
+def conform(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
+    """A table read from a file, as `frame` would have built it from its rows."""
+    return pd.DataFrame({column.name: _values(table[column.name].tolist(), column.kind) for column in columns})
+
+
+def describe(table: pd.DataFrame, columns: Sequence[Column] = ()) -> tuple[Column, ...]:
+    """The columns of a training frame with the categories it holds; `columns` says what it cannot know: nullable."""
+    declared = {column.name: column for column in columns}
+    return tuple(_described(table[name], declared.get(str(name))) for name in table.columns)
+
+
+def unseen(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> dict[str, int]:
+    """How many values of each category column were not there in training."""
+    counts = {column.name: _unseen(rows, column) for column in columns if column.categories}
+    return {name: count for name, count in counts.items() if count}
+
+
+def is_missing(value: object) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:
+    if kind == "number":
+        return np.array([math.nan if is_missing(value) else float(value) for value in values], dtype=np.float64)
+    # filled by slice: np.array(list) would build a fixed-width string array
+    texts = np.empty(len(values), dtype=object)
+    texts[:] = [None if is_missing(value) else str(value) for value in values]
+    return texts
+
+
+def _described(series: pd.Series[Any], declared: Column | None) -> Column:
+    nullable = declared.nullable if declared else True
+    if pd.api.types.is_numeric_dtype(series.dtype):
+        return Column(name=str(series.name), kind="number", nullable=nullable)
+    seen = tuple(sorted({str(value) for value in series if not is_missing(value)}))
+    return Column(name=str(series.name), kind="category", nullable=nullable, categories=seen)
+
+
+def _unseen(rows: Sequence[Mapping[str, Any]], column: Column) -> int:
+    values = (row.get(column.name) for row in rows)
+    return sum(1 for value in values if value is not None and value not in column.categories)
