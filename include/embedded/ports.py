@@ -1,0 +1,31 @@
+"""Is every port free? Asked before anything starts, so that the answer is a sentence and not a log file."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+from include.embedded.errors import StackError
+from include.embedded.programs import Port
+from include.embedded.settings import EmbeddedSettings
+
+
+def require_free(ports: Iterable[Port]) -> None:
+    taken = [sentence(port) for port in ports if not is_free(port.number)]
+    if taken:
+        raise StackError("\n".join(taken))
+
+
+def sentence(port: Port) -> str:
+    return f"Port {port.number} ({port.label}) is taken; set {port.setting} to a free one and run `make up` again."
+
+
+def is_free(number: int) -> bool:
+    """Bound, not connected to: a listener whose queue is full would refuse a connection and still hold the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((EmbeddedSettings.host, number))
+        except OSError:
+            return False
+    return True

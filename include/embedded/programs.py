@@ -1,0 +1,112 @@
+"""The programs of the stack: how each is started, on which ports it listens and how its health is seen.
+
+A plain list, read by everything else: the process manager's file, the port check, the progress display, `status`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from include.core.rollout import Colour
+from include.embedded import envoy, environment
+from include.embedded.credentials import Credentials
+from include.embedded.health import Probe, answers, beats
+from include.embedded.settings import EmbeddedSettings, ProgramName
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port, what a person knows it as, and the setting that moves it."""
+
+    number: int
+    label: str
+    setting: str
+
+
+@dataclass(frozen=True)
+class Program:
+    name: ProgramName
+    command: list[str]
+    healthy: Probe
+    ports: tuple[Port, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    patience: int = 10  # seconds between TERM and KILL
+    steady_after: int = 1  # seconds a start must survive to count; dying earlier `retries` times is FATAL
+    needs_database: bool = False
+
+
+def programs(settings: EmbeddedSettings, secret: Credentials) -> list[Program]:
+    """Those the settings ask for, in the order they are best started."""
+    slots = [_slot(settings, secret, "blue"), _slot(settings, secret, "green")]
+    every = [_mlflow(settings), _envoy(settings), *slots, *_airflow(settings, secret)]
+    return [program for program in every if program.name in settings.programs]
+
+
+def supervisor_port(settings: EmbeddedSettings) -> Port:
+    return Port(settings.supervisor_port, "process manager", "EVERGREEN_SUPERVISOR_PORT")
+
+
+def _script(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _airflow(settings: EmbeddedSettings, secret: Credentials) -> list[Program]:
+    env = environment.airflow(settings, secret)
+    ui = Port(settings.airflow_port, "Airflow UI", "EVERGREEN_AIRFLOW_PORT")
+    logs = Port(settings.worker_log_port, "Airflow task logs", "EVERGREEN_WORKER_LOG_PORT")
+    trigger_logs = Port(settings.trigger_log_port, "Airflow trigger logs", "EVERGREEN_TRIGGER_LOG_PORT")
+    parts: list[tuple[ProgramName, str, str, tuple[Port, ...]]] = [
+        ("airflow-api-server", "api-server", "metadatabase", (ui,)),
+        ("airflow-scheduler", "scheduler", "scheduler", (logs,)),
+        ("airflow-dag-processor", "dag-processor", "dag_processor", ()),
+        ("airflow-triggerer", "triggerer", "triggerer", (trigger_logs,)),
+    ]
+    return [
+        Program(
+            name,
+            [_script("airflow"), verb],
+            beats(settings.airflow_url, component),
+            ports,
+            env,
+            steady_after=5,
+            needs_database=True,
+        )
+        for name, verb, component, ports in parts
+    ]
+
+
+def _mlflow(settings: EmbeddedSettings) -> Program:
+    where = ["--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1"]
+    records = ["--backend-store-uri", f"sqlite:///{settings.mlflow_dir / 'mlflow.db'}"]
+    files = ["--serve-artifacts", "--artifacts-destination", str(settings.mlflow_dir / "artifacts")]
+    return Program(
+        "mlflow",
+        [_script("mlflow"), "server", *where, *records, *files],
+        answers(f"{settings.mlflow_url}/health"),
+        (Port(settings.mlflow_port, "MLflow", "EVERGREEN_MLFLOW_PORT"),),
+        environment.mlflow(),
+        steady_after=5,
+    )
+
+
+def _envoy(settings: EmbeddedSettings) -> Program:
+    listener = Port(settings.serving_port, "predictions", "EVERGREEN_SERVING_PORT")
+    admin = Port(settings.envoy_admin_port, "Envoy admin", "EVERGREEN_ENVOY_ADMIN_PORT")
+    probe = answers(f"{settings.envoy_admin_url}/ready")
+    return Program("envoy", envoy.command(settings), probe, (listener, admin), patience=3)
+
+
+def _slot(settings: EmbeddedSettings, secret: Credentials, colour: Colour) -> Program:
+    name: ProgramName = "slot-blue" if colour == "blue" else "slot-green"
+    number = settings.blue_port if colour == "blue" else settings.green_port
+    port = Port(number, f"{colour} slot", f"EVERGREEN_{colour.upper()}_PORT")
+    return Program(
+        name,
+        [sys.executable, "-m", "include.serving"],
+        answers(f"{settings.url(number)}/health"),
+        (port,),
+        environment.slot(settings, secret, colour),
+        steady_after=5,
+    )

@@ -1,0 +1,131 @@
+"""Where the embedded stack lives and which ports it takes: the one place that knows both.
+
+Every number can be changed by an environment variable (`EVERGREEN_<FIELD>`), since two clones on one machine need two
+sets of ports. The host cannot: nothing here has TLS or real passwords, so nothing listens beyond this machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPO = Path(__file__).resolve().parents[2]
+
+ProgramName = Literal[
+    "airflow-api-server",
+    "airflow-scheduler",
+    "airflow-dag-processor",
+    "airflow-triggerer",
+    "mlflow",
+    "envoy",
+    "slot-blue",
+    "slot-green",
+]
+PROGRAMS: tuple[ProgramName, ...] = get_args(ProgramName)
+
+
+class EmbeddedSettings(BaseSettings):
+    """The settings of one embedded stack; two stacks with different homes and ports do not see each other."""
+
+    model_config = SettingsConfigDict(env_prefix="EVERGREEN_", frozen=True, extra="ignore")
+    host: ClassVar[str] = "127.0.0.1"
+
+    home: Path = REPO / ".evergreen"
+    dags: Path = REPO / "dags"
+    airflow_port: int = Field(8080, ge=1, le=65535)
+    worker_log_port: int = Field(8793, ge=1, le=65535)
+    trigger_log_port: int = Field(8794, ge=1, le=65535)
+    mlflow_port: int = Field(5000, ge=1, le=65535)
+    serving_port: int = Field(8088, ge=1, le=65535, description="Envoy's listener: where predictions are asked for")
+    envoy_admin_port: int = Field(9901, ge=1, le=65535)
+    blue_port: int = Field(8101, ge=1, le=65535)
+    green_port: int = Field(8102, ge=1, le=65535)
+    supervisor_port: int = Field(9001, ge=1, le=65535)
+    user: str = "admin"
+    password: str = "admin"
+    programs: tuple[ProgramName, ...] = PROGRAMS
+    deadline: float = Field(120, gt=0, description="seconds `up` waits for everything to be healthy")
+
+    @field_validator("home", "dags")
+    @classmethod
+    def _plain_path(cls, path: Path) -> Path:
+        """supervisor's file has no escape for these characters, so a clear refusal beats a broken start."""
+        path = path.expanduser().absolute()
+        if set("\"'#;\n") & set(str(path)):
+            raise ValueError(f"{path} contains a quote, '#' or ';', which the process manager cannot take; use another path")
+        return path
+
+    @property
+    def airflow_dir(self) -> Path:
+        return self.home / "airflow"
+
+    @property
+    def mlflow_dir(self) -> Path:
+        return self.home / "mlflow"
+
+    @property
+    def store_dir(self) -> Path:
+        return self.home / "store"
+
+    @property
+    def serving_dir(self) -> Path:
+        return self.home / "serving"
+
+    @property
+    def route_file(self) -> Path:
+        return self.serving_dir / "route" / "routes.yaml"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def supervisor_config(self) -> Path:
+        return self.home / "supervisord.conf"
+
+    @property
+    def supervisor_pid(self) -> Path:
+        return self.home / "supervisord.pid"
+
+    @property
+    def envoy_config(self) -> Path:
+        return self.home / "envoy.yaml"
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        serving = [self.serving_dir / name for name in ("slots", "artifacts", "route", "verdicts")]
+        return (self.airflow_dir, self.mlflow_dir / "artifacts", self.store_dir, self.logs_dir, *serving)
+
+    def url(self, port: int) -> str:
+        return f"http://{self.host}:{port}"
+
+    @property
+    def airflow_url(self) -> str:
+        return self.url(self.airflow_port)
+
+    @property
+    def mlflow_url(self) -> str:
+        return self.url(self.mlflow_port)
+
+    @property
+    def serving_url(self) -> str:
+        return self.url(self.serving_port)
+
+    @property
+    def envoy_admin_url(self) -> str:
+        return self.url(self.envoy_admin_port)
+
+    @property
+    def blue_url(self) -> str:
+        return self.url(self.blue_port)
+
+    @property
+    def green_url(self) -> str:
+        return self.url(self.green_port)
+
+    @property
+    def supervisor_url(self) -> str:
+        return self.url(self.supervisor_port)
