@@ -26,7 +26,7 @@ def answers(url: str) -> Probe:
         response = _get(url)
         if isinstance(response, str):
             return response
-        return None if response.status_code == 200 else f"{url} answers {response.status_code}"
+        return None if response.status_code == 200 else f"answers {response.status_code}"
 
     return probe
 
@@ -39,7 +39,7 @@ def beats(airflow_url: str, component: str) -> Probe:
         if isinstance(response, str):
             return response
         if response.status_code != 200:
-            return f"the health page answers {response.status_code}"
+            return f"answers {response.status_code}"
         return _verdict(response.json().get(component) or {}, component, started)
 
     return probe
@@ -58,4 +58,4 @@ def _get(url: str) -> httpx.Response | str:
     try:
         return CLIENT.get(url)
     except httpx.HTTPError:
-        return f"{url} does not answer"
+        return "does not answer"

@@ -46,12 +46,6 @@ def describe(table: pd.DataFrame, columns: Sequence[Column] = ()) -> tuple[Colum
     return tuple(_described(table[name], declared.get(str(name))) for name in table.columns)
 
 
-def unseen(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> dict[str, int]:
-    """How many values of each category column were not there in training."""
-    counts = {column.name: _unseen(rows, column) for column in columns if column.categories}
-    return {name: count for name, count in counts.items() if count}
-
-
 def is_missing(value: object) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
@@ -71,8 +65,3 @@ def _described(series: pd.Series[Any], declared: Column | None) -> Column:
         return Column(name=str(series.name), kind="number", nullable=nullable)
     seen = tuple(sorted({str(value) for value in series if not is_missing(value)}))
     return Column(name=str(series.name), kind="category", nullable=nullable, categories=seen)
-
-
-def _unseen(rows: Sequence[Mapping[str, Any]], column: Column) -> int:
-    values = (row.get(column.name) for row in rows)
-    return sum(1 for value in values if value is not None and value not in column.categories)

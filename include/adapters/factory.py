@@ -1,0 +1,87 @@
+"""The composition root: which adapters stand behind the ports, by the manifest's target and the environment.
+
+Everything is built on first use, so that importing this module costs nothing. The environment variables are those the
+hooks render from Airflow Connections, the same for a process and for a pod.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from include.core import manifest as manifests
+from include.core.errors import RequestInvalid
+from include.core.manifest import Manifest
+
+if TYPE_CHECKING:
+    from include.adapters.ledger_local import LocalLedger
+    from include.adapters.registry_mlflow import MlflowRegistry
+    from include.adapters.releasing import Rollout
+    from include.adapters.serving_local import LocalTarget
+    from include.adapters.store_local import LocalStore
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def setting(name: str) -> str:
+    """Raises `RequestInvalid` when the environment does not hold `name`."""
+    value = os.environ.get(name)
+    if not value:
+        raise RequestInvalid(f"{name} is not set; start the stack with `make up`, or set it as README.md says.")
+    return value
+
+
+def manifest() -> Manifest:
+    return manifests.load(os.environ.get("EVERGREEN_MANIFEST") or manifests.DEFAULT_PATH)
+
+
+def store() -> LocalStore:
+    from include.adapters.store_local import LocalStore
+
+    return LocalStore(Path(setting("EVERGREEN_STORE")))
+
+
+def ledger() -> LocalLedger:
+    from include.adapters.ledger_local import LocalLedger
+
+    return LocalLedger(Path(setting("EVERGREEN_STORE")) / "ledger.jsonl")
+
+
+def registry() -> MlflowRegistry:
+    from include.adapters.registry_mlflow import MlflowRegistry
+
+    return MlflowRegistry(manifest().name, setting("MLFLOW_TRACKING_URI").rstrip("/"))
+
+
+def target() -> LocalTarget:
+    from include.adapters.serving_local import LocalAddresses, LocalTarget
+
+    if manifest().target != "local":
+        raise RequestInvalid(f"Target {manifest().target!r} cannot serve yet; set target: local in the manifest.")
+    slots = {
+        colour: f"http://127.0.0.1:{setting(f'EVERGREEN_{colour.upper()}_PORT')}" for colour in ("blue", "green")
+    }
+    addresses = LocalAddresses(setting("EVERGREEN_SERVING_URL").rstrip("/"), slots, setting("EVERGREEN_SUPERVISOR_URL"))
+    return LocalTarget(Path(setting("EVERGREEN_SERVING_DIR")), addresses)
+
+
+def rollout() -> Rollout:
+    """A driver whose smoke requests are rows of the newest snapshot."""
+    from include.adapters.releasing import Rollout
+
+    spec, kept = manifest(), store()
+    newest = kept.snapshots()[-1:]
+    rows = [row for snapshot in newest for row in kept.sample(snapshot, spec.contract.columns)]
+    return Rollout(target(), registry(), spec, rows)
+
+
+@cache
+def code_digest() -> str:
+    """sha256 over the Python files that decide what a model becomes."""
+    total = hashlib.sha256()
+    for path in sorted(path for part in ("core", "model", "jobs") for path in (ROOT / "include" / part).glob("*.py")):
+        total.update(path.name.encode() + path.read_bytes())
+    return total.hexdigest()

@@ -1,0 +1,47 @@
+"""The ledger as one JSON-lines file, appended to under a lock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from include.adapters.files import locked
+from include.core.ledger import Entry
+
+
+class LocalLedger:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, entry: Entry) -> bool:
+        with locked(self._path.with_suffix(".lock")):
+            if entry.key and any(entry.key == known.key for known in self.entries(entry.what)):
+                return False
+            self._write(entry)
+        return True
+
+    def _write(self, entry: Entry) -> None:
+        with open(self._path, "ab") as file:
+            if file.tell() and not self._ends_whole():
+                file.write(b"\n")  # a line cut off by a kill must not swallow this one
+            file.write(entry.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _ends_whole(self) -> bool:
+        with open(self._path, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+    def entries(self, what: str | None = None) -> Iterator[Entry]:
+        """Oldest first. A line cut off by a kill was never acknowledged and is passed over."""
+        if not self._path.exists():
+            return
+        for line in self._path.read_text().splitlines():
+            try:
+                entry = Entry.model_validate_json(line)
+            except ValueError:
+                continue
+            if what is None or entry.what == what:
+                yield entry

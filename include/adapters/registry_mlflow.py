@@ -1,0 +1,139 @@
+"""The model registry: MLflow model versions, with a blessing as a tag and the champion as an alias.
+
+MLflow aliases keep no history and know nothing of servers; the ledger keeps the history and the target says what really
+runs. The client's patience is cut from minutes to seconds: an Airflow task retries by itself and says why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from include.core.errors import NotBlessed, RequestInvalid, ServiceUnavailable
+from include.core.ports import Blessing
+
+CHAMPION = "champion"
+BLESSING_TAG = "evergreen.blessing"
+KEY_TAG = "evergreen.key"
+SERVING = "serving"  # where in a run's artifacts the serving artifact lies
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+
+
+class MlflowRegistry:
+    """`name` is the registered model, `uri` the tracking server."""
+
+    def __init__(self, name: str, uri: str) -> None:
+        self.name = name
+        self.uri = uri
+
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """An MlflowClient whose connection failures come out as `ServiceUnavailable`."""
+        os.environ.update(PATIENCE)
+        import requests
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        except (requests.exceptions.RequestException, MlflowException) as error:
+            if _is_outage(error):
+                raise ServiceUnavailable(
+                    f"MLflow at {self.uri} does not answer; start it (`make up`), the task retries by itself."
+                ) from error
+            raise
+
+    def register(self, run_id: str, source: str, key: str) -> str:
+        """The version of `run_id`; the same key is registered once, however often it is asked."""
+        with self.client() as client:
+            self._ensure_model(client)
+            for version in client.search_model_versions(f"name = '{self.name}'"):
+                if version.tags.get(KEY_TAG) == key:
+                    return str(version.version)
+            made = client.create_model_version(self.name, source, run_id, tags={KEY_TAG: key})
+            return str(made.version)
+
+    def _ensure_model(self, client: Any) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def bless(self, blessing: Blessing) -> None:
+        with self.client() as client:
+            client.set_model_version_tag(self.name, blessing.version, BLESSING_TAG, blessing.model_dump_json())
+
+    def blessing(self, version: str) -> Blessing:
+        """Raises `NotBlessed` when the version has none, `RequestInvalid` when there is no such version."""
+        tag = self._version(version).tags.get(BLESSING_TAG)
+        if not tag:
+            raise NotBlessed(
+                f"Version {version} of {self.name} carries no blessing; only a version that passed the gate of the "
+                "train DAG can be deployed."
+            )
+        return Blessing.model_validate_json(tag)
+
+    def champion(self) -> str | None:
+        from mlflow.exceptions import MlflowException
+
+        with self.client() as client:
+            try:
+                return str(client.get_model_version_by_alias(self.name, CHAMPION).version)
+            except MlflowException as error:
+                if _is_absent(error):
+                    return None
+                raise
+
+    def promote(self, version: str) -> None:
+        with self.client() as client:
+            client.set_registered_model_alias(self.name, CHAMPION, version)
+
+    def fetch(self, version: str, destination: Path) -> Path:
+        """Downloads the serving artifact of a version into `destination`."""
+        run_id = self._version(version).run_id
+        with self.client() as client:
+            return Path(client.download_artifacts(run_id, SERVING, str(destination)))
+
+    def _version(self, version: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        with self.client() as client:
+            try:
+                return client.get_model_version(self.name, version)
+            except MlflowException as error:
+                if _is_absent(error):
+                    raise RequestInvalid(
+                        f"{self.name} has no version {version!r}; look at {self.uri} for those it has."
+                    ) from error
+                raise
+
+    def run_url(self, experiment_id: str, run_id: str) -> str:
+        return f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}"
+
+    def version_url(self, version: str) -> str:
+        return f"{self.uri}/#/models/{self.name}/versions/{version}"
+
+
+def _is_absent(error: Exception) -> bool:
+    code = getattr(error, "error_code", "")
+    return code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and "alias" in str(error))
+
+
+def _is_outage(error: Exception) -> bool:
+    """Connection errors surface as requests' own or wrapped in an MlflowException."""
+    import requests
+
+    causes = [error, error.__cause__, error.__context__]
+    return any(isinstance(cause, requests.exceptions.RequestException) for cause in causes) or (
+        "API request to" in str(error) and "failed with exception" in str(error)
+    )

@@ -1,0 +1,237 @@
+"""The local serving target: two slot processes behind Envoy, everything it knows in files.
+
+    <serving>/wanted.json              the one stored desire, changed by compare-and-set under a lock
+    <serving>/route/routes.yaml        where traffic goes; Envoy watches it, and it is the only record of the route
+    <serving>/slots/<colour>.json      what a slot loads when it starts
+    <serving>/artifacts/<digest>/      verified copies, so that a slot comes back with the registry down
+    <serving>/verdicts/<generation>/   accepted.json and soaked.json
+
+A process manager owns the slots: a child of an Airflow task would die with its task. Every write that concerns traffic
+carries the generation of the wish it serves, and one that comes too late is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import xmlrpc.client
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from include.adapters import envoy_routes
+from include.adapters.files import locked, write_atomic
+from include.core.errors import Conflict, ServiceUnavailable
+from include.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Verdict, Wanted
+from include.model.sealed import copy_verified
+
+ROUTE_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class LocalAddresses:
+    """Where the parts of the local target listen."""
+
+    proxy: str
+    slots: dict[str, str]
+    supervisor: str
+
+
+class LocalTarget:
+    def __init__(self, root: Path, addresses: LocalAddresses) -> None:
+        self._root = root
+        self._addresses = addresses
+        self._http = httpx.Client(timeout=5.0)
+
+    # --- the wish -------------------------------------------------------------------------------------------------
+
+    def wanted(self) -> Wanted | None:
+        path = self._root / "wanted.json"
+        if not path.exists():
+            return None
+        content = json.loads(path.read_text())
+        return Wanted(**{**content, "release": Release(**content["release"])})
+
+    def want(
+        self, release: Release, by: str, why: str, kind: Literal["deploy", "rollback"], expected: int | None = None
+    ) -> Wanted:
+        """Stores a new wish with the next generation. Said twice by the same run, it is the same wish.
+
+        With `expected`, raises `Conflict` unless the stored generation is that one.
+        """
+        with self._lock():
+            known = self.wanted()
+            if known and (known.release, known.by, known.kind) == (release, by, kind):
+                return known
+            generation = known.generation if known else 0
+            if expected is not None and expected != generation:
+                raise Conflict(f"Generation {expected} was expected but {generation} is wanted; look again and retry.")
+            wish = Wanted(release, generation + 1, by, why, kind)
+            write_atomic(self._root / "wanted.json", json.dumps(asdict(wish), indent=1))
+            return wish
+
+    # --- what is there --------------------------------------------------------------------------------------------
+
+    def observe(self) -> Observed:
+        return Observed(self._route(), *(self._slot(colour) for colour in COLOURS))
+
+    def _route(self) -> Route:
+        path = self._root / "route" / "routes.yaml"
+        return envoy_routes.parse(path.read_text()) if path.exists() else Route()
+
+    def _slot(self, colour: Colour) -> Slot:
+        staged = self._staged(colour)
+        return Slot(staged, ready=staged is not None and self._reports(colour) == staged)
+
+    def _staged(self, colour: Colour) -> Release | None:
+        path = self._slot_file(colour)
+        if not path.exists():
+            return None
+        content = json.loads(path.read_text())
+        return Release(content["version"], content["digest"])
+
+    def _slot_file(self, colour: Colour) -> Path:
+        return self._root / "slots" / f"{colour}.json"
+
+    def _reports(self, colour: Colour) -> Release | None:
+        """What the slot's process says it serves; None unless it is ready."""
+        try:
+            answer = self._http.get(f"{self._addresses.slots[colour]}/ready")
+            model = answer.json() if answer.status_code == 200 else None
+        except (httpx.HTTPError, ValueError):
+            return None
+        return Release(str(model["version"]), str(model["digest"])) if model else None
+
+    def why_not_ready(self, colour: Colour) -> str:
+        """The slot's own sentence about why it is not ready."""
+        try:
+            answer = self._http.get(f"{self._addresses.slots[colour]}/model").json()
+        except (httpx.HTTPError, ValueError):
+            return f"slot {colour} does not answer"
+        return str(answer.get("why") or answer.get("state") or "it does not say why")
+
+    # --- verdicts -------------------------------------------------------------------------------------------------
+
+    def evidence(self, generation: int) -> Evidence:
+        found = {part: Verdict(content["verdict"]) for part, content in self.verdicts(generation).items()}
+        return Evidence(**found)
+
+    def verdicts(self, generation: int) -> dict[str, dict[str, str]]:
+        """Part (accepted, soaked) -> {verdict, why}."""
+        place = self._root / "verdicts" / str(generation)
+        return {path.stem: json.loads(path.read_text()) for path in sorted(place.glob("*.json"))}
+
+    def record(self, generation: int, part: Literal["accepted", "soaked"], verdict: Verdict, why: str) -> None:
+        path = self._root / "verdicts" / str(generation) / f"{part}.json"
+        write_atomic(path, json.dumps({"verdict": verdict.value, "why": why}, indent=1))
+
+    # --- the steps ------------------------------------------------------------------------------------------------
+
+    def has_artifact(self, digest: str) -> Path | None:
+        path = self._root / "artifacts" / digest
+        return path if path.is_dir() else None
+
+    def golden(self, digest: str) -> list[dict[str, Any]]:
+        """The golden rows (row, probability) of a staged artifact."""
+        path = self._root / "artifacts" / digest / "artifact.json"
+        return list(json.loads(path.read_text())["golden"])
+
+    def stage(self, colour: Colour, wanted: Wanted, artifact: Path) -> None:
+        """Takes the slot out of the standby role, then puts the release into it and restarts its process."""
+        copy_verified(artifact, self._root / "artifacts", wanted.release.digest)
+        with self._fenced(wanted) as route:
+            self._must_not_be_live(colour, route)
+            self._write_route(replace(route, standby=None, generation=wanted.generation))
+            content = {**asdict(wanted.release), "generation": wanted.generation}
+            write_atomic(self._slot_file(colour), json.dumps(content))
+        self._await_route(wanted.generation)
+        self._restart(colour)
+
+    def switch(self, colour: Colour, wanted: Wanted) -> None:
+        """Routes all traffic to `colour` and waits until the proxy says so."""
+        with self._fenced(wanted):
+            self._write_route(Route(live=colour, standby=None, generation=wanted.generation))
+        self._await_route(wanted.generation)
+
+    revert = switch
+
+    def retire(self, wanted: Wanted) -> None:
+        """The previous release stays loaded and becomes the standby."""
+        with self._fenced(wanted) as route:
+            idle = Observed(route, Slot(), Slot()).idle
+            self._write_route(replace(route, standby=idle, generation=wanted.generation))
+
+    def discard(self, colour: Colour, wanted: Wanted) -> None:
+        """Empties the slot of a release that was turned down."""
+        with self._fenced(wanted) as route:
+            self._must_not_be_live(colour, route)
+            self._write_route(replace(route, standby=None, generation=wanted.generation))
+            self._slot_file(colour).unlink(missing_ok=True)
+        self._await_route(wanted.generation)
+        self._restart(colour)
+
+    # --- how ------------------------------------------------------------------------------------------------------
+
+    def _lock(self) -> Any:
+        return locked(self._root / ".lock")
+
+    @contextmanager
+    def _fenced(self, wanted: Wanted) -> Iterator[Route]:
+        """Holds the lock and gives the current route, unless a newer wish has been stored meanwhile."""
+        with self._lock():
+            now = self.wanted()
+            if now is None or now.generation != wanted.generation:
+                raise Conflict(f"Generation {wanted.generation} is no longer wanted; nothing was changed.")
+            yield self._route()
+
+    @staticmethod
+    def _must_not_be_live(colour: Colour, route: Route) -> None:
+        if route.live == colour:
+            raise Conflict(f"Slot {colour} carries live traffic; look again before you touch it.")
+
+    def _write_route(self, route: Route) -> None:
+        if route != self._route():
+            write_atomic(self._root / "route" / "routes.yaml", envoy_routes.render(route))
+
+    def _await_route(self, generation: int) -> None:
+        """Raises `ServiceUnavailable` when the proxy does not take the route over; the route file stays as it is."""
+        attempts = Retrying(
+            stop=stop_after_delay(ROUTE_TIMEOUT_S), wait=wait_fixed(0.02), retry=retry_if_result(lambda seen: not seen)
+        )
+        try:
+            attempts(self._proxy_is_at, generation)
+        except RetryError as error:
+            raise ServiceUnavailable(
+                f"Envoy at {self._addresses.proxy} has not taken over the route of generation {generation} within "
+                f"{ROUTE_TIMEOUT_S:g} s; start it with `make up`, the step is repeated by itself."
+            ) from error
+
+    def _proxy_is_at(self, generation: int) -> bool:
+        try:
+            answer = self._http.get(f"{self._addresses.proxy}/health")
+        except httpx.HTTPError:
+            return False
+        return answer.headers.get(envoy_routes.GENERATION_HEADER) == str(generation)
+
+    def _restart(self, colour: Colour) -> None:
+        program = f"slot-{colour}"
+        try:
+            with xmlrpc.client.ServerProxy(self._addresses.supervisor) as manager:
+                with suppress(xmlrpc.client.Fault):  # not running is what we want
+                    manager.supervisor.stopProcess(program, True)
+                manager.supervisor.startProcess(program, False)
+        except (OSError, xmlrpc.client.Error) as error:
+            raise ServiceUnavailable(
+                f"The process manager did not restart {program} ({type(error).__name__}); start it with `make up`."
+            ) from error
+
+    # --- asking the slots -----------------------------------------------------------------------------------------
+
+    def ask(self, colour: Colour | None, rows: list[dict[str, Any]]) -> httpx.Response:
+        """Predictions for `rows`, from one slot, or from the proxy when `colour` is None."""
+        base = self._addresses.slots[colour] if colour else self._addresses.proxy
+        return self._http.post(f"{base}/predict", json={"rows": rows})

@@ -1,0 +1,72 @@
+"""The ports: what the rest of the house may ask of the world. Adapters implement them, tests bring real small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from include.core.episodes import MonitorReport
+from include.core.job import Intent
+from include.core.ledger import Entry
+from include.core.rollout import Colour, Evidence, Observed, Release, Verdict, Wanted
+from include.core.snapshots import Snapshot
+
+
+class Blessing(BaseModel):
+    """The paper without which nothing is deployed: which gate report let which artifact pass, by which manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    digest: str
+    run_key: str
+    intent: Intent
+    as_of: date
+    manifest: str
+    code: str
+    data: tuple[str, ...]
+    gate: str
+
+
+class SnapshotStore(Protocol):
+    """Validated days and monitor reports."""
+
+    def snapshots(self) -> list[Snapshot]: ...
+    def newest_day(self) -> date | None: ...
+    def write_report(self, report: MonitorReport) -> None: ...
+    def reports(self) -> list[MonitorReport]: ...
+
+
+class Ledger(Protocol):
+    def append(self, entry: Entry) -> bool:
+        """False when an entry with the same key stands already; then nothing is written."""
+        ...
+
+    def entries(self, what: str | None = None) -> Iterable[Entry]: ...
+
+
+class Registry(Protocol):
+    """Model versions, their blessings and the champion. Raises `ServiceUnavailable` when it cannot be reached."""
+
+    def blessing(self, version: str) -> Blessing: ...
+    def champion(self) -> str | None: ...
+    def promote(self, version: str) -> None: ...
+    def fetch(self, version: str, destination: Path) -> Path: ...
+
+
+class ServingTarget(Protocol):
+    """A place that serves releases blue-green. Every method is idempotent; writes are fenced by generation."""
+
+    def wanted(self) -> Wanted | None: ...
+    def want(self, release: Release, by: str, why: str, kind: str, expected: int | None = None) -> Wanted: ...
+    def observe(self) -> Observed: ...
+    def evidence(self, generation: int) -> Evidence: ...
+    def record(self, generation: int, part: str, verdict: Verdict, why: str) -> None: ...
+    def stage(self, colour: Colour, wanted: Wanted, artifact: Path) -> None: ...
+    def switch(self, colour: Colour, wanted: Wanted) -> None: ...
+    def retire(self, wanted: Wanted) -> None: ...
+    def discard(self, colour: Colour, wanted: Wanted) -> None: ...

@@ -1,0 +1,72 @@
+"""`python -m include.serving`: one model server on one port, told by its environment (see settings).
+
+The access log is off: it would be one line a request with nothing that /metrics does not say. SIGTERM lets open
+requests finish and then ends the process.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+
+from pydantic import ValidationError
+
+from include.serving.settings import Settings
+
+USAGE = 64  # EX_USAGE
+
+
+class _Absent(importlib.abc.MetaPathFinder):
+    """Hides what only scikit-learn's look at its own test suite would import."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if fullname in ("torch", "pytest"):
+            raise ModuleNotFoundError(f"{fullname} is not needed by the model server", name=fullname)
+
+
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """Start as the server image does, where neither is installed: a third less time to ready in a shared venv."""
+    absent = _Absent()
+    sys.meta_path.insert(0, absent)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(absent)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = Settings()  # type: ignore[call-arg]  # read from the environment
+    except ValidationError as error:
+        names = ", ".join(f"EVERGREEN_{str(item['loc'][0]).upper()}" for item in error.errors())
+        print(f"Set {names} for the model server.", file=sys.stderr)
+        return USAGE
+    serve(settings)
+    return 0
+
+
+def serve(settings: Settings) -> None:
+    import uvicorn
+
+    from include.serving.app import create_app
+
+    with lean_imports():
+        app = create_app(settings)
+    uvicorn.run(
+        app,
+        host=settings.bind,
+        port=settings.port,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.grace_s,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""What a slot tells Prometheus. Own registry: two servers in one test process do not share counters.
+
+Every sample carries version and slot, so that old and new stand side by side on one graph during a release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from include.serving.slot import Loaded, Slot
+
+WHO = ("version", "slot")
+SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+SCORES = tuple(step / 20 for step in range(1, 21))
+
+
+class Metrics:
+    def __init__(self, version: str, colour: str) -> None:
+        self.registry = CollectorRegistry()
+        self._who = {"version": version, "slot": colour}
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter(
+            "evergreen_requests", "Answers by path and status", (*WHO, "path", "status"), registry=self.registry
+        )
+        self._latency = Histogram(
+            "evergreen_predict_seconds", "Time to answer /predict", WHO, buckets=SECONDS, registry=self.registry
+        )
+        self._scores = Histogram(
+            "evergreen_score", "Served probabilities", WHO, buckets=SCORES, registry=self.registry
+        )
+        self._unseen = Counter(
+            "evergreen_unseen_categories", "Values not seen in training", (*WHO, "column"), registry=self.registry
+        )
+        self._ready = Gauge("evergreen_ready", "1 when the slot answers", WHO, registry=self.registry)
+        self._info = Gauge(
+            "evergreen_model_info", "Which model", (*WHO, "name", "digest", "generation"), registry=self.registry
+        )
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        self._requests.labels(**self._who, path=path, status=str(status)).inc()
+        if path == "/predict":
+            self._latency.labels(**self._who).observe(seconds)
+
+    def predicted(self, probabilities: Iterable[float], unseen: Mapping[str, int]) -> None:
+        scores = self._scores.labels(**self._who)
+        for probability in probabilities:
+            scores.observe(probability)
+        for column, count in unseen.items():
+            self._unseen.labels(**self._who, column=column).inc(count)
+
+    def holds(self, slot: Slot) -> None:
+        self._ready.labels(**self._who).set(isinstance(slot, Loaded))
+        if isinstance(slot, Loaded):
+            file = slot.file
+            what = {"name": slot.model.meta.name, "digest": file.digest, "generation": str(file.generation)}
+            self._info.labels(**self._who, **what).set(1)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

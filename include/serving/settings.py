@@ -1,0 +1,23 @@
+"""What a model server is told by its environment; everything else it reads from its slot file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from EVERGREEN_SLOT, EVERGREEN_SERVING_DIR, EVERGREEN_PORT and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="EVERGREEN_", frozen=True)
+
+    slot: Literal["blue", "green"]
+    serving_dir: Path = Field(description="holds slots/<slot>.json and artifacts/<digest>/")
+    port: int = Field(ge=0, le=65535)
+    bind: str = Field(default="127.0.0.1", description="only the proxy talks to a slot; a container sets 0.0.0.0")
+    max_rows: int = Field(default=1000, ge=1, description="rows in one request; a thousand take about 10 ms")
+    max_body_bytes: int = Field(default=1 << 20, ge=1, description="a thousand rows of the example take 0.2 MB")
+    grace_s: int = Field(default=10, ge=0, description="seconds open requests have after SIGTERM")
