@@ -25,7 +25,7 @@ class Installation:
     def __init__(self, repo: Path = REPO) -> None:
         self.venv = repo / ".venv"
         self.requirements = repo / "requirements.txt"
-        self.log = repo / ".venv-install.log"
+        self.log = self.venv / "install.log"
         self.stamp = self.venv / ".installed"
         self.python = str(self.venv / "bin" / "python")
 
