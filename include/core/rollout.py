@@ -137,16 +137,26 @@ def _before_switch(wanted: Wanted, observed: Observed, evidence: Evidence) -> St
 
 
 def _after_switch(wanted: Wanted, observed: Observed, evidence: Evidence) -> Step:
-    previous = observed.slot(observed.idle)
-    if evidence.soaked is Verdict.FAILED and previous.release and previous.ready:
+    predecessor = _has_predecessor(wanted, observed, evidence)
+    if evidence.soaked is Verdict.FAILED and predecessor:
         return Step.REVERT
     if wanted.kind == "rollback":
         return Step.DONE  # what was rolled back from is no standby
     if evidence.soaked is Verdict.PENDING:
         return Step.SOAK
-    if previous.release and previous.ready and observed.route.standby is None:
+    if predecessor and observed.route.standby is None:
         return Step.RETIRE
     return Step.DONE
+
+
+def _has_predecessor(wanted: Wanted, observed: Observed, evidence: Evidence) -> bool:
+    """Whether the idle slot can take the traffic back: it is ready, and this run itself took the traffic from it.
+
+    A run whose wish was already served when it came never accepted anything, and finds in the idle slot whatever an
+    older run left behind, perhaps a release that was turned down: nobody vouches for it.
+    """
+    previous = observed.slot(observed.idle)
+    return evidence.accepted is Verdict.PASSED and previous.ready and previous.release not in (None, wanted.release)
 
 
 def _clear_away(wanted: Wanted, observed: Observed) -> Step:
