@@ -42,7 +42,7 @@ lint: install ## Style, types and the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@PYTHONPATH=.:plugins $(BIN)/lint-imports
 
 lock: ## Resolve pyproject.toml into the three requirements files
 	@$(BIN)/python -m include.embedded.lock

@@ -4,8 +4,8 @@ Envoy watches one YAML file and takes a new one over without dropping a connecti
 the same file, as a response header, so that record and effect cannot disagree, and every answer tells by which
 generation it was routed. Chosen over Envoy's admin API, whose changes are forgotten when Envoy restarts.
 
-A live slot with a standby is the cluster `<colour>_first`: Envoy checks both slots and falls over by itself. A live slot
-alone is `<colour>_only`, unchecked: with nowhere else to go, a check could only turn slow answers into errors.
+A live slot with a standby is the cluster `<colour>_first`: Envoy checks both slots and fails over by itself. A live
+slot alone is `<colour>_only`, unchecked: with nowhere else to go, a check could only turn slow answers into errors.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from include.embedded.settings import EmbeddedSettings
 
 HTTP_MANAGER = TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 HTTP_OPTIONS = TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
+ROUTER = TYPE + "extensions.filters.http.router.v3.Router"
 ACCESS_LOG_LIMIT = 64 * 1024 * 1024
 
 # no_traffic_interval defaults to a minute: a slot that recovers while idle would stay "unhealthy" that long.
@@ -31,6 +32,8 @@ READY_CHECK = {
     "healthy_threshold": 1,
     "http_health_check": {"path": "/ready"},
 }
+# Envoy allows three retries at a time by default: too few for all that is in flight when a slot dies.
+LIMITS = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 1024}
 ACCESS_FIELDS = {
     "time": "%START_TIME%",
     "method": "%REQ(:METHOD)%",
@@ -84,7 +87,7 @@ def _listener(settings: EmbeddedSettings) -> dict[str, Any]:
         "@type": HTTP_MANAGER,
         "stat_prefix": "predictions",
         "rds": {"route_config_name": ROUTE_NAME, "config_source": _route_source(settings.route_file)},
-        "http_filters": [{"name": "router", "typed_config": {"@type": TYPE + "extensions.filters.http.router.v3.Router"}}],
+        "http_filters": [{"name": "router", "typed_config": {"@type": ROUTER}}],
         "access_log": [_access_log(settings.logs_dir / "envoy_access.log")],
     }
     chain = {"filters": [{"name": "http", "typed_config": manager}]}
@@ -132,8 +135,7 @@ def _cluster(name: str, ports: list[int], settings: EmbeddedSettings) -> dict[st
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": name, "endpoints": groups},
-        "circuit_breakers": {"thresholds": [{"max_connections": 4096, "max_pending_requests": 4096,
-                                             "max_requests": 4096, "max_retries": 1024}]},
+        "circuit_breakers": {"thresholds": [LIMITS]},
         "typed_extension_protocol_options": {HTTP_OPTIONS.removeprefix("type.googleapis.com/"): _http_options()},
     }
 

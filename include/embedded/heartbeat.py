@@ -19,7 +19,13 @@ class CommandFailed(Exception):
 
 
 def run(
-    label: str, command: Sequence[str], log: Path, say: Say, *, env: Mapping[str, str] | None = None, every: float = EVERY
+    label: str,
+    command: Sequence[str],
+    log: Path,
+    say: Say,
+    *,
+    env: Mapping[str, str] | None = None,
+    every: float = EVERY,
 ) -> float:
     """Run it to its end and return the seconds it took; its output goes to `log`, and is shown only on failure."""
     started = time.monotonic()

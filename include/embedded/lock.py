@@ -17,6 +17,7 @@ from include.embedded.settings import REPO
 
 HEADER = "# Written by `make lock` from pyproject.toml; do not edit.\n"
 ACCELERATOR = re.compile(r"^(nvidia-|cuda-|triton\b)")
+QUIET = ("--no-annotate", "--no-header", "--no-emit-find-links", "--no-emit-index-url")
 SLIM = ("job", "server")
 
 
@@ -32,8 +33,7 @@ def main() -> int:
 
 def lock(sources: list[str], given: str = "") -> str:
     uv = Path(sys.executable).with_name("uv")
-    options = ["--python-version", "3.11", "--no-annotate", "--no-header", "--no-emit-find-links", "--no-emit-index-url"]
-    command = [str(uv), "pip", "compile", *sources, *options]
+    command = [str(uv), "pip", "compile", *sources, "--python-version", "3.11", *QUIET]
     resolved = subprocess.run(command, cwd=REPO, input=given, stdout=subprocess.PIPE, text=True, check=True)
     return HEADER + portable(resolved.stdout)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from include.core.rollout import Colour
-from include.embedded import envoy, environment
+from include.embedded import environment, envoy
 from include.embedded.credentials import Credentials
 from include.embedded.health import Probe, answers, beats
 from include.embedded.settings import EmbeddedSettings, ProgramName

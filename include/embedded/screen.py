@@ -47,7 +47,8 @@ class Progress:
     def _table(self, report: Mapping[str, str | None]) -> Table:
         table = Table(title=f"{time.monotonic() - self.started:.0f} s", box=None, show_header=False)
         for name, missing in report.items():
-            table.add_row(Text("…" if missing else "✓", "yellow" if missing else "green"), name, Text(missing or "healthy"))
+            mark = Text("…", "yellow") if missing else Text("✓", "green")
+            table.add_row(mark, name, Text(missing or "healthy"))
         return table
 
     def _lines(self, report: Mapping[str, str | None]) -> None:

@@ -55,7 +55,7 @@ class EmbeddedSettings(BaseSettings):
         """supervisor's file has no escape for these characters, so a clear refusal beats a broken start."""
         path = path.expanduser().absolute()
         if set("\"'#;\n") & set(str(path)):
-            raise ValueError(f"{path} contains a quote, '#' or ';', which the process manager cannot take; use another path")
+            raise ValueError(f"{path} holds a quote, '#' or ';', which the process manager cannot read; use another")
         return path
 
     @property

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from include.embedded import envoy, environment, strays
+from include.embedded import environment, envoy, strays
 from include.embedded.credentials import credentials, write_private
 from include.embedded.errors import StackError
 from include.embedded.heartbeat import CommandFailed, run, tail
@@ -82,7 +82,7 @@ class Stack:
             return
         self._say(f"Stopping {len(found)} processes left over from an earlier run.")
         if left := strays.clear(self.settings.home):
-            raise StackError(f"{left} processes of an earlier run cannot be stopped; stop them, then run `make up` again.")
+            raise StackError(f"{left} processes of an earlier run will not stop; stop them and run `make up` again.")
 
     def _files(self) -> dict[Path, str]:
         return {
@@ -115,7 +115,8 @@ class Stack:
     def _migrate(self) -> None:
         """Once per Airflow version; asking Airflow itself whether there is anything to do costs 5 s a start."""
         stamp = self.settings.airflow_dir / ".migrated"
-        if stamp.exists() and stamp.read_text() == version("apache-airflow"):
+        exists = (self.settings.airflow_dir / "airflow.db").exists()
+        if exists and stamp.exists() and stamp.read_text() == version("apache-airflow"):
             return
         env = environment.inherited() | environment.shared(self.settings)
         env |= environment.airflow(self.settings, self.secret)
