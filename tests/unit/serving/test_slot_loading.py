@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.model import artifact
+from include.serving.slot import Broken, Empty, Loaded, load
+from tests.unit import credit
+
+
+def test_a_staged_slot_is_loaded(stage: Any, tmp_path: Path) -> None:
+    digest = stage("blue")
+    slot = load(tmp_path, "blue")
+    assert isinstance(slot, Loaded)
+    assert (slot.file.version, slot.file.digest, slot.file.generation) == ("3", digest, 5)
+
+
+def test_no_slot_file_is_an_empty_slot(tmp_path: Path) -> None:
+    assert isinstance(load(tmp_path, "green"), Empty)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"version": 3, "digest": "%s", "generation": 1}' % ("a" * 64),
+        '{"version": "3", "digest": "../../etc", "generation": 1}',
+        '{"version": "3\\r\\nx: y", "digest": "%s", "generation": 1}' % ("a" * 64),
+        '{"version": "3\\n", "digest": "%s", "generation": 1}' % ("a" * 64),
+    ],
+)
+def test_a_slot_file_that_is_not_one_breaks_the_slot_and_nothing_else(content: str, tmp_path: Path) -> None:
+    (tmp_path / "slots").mkdir()
+    (tmp_path / "slots" / "blue.json").write_text(content)
+    slot = load(tmp_path, "blue")
+    assert isinstance(slot, Broken) and "blue.json cannot be read" in slot.why
+
+
+def test_an_artifact_that_is_not_there_is_said(tmp_path: Path) -> None:
+    _point(tmp_path, "0" * 64)
+    slot = load(tmp_path, "blue")
+    assert isinstance(slot, Broken) and slot.why.startswith("There is no artifact at")
+
+
+def test_a_tampered_artifact_is_not_loaded(stage: Any, tmp_path: Path) -> None:
+    digest = stage("blue")
+    with (tmp_path / "artifacts" / digest / "artifact.json").open("a") as file:
+        file.write(" ")
+    slot = load(tmp_path, "blue")
+    assert isinstance(slot, Broken) and slot.why.endswith("stage it again.")
+    assert slot.file and slot.file.version == "3"
+
+
+def test_a_model_that_misses_its_golden_rows_is_not_served(tmp_path: Path) -> None:
+    model = credit.trained("logistic")
+    wrong = model.meta.golden[0].model_copy(update={"probability": 0.999})
+    source = tmp_path / "source"
+    digest = artifact.save(model.pipeline, model.meta.model_copy(update={"golden": (wrong,)}), source)
+    artifact.copy_verified(source, tmp_path / "artifacts", digest)
+    _point(tmp_path, digest)
+    slot = load(tmp_path, "blue")
+    assert isinstance(slot, Broken) and slot.why.startswith("The model misses its golden rows by")
+
+
+def _point(directory: Path, digest: str) -> None:
+    (directory / "slots").mkdir()
+    content = {"version": "9", "digest": digest, "generation": 1}
+    (directory / "slots" / "blue.json").write_text(json.dumps(content))
