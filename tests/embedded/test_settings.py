@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from include.embedded import environment
+from include.embedded.credentials import credentials
+from include.embedded.programs import programs, supervisor_port
+from include.embedded.settings import PROGRAMS, REPO, EmbeddedSettings
+from include.embedded.supervision import config
+
+
+def test_by_default_the_stack_lives_in_the_clone_and_listens_on_this_machine_only(monkeypatch):
+    for name in ("HOME", "DAGS", "PROGRAMS"):
+        monkeypatch.delenv(f"EVERGREEN_{name}", raising=False)
+    settings = EmbeddedSettings()
+    assert settings.home == REPO / ".evergreen"
+    assert settings.programs == PROGRAMS
+    assert settings.airflow_url.startswith("http://127.0.0.1:")
+
+
+def test_every_field_is_a_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path))
+    monkeypatch.setenv("EVERGREEN_AIRFLOW_PORT", "18080")
+    monkeypatch.setenv("EVERGREEN_PROGRAMS", '["mlflow", "envoy"]')
+    settings = EmbeddedSettings()
+    assert (settings.home, settings.airflow_url) == (tmp_path, "http://127.0.0.1:18080")
+    assert [program.name for program in programs(settings, credentials(tmp_path))] == ["mlflow", "envoy"]
+
+
+def test_the_host_cannot_be_changed(monkeypatch):
+    monkeypatch.setenv("EVERGREEN_HOST", "0.0.0.0")
+    assert EmbeddedSettings().host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("name", ['a"b', "a'b", "a;b", "a #b"])
+def test_a_home_the_process_manager_cannot_read_is_refused(name):
+    with pytest.raises(ValidationError, match="use another"):
+        EmbeddedSettings(home=Path("/tmp") / name)
+
+
+def test_secrets_are_made_once_and_for_the_owner_alone(tmp_path):
+    first = credentials(tmp_path)
+    assert credentials(tmp_path) == first
+    assert len(first.jwt_secret) >= 64
+    assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
+
+
+def test_another_installations_variables_do_not_leak_in():
+    kept = environment.inherited({"AIRFLOW__CORE__EXECUTOR": "x", "MLFLOW_TRACKING_URI": "y", "LANG": "C"})
+    assert kept == {"LANG": "C"}
+
+
+def test_every_port_has_a_setting_that_moves_it(settings):
+    every = EmbeddedSettings(**settings.model_dump() | {"programs": PROGRAMS})
+    ports = [supervisor_port(every), *(p for each in programs(every, credentials(every.home)) for p in each.ports)]
+    named = {port.setting.removeprefix("EVERGREEN_").lower(): port.number for port in ports}
+    assert named == {name: getattr(every, name) for name in EmbeddedSettings.model_fields if name.endswith("_port")}
+
+
+def test_a_percent_sign_in_a_path_survives_the_process_managers_file(tmp_path):
+    settings = EmbeddedSettings(home=tmp_path / "100%", programs=("envoy",))
+    text = config(settings, credentials(tmp_path), programs(settings, credentials(tmp_path)))
+    assert f"pidfile={tmp_path}/100%%/supervisord.pid" in text
