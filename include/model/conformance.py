@@ -21,9 +21,7 @@ GOLDEN_PARITY = 1e-6
 Row = Mapping[str, Any]
 
 
-def check(
-    model: ServableModel, directory: Path, rows: Sequence[Row] = (), tolerance: float = PARITY
-) -> list[str]:
+def check(model: ServableModel, directory: Path, rows: Sequence[Row] = (), tolerance: float = PARITY) -> list[str]:
     """The problems of the artifact in `directory` against the model it was saved from; none means it conforms."""
     try:
         saved = load(directory)

@@ -46,9 +46,7 @@ def _logistic(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -
 
 
 def _boosting(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
-    categories = OrdinalEncoder(
-        handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=np.nan
-    )
+    categories = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=np.nan)
     model = HistGradientBoostingClassifier(
         **{"random_state": seed, "early_stopping": False, "categorical_features": None, **params}
     )

@@ -2,6 +2,10 @@
 
 A release restarts the idle slot instead of reloading it: no lock, no half-loaded model, and the memory of the old one
 is truly gone.
+
+The model runs in a thread, one request at a time. Inline it would be 0.2 ms faster, but then probes wait behind
+predictions: measured with 16 clients, /health took 42 ms inline and 3 ms beside the thread, at 5 % fewer requests a
+second. More threads only fight for the interpreter's lock.
 """
 
 from __future__ import annotations

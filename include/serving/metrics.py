@@ -27,9 +27,7 @@ class Metrics:
         self._latency = Histogram(
             "evergreen_predict_seconds", "Time to answer /predict", WHO, buckets=SECONDS, registry=self.registry
         )
-        self._scores = Histogram(
-            "evergreen_score", "Served probabilities", WHO, buckets=SCORES, registry=self.registry
-        )
+        self._scores = Histogram("evergreen_score", "Served probabilities", WHO, buckets=SCORES, registry=self.registry)
         self._unseen = Counter(
             "evergreen_unseen_categories", "Values not seen in training", (*WHO, "column"), registry=self.registry
         )

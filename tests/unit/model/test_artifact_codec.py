@@ -85,7 +85,7 @@ def test_a_module_named_by_the_file_is_not_even_imported(saved: Path, tmp_path: 
     monkeypatch.syspath_prepend(str(tmp_path))
     state = {"__class__": "Evil", "__module__": "evil_module", "__loader__": "ObjectNode", "__id__": 98}
     _edit(saved, lambda schema: schema["content"]["content"].update(memory=state))
-    with pytest.raises(ArtifactRejected, match="evil_module.Evil"):
+    with pytest.raises(ArtifactRejected, match=r"evil_module\.Evil"):
         artifact.load(saved)
     assert not (tmp_path / "it-ran").exists()
 
@@ -129,7 +129,9 @@ def test_a_truncated_model_is_refused(saved: Path) -> None:
         artifact.load(saved)
 
 
-@pytest.mark.parametrize(("change", "place"), [({"format": 2}, "format"), ({"threshold": 7}, "threshold"), ({"x": 1}, "x")])
+@pytest.mark.parametrize(
+    ("change", "place"), [({"format": 2}, "format"), ({"threshold": 7}, "threshold"), ({"x": 1}, "x")]
+)
 def test_a_description_that_breaks_its_format_names_the_place(change: dict[str, Any], place: str, saved: Path) -> None:
     path = saved / "artifact.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))

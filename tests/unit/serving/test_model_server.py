@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -129,9 +128,7 @@ def test_a_refusal_carries_the_headers_and_nothing_of_the_request(
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/predict", 405)])
-def test_a_wrong_address_is_answered_in_the_same_shape(
-    method: str, path: str, status: int, client: TestClient
-) -> None:
+def test_a_wrong_address_is_answered_in_the_same_shape(method: str, path: str, status: int, client: TestClient) -> None:
     answer = client.request(method, path)
     assert answer.status_code == status and answer.json()["error"]["message"].endswith("what this server holds.")
     assert _names(answer)[:2] == ("3", "blue")
