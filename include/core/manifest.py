@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -208,7 +209,7 @@ class Manifest(Section):
     @property
     def digest(self) -> str:
         """sha256 over the canonical JSON: comments and order in the file do not change it."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def parse(text: str, place: str = "the manifest") -> Manifest:
@@ -256,14 +257,14 @@ def _sentence(problem: Any) -> str:
 
 
 def _suggestion(loc: tuple[str | int, ...]) -> str:
-    near = difflib.get_close_matches(str(loc[-1]), _known_fields(Manifest), n=1)
+    near = difflib.get_close_matches(str(loc[-1]), _known_fields(loc[:-1]), n=1)
     return f"; did you mean {near[0]!r}?" if near else "; remove it."
 
 
-def _known_fields(model: type[BaseModel]) -> list[str]:
-    names = []
-    for name, field in model.model_fields.items():
-        names.append(name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names += _known_fields(field.annotation)
-    return [*names, *ColumnSpec.model_fields] if model is Manifest else names
+def _known_fields(loc: tuple[str | int, ...]) -> list[str]:
+    """The settings of the section at `loc`; what another section knows is no suggestion."""
+    section: Any = Manifest
+    for part in loc:
+        known = section.model_fields if hasattr(section, "model_fields") else None
+        section = known[str(part)].annotation if known else get_args(section)[-1]
+    return list(section.model_fields)

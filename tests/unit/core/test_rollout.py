@@ -341,7 +341,7 @@ def test_once_something_serves_something_stays_routed_to() -> None:
             assert all(after.live for after in edges(moment.world).outcomes)
 
 
-# -------------------------------------------------------------------------------------------------- stories worth telling
+# ------------------------------------------------------------------------------------------------ stories worth telling
 
 V1_LIVE = World(blue=("v1", True), live="blue", release="v2")
 V2_SOAKING = World(("v1", True), ("v2", True), live="green", accepted=PASSED, release="v2")
@@ -437,8 +437,8 @@ def test_what_was_walked(capsys: pytest.CaptureFixture[str]) -> None:
     walked = Counter(edges(moment.world).step.value for moment in moments)
     with capsys.disabled():
         print(f"\n  arbitrary walk: {len(arbitrary()):,} worlds, {sum(edges(w).count for w in arbitrary()):,} edges")
-        print(f"  reachable walk: {len({m.world for m in moments}):,} worlds, {len(moments):,} with their history,", end=" ")
-        print(f"{sum(edges(moment.world).count for moment in moments):,} edges")
+        print(f"  reachable walk: {len({m.world for m in moments}):,} worlds, with their history {len(moments):,},")
+        print(f"                  {sum(edges(moment.world).count for moment in moments):,} edges")
         print(f"  longest undisturbed run: {max(map(steps_left, arbitrary()))} steps to a terminal one")
         for step in Step:
             print(f"  {step.value:>10}: {steps[step.value]:6,} arbitrary {walked[step.value]:7,} reachable")

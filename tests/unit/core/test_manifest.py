@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from include.core import manifest as manifests
+from include.core.errors import ManifestInvalid
+from include.core.manifest import Manifest
+
+TEXT = manifests.DEFAULT_PATH.read_text()
+
+# what is written instead of what, and all that the sentence must name: the field, and the way out
+TYPOS = [
+    ("gate:", "gates:", ("gates is not a known setting", "did you mean 'gate'?", "gate is missing; add it.")),
+    ("floor_auc:", "flor_auc:", ("gate.flor_auc is not a known setting", "did you mean 'floor_auc'?")),
+    ("window_days: 20", "windw_days: 20", ("train.windw_days is not", "did you mean 'window_days'?")),
+    ("holdout_days:", "holdout_day:", ("train.holdout_days is missing; add it.",)),
+    ("min: 0, max: 60}", "min: 0, maxx: 60}", ("contract.columns.Seniority.maxx is not", "did you mean 'max'?")),
+    ("memory: 2Gi", "memry: 2Gi", ("jobs.resources.default.memry is not", "did you mean 'memory'?")),
+    ("{k: 2, n: 3}", "{k: 2, n: 3, m: 4}", ("monitor.persistence.m is not a known setting; remove it.",)),
+    ("false_denial:", "false_deny:", ("gate.cost.false_deny is not", "did you mean 'false_denial'?")),
+    ("target: local ", "target: lokal ", ("target: ", "'local' or 'kubernetes'")),
+    ("psi: 0.25", "psi: high", ("monitor.psi: ", "valid number")),
+    ("confidence: 0.95", "confidence: 95", ("gate.confidence: ", "less than 1")),
+    ("delay_days: 3", "delay_days: -3", ("label.delay_days: ", "greater than or equal to 0")),
+    ("name: credit-risk", "name: Credit Risk", ("name: ", "pattern")),
+    ("first_day: 2026-08-01", "first_day: soon", ("source.first_day: ", "date")),
+]
+CONTRADICTIONS = [
+    ("{k: 2, n: 3}", "{k: 4, n: 3}", ("monitor.persistence: k must not be larger than n.",)),
+    ("holdout_days: 4", "holdout_days: 20", ("train: holdout_days must be smaller than window_days.",)),
+    ("kind: replay", "kind: files", ("source: a files source needs {day} in its path",)),
+    ("  days: 50", "", ("source: a replay source needs first_day and days.",)),
+    ("column: Status", "column: Age", ("contract.columns must not hold the label column 'Age'.",)),
+    (
+        "values: [owner, rent",
+        "min: 1, values: [owner, rent",
+        ("contract.columns.Home: a category has values, not min",),
+    ),
+    ("min: 18, max: 100", "values: [young, old]", ("contract.columns.Age: a number has min and max, not values.",)),
+    ("    default: {", "    other: {", ("jobs: resources needs a 'default' entry.",)),
+]
+
+
+def shipped() -> dict[str, Any]:
+    return dict(yaml.safe_load(TEXT))
+
+
+def reordered(content: Any) -> Any:
+    """The same document with every mapping written backwards."""
+    if not isinstance(content, dict):
+        return content
+    return {key: reordered(content[key]) for key in reversed(content)}
+
+
+def test_the_shipped_manifest_loads() -> None:
+    assert manifests.load().name == "credit-risk"
+
+
+@pytest.mark.parametrize(("right", "wrong", "told"), TYPOS + CONTRADICTIONS)
+def test_a_mistake_is_answered_with_a_sentence_that_names_field_and_place(
+    right: str, wrong: str, told: tuple[str, ...]
+) -> None:
+    assert TEXT.count(right) >= 1
+    with pytest.raises(ManifestInvalid) as refused:
+        manifests.parse(TEXT.replace(right, wrong, 1), "pipeline.yaml")
+    sentence = str(refused.value)
+    assert sentence.startswith("pipeline.yaml: ")
+    assert "\n" not in sentence
+    assert [part for part in told if part not in sentence] == []
+
+
+def test_a_setting_of_another_section_is_no_suggestion() -> None:
+    with pytest.raises(ManifestInvalid, match=r"serving\.persistence is not a known setting; remove it\."):
+        manifests.parse(TEXT.replace("smoke_rows: 20", "smoke_rows: 20\n  persistence: 3"))
+
+
+@pytest.mark.parametrize(("text", "held"), [("", "NoneType"), ("- gate", "list"), ("gate", "str")])
+def test_a_document_that_is_no_mapping_is_refused(text: str, held: str) -> None:
+    with pytest.raises(ManifestInvalid, match=f"must be a mapping of sections, but it holds {held}"):
+        manifests.parse(text)
+
+
+def test_broken_yaml_is_refused_in_one_line_that_names_the_place() -> None:
+    with pytest.raises(ManifestInvalid, match=r"^m\.yaml is not valid YAML: .* line \d+.*; fix the syntax there\.$"):
+        manifests.parse(TEXT.replace("seed: 7", "seed: [7"), "m.yaml")
+
+
+def test_an_absent_file_is_told_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(ManifestInvalid, match=r"There is no manifest at .*nowhere\.yaml"):
+        manifests.load(tmp_path / "nowhere.yaml")
+
+
+def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(TEXT)
+    first = manifests.load(path)
+    assert manifests.load(path) is first
+    path.write_text(TEXT.replace("owner: risk-ml", "owner: someone-else"))
+    assert manifests.load(path).owner == "someone-else"
+
+
+def test_the_digest_stays_under_comments_order_and_spelling_of_defaults() -> None:
+    digest = manifests.parse(TEXT).digest
+    commented = "# another word\n" + TEXT.replace("seed: 11", "seed: 11   # of the bootstrap")
+    assert manifests.parse(commented).digest == digest
+    assert manifests.parse(yaml.safe_dump(reordered(shipped()), sort_keys=False)).digest == digest
+    spelled_out = TEXT.replace("kind: number, min: 18", "max_missing: 0.0, kind: number, min: 18")
+    assert manifests.parse(spelled_out).digest == digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("psi: 0.25", "psi: 0.26"), ("owner: risk-ml", "owner: x"), ("[married, single", "[single, married")],
+)
+def test_the_digest_changes_with_every_value(old: str, new: str) -> None:
+    assert manifests.parse(TEXT.replace(old, new)).digest != manifests.parse(TEXT).digest
+
+
+def test_a_manifest_cannot_be_changed() -> None:
+    manifest = manifests.parse(TEXT)
+    with pytest.raises(ValidationError):
+        manifest.gate.floor_auc = 0.1  # type: ignore[misc]
+
+
+def test_a_job_without_resources_of_its_own_gets_the_default_ones() -> None:
+    jobs = manifests.parse(TEXT).jobs
+    assert jobs.resources_of("train").cpu == "2"
+    assert jobs.resources_of("monitor") == jobs.resources["default"]
+
+
+def numbers(model: Any, place: str = "") -> list[str]:
+    """Places of all numeric settings of a section that say nothing about themselves."""
+    silent = []
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if hasattr(type(value), "model_fields"):
+            silent += numbers(value, f"{place}{name}.")
+        elif isinstance(value, float | int) and not field.description:
+            silent.append(f"{place}{name}")
+    return silent
+
+
+def test_every_number_says_what_it_is_and_in_which_unit() -> None:
+    explained_above = {"train.seed", "gate.seed", "monitor.persistence.k", "monitor.persistence.n"}
+    explained_above |= {"gate.cost.false_approval", "gate.cost.false_denial", "contract.rows.min", "contract.rows.max"}
+    manifest: Manifest = manifests.parse(TEXT)
+    assert set(numbers(manifest)) <= explained_above
