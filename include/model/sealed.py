@@ -6,9 +6,13 @@ scikit-learn. Names and bytes count, times and modes do not: the same artifact h
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from include.core.errors import ArtifactRejected
@@ -44,7 +48,8 @@ def copy_verified(source_dir: Path, destination_root: Path, digest: str) -> Path
         copy = Path(scratch) / "artifact"
         _copied(source_dir, copy)
         verify(copy, digest)
-        _put(copy, destination, Path(scratch) / "damaged", digest)
+        with _alone_in(destination_root):
+            _put(copy, destination, Path(scratch) / "damaged", digest)
     return destination
 
 
@@ -55,17 +60,29 @@ def _copied(source_dir: Path, copy: Path) -> None:
 
 
 def _put(copy: Path, destination: Path, damaged: Path, expected: str) -> None:
+    if _holds(destination, expected):  # somebody else put the same artifact first: fine
+        return
     if destination.exists():
         destination.rename(damaged)  # the scratch directory takes it away
+    copy.rename(destination)
+
+
+@contextmanager
+def _alone_in(root: Path) -> Iterator[None]:
+    """Without it, one of two writers could take the other's fresh copy for the damaged one."""
+    handle = os.open(root, os.O_RDONLY)
     try:
-        copy.rename(destination)
-    except OSError:
-        if not _holds(destination, expected):  # somebody else put the same artifact first: fine
-            raise
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _holds(directory: Path, expected: str) -> bool:
-    return directory.is_dir() and digest(directory) == expected
+    try:
+        return digest(directory) == expected
+    except (ArtifactRejected, FileNotFoundError):  # the latter: a damaged copy that is just being replaced
+        return False
 
 
 def _files(directory: Path) -> list[Path]:

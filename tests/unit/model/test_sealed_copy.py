@@ -72,3 +72,11 @@ def test_a_symbolic_link_is_refused(source: Path) -> None:
 def test_a_source_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ArtifactRejected, match="There is no artifact at"):
         copy_verified(tmp_path / "nowhere", tmp_path / "root", "0" * 64)
+
+
+def test_many_may_repair_the_same_damaged_copy_at_once(source: Path, tmp_path: Path) -> None:
+    promised = digest(source)
+    (copy_verified(source, tmp_path / "root", promised) / "artifact.json").write_text("damaged")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: copy_verified(source, tmp_path / "root", promised), range(16)))
+    assert [digest(path) for path in (tmp_path / "root").iterdir()] == [promised]
