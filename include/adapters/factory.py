@@ -50,10 +50,11 @@ def ledger() -> LocalLedger:
     return LocalLedger(Path(setting("EVERGREEN_STORE")) / "ledger.jsonl")
 
 
-def registry() -> MlflowRegistry:
+def registry(uri: str | None = None) -> MlflowRegistry:
+    """The registry at `uri`, or at MLFLOW_TRACKING_URI."""
     from include.adapters.registry_mlflow import MlflowRegistry
 
-    return MlflowRegistry(manifest().name, setting("MLFLOW_TRACKING_URI").rstrip("/"))
+    return MlflowRegistry(manifest().name, (uri or setting("MLFLOW_TRACKING_URI")).rstrip("/"))
 
 
 def target() -> LocalTarget:
@@ -68,14 +69,14 @@ def target() -> LocalTarget:
     return LocalTarget(Path(setting("EVERGREEN_SERVING_DIR")), addresses)
 
 
-def rollout() -> Rollout:
+def rollout(known_registry: MlflowRegistry | None = None) -> Rollout:
     """A driver whose smoke requests are rows of the newest snapshot."""
     from include.adapters.releasing import Rollout
 
     spec, kept = manifest(), store()
     newest = kept.snapshots()[-1:]
     rows = [row for snapshot in newest for row in kept.sample(snapshot, spec.contract.columns)]
-    return Rollout(target(), registry(), spec, rows)
+    return Rollout(target(), known_registry or registry(), spec, rows)
 
 
 @cache

@@ -110,6 +110,9 @@ class LocalStore:
         """Where the report's HTML page belongs."""
         return self._report_path(version, as_of).with_suffix(".html")
 
+    def write_page(self, place: Path, html: str) -> None:
+        write_atomic(place, html)
+
     def _report_path(self, version: str, as_of: date) -> Path:
         return self._root / "reports" / version / f"{as_of}.json"
 

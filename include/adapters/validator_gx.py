@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from include.core.contract import Expectation, Outcome
@@ -42,7 +41,6 @@ def _observed(result: Any) -> str:
 def _run(rows: pd.DataFrame, expectations: list[Expectation]) -> list[Any]:
     import great_expectations as gx
 
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     source = context.data_sources.add_pandas("memory")

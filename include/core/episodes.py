@@ -28,7 +28,6 @@ class MonitorReport(BaseModel):
     auc_low: float | None = None
     auc_high: float | None = None
     auc_rows: int = 0
-    baseline_auc: float | None = None
     page: str | None = None
 
     @property

@@ -155,6 +155,7 @@ class MonitorSpec(Section):
     psi: Annotated[float, Field(gt=0)] = Field(description="population stability index a feature must reach to count")
     alpha: Annotated[float, Field(gt=0, lt=1)] = Field(description="false-discovery rate over all features")
     persistence: Persistence
+    watch_minutes: Annotated[float, Field(gt=0)] = Field(description="how long one watch run looks for an alarm")
 
 
 class RetrainingSpec(Section):

@@ -23,6 +23,7 @@ class Facts:
     triggered: date
     as_of: date
     last_trained: date | None
+    labels: int
     new_labels: int
     releasing: bool = False
 
@@ -37,8 +38,13 @@ class Decision:
         return "; ".join(self.reasons) + "."
 
 
-def decide(facts: Facts, policy: RetrainingSpec) -> Decision:
-    """A person's word is enough; schedule and drift must have enough new labels, no cooldown, no release under way."""
+def decide(facts: Facts, policy: RetrainingSpec, min_rows: int) -> Decision:
+    """A person's word is enough; schedule and drift must have enough new labels, no cooldown, no release under way.
+
+    `min_rows` is the manifest's train.min_rows: without that many labelled rows nobody gets a training.
+    """
+    if facts.labels < min_rows:
+        return Decision("no", (f"{facts.labels} labelled rows of the {min_rows} a training needs are known",))
     if facts.trigger == "manual":
         return Decision("yes", ("a person asked for it",))
     if facts.last_trained is None:

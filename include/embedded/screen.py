@@ -73,7 +73,7 @@ def addresses(settings: EmbeddedSettings) -> Table:
         ("Envoy admin", settings.envoy_admin_url, ""),
         ("Blue slot", settings.blue_url, ""),
         ("Green slot", settings.green_url, ""),
-        ("Process manager", settings.supervisor_url, f"see {settings.home / 'secrets.json'}"),
+        ("Process manager", settings.supervisor_url, "in secrets.json"),
     ]
     table = Table(title="Evergreen is up")
     for heading in ("What", "Where", "User / password"):

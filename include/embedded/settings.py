@@ -1,7 +1,8 @@
 """Where the embedded stack lives and which ports it takes: the one place that knows both.
 
 Every number can be changed by an environment variable (`EVERGREEN_<FIELD>`), since two clones on one machine need two
-sets of ports. The host cannot: nothing here has TLS or real passwords, so nothing listens beyond this machine.
+sets of ports. The host cannot: nothing here has TLS or real passwords, so nothing listens beyond this machine. The one
+exception is Airflow's: its two log servers take no host; they answer only to requests signed with the stack's secret.
 """
 
 from __future__ import annotations
@@ -57,6 +58,14 @@ class EmbeddedSettings(BaseSettings):
         if set("\"'#;\n") & set(str(path)):
             raise ValueError(f"{path} holds a quote, '#' or ';', which the process manager cannot read; use another")
         return path
+
+    @field_validator("home")
+    @classmethod
+    def _own_directory(cls, home: Path) -> Path:
+        """`reset` deletes it with all it holds."""
+        if any(place.is_relative_to(home) for place in (REPO, Path.home())):
+            raise ValueError(f"{home} holds more than this stack; name a directory of its own")
+        return home
 
     @property
     def airflow_dir(self) -> Path:

@@ -148,7 +148,8 @@ class Stack:
         if not hopeless:
             return
         why = f"is not healthy after {self.settings.deadline:.0f} s" if late else "keeps dying"
-        raise StackError("\n\n".join(self._obituary(part, why) for part in hopeless))
+        stories = [self._obituary(part, why) for part in hopeless]
+        raise StackError("\n\n".join([*stories, "What did start keeps running; `make down` stops it."]))
 
     def _obituary(self, part: Part, why: str) -> str:
         log = self._log(part.name)
@@ -194,8 +195,12 @@ class Stack:
     # -- small parts -----------------------------------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
-        """What a task of this stack sees, for a shell that wants to look through the same eyes."""
-        return environment.shared(self.settings) | environment.airflow(self.settings, self.secret)
+        """What a task of this stack sees, for a shell that wants to look through the same eyes.
+
+        Without the stack's mark: `down` would take all that the shell starts for a stray.
+        """
+        seen = environment.shared(self.settings) | environment.airflow(self.settings, self.secret)
+        return {name: value for name, value in seen.items() if name != environment.STACK}
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -1,0 +1,1 @@
+"""Evergreen's operators, sensors, triggers and hooks: how Airflow waits, and nothing else."""

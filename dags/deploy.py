@@ -1,0 +1,35 @@
+"""
+### Deploy blue-green
+
+Says which blessed version is wanted and follows the release machine: stage into the idle slot, await, verify with real
+and golden rows, switch, soak under real traffic, keep the previous version as warm standby. A release that fails before
+the switch never gets traffic; one that fails the soak is reverted. Only then does the champion alias move.
+
+* Runs when `model.blessed`.
+* **Manual**: choose a version. A version without a blessing is refused.
+"""
+
+from airflow.sdk import DAG
+
+from evergreen.assets import MODEL_BLESSED
+from evergreen.house import house, text_param
+from evergreen.operators.registry import PromoteOperator
+from evergreen.operators.rollout import RolloutOperator, WantOperator
+from include.adapters import factory
+
+manifest = factory.manifest()
+
+with DAG(
+    "deploy",
+    schedule=[MODEL_BLESSED],
+    doc_md=__doc__,
+    params={
+        "version": text_param("Version", "Registered model version; empty: the one the event names."),
+        "why": text_param("Why", "It goes to the ledger; empty: the gate's sentence."),
+    },
+    **house(manifest, "release"),
+) as dag:
+    want = WantOperator(task_id="want")
+    rollout = RolloutOperator(task_id="rollout", wish=want.output)
+    go_live = PromoteOperator(task_id="go_live", told=rollout.output)
+    want >> rollout >> go_live

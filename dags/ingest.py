@@ -1,0 +1,43 @@
+"""
+### Ingest one day
+
+Lands the rows of one day, validates them against the manifest's contract with Great Expectations, and publishes an
+immutable, content-addressed snapshot. A broken contract fails the run with every broken rule in one sentence and
+publishes nothing; a day without rows is skipped.
+
+* **Daily**, for the day that just ended. **Backfill** it for history: a backfill publishes the same snapshots and
+  announces nothing.
+* **Manual**: choose a day. `scenario` exists for demonstrations only and goes into the snapshot's description.
+"""
+
+from airflow.sdk import DAG
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from evergreen.assets import DATASET_VALIDATED
+from evergreen.house import date_param, house, intent_param, text_param
+from evergreen.operators.announce import AnnounceOperator
+from evergreen.operators.job import job_task
+from include.adapters import factory
+
+manifest = factory.manifest()
+DAY = "{{ params.day or (data_interval_start | ds if data_interval_start else macros.ds_add(dag_run.run_after | ds, -1)) }}"
+
+with DAG(
+    "ingest",
+    schedule=CronDataIntervalTimetable("0 1 * * *", timezone="UTC"),
+    doc_md=__doc__,
+    params={
+        "day": date_param("Day", "The day to ingest; empty: the run's own day."),
+        "scenario": text_param("Scenario", "Replay source only: change the day's rows openly.", examples=["new_market"]),
+        "intent": intent_param(),
+    },
+    **(house(manifest, "data") | {"max_active_runs": 4}),
+) as dag:
+    land = job_task("ingest", job="ingest", job_params={"day": DAY}, params_from=["scenario"])
+    announce = AnnounceOperator(
+        task_id="announce",
+        asset=DATASET_VALIDATED,
+        told=land.output,
+        fields=["id", "day", "rows"],
+    )
+    land >> announce

@@ -1,0 +1,38 @@
+"""
+### Measure the live model
+
+Compares the ingested days with the live version's own baseline: every feature and the scores by PSI and chi-square,
+and the AUC on days whose labels are known by now. An alarm needs a move that is large, not chance, and persistent. The
+report's page lies beside the report in the store.
+
+Runs hourly, or when `dataset.validated`, or when `model.live`.
+"""
+
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
+
+from evergreen.assets import DATASET_VALIDATED, MODEL_LIVE, MONITOR_REPORTED
+from evergreen.house import date_param, house
+from evergreen.operators.announce import AnnounceOperator
+from evergreen.operators.job import job_task
+from include.adapters import factory
+
+manifest = factory.manifest()
+
+with DAG(
+    "monitor",
+    schedule=AssetOrTimeSchedule(
+        timetable=CronTriggerTimetable(manifest.monitor.schedule, timezone="UTC"),
+        assets=DATASET_VALIDATED | MODEL_LIVE,
+    ),
+    doc_md=__doc__,
+    params={"as_of": date_param("As of", "Look at days up to this one only; empty: all.")},
+    **house(manifest, "monitoring"),
+) as dag:
+    measure = job_task("measure", job="monitor")
+    announce = AnnounceOperator(
+        task_id="announce",
+        asset=MONITOR_REPORTED,
+        told=measure.output,
+        fields=["as_of", "version", "alarm"],
+    )
+    measure >> announce

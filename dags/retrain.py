@@ -1,0 +1,40 @@
+"""
+### Decide whether to retrain
+
+Weekly, or when `drift.detected`. A pure policy says yes or no with every reason: enough new labels, no cooldown, no
+release under way. A drift whose labels are not known yet waits for them, in data time, without holding a worker.
+
+* **Manual**: a person's word is enough, if there are rows to train on.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
+
+from evergreen.assets import DRIFT_DETECTED, TRAINING_REQUESTED
+from evergreen.house import date_param, house
+from evergreen.operators.announce import AnnounceOperator
+from evergreen.sensors.retraining import RetrainingSensor
+from include.adapters import factory
+
+manifest = factory.manifest()
+
+with DAG(
+    "retrain",
+    schedule=AssetOrTimeSchedule(
+        timetable=CronTriggerTimetable(manifest.retraining.schedule, timezone="UTC"),
+        assets=[DRIFT_DETECTED],
+    ),
+    doc_md=__doc__,
+    params={"as_of": date_param("As of", "What the training may know; empty: all ingested days.")},
+    **(house(manifest, "model") | {"max_active_runs": 2}),
+) as dag:
+    patience = timedelta(days=manifest.retraining.wait_for_labels_days)
+    decide = RetrainingSensor(task_id="decide", timeout=patience.total_seconds(), soft_fail=True)
+    request = AnnounceOperator(
+        task_id="request",
+        asset=TRAINING_REQUESTED,
+        told=decide.output,
+        fields=["as_of", "sentence"],
+    )
+    decide >> request

@@ -1,0 +1,31 @@
+"""
+### Roll back
+
+Wants the last version that really served before the present one (or the one you name). If it is still warm this is one
+route write. A deploy that is under way gives way at its next step: a rollback never queues behind it. No soak: what
+served before is trusted more than what serves now.
+"""
+
+from airflow.sdk import DAG
+
+from evergreen.house import house, text_param
+from evergreen.operators.registry import PromoteOperator
+from evergreen.operators.rollout import RolloutOperator, WantBackOperator
+from include.adapters import factory
+
+manifest = factory.manifest()
+
+with DAG(
+    "rollback",
+    schedule=None,
+    doc_md=__doc__,
+    params={
+        "version": text_param("Version", "Empty: the last version that served before the present one."),
+        "why": text_param("Why", "It goes to the ledger."),
+    },
+    **house(manifest, "release"),
+) as dag:
+    want = WantBackOperator(task_id="want")
+    rollout = RolloutOperator(task_id="rollout", wish=want.output)
+    go_live = PromoteOperator(task_id="go_live", told=rollout.output)
+    want >> rollout >> go_live

@@ -1,0 +1,45 @@
+"""
+### Train and judge
+
+Takes what was known as of a day, trains every candidate of the manifest, logs them to MLflow, and lets the gate judge
+the best one against the champion on the same holdout rows. Three verdicts: *passed* is blessed and goes to `deploy`;
+*refused* and *inconclusive* end here, with every check in the log of `evaluate` and in the run's `gate.json`.
+
+* Runs when `training.requested`. A historical training is judged too, and never blessed.
+* **Manual**: choose a day; `columns` trains on these columns only.
+"""
+
+from airflow.sdk import DAG, Param
+
+from evergreen.assets import TRAINING_REQUESTED
+from evergreen.house import date_param, house, intent_param, text_param
+from evergreen.operators.gate import GateOperator
+from evergreen.operators.job import job_task
+from evergreen.operators.registry import BlessOperator
+from include.adapters import factory
+
+manifest = factory.manifest()
+
+with DAG(
+    "train",
+    schedule=[TRAINING_REQUESTED],
+    doc_md=__doc__,
+    params={
+        "as_of": date_param("As of", "What the training may know; empty: what the request says."),
+        "columns": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string", "enum": list(manifest.contract.columns)},
+            title="Columns",
+            description="Train on these columns only; empty: all of the contract.",
+        ),
+        "reason": text_param("Reason", "Why this training was asked for; it goes to the ledger."),
+        "intent": intent_param(),
+    },
+    **house(manifest, "model"),
+) as dag:
+    train = job_task("train", job="train", params_from=["columns", "reason"])
+    evaluate = job_task("evaluate", job="evaluate", job_params={"run_id": "{{ ti.xcom_pull('train')['outputs']['run_id'] }}"})
+    gate = GateOperator(task_id="gate", told=evaluate.output)
+    bless = BlessOperator(task_id="bless", told=evaluate.output)
+    train >> evaluate >> gate >> bless

@@ -1,0 +1,84 @@
+"""Questions a sensor asks the stored state, again and again, until there is an answer.
+
+They stand here, and not in the sensors, because a worker and the triggerer must ask in exactly the same words. Every
+argument and every answer is plain JSON. No question needs pandas or a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+from include.adapters import factory
+from include.core.episodes import current_episode
+from include.core.ledger import Entry
+from include.core.retraining import Facts, Trigger, decide
+from include.core.rollout import Verdict
+from include.core.snapshots import labelled_rows
+
+Answer = dict[str, Any]
+
+
+def drift() -> Answer | None:
+    """The drift episode that is going on and was not announced yet."""
+    reports = factory.store().reports()
+    episode = current_episode(reports)
+    if episode is None or any(e.key == episode.key for e in factory.ledger().entries("drift.detected")):
+        return None
+    told = reports[-1]
+    return {
+        "key": episode.key,
+        "version": episode.version,
+        "began": str(episode.began),
+        "as_of": str(episode.last),
+        "moved": told.moved,
+        "sentence": told.sentence,
+    }
+
+
+def retraining(trigger: Trigger, triggered: str, as_of: str | None) -> Answer | None:
+    """The policy's yes or no, with the day it was taken for; None while it says wait."""
+    facts = _facts(trigger, date.fromisoformat(triggered), date.fromisoformat(as_of) if as_of else None)
+    manifest = factory.manifest()
+    decision = decide(facts, manifest.retraining, manifest.train.min_rows)
+    if decision.verdict == "wait":
+        return None
+    return {"verdict": decision.verdict, "sentence": decision.sentence, "as_of": str(facts.as_of)}
+
+
+def _facts(trigger: Trigger, triggered: date, as_of: date | None) -> Facts:
+    label, snapshots = factory.manifest().label, factory.store().snapshots()
+    day = as_of or factory.store().newest_day() or triggered
+    trained = _last_trained()
+    return Facts(
+        trigger=trigger,
+        triggered=triggered,
+        as_of=day,
+        last_trained=trained,
+        labels=labelled_rows(snapshots, day, label),
+        new_labels=labelled_rows(snapshots, day, label, since=trained),
+        releasing=_releasing(),
+    )
+
+
+def _last_trained() -> date | None:
+    live: list[Entry] = [e for e in factory.ledger().entries("model.trained") if e.details["intent"] == "live"]
+    return max((date.fromisoformat(entry.details["as_of"]) for entry in live), default=None)
+
+
+def _releasing() -> bool:
+    """A deploy that neither ended well nor was turned down."""
+    target = factory.target()
+    wanted = target.wanted()
+    if wanted is None or wanted.kind == "rollback":
+        return False
+    evidence = target.evidence(wanted.generation)
+    return evidence.accepted is not Verdict.FAILED and evidence.soaked is Verdict.PENDING
+
+
+QUESTIONS: dict[str, Callable[..., Answer | None]] = {"drift": drift, "retraining": retraining}
+
+
+def ask(question: str, arguments: dict[str, Any]) -> Answer | None:
+    return QUESTIONS[question](**arguments)

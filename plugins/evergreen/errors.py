@@ -1,0 +1,20 @@
+"""The one place where a core error becomes an Airflow exception: permanent ones are not retried, temporary ones are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from include.core.errors import Permanent, Temporary
+
+
+@contextmanager
+def as_airflow() -> Iterator[None]:
+    try:
+        yield
+    except Permanent as error:
+        raise AirflowFailException(str(error)) from error
+    except Temporary as error:
+        raise AirflowException(str(error)) from error

@@ -1,0 +1,72 @@
+"""Runs a job as a process of its own: the same command a pod would run, so heavy imports never touch the worker."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from evergreen.edge import job_request
+from evergreen.hooks.world import WorldHook
+from evergreen.links import MlflowLink
+from include.adapters import factory
+from include.core.errors import Permanent
+from include.core.job import REQUEST_VARIABLE, RESULT_VARIABLE, JobRequest, JobResult
+
+
+class LocalJobOperator(BaseOperator):
+    """Returns the job's result as a dictionary. Exit 65 fails at once, anything else but 0 is retried."""
+
+    template_fields: Sequence[str] = ("job_params",)
+    operator_extra_links = (MlflowLink(),)
+    ui_color = "#dcefe3"
+
+    def __init__(
+        self, *, job: str, job_params: dict[str, Any] | None = None, params_from: Sequence[str] = (), **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.job = job
+        self.job_params = job_params or {}
+        self.params_from = tuple(params_from)
+        self._process = SubprocessHook()
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        handed_on = {name: context["params"].get(name) for name in self.params_from}
+        result = self._run(job_request(context, self.job, {**self.job_params, **handed_on}))
+        self.log.info("%s", result.summary)
+        if "url" in result.outputs:
+            self.mlflow_url = result.outputs["url"]
+        return result.model_dump(mode="json")
+
+    def _run(self, request: JobRequest) -> JobResult:
+        with tempfile.TemporaryDirectory(prefix="evergreen-job-") as scratch:
+            place = Path(scratch) / "result.json"
+            protocol = {REQUEST_VARIABLE: request.model_dump_json(), RESULT_VARIABLE: str(place)}
+            ended = self._process.run_command(
+                [sys.executable, "-W", "ignore", "-m", "include.jobs"],
+                env={**WorldHook().environment(), **protocol},
+                cwd=str(factory.ROOT),
+            )
+            if ended.exit_code:
+                raise _failure(self.job, ended.exit_code, place)
+            return JobResult.model_validate_json(place.read_text())
+
+    def on_kill(self) -> None:
+        self._process.send_sigterm()
+
+
+def _failure(job: str, exit_code: int, place: Path) -> AirflowException:
+    """The job's own sentence if it left one; otherwise what its exit code tells."""
+    kind = AirflowFailException if exit_code == Permanent.exit_code else AirflowException
+    try:
+        return kind(json.loads(place.read_text())["error"])
+    except (OSError, ValueError, KeyError):
+        how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with code {exit_code}"
+        return kind(f"Job {job} {how} and left no result; its last lines stand above in this log.")

@@ -1,0 +1,11 @@
+"""Fires when the newest monitor reports form a drift episode that nobody announced yet."""
+
+from __future__ import annotations
+
+from evergreen.sensors.questions import QuestionSensor
+
+
+class DriftSensor(QuestionSensor):
+    """One answer per episode however often it is asked, restarted or run twice: the ledger remembers the episode."""
+
+    question = "drift"

@@ -1,0 +1,42 @@
+"""Asks the retraining policy; waits while it says wait, skips the run when it says no."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSkipException
+
+from evergreen.assets import DRIFT_DETECTED
+from evergreen.edge import edge
+from evergreen.hooks.world import WorldHook
+from evergreen.sensors.questions import QuestionSensor
+from include.core.ledger import Entry
+
+
+class RetrainingSensor(QuestionSensor):
+    """A drift decides by the newest ingested day, which moves while it waits; a schedule by the run's own day."""
+
+    question = "retraining"
+
+    def arguments(self, context: Context) -> dict[str, Any]:
+        trigger, run = _trigger(context), edge(context)
+        asked = context["params"].get("as_of")
+        own_day = str(run.as_of) if trigger == "schedule" else None
+        return {"trigger": trigger, "triggered": str(run.as_of), "as_of": asked or own_day}
+
+    def take(self, context: Context, answer: Any) -> Any:
+        super().take(context, answer)
+        run = edge(context)
+        what = "retraining.approved" if answer["verdict"] == "yes" else "retraining.declined"
+        why, key = answer["sentence"], f"retraining-{run.key}"
+        WorldHook().ledger().append(Entry(what=what, subject=answer["as_of"], who=run.who, why=why, key=key))
+        if answer["verdict"] == "no":
+            raise AirflowSkipException(why)
+        return answer
+
+
+def _trigger(context: Context) -> str:
+    if DRIFT_DETECTED in (context.get("triggering_asset_events") or {}):
+        return "drift"
+    return "manual" if str(context["dag_run"].run_type).endswith("manual") else "schedule"
