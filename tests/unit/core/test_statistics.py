@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from include.core import statistics as own
+from include.core.manifest import CostSpec, GateSpec
+
+costs = st.floats(0.1, 100)
+histograms = st.integers(1, 12).flatmap(
+    lambda bins: st.tuples(*[hnp.arrays(np.float64, bins, elements=st.integers(0, 1000).map(float))] * 2)
+)
+
+
+@st.composite
+def samples(draw: st.DrawFn) -> tuple[own.Floats, own.Floats, own.Floats]:
+    """Truth with both classes, scores with many ties, and how often each row is drawn (both classes at least once)."""
+    rows = draw(st.integers(2, 40))
+    truth = draw(hnp.arrays(np.float64, rows, elements=st.sampled_from([0.0, 1.0])))
+    truth[:2] = 0.0, 1.0
+    score = draw(hnp.arrays(np.float64, rows, elements=st.integers(0, 8).map(lambda n: n / 8)))
+    weight = draw(hnp.arrays(np.float64, rows, elements=st.integers(0, 4).map(float)))
+    weight[:2] = np.maximum(weight[:2], 1)
+    return truth, score, weight
+
+
+def spec(false_approval: float, false_denial: float) -> GateSpec:
+    cost = CostSpec(false_approval=false_approval, false_denial=false_denial)
+    limits = {"confidence": 0.95, "resamples": 200, "seed": 0, "min_rows": 1, "floor_auc": 0.5, "auc_margin": 0.0}
+    return GateSpec(**limits, superiority="cost", cost=cost)
+
+
+@given(samples())
+def test_auc_is_the_one_of_scikit_learn_also_with_ties_and_weights(sample: tuple[own.Floats, ...]) -> None:
+    truth, score, weight = sample
+    plain, weighted = own.auc(truth, score, np.vstack([np.ones(len(truth)), weight]))
+    assert plain == pytest.approx(roc_auc_score(truth, score))
+    assert weighted == pytest.approx(roc_auc_score(truth, score, sample_weight=weight))
+
+
+@given(samples())
+def test_weighting_a_row_is_repeating_it(sample: tuple[own.Floats, ...]) -> None:
+    truth, score, weight = sample
+    often = weight.astype(int)
+    repeated = roc_auc_score(np.repeat(truth, often), np.repeat(score, often))
+    assert own.auc(truth, score, weight[None])[0] == pytest.approx(repeated)
+    assert own.mean(score, weight[None])[0] == pytest.approx(np.repeat(score, often).mean())
+
+
+@given(samples())
+def test_auc_of_reversed_scores_is_the_rest_to_one(sample: tuple[own.Floats, ...]) -> None:
+    truth, score, weight = sample
+    assert own.auc(truth, -score, weight[None])[0] == pytest.approx(1 - own.auc(truth, score, weight[None])[0])
+
+
+def test_auc_of_a_resample_with_one_class_only_is_nan() -> None:
+    assert math.isnan(own.auc(np.array([0.0, 1.0]), np.array([0.1, 0.9]), np.array([[1.0, 0.0]]))[0])
+
+
+@given(st.integers(1, 60), st.integers(1, 30), st.integers(0, 2**32))
+def test_bootstrap_weights_draw_as_many_rows_as_there_are_and_begin_with_the_sample_itself(
+    rows: int, resamples: int, seed: int
+) -> None:
+    drawn = own.weights(rows, resamples, seed)
+    assert drawn.shape == (resamples + 1, rows)
+    assert (drawn[0] == 1).all()
+    assert (drawn.sum(axis=1) == rows).all()
+    assert (drawn == own.weights(rows, resamples, seed)).all()
+
+
+@given(hnp.arrays(np.float64, 50, elements=st.floats(-100, 100)))
+def test_an_interval_lies_within_its_values_and_widens_with_confidence(values: own.Floats) -> None:
+    narrow, wide = own.interval(values, 0.8), own.interval(values, 0.99)
+    assert narrow.value == values[0]
+    assert values[1:].min() <= wide.low <= narrow.low <= np.median(values[1:]) <= narrow.high <= wide.high
+    assert wide.high <= values[1:].max()
+
+
+def test_an_interval_forgives_resamples_without_an_answer() -> None:
+    found = own.interval(np.array([0.5, np.nan, 0.4, 0.6]), 0.9)
+    assert 0.4 <= found.low <= found.high <= 0.6
+
+
+def test_the_bootstrap_interval_of_a_mean_contains_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(5)
+    found = [own.interval(own.mean(random.exponential(2.0, 80), own.weights(80, 300, i)), 0.9) for i in range(300)]
+    assert 0.83 < np.mean([each.low <= 2.0 <= each.high for each in found]) < 0.95
+
+
+@given(histograms)
+def test_psi_is_symmetric_never_negative_and_zero_for_equal_histograms(pair: tuple[own.Floats, own.Floats]) -> None:
+    one, two = pair
+    assert own.psi(one, two) == pytest.approx(own.psi(two, one))
+    assert own.psi(one, two) >= 0
+    assert own.psi(one, one) == 0
+
+
+def test_psi_is_the_textbook_sum() -> None:
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.4, 0.4, 0.2])
+    assert own.psi(1000 * p, 500 * q) == pytest.approx(sum((q - p) * np.log(q / p)))
+
+
+@given(histograms)
+def test_homogeneity_is_a_symmetric_p_value(pair: tuple[own.Floats, own.Floats]) -> None:
+    one, two = pair
+    assert 0 <= own.homogeneity(one, two) <= 1
+    assert own.homogeneity(one, two) == pytest.approx(own.homogeneity(two, one))
+    assert own.homogeneity(one, one) == pytest.approx(1)
+
+
+def test_homogeneity_is_the_chi_square_test_and_ignores_bins_empty_on_both_sides() -> None:
+    one, two = np.array([30.0, 50.0, 20.0]), np.array([10.0, 60.0, 40.0])
+    expected = stats.chi2_contingency(np.vstack([one, two]), correction=False).pvalue
+    assert own.homogeneity(one, two) == pytest.approx(expected)
+    assert own.homogeneity(np.append(one, 0), np.append(two, 0)) == pytest.approx(expected)
+
+
+def test_a_histogram_without_rows_says_nothing() -> None:
+    assert own.homogeneity(np.array([3.0, 4.0]), np.zeros(2)) == 1.0
+
+
+def step_up(p_values: list[float], alpha: float) -> list[bool]:
+    """Benjamini and Hochberg (1995) word by word: the largest k with p(k) <= k/m alpha, and all up to it."""
+    ordered = sorted(p_values)
+    passing = [p for k, p in enumerate(ordered, 1) if p <= k / len(ordered) * alpha]
+    return [bool(passing) and p <= max(passing) for p in p_values]
+
+
+# numbers k/1000 never lie on the line the procedure draws, where rounding would decide
+@given(st.lists(st.integers(0, 1000).map(lambda n: n / 1000), max_size=20), st.sampled_from([0.0123, 0.0517, 0.2003]))
+def test_false_discovery_is_the_step_up_procedure_and_the_one_of_scipy(p_values: list[float], alpha: float) -> None:
+    found = own.false_discovery(p_values, alpha)
+    assert found == step_up(p_values, alpha)
+    if p_values:
+        assert found == list(stats.false_discovery_control(p_values, method="bh") <= alpha)
+
+
+def test_many_fair_hypotheses_are_hardly_ever_rejected() -> None:
+    random = np.random.default_rng(3)
+    days = [any(own.false_discovery(list(random.uniform(size=13)), 0.05)) for _ in range(400)]
+    assert np.mean(days) < 0.08
+
+
+@given(costs, costs, st.floats(0, 1))
+def test_a_denial_is_cheaper_from_the_threshold_on(false_approval: float, false_denial: float, p: float) -> None:
+    threshold = spec(false_approval, false_denial).threshold
+    approve, deny = p * false_approval, (1 - p) * false_denial
+    if abs(p - threshold) > 1e-9:
+        assert (p >= threshold) is (deny < approve)
+
+
+@given(costs, costs)
+def test_no_other_threshold_costs_less_on_calibrated_scores(false_approval: float, false_denial: float) -> None:
+    """Every probability from 0 to 1 once, its row good with weight 1 - p and bad with weight p."""
+    p = np.linspace(0, 1, 101)
+    score, truth, weight = np.tile(p, 2), np.repeat([0.0, 1.0], 101), np.concatenate([1 - p, p])
+
+    def expected(threshold: float) -> float:
+        return float(own.mean(own.cost(truth, score, threshold, false_approval, false_denial), weight[None])[0])
+
+    best = min(expected(threshold) for threshold in np.append(p, 1.01))
+    assert expected(spec(false_approval, false_denial).threshold) == pytest.approx(best)
+
+
+def test_only_wrong_decisions_cost_and_a_score_at_the_threshold_is_denied() -> None:
+    truth, score = np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.2, 0.5, 0.2, 0.5])
+    assert own.cost(truth, score, 0.5, 5.0, 1.0).tolist() == [5.0, 0.0, 0.0, 1.0]
+
+
+def test_brier_is_the_squared_error() -> None:
+    assert own.brier(np.array([1.0, 0.0]), np.array([0.7, 0.2])).tolist() == pytest.approx([0.09, 0.04])
