@@ -42,6 +42,12 @@ def test_a_home_the_process_manager_cannot_read_is_refused(name):
         EmbeddedSettings(home=Path("/tmp") / name)
 
 
+@pytest.mark.parametrize("home", [REPO, REPO.parent, Path.home(), Path("/")])
+def test_a_home_that_holds_more_than_the_stack_is_refused(home):
+    with pytest.raises(ValidationError, match="a directory of its own"):
+        EmbeddedSettings(home=home)
+
+
 def test_secrets_are_made_once_and_for_the_owner_alone(tmp_path):
     first = credentials(tmp_path)
     assert credentials(tmp_path) == first

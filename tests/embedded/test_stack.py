@@ -39,6 +39,19 @@ def test_up_twice_changes_nothing_and_down_leaves_nothing(stack, settings, print
     assert printed.getvalue().splitlines()[-1] == "0 processes left"
 
 
+def test_a_shell_that_takes_over_the_environment_is_no_stray(stack):
+    seen = stack().environment()
+    assert STACK not in seen
+    assert seen["MLFLOW_TRACKING_URI"] == seen["EVERGREEN_MLFLOW_URL"]
+
+
+def test_reset_forgets_everything(stack, settings):
+    stack().up()
+    stack().reset()
+    assert not settings.home.exists()
+    assert strays.find(settings.home) == []
+
+
 def test_down_is_harmless_when_nothing_runs(stack, printed):
     stack().down()
     assert "0 processes left" in printed.getvalue()
