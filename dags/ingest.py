@@ -24,7 +24,7 @@ DAY = "{{ params.day or (data_interval_start | ds if data_interval_start else ma
 
 with DAG(
     "ingest",
-    schedule=CronDataIntervalTimetable("0 1 * * *", timezone="UTC"),
+    schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     doc_md=__doc__,
     params={
         "day": date_param("Day", "The day to ingest; empty: the run's own day."),
