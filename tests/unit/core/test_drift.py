@@ -138,6 +138,12 @@ def test_healthy_days_of_a_wide_table_hardly_ever_drift_where_any_small_p_value_
     assert sum(textbook) > 25
 
 
+def test_the_correction_for_many_features_holds_without_the_floor_under_the_effect() -> None:
+    baseline, no_floor = baseline_of(13), SPEC.model_copy(update={"psi": 1e-9})
+    windows = [compare(DAY, baseline, window_of(baseline, 200, seed), no_floor) for seed in range(1, 101)]
+    assert sum(window.verdict == "drifted" for window in windows) <= 5
+
+
 Verdict = Literal["healthy", "drifted", "not enough data"]
 RULES = [(k, n) for n in range(1, 5) for k in range(1, n + 1)]
 

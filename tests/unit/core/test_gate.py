@@ -102,13 +102,17 @@ def test_a_challenger_better_on_three_rows_alone_is_inconclusive() -> None:
     assert report.verdict is Verdict.INCONCLUSIVE
 
 
-def test_better_probabilities_do_not_buy_a_worse_ranking() -> None:
+@pytest.mark.parametrize(("margin", "verdict"), [(0.02, Verdict.REFUSED), (0.3, Verdict.PASSED)])
+def test_better_probabilities_buy_no_more_of_the_ranking_than_the_margin_allows(
+    margin: float, verdict: Verdict
+) -> None:
     holdout = Holdout(2000)
     sharp = holdout.scorer(0.0)
-    report = judge(Scores(holdout.truth, holdout.scorer(1.5), sharp**6), measured_by("brier"))
+    spec = measured_by("brier").model_copy(update={"auc_margin": margin})
+    report = judge(Scores(holdout.truth, holdout.scorer(1.5), sharp**6), spec)
     assert verdict_of(report, "brier_superiority") is Verdict.PASSED
-    assert verdict_of(report, "auc_non_inferiority") is Verdict.REFUSED
-    assert report.verdict is Verdict.REFUSED
+    assert verdict_of(report, "auc_non_inferiority") is verdict
+    assert report.verdict is verdict
 
 
 @pytest.mark.parametrize("with_champion", [True, False])
