@@ -21,6 +21,7 @@ class Edge:
     as_of: date
     intent: Intent
     extra: Mapping[str, Any]
+    run_type: str
     who: str
     key: str
 
@@ -33,10 +34,12 @@ def edge(context: Mapping[str, Any]) -> Edge:
     params, extra = context.get("params") or {}, newest_extra(context)
     run = context["dag_run"]
     as_of = params.get("as_of") or extra.get("as_of")
+    run_type = str(getattr(run.run_type, "value", run.run_type))
     return Edge(
         as_of=date.fromisoformat(as_of) if as_of else _own_day(context),
-        intent=intent_of(str(getattr(run.run_type, "value", run.run_type)), params.get("intent"), extra.get("intent")),
+        intent=intent_of(run_type, params.get("intent"), extra.get("intent")),
         extra=extra,
+        run_type=run_type,
         who=f"{run.dag_id} {run.run_id}",
         key=run_key(run.dag_id, run.run_id),
     )

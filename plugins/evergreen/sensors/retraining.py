@@ -8,7 +8,7 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.assets import DRIFT_DETECTED
-from evergreen.edge import edge
+from evergreen.edge import Edge, edge
 from evergreen.hooks.world import WorldHook
 from evergreen.sensors.questions import QuestionSensor
 from include.core.ledger import Entry
@@ -20,7 +20,8 @@ class RetrainingSensor(QuestionSensor):
     question = "retraining"
 
     def arguments(self, context: Context) -> dict[str, Any]:
-        trigger, run = _trigger(context), edge(context)
+        run = edge(context)
+        trigger = _trigger(context, run)
         asked = context["params"].get("as_of")
         own_day = str(run.as_of) if trigger == "schedule" else None
         return {"trigger": trigger, "triggered": str(run.as_of), "as_of": asked or own_day}
@@ -36,7 +37,7 @@ class RetrainingSensor(QuestionSensor):
         return answer
 
 
-def _trigger(context: Context) -> str:
+def _trigger(context: Context, run: Edge) -> str:
     if DRIFT_DETECTED in (context.get("triggering_asset_events") or {}):
         return "drift"
-    return "manual" if str(context["dag_run"].run_type).endswith("manual") else "schedule"
+    return "manual" if run.run_type == "manual" else "schedule"
