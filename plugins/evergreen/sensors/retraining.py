@@ -38,6 +38,8 @@ class RetrainingSensor(QuestionSensor):
 
 
 def _trigger(context: Context, run: Edge) -> str:
-    if DRIFT_DETECTED in (context.get("triggering_asset_events") or {}):
+    # by iteration: looking an asset up in Airflow's accessor answers yes also for one that sent no event
+    senders = {asset.name for asset in context.get("triggering_asset_events") or {}}
+    if DRIFT_DETECTED.name in senders:
         return "drift"
     return "manual" if run.run_type == "manual" else "schedule"
