@@ -79,6 +79,7 @@ class Rollout:
 
     def _await(self, wanted: Wanted, seen: Observed) -> None:
         patience = self._manifest.serving.ready_timeout_s
+        self._target.nudge(seen.idle)
         for _ in self._moments(wanted, patience, LOOK_AGAIN_S):
             if self._target.observe().slot(seen.idle).ready:
                 return

@@ -59,13 +59,13 @@ class LocalTarget:
     def want(
         self, release: Release, by: str, why: str, kind: Literal["deploy", "rollback"], expected: int | None = None
     ) -> Wanted:
-        """Stores a new wish with the next generation. Said twice by the same run, it is the same wish.
+        """Stores a new wish with the next generation. Said again before it came to its end, it is the same wish.
 
         With `expected`, raises `Conflict` unless the stored generation is that one.
         """
         with self._lock():
             known = self.wanted()
-            if known and (known.release, known.by, known.kind) == (release, by, kind):
+            if known and (known.release, known.kind) == (release, kind) and self._is_same_wish(known, by):
                 return known
             generation = known.generation if known else 0
             if expected is not None and expected != generation:
@@ -73,6 +73,12 @@ class LocalTarget:
             wish = Wanted(release, generation + 1, by, why, kind)
             write_atomic(self._root / "wanted.json", json.dumps(asdict(wish), indent=1))
             return wish
+
+    def _is_same_wish(self, known: Wanted, by: str) -> bool:
+        """A second run for an unfinished release joins the first, so that evidence is not split between the two."""
+        evidence = self.evidence(known.generation)
+        ended = Verdict.FAILED is evidence.accepted or evidence.soaked is not Verdict.PENDING
+        return known.by == by or (known.kind == "deploy" and not ended)
 
     # --- what is there --------------------------------------------------------------------------------------------
 
@@ -151,6 +157,20 @@ class LocalTarget:
         self._await_route(wanted.generation)
         self._restart(colour)
 
+    def nudge(self, colour: Colour) -> None:
+        """Restarts a slot whose process holds another release than its file names, or does not run at all.
+
+        That is what a kill between writing the file and restarting the process leaves behind.
+        """
+        try:
+            model = self._http.get(f"{self._addresses.slots[colour]}/model").json()
+            found = Release(str(model["version"]), str(model["digest"]))
+        except (httpx.HTTPError, ValueError, KeyError):
+            return self._start(colour)
+        if found != self._staged(colour):
+            self._restart(colour)
+        return None
+
     def switch(self, colour: Colour, wanted: Wanted) -> None:
         """Routes all traffic to `colour` and waits until the proxy says so."""
         with self._fenced(wanted):
@@ -218,15 +238,23 @@ class LocalTarget:
         return answer.headers.get(envoy_routes.GENERATION_HEADER) == str(generation)
 
     def _restart(self, colour: Colour) -> None:
-        program = f"slot-{colour}"
+        with self._manager(f"slot-{colour}") as manager:
+            with suppress(xmlrpc.client.Fault):  # not running is what we want
+                manager.supervisor.stopProcess(f"slot-{colour}", True)
+            manager.supervisor.startProcess(f"slot-{colour}", False)
+
+    def _start(self, colour: Colour) -> None:
+        with self._manager(f"slot-{colour}") as manager, suppress(xmlrpc.client.Fault):  # running already
+            manager.supervisor.startProcess(f"slot-{colour}", False)
+
+    @contextmanager
+    def _manager(self, program: str) -> Iterator[xmlrpc.client.ServerProxy]:
         try:
             with xmlrpc.client.ServerProxy(self._addresses.supervisor) as manager:
-                with suppress(xmlrpc.client.Fault):  # not running is what we want
-                    manager.supervisor.stopProcess(program, True)
-                manager.supervisor.startProcess(program, False)
+                yield manager
         except (OSError, xmlrpc.client.Error) as error:
             raise ServiceUnavailable(
-                f"The process manager did not restart {program} ({type(error).__name__}); start it with `make up`."
+                f"The process manager did not start {program} ({type(error).__name__}); start it with `make up`."
             ) from error
 
     # --- asking the slots -----------------------------------------------------------------------------------------

@@ -41,7 +41,9 @@ class GateReport:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict of all checks: a refusal beats an inconclusive one, which beats a pass."""
+        """The worst verdict of all checks: a refusal beats an inconclusive one, which beats a pass. No check, no pass."""
+        if not self.checks:
+            return Verdict.INCONCLUSIVE
         found = {check.verdict for check in self.checks}
         order = (Verdict.REFUSED, Verdict.INCONCLUSIVE)
         return next((verdict for verdict in order if verdict in found), Verdict.PASSED)

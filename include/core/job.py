@@ -11,13 +11,13 @@ import hashlib
 import json
 from datetime import date
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from include.core.errors import RequestInvalid
 
-PROTOCOL = 1
+PROTOCOL: Final = 1
 REQUEST_VARIABLE = "EVERGREEN_JOB_REQUEST"
 RESULT_VARIABLE = "EVERGREEN_JOB_RESULT"
 DEFAULT_RESULT_PATH = "/airflow/xcom/return.json"

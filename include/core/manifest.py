@@ -71,6 +71,8 @@ class ColumnSpec(Section):
             raise ValueError("a category has values, not min and max")
         if self.kind == "number" and self.values:
             raise ValueError("a number has min and max, not values")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min must not be larger than max")
         return self
 
 
@@ -203,6 +205,10 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _label_is_no_input(self) -> Manifest:
+        if self.contract.id in self.contract.columns:
+            raise ValueError(f"contract.columns must not hold the id column {self.contract.id!r}")
+        if self.label.positive == self.label.negative:
+            raise ValueError("label.positive and label.negative must differ")
         if self.label.column in self.contract.columns:
             raise ValueError(f"contract.columns must not hold the label column {self.label.column!r}")
         return self

@@ -53,6 +53,7 @@ class Training:
     days: Split
     columns: tuple[Column, ...]
     rows: Rows
+    newest: Rows
 
     def tags(self, kind: str) -> dict[str, str]:
         return {
@@ -87,7 +88,8 @@ def _prepare(request: JobRequest, manifest: Manifest) -> Training:
     only = _only(request, manifest)
     inputs = dataset.columns(manifest, only)
     rows = dataset.load(manifest, days.train, inputs)
-    return Training(request, manifest, days, describe(rows.inputs, inputs), rows)
+    newest = dataset.load(manifest, days.holdout, inputs)
+    return Training(request, manifest, days, describe(rows.inputs, inputs), rows, newest)
 
 
 def _only(request: JobRequest, manifest: Manifest) -> list[str]:
@@ -180,15 +182,19 @@ def _meta(training: Training) -> ArtifactMeta:
 
 
 def _baseline(training: Training, model: ServableModel) -> str:
-    """Profiles of inputs and scores as JSON: what the monitor compares later days with."""
+    """Profiles of inputs and scores as JSON: what the monitor compares later days with.
+
+    Of the holdout days, never of their labels: they are the newest, and scores of rows a model was fitted on are too
+    sure of themselves.
+    """
     profiles = {c.name: _profile(training, c) for c in training.columns}
-    scores = model.predict_frame(training.rows.inputs)
+    scores = model.predict_frame(training.newest.inputs)
     profiles[SCORE] = drift.profile_numbers(scores.tolist(), training.manifest.monitor.bins)
     return json.dumps({name: profile.as_dict() for name, profile in profiles.items()})
 
 
 def _profile(training: Training, column: Column) -> drift.Profile:
-    values = training.rows.inputs[column.name].tolist()
+    values = training.newest.inputs[column.name].tolist()
     if column.kind == "category":
         return drift.profile_categories(values)
     return drift.profile_numbers(values, training.manifest.monitor.bins)
