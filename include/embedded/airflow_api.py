@@ -33,19 +33,26 @@ class AirflowApi:
         answer = httpx.post(f"{self.base}/auth/token", json={"username": user, "password": password}, timeout=30)
         answer.raise_for_status()
         bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
-        self._http = httpx.Client(base_url=f"{self.base}/api/v2", headers=bearer, timeout=30)
+        self._http = httpx.Client(base_url=f"{self.base}/api/v2", headers=bearer, timeout=60)
 
     def get(self, path: str, **params: Any) -> dict[str, Any]:
-        return self._checked(self._http.get(path, params=params))
+        def look() -> httpx.Response | None:
+            answer = self._http.get(path, params=params)
+            return None if answer.is_server_error else answer
+
+        return self._checked(wait_for(f"an answer to GET {path}", look, 60))
 
     def post(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
-        """Asks again while Airflow says 503: its SQLite was locked, and nothing was done."""
+        return self._send("POST", path, content)
+
+    def _send(self, method: str, path: str, content: dict[str, Any]) -> dict[str, Any]:
+        """Asks again while Airflow answers 5xx: its SQLite was locked, and nothing was done."""
 
         def look() -> httpx.Response | None:
-            answer = self._http.post(path, json=content)
-            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+            answer = self._http.request(method, path, json=content)
+            return None if answer.is_server_error else answer
 
-        return self._checked(wait_for(f"an answer to POST {path}", look, 60))
+        return self._checked(wait_for(f"an answer to {method} {path}", look, 60))
 
     def _checked(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.is_error:
@@ -60,7 +67,7 @@ class AirflowApi:
         return [error["stack_trace"] for error in self.get("/importErrors")["import_errors"]]
 
     def unpause(self, dag_id: str, paused: bool = False) -> None:
-        self._checked(self._http.patch(f"/dags/{dag_id}", json={"is_paused": paused}))
+        self._send("PATCH", f"/dags/{dag_id}", {"is_paused": paused})
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
         """The run id of a new manual run."""

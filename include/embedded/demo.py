@@ -17,6 +17,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -238,8 +239,6 @@ class Demo:
         return release
 
     def _serves(self, version: str, seconds: float = 15) -> None:
-        import httpx
-
         def look() -> bool | None:
             answer = httpx.get(f"{self.settings.serving_url}/model", timeout=10)
             return True if answer.headers.get("x-evergreen-version") == version else None

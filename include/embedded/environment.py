@@ -28,6 +28,8 @@ NO_TELEMETRY = {
 # Jobs and slots share few cores; libraries that each start a thread per core would fight over them.
 THREAD_CAPS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+WRITERS_PATIENCE = 30  # seconds
+
 
 def inherited(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The caller's environment without what belongs to other installations."""
@@ -105,7 +107,8 @@ def _airflow_options(settings: EmbeddedSettings, secret: Credentials) -> dict[st
         "api.workers": 1,
         "api.secret_key": secret.api_secret,
         "api_auth.jwt_secret": secret.jwt_secret,
-        "database.sql_alchemy_conn": f"sqlite:///{settings.airflow_dir / 'airflow.db'}",
+        # Writers wait for one another; with the default patience of 5 s a busy moment becomes an error 500.
+        "database.sql_alchemy_conn": f"sqlite:///{settings.airflow_dir / 'airflow.db'}?timeout={WRITERS_PATIENCE}",
         "database.load_default_connections": False,
         "logging.worker_log_server_port": settings.worker_log_port,
         "logging.trigger_log_server_port": settings.trigger_log_port,

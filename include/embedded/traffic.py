@@ -40,7 +40,8 @@ class Traffic:
     def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join()
+            if thread.is_alive():
+                thread.join()
 
     def _run(self, number: int) -> None:
         rows = itertools.islice(itertools.cycle(self._rows), number, None, CLIENTS)
