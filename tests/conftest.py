@@ -1,0 +1,89 @@
+"""What every test stands on: no variable of another installation, and an Airflow home of this run alone.
+
+Set before anything imports Airflow, which reads its settings once, when it is imported, and would otherwise make a home
+in the developer's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="evergreen-tests-"))
+
+for foreign in [name for name in os.environ if name.startswith(("AIRFLOW_", "EVERGREEN_", "MLFLOW_"))]:
+    del os.environ[foreign]
+os.environ |= {
+    "AIRFLOW_HOME": str(AIRFLOW_HOME),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+    "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+    "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}",
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+from include.core import manifest as manifests  # noqa: E402  (the environment comes first)
+from include.core.manifest import Manifest  # noqa: E402
+from tests import ground  # noqa: E402
+from tests.ground import Serving, Trained  # noqa: E402
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Manifest]:
+    """Puts a small variant of the manifest in force, with changes by dotted name, and a store in tmp_path."""
+    monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
+
+    def put(**changes: object) -> Manifest:
+        path = ground.write_manifest(tmp_path / "pipeline.yaml", ground.SMALL | changes)
+        monkeypatch.setenv("EVERGREEN_MANIFEST", str(path))
+        return manifests.load(path)
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One real MLflow server for the whole session; tests keep apart by the names of their models."""
+    with ground.stack(tmp_path_factory.mktemp("mlflow"), "mlflow") as stack:
+        yield stack.settings.mlflow_url
+
+
+@pytest.fixture(scope="session")
+def running_slots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """Envoy and two empty slots under the process manager, once a session."""
+    with ground.stack(tmp_path_factory.mktemp("serving"), "envoy", "slot-blue", "slot-green") as stack:
+        yield Serving(stack)
+
+
+@pytest.fixture
+def serving(running_slots: Serving) -> Serving:
+    """The serving stack as after a first `make up`: nothing wanted, nothing staged, no route."""
+    running_slots.start_all()
+    running_slots.forget()
+    return running_slots
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def first_day() -> date:
+    return date(2026, 8, 1)
