@@ -10,10 +10,10 @@ FIND_PYTHON = for p in "$(PYTHON)" python3.11 python3; do \
 NO_PYTHON = Evergreen needs Python 3.11 and found none; install it, or name it: make $@ PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status reset demo test lint lock
+.PHONY: help install up down status reset demo check-manifest test lint lock
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## Create .venv and install the locked requirements (skipped when nothing changed)
 	@python="$$($(FIND_PYTHON))"; \
@@ -34,6 +34,9 @@ reset: ## Stop it and delete what was stored
 
 demo: install ## Show the whole loop at work
 	@$(BIN)/python -m include.embedded.demo
+
+check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): one line, or what is wrong
+	@$(BIN)/python -m include.embedded.check_manifest
 
 test: install ## Run all tests
 	@$(BIN)/python -m pytest

@@ -1,0 +1,45 @@
+"""`make check-manifest`: the manifest in one line, or the one sentence that says what is wrong with it.
+
+More than its types are checked: candidates and the feature function are names, and a wrong name would otherwise be
+found by the first training.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from include.adapters import factory
+from include.core.errors import EvergreenError
+from include.core.manifest import Manifest
+
+
+def main() -> int:
+    try:
+        manifest = factory.manifest()
+        _check_names(manifest)
+    except EvergreenError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(told(manifest))
+    return 0
+
+
+def _check_names(manifest: Manifest) -> None:
+    from include.model import features, pipelines
+
+    for kind, params in manifest.train.candidates.items():
+        pipelines.build(kind, (), params, manifest.train.seed)
+    features.resolve(manifest.train.features)
+
+
+def told(manifest: Manifest) -> str:
+    source, inputs = manifest.source, len(manifest.contract.columns)
+    candidates = " and ".join(manifest.train.candidates)
+    return (
+        f"{manifest.name} is valid: {source.kind} source {source.path}, {inputs} inputs, label {manifest.label.column} "
+        f"known after {manifest.label.delay_days} days, candidates {candidates}, digest {manifest.digest[:12]}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
