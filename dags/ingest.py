@@ -20,7 +20,8 @@ from evergreen.operators.job import job_task
 from include.adapters import factory
 
 manifest = factory.manifest()
-DAY = "{{ params.day or (data_interval_start | ds if data_interval_start else macros.ds_add(dag_run.run_after | ds, -1)) }}"
+OWN_DAY = "data_interval_start | ds if data_interval_start else macros.ds_add(dag_run.run_after | ds, -1)"
+DAY = f"{{{{ params.day or ({OWN_DAY}) }}}}"
 
 with DAG(
     "ingest",
@@ -28,7 +29,9 @@ with DAG(
     doc_md=__doc__,
     params={
         "day": date_param("Day", "The day to ingest; empty: the run's own day."),
-        "scenario": text_param("Scenario", "Replay source only: change the day's rows openly.", examples=["new_market"]),
+        "scenario": text_param(
+            "Scenario", "Replay source only: change the day's rows openly.", examples=["new_market"]
+        ),
         "intent": intent_param(),
     },
     **(house(manifest, "data") | {"max_active_runs": 4}),

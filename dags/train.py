@@ -39,7 +39,9 @@ with DAG(
     **house(manifest, "model"),
 ) as dag:
     train = job_task("train", job="train", params_from=["columns", "reason"])
-    evaluate = job_task("evaluate", job="evaluate", job_params={"run_id": "{{ ti.xcom_pull('train')['outputs']['run_id'] }}"})
+    evaluate = job_task(
+        "evaluate", job="evaluate", job_params={"run_id": "{{ ti.xcom_pull('train')['outputs']['run_id'] }}"}
+    )
     gate = GateOperator(task_id="gate", told=evaluate.output)
     bless = BlessOperator(task_id="bless", told=evaluate.output)
     train >> evaluate >> gate >> bless

@@ -20,7 +20,9 @@ def _views() -> list[dict[str, Any]]:
         "Live model": _below("EVERGREEN_SERVING_URL", "/model"),
     }
     return [
-        {"name": name, "href": href, "destination": "nav", "category": "browse"} for name, href in places.items() if href
+        {"name": name, "href": href, "destination": "nav", "category": "browse"}
+        for name, href in places.items()
+        if href
     ]
 
 

@@ -62,9 +62,7 @@ def target() -> LocalTarget:
 
     if manifest().target != "local":
         raise RequestInvalid(f"Target {manifest().target!r} cannot serve yet; set target: local in the manifest.")
-    slots = {
-        colour: f"http://127.0.0.1:{setting(f'EVERGREEN_{colour.upper()}_PORT')}" for colour in ("blue", "green")
-    }
+    slots = {colour: f"http://127.0.0.1:{setting(f'EVERGREEN_{colour.upper()}_PORT')}" for colour in ("blue", "green")}
     addresses = LocalAddresses(setting("EVERGREEN_SERVING_URL").rstrip("/"), slots, setting("EVERGREEN_SUPERVISOR_URL"))
     return LocalTarget(Path(setting("EVERGREEN_SERVING_DIR")), addresses)
 

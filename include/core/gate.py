@@ -41,7 +41,7 @@ class GateReport:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict of all checks: a refusal beats an inconclusive one, which beats a pass. No check, no pass."""
+        """The worst verdict of all checks: refused beats inconclusive beats passed. No check, no pass."""
         if not self.checks:
             return Verdict.INCONCLUSIVE
         found = {check.verdict for check in self.checks}
@@ -60,7 +60,7 @@ class GateReport:
 
 @dataclass(frozen=True)
 class Scores:
-    """One holdout: truth (n,) of 0 and 1, probabilities of the positive class (n,); no champion before the first release."""
+    """One holdout: truth (n,) of 0 and 1, probabilities of the positive class (n,). The first model has no champion."""
 
     truth: st.Floats
     challenger: st.Floats
@@ -125,7 +125,9 @@ def _superior(scores: Scores, weight: st.Floats, spec: GateSpec) -> Check:
     assert scores.champion is not None
     saved = loss(scores.truth, scores.champion, spec) - loss(scores.truth, scores.challenger, spec)
     found = st.interval(st.mean(saved, weight), spec.confidence)
-    reason = f"{spec.superiority} saved per row {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}], must be above 0"
+    reason = (
+        f"{spec.superiority} saved per row {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}], must be above 0"
+    )
     verdict = Verdict.PASSED if found.low > 0 else Verdict.REFUSED if found.value <= 0 else Verdict.INCONCLUSIVE
     return Check(f"{spec.superiority}_superiority", verdict, found.value, found.low, found.high, 0.0, reason)
 

@@ -102,7 +102,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The verdicts collected for one generation. `accepted` covers readiness and verification, `soaked` the time after."""
+    """The verdicts of one generation. `accepted` covers readiness and verification, `soaked` the time after."""
 
     accepted: Verdict = Verdict.PENDING
     soaked: Verdict = Verdict.PENDING

@@ -6,7 +6,6 @@ resample and thousands of them cost milliseconds.
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +62,7 @@ def brier(truth: Floats, score: Floats) -> Floats:
 
 
 def cost(truth: Floats, score: Floats, threshold: float, false_approval: float, false_denial: float) -> Floats:
-    """Cost per row of deciding by `threshold`: positives below it are wrongly approved, negatives above wrongly denied."""
+    """Cost per row of deciding by `threshold`: positives below it are wrongly approved, other rows wrongly denied."""
     denied = score >= threshold
     return np.where(truth == 1, np.where(denied, 0.0, false_approval), np.where(denied, false_denial, 0.0))
 
@@ -89,5 +88,3 @@ def false_discovery(p_values: list[float], alpha: float) -> list[bool]:
         return []
     adjusted = stats.false_discovery_control(np.asarray(p_values))
     return [bool(p <= alpha) for p in adjusted]
-
-

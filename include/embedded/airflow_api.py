@@ -1,4 +1,4 @@
-"""The few calls of Airflow's REST API that a play or a test needs, each waiting for a condition and never for a time."""
+"""The few calls of Airflow's REST API that a play or a test needs; each waits for a condition, never for a time."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ class AirflowApi:
 
     def _checked(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.is_error:
-            raise PlayStopped(f"Airflow answered {answer.status_code} to {answer.request.url.path}: {answer.text[:300]}")
+            raise PlayStopped(
+                f"Airflow answered {answer.status_code} to {answer.request.url.path}: {answer.text[:300]}"
+            )
         found: dict[str, Any] = answer.json()
         return found
 

@@ -14,7 +14,6 @@ from include.core.manifest import Manifest
 from include.core.snapshots import Snapshot
 from include.model.schema import Column, conform
 
-
 SCORE = "(score)"  # a baseline's name for the model's own output; no column is called so
 
 

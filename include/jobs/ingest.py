@@ -35,7 +35,9 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     changed = factory.store().publish(snapshot, rows)
     outputs = {**snapshot.model_dump(mode="json", exclude={"columns"}), "uri": factory.store().uri(snapshot)}
     news = "published" if changed else "already published, nothing rewritten"
-    summary = f"{len(rows)} rows of {day} passed {snapshot.expectations} expectations: snapshot {snapshot.id[:12]} {news}"
+    summary = (
+        f"{len(rows)} rows of {day} passed {snapshot.expectations} expectations: snapshot {snapshot.id[:12]} {news}"
+    )
     return _result(request, "yes", summary, {**outputs, "changed": changed})
 
 

@@ -1,6 +1,6 @@
 """A button on a task that leads to its MLflow run or model version.
 
-The task sets `mlflow_url` on itself while it runs; Airflow asks for the link when the task has ended and keeps the answer.
+The task sets `mlflow_url` on itself while it runs; Airflow asks for the link when the task has ended, and keeps it.
 """
 
 from __future__ import annotations

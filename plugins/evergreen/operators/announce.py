@@ -1,4 +1,4 @@
-"""Emits an asset event with an extra, for live runs that have something to tell; otherwise it is skipped, with reason."""
+"""Emits an asset event with an extra, for live runs that have something to tell; else it is skipped, with a reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ class AnnounceOperator(BaseOperator):
     template_fields: Sequence[str] = ("told", "once")
     ui_color = "#f3ead2"
 
-    def __init__(self, *, asset: Asset, told: Any, fields: Sequence[str], once: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, asset: Asset, told: Any, fields: Sequence[str], once: str | None = None, **options: Any
+    ) -> None:
         super().__init__(outlets=[asset], **options)
         self.asset = asset
         self.told = told

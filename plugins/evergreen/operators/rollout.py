@@ -71,11 +71,11 @@ class RolloutOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         run, world, generation = edge(context), WorldHook(), int(self.wish["generation"])
-        taken: list[tuple[str, float]] = []
+        taken: list[list[Any]] = []  # lists, since XCom hands tuples back as objects of its own
         with as_airflow():
             for step, seconds in world.rollout().run(generation):
                 self.log.info("%-10s %6.2f s", step.value, seconds)
-                taken.append((step.value, round(seconds, 3)))
+                taken.append([step.value, round(seconds, 3)])
             evidence = world.target().verdicts(generation)
         outcome = _outcome(step, evidence)
         summary = f"version {self.wish['version']} {_told(outcome, evidence)}"
@@ -111,5 +111,3 @@ def _warning(evidence: dict[str, dict[str, str]]) -> str:
 def _write(world: WorldHook, what: str, run: Edge, subject: str, why: str, details: dict[str, Any]) -> None:
     key = f"{what}-{run.key}"
     world.ledger().append(Entry(what=what, subject=subject, who=run.who, why=why, details=details, key=key))
-
-
