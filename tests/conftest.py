@@ -10,8 +10,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -37,7 +37,9 @@ os.environ |= {
 from include.core import manifest as manifests  # noqa: E402  (the environment comes first)
 from include.core.manifest import Manifest  # noqa: E402
 from tests import ground  # noqa: E402
-from tests.ground import Serving, Trained  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.served import Serving, Trained
 
 
 def pytest_unconfigure() -> None:
@@ -67,6 +69,8 @@ def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def running_slots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """Envoy and two empty slots under the process manager, once a session."""
+    from tests.served import Serving
+
     with ground.stack(tmp_path_factory.mktemp("serving"), "envoy", "slot-blue", "slot-green") as stack:
         yield Serving(stack)
 
@@ -81,9 +85,6 @@ def serving(running_slots: Serving) -> Serving:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    from tests.served import Trained
+
     return Trained(tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture(scope="session")
-def first_day() -> date:
-    return date(2026, 8, 1)

@@ -14,6 +14,7 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from evergreen.edge import job_request
+from evergreen.errors import as_airflow
 from evergreen.hooks.world import WorldHook
 from evergreen.links import MlflowLink
 from include.adapters import factory
@@ -46,12 +47,14 @@ class LocalJobOperator(BaseOperator):
         return result.model_dump(mode="json")
 
     def _run(self, request: JobRequest) -> JobResult:
+        with as_airflow():
+            world = WorldHook().environment()
         with tempfile.TemporaryDirectory(prefix="evergreen-job-") as scratch:
             place = Path(scratch) / "result.json"
             protocol = {REQUEST_VARIABLE: request.model_dump_json(), RESULT_VARIABLE: str(place)}
             ended = self._process.run_command(
                 [sys.executable, "-W", "ignore", "-m", "include.jobs"],
-                env={**WorldHook().environment(), **protocol},
+                env={**world, **protocol},
                 cwd=str(factory.ROOT),
             )
             if ended.exit_code:

@@ -1,0 +1,120 @@
+"""A task's context as Airflow builds it, and a small world behind the hook: real files, no servers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.execution_time.context import OutletEventAccessors
+
+from include.adapters.ledger_local import LocalLedger
+from include.adapters.serving_local import LocalAddresses, LocalTarget
+from include.core.errors import NotBlessed
+from include.core.job import Intent
+from include.core.ports import Blessing
+
+MIDNIGHT = datetime(2026, 8, 20, tzinfo=UTC)
+
+
+@dataclass
+class Run:
+    """As much of a DagRun as a task may see of it."""
+
+    run_type: str = "manual"
+    dag_id: str = "a_dag"
+    run_id: str = "a_run"
+    run_after: datetime = MIDNIGHT
+
+
+@dataclass
+class Event:
+    extra: Mapping[str, Any]
+    timestamp: datetime = MIDNIGHT
+
+
+def context(*events: Event, params: Mapping[str, Any] | None = None, asset: Any = "an asset", **run: Any) -> Any:
+    return {
+        "dag_run": Run(**run),
+        "params": dict(params or {}),
+        "triggering_asset_events": {asset: list(events)} if events else {},
+        "outlet_events": OutletEventAccessors(),
+    }
+
+
+def event(hours: int = 0, **extra: Any) -> Event:
+    return Event(extra, MIDNIGHT + timedelta(hours=hours))
+
+
+class ShelfRegistry:
+    """Blessings in a dictionary, a champion in a field."""
+
+    def __init__(self) -> None:
+        self.blessings: dict[str, Blessing] = {}
+        self.champion: str | None = None
+
+    def bless(self, version: str, intent: Intent = Intent.LIVE) -> None:
+        self.blessings[version] = Blessing(
+            version=version,
+            digest=version * 64,
+            run_key="k",
+            intent=intent,
+            as_of=date(2026, 8, 1),
+            manifest="m",
+            code="c",
+            data=(),
+            gate="it is better",
+        )
+
+    def blessing(self, version: str) -> Blessing:
+        if version not in self.blessings:
+            raise NotBlessed(f"Version {version} carries no blessing.")
+        return self.blessings[version]
+
+    def promote(self, version: str) -> None:
+        self.champion = version
+
+    def version_url(self, version: str) -> str:
+        return f"http://mlflow/{version}"
+
+
+@dataclass
+class SmallWorld:
+    """What WorldHook gives, on files in a directory; the slots' processes are absent."""
+
+    root: Path
+    shelf: ShelfRegistry = field(default_factory=ShelfRegistry)
+    driver: Any = None
+
+    def registry(self) -> ShelfRegistry:
+        return self.shelf
+
+    def ledger(self) -> LocalLedger:
+        return LocalLedger(self.root / "ledger.jsonl")
+
+    def target(self) -> LocalTarget:
+        nobody = "http://127.0.0.1:9"
+        return LocalTarget(self.root / "serving", LocalAddresses(nobody, {"blue": nobody, "green": nobody}, nobody))
+
+    def rollout(self) -> Any:
+        return self.driver
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorld:
+    """Stands in for WorldHook wherever an operator asks for it."""
+    made = SmallWorld(tmp_path)
+    for module in ("announce", "gate", "registry", "rollout"):
+        monkeypatch.setattr(f"evergreen.operators.{module}.WorldHook", lambda: made)
+    monkeypatch.setattr("evergreen.sensors.retraining.WorldHook", lambda: made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def executable_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow refuses `execute` outside its task runner; this is its own switch for tests."""
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)

@@ -1,0 +1,83 @@
+"""Where time and intent are read from Airflow: who has the first word."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import pytest
+
+from evergreen.edge import edge, job_request, newest_extra
+from include.core.job import Intent
+from tests.plugins.conftest import context, event
+
+PARAM, EVENT, INTERVAL, RUN_AFTER = "2026-08-01", "2026-08-02", datetime(2026, 8, 3, tzinfo=UTC), date(2026, 8, 20)
+
+
+def seen(param: str | None = None, sent: str | None = None, interval: datetime | None = None) -> date:
+    events = [event(as_of=sent)] if sent else []
+    found = context(*events, params={"as_of": param})
+    return edge(found | ({"data_interval_end": interval} if interval else {})).as_of
+
+
+def test_the_day_is_the_params_then_the_events_then_the_intervals_then_the_runs():
+    assert seen(PARAM, EVENT, INTERVAL) == date(2026, 8, 1)
+    assert seen(None, EVENT, INTERVAL) == date(2026, 8, 2)
+    assert seen(None, None, INTERVAL) == date(2026, 8, 3)
+    assert seen() == RUN_AFTER
+
+
+@pytest.mark.parametrize(
+    ("run_type", "param", "sent", "expected"),
+    [
+        ("manual", None, None, "live"),
+        ("scheduled", None, None, "live"),
+        ("asset_triggered", None, "historical", "historical"),
+        ("asset_triggered", None, "rehearsal", "rehearsal"),
+        ("asset_triggered", "live", "historical", "live"),
+        ("manual", "rehearsal", None, "rehearsal"),
+        ("backfill", None, None, "historical"),
+        ("backfill", "live", None, "historical"),
+        ("backfill", None, "live", "historical"),
+        ("backfill", "live", "live", "historical"),
+    ],
+)
+def test_the_intent_is_the_params_then_the_events_and_a_backfill_is_always_historical(run_type, param, sent, expected):
+    events = [event(intent=sent)] if sent else []
+    found = edge(context(*events, params={"intent": param}, run_type=run_type))
+    assert found.intent is Intent(expected)
+    assert found.is_live is (expected == "live")
+
+
+def test_the_type_of_a_run_is_known_whether_it_comes_as_a_word_or_as_an_enumeration():
+    from airflow.utils.types import DagRunType
+
+    assert edge(context(run_type=DagRunType.BACKFILL_JOB)).intent is Intent.HISTORICAL
+    assert edge(context(run_type=DagRunType.MANUAL)).run_type == "manual"
+
+
+def test_of_several_events_the_newest_counts():
+    assert newest_extra(context(event(2, n=2), event(3, n=3), event(1, n=1)))["n"] == 3
+
+
+def test_a_live_event_counts_before_a_newer_historical_one():
+    found = newest_extra(context(event(1, intent="live", n=1), event(2, intent="historical", n=2)))
+    assert found["n"] == 1
+
+
+def test_an_event_that_says_nothing_about_its_intent_is_live():
+    assert newest_extra(context(event(1, n=1), event(2, intent="historical", n=2)))["n"] == 1
+
+
+def test_when_all_events_are_historical_so_is_the_run():
+    found = edge(context(event(1, intent="historical"), event(2, intent="historical"), run_type="asset_triggered"))
+    assert found.intent is Intent.HISTORICAL
+
+
+def test_without_events_there_is_no_extra():
+    assert newest_extra(context()) == {}
+
+
+def test_a_retry_asks_for_the_same_work_under_the_same_key_and_another_run_for_other_work():
+    first, retry = (job_request(context(run_id="a"), "train", {"columns": None}) for _ in range(2))
+    assert first == retry
+    assert first.run_key != job_request(context(run_id="b"), "train", {"columns": None}).run_key

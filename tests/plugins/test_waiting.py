@@ -1,0 +1,130 @@
+"""Sensors ask before they defer; the trigger asks the same question of the same files."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date, timedelta
+
+import pytest
+from airflow.sdk._shared.module_loading import import_string
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+
+from evergreen.assets import DRIFT_DETECTED
+from evergreen.sensors.drift import DriftSensor
+from evergreen.sensors.retraining import RetrainingSensor
+from evergreen.triggers.poll import PollTrigger
+from include.adapters import factory
+from include.core.episodes import MonitorReport
+from include.core.ledger import Entry
+from tests.plugins.conftest import context, event
+
+
+@pytest.fixture(autouse=True)
+def manifest(small):
+    return small()
+
+
+def alarm(day: int = 20, version: str = "3", alarm: bool = True) -> None:
+    moved = {"Income": 0.4}
+    report = MonitorReport(
+        as_of=date(2026, 8, day), version=version, alarm=alarm, verdict="drift", rows=300, moved=moved
+    )
+    factory.store().write_report(report)
+
+
+class TestPollTrigger:
+    def test_its_address_and_arguments_are_a_contract_with_every_trigger_already_stored(self):
+        path, arguments = PollTrigger("drift", {}, 2.0).serialize()
+        assert path == "evergreen.triggers.poll.PollTrigger"
+        assert arguments == {"question": "drift", "arguments": {}, "interval": 2.0}
+
+    def test_what_was_stored_comes_back_as_the_same_trigger(self):
+        path, arguments = PollTrigger("retraining", {"trigger": "drift"}, 0.5).serialize()
+        again = import_string(path)(**arguments)
+        assert again.serialize() == (path, arguments)
+
+    async def test_it_waits_while_there_is_no_answer_and_fires_when_the_files_hold_one(self):
+        fired = asyncio.ensure_future(anext(PollTrigger("drift", {}, 0.02).run()))
+        await asyncio.sleep(0.2)
+        assert not fired.done()
+        await asyncio.to_thread(alarm)
+        found = await asyncio.wait_for(fired, 5)
+        assert found.payload["key"] == "drift-3-2026-08-20"
+
+    async def test_it_fires_once(self):
+        alarm()
+        assert len([found async for found in PollTrigger("drift", {}, 0.02).run()]) == 1
+
+
+class TestDriftSensor:
+    def test_it_answers_at_once_when_there_is_an_answer(self):
+        alarm()
+        found = DriftSensor(task_id="drift").execute(context())
+        assert (found["version"], found["moved"]) == ("3", {"Income": 0.4})
+
+    def test_otherwise_it_waits_in_the_triggerer_no_longer_than_its_timeout(self):
+        sensor = DriftSensor(task_id="drift", timeout=90, poke_interval=3)
+        with pytest.raises(TaskDeferred) as deferred:
+            sensor.execute(context())
+        assert deferred.value.timeout == timedelta(seconds=90)
+        assert deferred.value.trigger.serialize()[1] == {"question": "drift", "arguments": {}, "interval": 3.0}
+        assert deferred.value.method_name == "execute_complete"
+
+    def test_what_the_trigger_found_is_what_the_task_returns(self):
+        told = {"key": "k", "sentence": "Income moved"}
+        assert DriftSensor(task_id="drift").execute_complete(context(), told) == told
+
+    def test_it_can_poke_in_a_worker_as_well(self):
+        alarm()
+        assert DriftSensor(task_id="drift", deferrable=False).execute(context())["version"] == "3"
+
+    def test_an_episode_that_was_announced_is_no_answer_any_more(self):
+        alarm()
+        entry = Entry(what="drift.detected", subject="3", who="watch", why="", key="drift-3-2026-08-20")
+        factory.ledger().append(entry)
+        with pytest.raises(TaskDeferred):
+            DriftSensor(task_id="drift").execute(context())
+
+    def test_an_alarm_that_is_over_is_no_answer(self):
+        alarm(20)
+        alarm(21, alarm=False)
+        with pytest.raises(TaskDeferred):
+            DriftSensor(task_id="drift").execute(context())
+
+
+class TestRetrainingSensor:
+    @pytest.fixture(autouse=True)
+    def served(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path / "serving"))
+        for name in ("EVERGREEN_SERVING_URL", "EVERGREEN_SUPERVISOR_URL"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        for name in ("EVERGREEN_BLUE_PORT", "EVERGREEN_GREEN_PORT"):
+            monkeypatch.setenv(name, "9")
+
+    def arguments(self, *events, **options):
+        return RetrainingSensor(task_id="decide").arguments(context(*events, **options))
+
+    def test_a_drift_looks_at_the_newest_day_whatever_day_that_will_be(self):
+        found = self.arguments(event(as_of="2026-08-12"), asset=DRIFT_DETECTED, run_type="asset_triggered")
+        assert found == {"trigger": "drift", "triggered": "2026-08-12", "as_of": None}
+
+    def test_a_schedule_looks_at_its_own_day(self):
+        found = self.arguments(run_type="scheduled")
+        assert found == {"trigger": "schedule", "triggered": "2026-08-20", "as_of": "2026-08-20"}
+
+    def test_a_backfilled_week_is_a_schedule_of_that_week(self):
+        assert self.arguments(run_type="backfill")["trigger"] == "schedule"
+
+    def test_a_person_may_name_the_day(self):
+        found = self.arguments(params={"as_of": "2026-08-04"})
+        assert found == {"trigger": "manual", "triggered": "2026-08-04", "as_of": "2026-08-04"}
+
+    def test_a_no_skips_the_run_with_its_reason_and_goes_to_the_ledger(self, world):
+        with pytest.raises(AirflowSkipException, match="0 labelled rows"):
+            RetrainingSensor(task_id="decide").execute(context())
+        assert [entry.what for entry in world.ledger().entries()] == ["retraining.declined"]
+
+    def test_a_yes_is_the_tasks_answer(self, world):
+        told = {"verdict": "yes", "sentence": "a person asked for it.", "as_of": "2026-08-04"}
+        assert RetrainingSensor(task_id="decide").execute_complete(context(), told) == told
+        assert [entry.what for entry in world.ledger().entries()] == ["retraining.approved"]

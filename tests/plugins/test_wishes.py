@@ -1,0 +1,151 @@
+"""The operators that say what is wanted, and the one that follows the release machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from evergreen.operators.rollout import RolloutOperator, WantBackOperator, WantOperator
+from include.adapters import envoy_routes
+from include.adapters.files import write_atomic
+from include.core.errors import ServiceUnavailable
+from include.core.job import Intent
+from include.core.ledger import Entry
+from include.core.rollout import Route, Step, Verdict
+from tests.plugins.conftest import context, event
+
+
+def want(**options):
+    return WantOperator(task_id="want").execute(context(**options))
+
+
+def back(**options):
+    return WantBackOperator(task_id="want").execute(context(**options))
+
+
+class TestWant:
+    def test_the_version_of_the_form_is_wanted_with_its_blessed_digest(self, world):
+        world.shelf.bless("7")
+        assert want(params={"version": "7"}) == {"generation": 1, "version": "7", "digest": "7" * 64}
+        wish = world.target().wanted()
+        assert (wish.release.version, wish.kind, wish.why) == ("7", "deploy", "it is better")
+
+    def test_without_a_form_it_is_the_version_of_the_event(self, world):
+        world.shelf.bless("8")
+        found = context(event(version="8"), run_type="asset_triggered")
+        assert WantOperator(task_id="want").execute(found)["version"] == "8"
+
+    def test_a_version_without_a_blessing_is_refused_for_good(self, world):
+        with pytest.raises(AirflowFailException, match="no blessing"):
+            want(params={"version": "7"})
+        assert world.target().wanted() is None
+
+    @pytest.mark.parametrize("intent", [Intent.HISTORICAL, Intent.REHEARSAL])
+    def test_a_blessing_that_is_not_live_is_refused_even_in_a_live_run(self, world, intent):
+        world.shelf.bless("7", intent)
+        with pytest.raises(AirflowFailException, match=f"{intent.value} training and is never deployed"):
+            want(params={"version": "7"})
+        assert world.target().wanted() is None
+
+    def test_no_version_at_all_says_what_to_do(self, world):
+        with pytest.raises(AirflowFailException, match="fill in the form's version"):
+            want()
+
+    def test_a_retry_stores_no_second_wish(self, world):
+        world.shelf.bless("7")
+        assert want(params={"version": "7"}) == want(params={"version": "7"})
+        assert len(list(world.ledger().entries("deploy.wanted"))) == 1
+
+    def test_another_run_joins_a_release_that_is_under_way_and_starts_anew_when_it_has_ended(self, world):
+        world.shelf.bless("7")
+        assert want(params={"version": "7"})["generation"] == 1
+        assert want(params={"version": "7"}, run_id="another")["generation"] == 1
+        world.target().record(1, "accepted", Verdict.FAILED, "answered 422")
+        assert want(params={"version": "7"}, run_id="another")["generation"] == 2
+
+
+class TestWantBack:
+    @pytest.fixture
+    def history(self, world):
+        """1, 2 and 3 served in this order; 3 is live in the blue slot."""
+        for version in "123":
+            details = {"digest": version * 64}
+            entry = Entry(what="release.live", subject=version, who="deploy", why="", details=details)
+            world.ledger().append(entry)
+        root = world.root / "serving"
+        write_atomic(root / "route" / "routes.yaml", envoy_routes.render(Route("blue", None, 3)))
+        write_atomic(root / "slots" / "blue.json", '{"version": "3", "digest": "%s", "generation": 3}' % ("3" * 64))
+        return world
+
+    def test_it_is_the_last_other_version_that_really_served(self, history):
+        assert back() == {"generation": 1, "version": "2", "digest": "2" * 64}
+        assert history.target().wanted().kind == "rollback"
+
+    def test_one_may_name_an_older_one(self, history):
+        assert back(params={"version": "1"})["version"] == "1"
+
+    def test_a_version_that_never_served_is_refused(self, history):
+        with pytest.raises(AirflowFailException, match="Version 9 never served"):
+            back(params={"version": "9"})
+
+    def test_with_no_history_there_is_nothing_to_go_back_to(self, world):
+        with pytest.raises(AirflowFailException, match="No other version ever served"):
+            back()
+
+
+class Walk:
+    """Takes the given steps and leaves the verdicts a real driver would leave; raises what it is told to."""
+
+    def __init__(self, world, steps, error=None, **verdicts):
+        self.world, self.steps, self.error, self.verdicts = world, steps, error, verdicts
+
+    def run(self, generation: int) -> Iterator[tuple[Step, float]]:
+        for part, (verdict, why) in self.verdicts.items():
+            self.world.target().record(generation, part, verdict, why)
+        yield from ((step, 0.1) for step in self.steps)
+        if self.error:
+            raise self.error
+
+
+class TestRollout:
+    WISH = {"generation": 4, "version": "7", "digest": "d"}  # noqa: RUF012
+
+    def follow(self, world, *steps, error=None, **verdicts):
+        world.driver = Walk(world, steps, error, **verdicts)
+        return RolloutOperator(task_id="rollout", wish=self.WISH).execute(context())
+
+    def test_done_is_a_yes(self, world):
+        found = self.follow(world, Step.SWITCH, Step.DONE, accepted=(Verdict.PASSED, "fine"))
+        assert (found["verdict"], found["summary"]) == ("yes", "version 7 serves all traffic")
+        assert [name for name, _ in found["outputs"]["steps"]] == ["switch", "done"]
+
+    def test_a_rejection_is_a_no_with_the_reason_and_no_failure(self, world):
+        found = self.follow(world, Step.REJECTED, accepted=(Verdict.FAILED, "answered 422"))
+        assert found["verdict"] == "no"
+        assert found["summary"] == "version 7 was rejected: accepted: answered 422"
+        assert [entry.subject for entry in world.ledger().entries("release.rejected")] == ["7"]
+
+    def test_a_failed_soak_is_told_as_reverted(self, world):
+        found = self.follow(
+            world,
+            Step.REVERT,
+            Step.REJECTED,
+            accepted=(Verdict.PASSED, "fine"),
+            soaked=(Verdict.FAILED, "3 of 9 probes failed"),
+        )
+        assert found["summary"] == "version 7 was reverted: soaked: 3 of 9 probes failed"
+
+    def test_a_newer_wish_is_told_as_giving_way(self, world):
+        found = self.follow(world, Step.SUPERSEDED)
+        assert (found["verdict"], found["summary"]) == ("no", "version 7 gave way to a newer wish")
+
+    def test_the_very_first_release_that_soaks_badly_stays_and_says_so(self, world):
+        found = self.follow(world, Step.DONE, soaked=(Verdict.FAILED, "2 probes failed"))
+        assert "although 2 probes failed: there was no earlier version" in found["summary"]
+
+    def test_an_outage_is_retried_with_its_sentence(self, world):
+        with pytest.raises(AirflowException, match="Envoy is away") as caught:
+            self.follow(world, Step.STAGE, error=ServiceUnavailable("Envoy is away"))
+        assert not isinstance(caught.value, AirflowFailException)

@@ -1,0 +1,109 @@
+"""The local serving target with real processes behind it, and artifacts to release into it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from include.adapters import envoy_routes
+from include.adapters.files import write_atomic
+from include.adapters.serving_local import LocalAddresses, LocalTarget
+from include.core.rollout import COLOURS, Colour, Release, Route
+from include.embedded.settings import ProgramName
+from include.embedded.stack import Stack
+from include.model import artifact
+from include.model.artifact import Golden, ServableModel
+from tests.ground import wait_for
+from tests.unit import credit
+
+
+class Serving:
+    """The local serving target with real processes behind it, and what an outage does to them."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.root = stack.settings.serving_dir
+        self.addresses = LocalAddresses(
+            stack.settings.serving_url,
+            {"blue": stack.settings.blue_url, "green": stack.settings.green_url},
+            stack.environment()["EVERGREEN_SUPERVISOR_URL"],
+        )
+        self.target = LocalTarget(self.root, self.addresses)
+        self._client = httpx.Client(trust_env=False, timeout=5)
+
+    def ask(self, row: Mapping[str, Any] | None = None) -> httpx.Response:
+        """One prediction through the proxy, as a client would ask for it."""
+        return self._client.post(f"{self.addresses.proxy}/predict", json={"rows": [dict(row or credit.rows()[0])]})
+
+    def answers_with(self, version: str) -> bool:
+        answer = self.ask()
+        return answer.status_code == 200 and answer.json()["version"] == version
+
+    def kill(self, program: ProgramName) -> None:
+        """SIGKILL by the process manager, which then restarts what it still wants."""
+        self.stack.supervisor.rpc.signalProcess(program, "KILL")
+
+    def stop(self, program: ProgramName) -> None:
+        self.stack.supervisor.rpc.stopProcess(program)
+
+    def start_all(self) -> None:
+        """What a test stopped, runs again."""
+        self.stack.up()
+
+    def forget(self) -> None:
+        for name in ("wanted.json", "verdicts", "artifacts"):
+            _remove(self.root / name)
+        write_atomic(self.root / "route" / "routes.yaml", envoy_routes.render(Route()))
+        for colour in COLOURS:
+            self._empty(colour)
+        wait_for(lambda: self.ask().headers["x-evergreen-generation"] == "0")
+
+    def _empty(self, colour: Colour) -> None:
+        content = self.root / "slots" / f"{colour}.json"
+        if content.exists():
+            content.unlink()
+            self.stop("slot-blue" if colour == "blue" else "slot-green")
+            self.stack.supervisor.start("slot-blue" if colour == "blue" else "slot-green")
+        wait_for(lambda: self._client.get(f"{self.addresses.slots[colour]}/model").json()["version"] is None)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+class Trained:
+    """Artifacts of the example data by version, as a registry hands them out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._save("1", credit.trained("logistic"))
+        self._save("2", credit.trained("boosting"))
+        self._save("extra-column", _asking_for_more(credit.trained("logistic")))
+        self._damage(self._save("unloadable", credit.trained("logistic")))
+
+    def _save(self, version: str, model: ServableModel) -> Path:
+        artifact.save(model.pipeline, model.meta, self.root / version)
+        return self.root / version
+
+    @staticmethod
+    def _damage(place: Path) -> None:
+        """Broken before the digest is taken: it arrives as it was sent, and cannot be loaded."""
+        (place / "model.skops").write_bytes(b"this was a model")
+
+    def release(self, version: str) -> Release:
+        return Release(version, artifact.digest(self.root / version))
+
+    def fetch(self, version: str, destination: Path) -> Path:
+        return Path(shutil.copytree(self.root / version, destination / "artifact"))
+
+
+def _asking_for_more(model: ServableModel) -> ServableModel:
+    """A model that demands a column no client sends; its own golden rows carry it, so only real rows find out."""
+    column = model.meta.columns[0].model_copy(update={"name": "Salary", "nullable": False})
+    golden = tuple(Golden(row={**g.row, "Salary": 1.0}, probability=g.probability) for g in model.meta.golden)
+    meta = model.meta.model_copy(update={"columns": (*model.meta.columns, column), "golden": golden})
+    return ServableModel(meta, model.pipeline)
