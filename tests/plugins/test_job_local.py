@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from evergreen.operators.job_local import LocalJobOperator
 
+from evergreen.operators.job_local import LocalJobOperator
 from tests.ground import free_ports, wait_for
 from tests.plugins.conftest import context
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from evergreen.edge import job_request
 from evergreen.operators.job import job_task
 from evergreen.operators.job_pod import PodJobOperator
-
 from include.core.job import DEFAULT_RESULT_PATH, REQUEST_VARIABLE, JobRequest
 from tests.plugins.conftest import context
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+
 from evergreen.errors import as_airflow
 from evergreen.hooks.world import WorldHook
-
 from include.core.errors import RequestInvalid
 
 
