@@ -235,7 +235,7 @@ class LocalTarget:
             answer = self._http.get(f"{self._addresses.proxy}/health")
         except httpx.HTTPError:
             return False
-        return answer.headers.get(envoy_routes.GENERATION_HEADER) == str(generation)
+        return bool(answer.headers.get(envoy_routes.GENERATION_HEADER) == str(generation))
 
     def _restart(self, colour: Colour) -> None:
         with self._manager(f"slot-{colour}") as manager:

@@ -150,7 +150,7 @@ class Demo:
         told.link = self.api.url("ingest")
 
     def _drift_detected(self, told: Told) -> None:
-        event = wait_for("drift.detected", lambda: (self.api.asset_events("drift.detected") or [None])[0], 180)
+        event = wait_for("drift.detected", lambda: next(iter(self.api.asset_events("drift.detected")), None), 180)
         moved = event["extra"]["moved"]
         report = factory.store().reports()[-1]
         told.numbers = {"moved": moved, "auc_now": report.auc, "auc_low": report.auc_low, "auc_high": report.auc_high}
@@ -270,7 +270,9 @@ class Demo:
             table.add_column(heading, overflow="fold")
         for told in self.told:
             table.add_row(("✓ " if told.ok else "✗ ") + told.step, told.happened, f"{told.seconds:g}", told.link)
-        self.console.print(table)
+        picture = Console(record=True, width=150)
+        picture.print(table)
+        picture.save_svg(str(self.settings.home / "demo.svg"), title="make demo")
         document = {
             "ok": ok,
             "wall_seconds": round(seconds, 1),

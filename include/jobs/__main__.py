@@ -36,7 +36,8 @@ def run(request: JobRequest) -> JobResult:
     """The job itself, in this process: what tests call. Raises `EvergreenError`."""
     if request.job not in JOBS:
         raise RequestInvalid(f"There is no job {request.job!r}; choose one of {', '.join(JOBS)}.")
-    return importlib.import_module(f"include.jobs.{request.job}").run(request, factory.manifest())
+    result: JobResult = importlib.import_module(f"include.jobs.{request.job}").run(request, factory.manifest())
+    return result
 
 
 def main() -> int:

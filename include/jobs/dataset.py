@@ -37,5 +37,5 @@ def columns(manifest: Manifest, only: Iterable[str] | None = None) -> tuple[Colu
 
 def load(manifest: Manifest, snapshots: Iterable[Snapshot], inputs: tuple[Column, ...]) -> Rows:
     rows = factory.store().rows(snapshots)
-    truth = (rows[manifest.label.column] == manifest.label.positive).to_numpy(dtype=np.float64)
+    truth = (rows[manifest.label.column] == manifest.label.positive).to_numpy().astype(np.float64)
     return Rows(conform(rows, inputs), truth)

@@ -144,7 +144,7 @@ def _log(training: Training, candidate: Candidate) -> dict[str, Any]:
 def _log_model(candidate: Candidate, inputs: Any, truth: Any) -> None:
     """The same pipeline as an MLflow model, for people and tools that speak MLflow."""
     signature = mlflow.models.infer_signature(inputs.head(50), candidate.pipeline.predict_proba(inputs.head(50))[:, 1])
-    mlflow.sklearn.log_model(  # type: ignore[attr-defined]
+    mlflow.sklearn.log_model(
         candidate.pipeline,
         name="model",
         signature=signature,

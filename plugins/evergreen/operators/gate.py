@@ -23,7 +23,7 @@ class GateOperator(BaseBranchOperator):
         super().__init__(**options)
         self.told = told
 
-    def choose_branch(self, context: Context) -> list[str] | None:  # type: ignore[override]
+    def choose_branch(self, context: Context) -> list[str] | None:
         run, passed = edge(context), self.told["verdict"] == "yes"
         self.log.info("%s", self.told["summary"])
         WorldHook().ledger().append(

@@ -62,7 +62,7 @@ class LocalJobOperator(BaseOperator):
             return JobResult.model_validate_json(place.read_text())
 
     def on_kill(self) -> None:
-        self._process.send_sigterm()
+        self._process.send_sigterm()  # type: ignore[no-untyped-call]
 
 
 def _failure(job: str, exit_code: int, place: Path) -> AirflowException:

@@ -41,7 +41,7 @@ class PodJobOperator(KubernetesPodOperator):
         """The request is put in here, after templates are rendered and late enough for retries to rebuild it."""
         if self.request is not None:
             request = k8s.V1EnvVar(name=REQUEST_VARIABLE, value=self.request.model_dump_json())
-            self.env_vars = [*(v for v in self.env_vars or [] if v.name != REQUEST_VARIABLE), request]
+            self.env_vars = [*(v for v in self.env_vars or [] if getattr(v, "name", None) != REQUEST_VARIABLE), request]
         return super().build_pod_request_obj(context, dry_run=dry_run)
 
 

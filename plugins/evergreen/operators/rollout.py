@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from airflow.sdk import BaseOperator, Context
 
@@ -15,12 +15,14 @@ from include.core.job import Intent
 from include.core.ledger import Entry
 from include.core.rollout import Release, Step, Verdict
 
+Kind = Literal["deploy", "rollback"]
+
 
 class WantOperator(BaseOperator):
     """Deploy: stores a wish for a blessed version, that of the Param or of the model.blessed event."""
 
     ui_color = "#e6dcf3"
-    kind = "deploy"
+    kind: Kind = "deploy"
 
     def execute(self, context: Context) -> dict[str, Any]:
         run, world = edge(context), WorldHook()
@@ -47,7 +49,7 @@ class WantBackOperator(WantOperator):
     It needs the ledger alone, so it works while the registry is down.
     """
 
-    kind = "rollback"
+    kind: Kind = "rollback"
 
     def _wish(self, context: Context, run: Edge, world: WorldHook) -> tuple[Release, str]:
         asked, live = context["params"].get("version"), world.target().observe().live.release

@@ -18,7 +18,7 @@ class PollTrigger(BaseTrigger):
     """`question` is a name in include.adapters.questions, `interval` the seconds between two askings."""
 
     def __init__(self, question: str, arguments: dict[str, Any], interval: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.question = question
         self.arguments = arguments
         self.interval = interval
@@ -30,4 +30,4 @@ class PollTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         while (answer := await asyncio.to_thread(ask, self.question, self.arguments)) is None:
             await asyncio.sleep(self.interval)
-        yield TriggerEvent(answer)
+        yield TriggerEvent(answer)  # type: ignore[no-untyped-call]
