@@ -38,7 +38,7 @@ class LocalLedger:
         """Oldest first. A line cut off by a kill was never acknowledged and is passed over."""
         if not self._path.exists():
             return
-        for line in self._path.read_text().splitlines():
+        for line in self._path.read_bytes().split(b"\n"):  # splitlines would also break at U+2028 within a reason
             try:
                 entry = Entry.model_validate_json(line)
             except ValueError:

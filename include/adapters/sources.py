@@ -7,6 +7,7 @@ asks for it by name gets one, and its name goes into the snapshot's description.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -53,7 +54,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     raw = path.read_bytes()
     if raw and not raw.endswith(b"\n"):
         raise ValueError("its last line has no end, so it was cut off")
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header: cut, by default
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], index_col=False)
 
 
 def _replay(manifest: Manifest, day: date) -> pd.DataFrame:
