@@ -22,7 +22,8 @@ Answer = dict[str, Any]
 
 def drift() -> Answer | None:
     """The drift episode that is going on and was not announced yet."""
-    reports = factory.store().reports()
+    live = _live_version()
+    reports = [report for report in factory.store().reports() if report.version == live]
     episode = current_episode(reports)
     if episode is None or any(e.key == episode.key for e in factory.ledger().entries("drift.detected")):
         return None
@@ -35,6 +36,11 @@ def drift() -> Answer | None:
         "moved": told.moved,
         "sentence": told.sentence,
     }
+
+
+def _live_version() -> str | None:
+    """The version that went live last; after a rollback an older one, whose reports count again."""
+    return next((entry.subject for entry in reversed(list(factory.ledger().entries("release.live")))), None)
 
 
 def retraining(trigger: Trigger, triggered: str, as_of: str | None) -> Answer | None:
