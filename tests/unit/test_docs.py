@@ -1,0 +1,175 @@
+"""The documents are held to the code: commands, paths, settings and examples that are named must be there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from include.core import manifest as manifests
+from include.core.manifest import Manifest
+from include.embedded import envoy
+from include.embedded.settings import EmbeddedSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "docs/runbook.md", "include/data/README.md")]
+YAML_FILES = sorted(
+    [*(ROOT / "k8s").rglob("*.yaml"), *(ROOT / "docker").glob("*.yaml"), *ROOT.glob("*.yaml")],
+)
+# dotted, and no setting: ledger entries and an artifact
+NO_SETTINGS = {"gate.json", "release.live", "release.rejected", "release.reverted", "retraining.declined"}
+document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def fences(text: str, language: str = "") -> list[str]:
+    return re.findall(rf"```{language}[a-z]*\n(.*?)```", re.sub(r"^ +", "", text, flags=re.MULTILINE), re.DOTALL)
+
+
+def code(text: str) -> list[str]:
+    """Everything set as code: lines of fenced blocks, and spans."""
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [*spans, *(line for block in fences(text) for line in block.splitlines())]
+
+
+def section(title: str) -> str:
+    return README.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+@document
+def test_every_make_target_that_is_named_exists(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {found for text in code(path.read_text()) for found in re.findall(r"\bmake ([a-z-]+)", text)}
+    assert named <= targets
+
+
+@document
+def test_every_link_leads_somewhere(path: Path) -> None:
+    links = re.findall(r"(?<!!)\[[^\]\n]*\]\(([^)]+)\)", path.read_text())
+    missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]
+    assert not missing
+
+
+@document
+def test_every_variable_that_is_named_is_read_by_the_code(path: Path) -> None:
+    known = {f"EVERGREEN_{name.upper()}" for name in EmbeddedSettings.model_fields}
+    sources = "\n".join(file.read_text() for file in (ROOT / "include").rglob("*.py"))
+    named = set(re.findall(r"EVERGREEN_[A-Z_]+[A-Z]", path.read_text()))
+    assert {name for name in named - known if name not in sources} == set()
+
+
+@document
+def test_every_manifest_setting_that_is_named_exists(path: Path) -> None:
+    sections = "|".join(Manifest.model_fields)
+    named = {text for text in code(path.read_text()) if re.fullmatch(rf"({sections})(\.[a-z_]+)+", text)}
+    assert {name for name in named - NO_SETTINGS if not _is_setting(name)} == set()
+
+
+def _is_setting(name: str) -> bool:
+    model: Any = Manifest
+    for part in name.split("."):
+        if part not in getattr(model, "model_fields", {}):
+            return False
+        model = model.model_fields[part].annotation
+    return True
+
+
+@document
+def test_every_dag_that_is_triggered_exists(path: Path) -> None:
+    named = re.findall(r"(?:dags trigger|--dag-id) ([a-z_]+)", path.read_text())
+    assert all((ROOT / "dags" / f"{name}.py").exists() for name in named)
+
+
+def test_everything_in_the_readmes_tree_exists() -> None:
+    paths = list(_tree(section("The tree").split("```")[1]))
+    assert len(paths) > 20
+    assert [str(path) for path in paths if not (ROOT / path).exists()] == []
+
+
+def _tree(block: str) -> Iterator[Path]:
+    """A line names one thing and describes it, or names several; two spaces further in is inside the last folder."""
+    folder = Path()
+    for line in filter(None, block.splitlines()):
+        columns = re.split(r"\s{2,}", line.strip())
+        names = columns if all(" " not in column for column in columns) else columns[:1]
+        inside = folder if line.startswith("  ") else Path()
+        yield from (inside / name for name in names)
+        folder = folder if line.startswith("  ") else Path(names[0])
+
+
+def test_the_readme_lists_every_setting_of_the_stack_with_its_default() -> None:
+    table = section("Settings")
+    for name, field in EmbeddedSettings.model_fields.items():
+        assert f"`EVERGREEN_{name.upper()}`" in table
+        if isinstance(field.default, int | float):
+            assert f"| `EVERGREEN_{name.upper()}` | {field.default:g} |" in table
+
+
+def test_the_readmes_picture_shows_the_assets_of_the_code() -> None:
+    drawn = set(re.findall(r"\(\[([a-z.]+)\]\)", section("The loop")))
+    assert drawn == set(re.findall(r'_asset\("([a-z.]+)"\)', (ROOT / "plugins/evergreen/assets.py").read_text()))
+
+
+def test_the_manifest_of_the_readme_is_valid_with_the_rest_of_ours() -> None:
+    written = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])  # type: ignore[index]
+    ours = yaml.safe_load(manifests.DEFAULT_PATH.read_text())
+    assert manifests.parse(yaml.safe_dump(ours | written)).name == "churn"
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "exec make test"
+    assert any(line.startswith("make test ") for block in fences(README, "bash") for line in block.splitlines())
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_yaml_file_parses(path: Path) -> None:
+    assert all(isinstance(content, dict) for content in yaml.safe_load_all(path.read_text()))
+
+
+def test_kustomize_lists_every_file_of_the_base() -> None:
+    base = ROOT / "k8s/base"
+    listed = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
+    assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in base.iterdir())
+
+
+def test_the_kubernetes_namespace_is_that_of_the_manifest() -> None:
+    namespace = yaml.safe_load((ROOT / "k8s/base/namespace.yaml").read_text())["metadata"]["name"]
+    assert namespace == manifests.load().jobs.namespace
+
+
+def test_what_compose_asks_of_env_is_in_the_example_and_empty() -> None:
+    asked = set(re.findall(r"\$\{([A-Z_]+):\?", (ROOT / "docker-compose.yaml").read_text()))
+    example = (ROOT / ".env.example").read_text().splitlines()
+    assert {f"{name}=" for name in asked} <= set(example)
+
+
+def test_compose_builds_a_stage_that_exists_and_mounts_files_that_exist() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    assert stages == {"base", "server", "job", "airflow"}
+    assert compose["x-airflow"]["build"]["target"] in stages
+    mounts = [volume for service in compose["services"].values() for volume in service.get("volumes", [])]
+    assert all((ROOT / mount.split(":")[0]).is_file() for mount in mounts if mount.startswith("./"))
+
+
+def test_the_proxy_of_compose_is_that_of_the_stack() -> None:
+    """But for the listener, which other containers reach, and the access log, which the engine collects."""
+    theirs = yaml.safe_load((ROOT / "docker/envoy.yaml").read_text())
+    ours = yaml.safe_load(envoy.bootstrap(EmbeddedSettings(home=Path("/var/lib/evergreen"))))
+    listener = ours["static_resources"]["listeners"][0]
+    listener["address"]["socket_address"]["address"] = "0.0.0.0"
+    connections = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    connections["access_log"][0]["typed_config"]["path"] = "/dev/stdout"
+    assert theirs == ours
+
+
+def test_the_data_is_what_its_readme_says() -> None:
+    rows = pd.read_csv(ROOT / "include/data/credit_data.csv", keep_default_na=False, na_values=[""])
+    assert rows.shape == (4454, 14)
+    assert rows["Status"].value_counts().to_dict() == {"good": 3200, "bad": 1254}
+    assert (rows.isna().sum().sum(), rows.isna().any(axis=1).sum(), rows.duplicated().sum()) == (455, 415, 2)
