@@ -1,0 +1,70 @@
+"""Four ingested days and a real MLflow server, under a model name of each test's own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import mlflow
+import pytest
+
+from include.adapters import factory
+from include.adapters.registry_mlflow import MlflowRegistry
+from include.adapters.sources import read_day
+from include.adapters.store_local import LocalStore, content_id
+from include.core.job import Intent, JobRequest, JobResult
+from include.core.manifest import Manifest
+from include.core.snapshots import Snapshot
+from include.jobs.__main__ import run
+
+FIRST = date(2026, 8, 1)
+LAST = FIRST + timedelta(days=4)  # four days and one for the labels
+
+
+def publish(store: LocalStore, manifest: Manifest, day: date, scenario: str | None = None) -> None:
+    """A day without Great Expectations, whose work is tested elsewhere."""
+    rows = read_day(manifest, day, scenario)
+    snapshot = Snapshot(
+        id=content_id(rows),
+        day=day,
+        rows=len(rows),
+        columns=tuple(rows.columns),
+        source="test",
+        manifest=manifest.digest,
+        expectations=0,
+    )
+    store.publish(snapshot, rows)
+
+
+@pytest.fixture
+def place(small: Callable[..., Manifest], mlflow_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manifest]:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_url)
+    manifest = small(name=f"credit-{uuid.uuid4().hex[:8]}")
+    for number in range(4):
+        publish(factory.store(), manifest, FIRST + timedelta(days=number))
+    yield manifest
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def ask() -> Callable[..., JobResult]:
+    """Runs a job in this process."""
+
+    def asked(job: str, key: str = "k", as_of: date = LAST, intent: str = "live", **params: Any) -> JobResult:
+        return run(JobRequest(job=job, run_key=key, as_of=as_of, intent=Intent(intent), params=params))
+
+    return asked
+
+
+@pytest.fixture
+def registry(place: Manifest) -> MlflowRegistry:
+    return factory.registry()
+
+
+def go_live(registry: MlflowRegistry, run_id: str, key: str = "k") -> str:
+    """What bless and promote do, without the gate."""
+    version = registry.register(run_id, f"runs:/{run_id}/model", key)
+    registry.promote(version)
+    return version

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from include.adapters import factory
+from tests.unit.jobs.conftest import FIRST, LAST, go_live, publish
+
+
+@pytest.fixture
+def live(place, ask, registry):
+    return go_live(registry, ask("train").outputs["run_id"])
+
+
+def test_before_a_version_is_live_there_is_nothing_to_measure(place, ask):
+    result = ask("monitor")
+    assert (result.verdict, result.summary) == ("no", "no version is live yet; nothing to measure")
+    assert factory.store().reports() == []
+
+
+def test_before_a_day_is_ingested_there_is_nothing_to_measure(live, ask):
+    result = ask("monitor", as_of=date(2026, 7, 1))
+    assert (result.verdict, result.summary) == ("no", "no day up to 2026-07-01 is ingested; nothing to measure")
+
+
+def test_days_like_those_of_the_training_are_no_alarm(live, ask):
+    result = ask("monitor")
+    [report] = factory.store().reports()
+    assert (report.alarm, report.moved, report.version) == (False, {}, live)
+    assert result.outputs["alarm"] is False
+    assert 0.6 < report.auc_low < report.auc < report.auc_high <= 1
+
+
+def test_a_market_that_changed_for_long_enough_is_an_alarm_that_names_what_moved(live, place, ask):
+    for number in (2, 3):
+        publish(factory.store(), place, FIRST + timedelta(days=number), "new_market")
+    ask("monitor")
+    [report] = factory.store().reports()
+    assert report.alarm and {"Seniority", "Income"} <= set(report.moved)
+
+
+def test_the_page_lies_beside_the_report(live, ask):
+    ask("monitor")
+    [report] = factory.store().reports()
+    page = factory.store().report_page(report.version, report.as_of)
+    assert str(page) == report.page and "<!doctype html>" in page.read_text()
+
+
+def test_measuring_again_overwrites_the_same_report(live, ask):
+    first, second = ask("monitor"), ask("monitor", key="k2")
+    assert first.outputs == second.outputs
+    assert len(factory.store().reports()) == 1
+    assert factory.store().reports()[0].as_of == LAST - timedelta(days=1)

@@ -1,0 +1,115 @@
+"""Training and judging against a real MLflow server."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from include.adapters import factory
+from include.core.errors import NotEnoughData, RequestInvalid
+from include.model import artifact
+from tests.unit.jobs.conftest import go_live
+
+
+def runs_of(registry, experiment: str):
+    with registry.client() as client:
+        return client.search_runs([experiment])
+
+
+class TestTrain:
+    def test_every_candidate_is_logged_once_and_the_best_is_named(self, place, ask, registry):
+        result = ask("train")
+        found = runs_of(registry, result.outputs["experiment_id"])
+        assert [run.info.status for run in found] == ["FINISHED", "FINISHED"]
+        scores = {kind: run["metrics"]["cv_brier"] for kind, run in result.outputs["candidates"].items()}
+        assert set(scores) == {"logistic", "boosting"}
+        assert result.outputs["best"] == min(scores, key=scores.get)
+
+    def test_a_retry_finds_the_finished_runs_and_trains_nothing(self, place, ask, registry):
+        first, retry = ask("train"), ask("train")
+        assert retry.outputs == first.outputs
+        assert len(runs_of(registry, first.outputs["experiment_id"])) == 2
+        assert len(list(factory.ledger().entries("model.trained"))) == 1
+
+    def test_a_run_that_was_cut_off_is_replaced(self, place, ask, registry):
+        first = ask("train")
+        cut_off = first.outputs["candidates"]["boosting"]["run_id"]
+        with registry.client() as client:
+            client.update_run(cut_off, status="RUNNING")
+        retry = ask("train")
+        assert retry.outputs["candidates"]["boosting"]["run_id"] != cut_off
+        assert retry.outputs["candidates"]["logistic"] == first.outputs["candidates"]["logistic"]
+        found = runs_of(registry, first.outputs["experiment_id"])
+        assert cut_off not in {run.info.run_id for run in found} and len(found) == 2
+
+    def test_the_same_data_gives_the_same_numbers(self, place, ask):
+        first, second = ask("train", key="a"), ask("train", key="b")
+        for kind in ("logistic", "boosting"):
+            one, two = (result.outputs["candidates"][kind] for result in (first, second))
+            assert one["metrics"] == two["metrics"]
+            assert one["run_id"] != two["run_id"]
+
+    def test_a_run_tells_by_what_it_was_made(self, place, ask, registry):
+        result = ask("train", intent="historical")
+        with registry.client() as client:
+            tags = client.get_run(result.outputs["run_id"]).data.tags
+        assert tags["evergreen.manifest"] == place.digest
+        assert tags["evergreen.code"] == factory.code_digest()
+        assert (tags["evergreen.as_of"], tags["evergreen.intent"]) == ("2026-08-05", "historical")
+        assert tags["evergreen.data"].split(",") == [snapshot.id[:12] for snapshot in factory.store().snapshots()]
+
+    def test_a_model_may_be_trained_on_some_columns_only(self, place, ask, registry, tmp_path):
+        result = ask("train", columns=["Income", "Age", "Home"])
+        with registry.client() as client:
+            kept = client.download_artifacts(result.outputs["run_id"], "serving", str(tmp_path))
+        model = artifact.load(tmp_path / "serving")
+        assert kept and [column.name for column in model.meta.columns] == ["Home", "Age", "Income"]
+
+    def test_an_unknown_column_is_refused_with_those_there_are(self, place, ask):
+        with pytest.raises(RequestInvalid, match=r"names Incom, Sex; the contract has Seniority, Home"):
+            ask("train", columns=["Sex", "Incom", "Age"])
+
+    def test_nothing_of_the_future_is_trained_on(self, place, ask):
+        """As of day four the labels of three days are known."""
+        result = ask("train", as_of=date(2026, 8, 4))
+        assert result.outputs["snapshots"] == [s.id for s in factory.store().snapshots()[:3]]
+
+    def test_too_few_rows_is_a_sentence_that_says_how_many_there_are(self, place, ask):
+        with pytest.raises(NotEnoughData) as caught:
+            ask("train", as_of=date(2026, 8, 2))
+        assert str(caught.value).startswith("As of 2026-08-02 only 1114 labelled rows on 1 days are known")
+        assert "ingest more days" in str(caught.value)
+
+
+class TestEvaluate:
+    def test_the_first_model_meets_the_floors_only(self, place, ask):
+        trained = ask("train")
+        result = ask("evaluate", run_id=trained.outputs["run_id"])
+        gate = result.outputs["gate"]
+        assert result.verdict == "yes", result.summary
+        assert gate["champion_version"] is None and set(gate["metrics"]) == {"challenger"}
+        assert not any("non" in check["name"] or "superior" in check["name"] for check in gate["checks"])
+
+    def test_the_report_lies_beside_the_run(self, place, ask, registry, tmp_path):
+        trained = ask("train")
+        ask("evaluate", run_id=trained.outputs["run_id"])
+        with registry.client() as client:
+            client.download_artifacts(trained.outputs["run_id"], "gate.json", str(tmp_path))
+            tags = client.get_run(trained.outputs["run_id"]).data.tags
+        assert (tmp_path / "gate.json").exists() and tags["evergreen.gate"] == "passed"
+
+    def test_the_same_model_again_is_not_better_and_is_a_no_and_no_failure(self, place, ask, registry):
+        run_id = ask("train").outputs["run_id"]
+        go_live(registry, run_id)
+        result = ask("evaluate", key="k2", run_id=run_id)
+        assert result.verdict == "no"
+        assert result.outputs["gate"]["champion_version"] == "1"
+        assert result.outputs["gate"]["metrics"]["champion"] == result.outputs["gate"]["metrics"]["challenger"]
+
+    def test_the_digest_is_that_of_the_artifact_that_will_be_served(self, place, ask, registry):
+        trained = ask("train")
+        result = ask("evaluate", run_id=trained.outputs["run_id"])
+        with registry.client() as client:
+            tags = client.get_run(trained.outputs["run_id"]).data.tags
+        assert result.outputs["digest"] == tags["evergreen.digest"]
