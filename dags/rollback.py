@@ -2,8 +2,8 @@
 ### Roll back
 
 Wants the last version that really served before the present one (or the one you name). If it is still warm this is one
-route write. A deploy that is under way gives way at its next step: a rollback never queues behind it. No soak: what
-served before is trusted more than what serves now.
+round of smoke requests and one route write. A deploy that is under way gives way at its next step: a rollback never
+queues behind it. No soak: what served before is trusted more than what serves now.
 """
 
 from airflow.sdk import DAG

@@ -51,8 +51,8 @@ class SourceSpec(Section):
 
 class LabelSpec(Section):
     column: str
-    positive: str = Field(description="the class whose probability is served")
-    negative: str
+    positive: str | int = Field(description="the class whose probability is served, as the data spells it")
+    negative: str | int
     delay_days: Days = Field(description="days after which the outcome of an application is known")
 
 

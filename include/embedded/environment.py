@@ -41,6 +41,7 @@ def shared(settings: EmbeddedSettings) -> dict[str, str]:
     return {
         STACK: str(settings.home),
         "EVERGREEN_HOME": str(settings.home),
+        "EVERGREEN_MANIFEST": str(settings.manifest),
         "EVERGREEN_STORE": str(settings.store_dir),
         "EVERGREEN_SERVING_DIR": str(settings.serving_dir),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

@@ -36,6 +36,7 @@ class EmbeddedSettings(BaseSettings):
 
     home: Path = REPO / ".evergreen"
     dags: Path = REPO / "dags"
+    manifest: Path = REPO / "include" / "pipeline.yaml"
     airflow_port: int = Field(8080, ge=1, le=65535)
     worker_log_port: int = Field(8793, ge=1, le=65535)
     trigger_log_port: int = Field(8794, ge=1, le=65535)
@@ -50,7 +51,7 @@ class EmbeddedSettings(BaseSettings):
     programs: tuple[ProgramName, ...] = PROGRAMS
     deadline: float = Field(120, gt=0, description="seconds `up` waits for everything to be healthy")
 
-    @field_validator("home", "dags")
+    @field_validator("home", "dags", "manifest")
     @classmethod
     def _plain_path(cls, path: Path) -> Path:
         """supervisor's file has no escape for these characters, so a clear refusal beats a broken start."""

@@ -174,8 +174,8 @@ def _meta(training: Training) -> ArtifactMeta:
     return ArtifactMeta(
         name=manifest.name,
         columns=training.columns,
-        positive=manifest.label.positive,
-        negative=manifest.label.negative,
+        positive=str(manifest.label.positive),
+        negative=str(manifest.label.negative),
         threshold=manifest.gate.threshold,
         features=manifest.train.features,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import BaseSensorOperator, Context
 from airflow.sdk.bases.sensor import PokeReturnValue
 
+from evergreen.errors import as_airflow
 from evergreen.triggers.poll import PollTrigger
 from include.adapters.questions import ask
 
@@ -27,14 +28,16 @@ class QuestionSensor(BaseSensorOperator):
         return {}
 
     def poke(self, context: Context) -> PokeReturnValue:
-        answer = ask(self.question, self.arguments(context))
+        with as_airflow():
+            answer = ask(self.question, self.arguments(context))
         return PokeReturnValue(is_done=answer is not None, xcom_value=answer)
 
     def execute(self, context: Context) -> Any:
         arguments = self.arguments(context)
         if not self.deferrable:
             return self.take(context, super().execute(context))
-        answer = ask(self.question, arguments)
+        with as_airflow():
+            answer = ask(self.question, arguments)
         if answer is None:
             self.log.info("no answer to %r yet, waiting in the triggerer", self.question)
             trigger = PollTrigger(self.question, arguments, float(self.poke_interval))
