@@ -28,6 +28,8 @@ NO_TELEMETRY = {
 # Jobs and slots share few cores; libraries that each start a thread per core would fight over them.
 THREAD_CAPS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+PYTHON_PATH = f"{REPO}{os.pathsep}{REPO / 'plugins'}"
+LOCAL_SETTINGS = REPO / "include" / "embedded" / "local_settings"  # a folder of its own: Airflow takes what it finds
 WRITERS_PATIENCE = 30  # seconds
 
 
@@ -45,7 +47,7 @@ def shared(settings: EmbeddedSettings) -> dict[str, str]:
         "EVERGREEN_STORE": str(settings.store_dir),
         "EVERGREEN_SERVING_DIR": str(settings.serving_dir),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "PYTHONPATH": f"{REPO}{os.pathsep}{REPO / 'plugins'}",
+        "PYTHONPATH": PYTHON_PATH,
         "PYTHONUNBUFFERED": "1",
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
@@ -118,7 +120,8 @@ def _airflow_options(settings: EmbeddedSettings, secret: Credentials) -> dict[st
         "dag_processor.parsing_processes": 1,
     }
     env = {"AIRFLOW__" + name.replace(".", "__").upper(): str(value) for name, value in options.items()}
-    return {"AIRFLOW_HOME": str(settings.airflow_dir), **env}
+    path = os.pathsep.join((PYTHON_PATH, str(LOCAL_SETTINGS)))
+    return {"AIRFLOW_HOME": str(settings.airflow_dir), "PYTHONPATH": path, **env}
 
 
 def passwords_file(settings: EmbeddedSettings) -> Path:
