@@ -22,7 +22,7 @@ from include.embedded.stack import Stack
 Seen = TypeVar("Seen")
 PORTS = tuple(name for name in EmbeddedSettings.model_fields if name.endswith("_port"))
 
-# The example in small: all rows in four days, weak but quick candidates, a soak of half a second.
+# The example in small: all rows in four days, weak but quick candidates, a soak of one second.
 SMALL: dict[str, Any] = {
     "source.days": 4,
     "label.delay_days": 1,
@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
     "serving.ready_timeout_s": 20,
     "serving.max_latency_ms": 3000,
     "serving.smoke_rows": 5,
-    "release.soak_s": 0.5,
+    "release.soak_s": 1.0,
     "release.soak_interval_s": 0.1,
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ import httpx
 from include.adapters import envoy_routes
 from include.adapters.files import write_atomic
 from include.adapters.serving_local import LocalAddresses, LocalTarget
-from include.core.rollout import COLOURS, Colour, Release, Route
+from include.core.rollout import Colour, Release, Route, Verdict, Wanted
 from include.embedded.settings import ProgramName
 from include.embedded.stack import Stack
 from include.model import artifact
 from include.model.artifact import Golden, ServableModel
+from include.model.sealed import copy_verified
 from tests.ground import wait_for
 from tests.unit import credit
 
@@ -55,20 +58,22 @@ class Serving:
         self.stack.up()
 
     def forget(self) -> None:
-        for name in ("wanted.json", "verdicts", "artifacts"):
+        """Nothing wanted, nothing staged, no route; the slots' processes keep what they hold until they are staged."""
+        for name in ("wanted.json", "verdicts", "artifacts", "slots"):
             _remove(self.root / name)
         write_atomic(self.root / "route" / "routes.yaml", envoy_routes.render(Route()))
-        for colour in COLOURS:
-            self._empty(colour)
         wait_for(lambda: self.ask().headers["x-evergreen-generation"] == "0")
 
-    def _empty(self, colour: Colour) -> None:
-        content = self.root / "slots" / f"{colour}.json"
-        if content.exists():
-            content.unlink()
-            self.stop("slot-blue" if colour == "blue" else "slot-green")
-            self.stack.supervisor.start("slot-blue" if colour == "blue" else "slot-green")
-        wait_for(lambda: self._client.get(f"{self.addresses.slots[colour]}/model").json()["version"] is None)
+    def go_live(self, colour: Colour, wanted: Wanted, artifact_: Path) -> None:
+        """As an earlier release left it; a slot whose process holds the release already is not restarted."""
+        copy_verified(artifact_, self.root / "artifacts", wanted.release.digest)
+        content = {**asdict(wanted.release), "generation": wanted.generation}
+        write_atomic(self.root / "slots" / f"{colour}.json", json.dumps(content))
+        self.target.nudge(colour)
+        wait_for(lambda: self.target.observe().slot(colour).ready)
+        self.target.switch(colour, wanted)
+        self.target.record(wanted.generation, "accepted", Verdict.PASSED, "an earlier run")
+        self.target.record(wanted.generation, "soaked", Verdict.PASSED, "an earlier run")
 
 
 def _remove(path: Path) -> None:

@@ -83,9 +83,15 @@ class Rollout:
         for _ in self._moments(wanted, patience, LOOK_AGAIN_S):
             if self._target.observe().slot(seen.idle).ready:
                 return
+            if refusal := self._target.refusal(seen.idle, wanted.release):
+                return self._turn_down(wanted, f"slot {seen.idle} cannot serve it: {refusal}")
         if self._is_wanted(wanted):
             why = f"slot {seen.idle} was not ready within {patience:g} s: {self._target.why_not_ready(seen.idle)}"
-            self._target.record(wanted.generation, "accepted", Verdict.FAILED, why)
+            self._turn_down(wanted, why)
+        return None
+
+    def _turn_down(self, wanted: Wanted, why: str) -> None:
+        self._target.record(wanted.generation, "accepted", Verdict.FAILED, why)
 
     def _verify(self, wanted: Wanted, seen: Observed) -> None:
         problem = self._smoke(seen.idle, wanted)

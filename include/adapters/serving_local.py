@@ -120,6 +120,15 @@ class LocalTarget:
             return f"slot {colour} does not answer"
         return str(answer.get("why") or answer.get("state") or "it does not say why")
 
+    def refusal(self, colour: Colour, release: Release) -> str | None:
+        """Why the slot will never serve this release, once it has tried; None while it may still become ready."""
+        try:
+            answer = self._http.get(f"{self._addresses.slots[colour]}/model").json()
+        except (httpx.HTTPError, ValueError):
+            return None
+        tried = Release(str(answer.get("version")), str(answer.get("digest")))
+        return str(answer["why"]) if answer.get("state") == "broken" and tried == release else None
+
     # --- verdicts -------------------------------------------------------------------------------------------------
 
     def evidence(self, generation: int) -> Evidence:

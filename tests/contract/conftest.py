@@ -1,0 +1,67 @@
+"""What a target is tested on. Every test here takes `serving`: real processes, empty as after the first `make up`.
+
+Another target joins the suite by bringing the same small handle: `target`, `ask`, `kill`, `stop` and `start_all`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from include.adapters.releasing import Rollout
+from include.core.manifest import Manifest
+from include.core.rollout import Colour, Step, Wanted
+from tests.ground import wait_for
+from tests.served import Serving, Trained
+from tests.unit import credit
+
+
+@pytest.fixture
+def wish(serving: Serving, trained: Trained) -> Callable[..., Wanted]:
+    def wished(version: str, by: str = "a test", kind: Any = "deploy") -> Wanted:
+        return serving.target.want(trained.release(version), by=by, why="to see", kind=kind)
+
+    return wished
+
+
+@pytest.fixture
+def staged(serving: Serving, trained: Trained, wish: Callable[..., Wanted]) -> Callable[..., Wanted]:
+    """A version that is wanted, in a slot, and ready."""
+
+    def put(version: str, colour: Colour = "blue", by: str = "a test") -> Wanted:
+        wanted = wish(version, by)
+        serving.target.stage(colour, wanted, trained.root / version)
+        wait_for(lambda: serving.target.observe().slot(colour).ready)
+        return wanted
+
+    return put
+
+
+@pytest.fixture
+def one_is_live(serving: Serving, trained: Trained, wish: Callable[..., Wanted]) -> None:
+    """Version 1 serves from the blue slot, alone, as generation 1."""
+    serving.go_live("blue", wish("1", by="an earlier run"), trained.root / "1")
+
+
+@pytest.fixture
+def rollout(serving: Serving, trained: Trained, small: Callable[..., Manifest]) -> Callable[..., Rollout]:
+    """A driver for the real target; its registry is a shelf of artifacts, its smoke rows are real ones."""
+
+    def made(rows: int = 10, **changes: Any) -> Rollout:
+        return Rollout(serving.target, trained, small(**changes), credit.rows()[:rows])  # type: ignore[arg-type]
+
+    return made
+
+
+@pytest.fixture
+def release(rollout: Callable[..., Rollout], wish: Callable[..., Wanted]) -> Callable[..., list[Step]]:
+    """Wants a version and follows the machine to its end; gives the steps without repetitions."""
+
+    def released(version: str, by: str = "a test", kind: str = "deploy", **changes: Any) -> list[Step]:
+        wanted = wish(version, by, kind)
+        steps = [step for step, _ in rollout(**changes).run(wanted.generation)]
+        return [step for number, step in enumerate(steps) if number == 0 or step != steps[number - 1]]
+
+    return released

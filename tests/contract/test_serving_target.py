@@ -1,0 +1,156 @@
+"""What every serving target promises, seen from outside: through the proxy, as a client sees it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+
+import pytest
+
+from include.core.errors import ArtifactRejected, Conflict
+from include.core.rollout import Release, Route, Verdict
+from tests.ground import wait_for
+
+
+class TestWanted:
+    def test_at_first_nothing_is_wanted_and_nothing_is_there(self, serving):
+        assert serving.target.wanted() is None
+        seen = serving.target.observe()
+        assert (seen.route.live, seen.blue.release, seen.green.release) == (None, None, None)
+        assert serving.ask().status_code == 503
+
+    def test_every_new_wish_is_one_generation_further(self, serving, wish):
+        assert [wish(version, by=version).generation for version in ("1", "2", "1")] == [1, 2, 3]
+        assert serving.target.wanted().generation == 3
+
+    def test_the_same_wish_of_the_same_run_stays_the_same(self, wish):
+        assert wish("1") == wish("1")
+
+    def test_a_second_run_joins_a_release_under_way_and_begins_anew_after_its_end(self, serving, wish):
+        assert wish("1", by="one").generation == wish("1", by="two").generation == 1
+        serving.target.record(1, "soaked", Verdict.PASSED, "")
+        assert wish("1", by="two").generation == 2
+
+    def test_a_wish_that_expects_another_generation_is_refused(self, serving, wish):
+        wish("1")
+        with pytest.raises(Conflict, match="Generation 0 was expected but 1 is wanted"):
+            serving.target.want(Release("2", "d"), by="b", why="", kind="deploy", expected=0)
+        assert serving.target.want(Release("2", "d"), by="b", why="", kind="deploy", expected=1).generation == 2
+
+    def test_of_two_that_expect_the_same_generation_one_wins(self, serving):
+        won, lost = [], []
+
+        def want(version: str) -> None:
+            try:
+                won.append(serving.target.want(Release(version, "d"), by=version, why="", kind="deploy", expected=0))
+            except Conflict as conflict:
+                lost.append(conflict)
+
+        writers = [threading.Thread(target=want, args=[str(number)]) for number in range(6)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert (len(won), len(lost)) == (1, 5)
+        assert serving.target.wanted() == won[0]
+
+
+class TestFence:
+    """A run whose wish is no longer the newest must not touch anything."""
+
+    @pytest.mark.parametrize("write", ["stage", "switch", "revert", "retire", "discard"])
+    def test_a_write_for_an_older_generation_is_refused_and_changes_nothing(self, serving, trained, wish, write):
+        old, _ = wish("1"), wish("2", by="another run")
+        before = serving.target.observe()
+        calls = {
+            "stage": lambda: serving.target.stage("blue", old, trained.root / "1"),
+            "switch": lambda: serving.target.switch("blue", old),
+            "revert": lambda: serving.target.revert("blue", old),
+            "retire": lambda: serving.target.retire(old),
+            "discard": lambda: serving.target.discard("blue", old),
+        }
+        with pytest.raises(Conflict, match="Generation 1 is no longer wanted"):
+            calls[write]()
+        assert serving.target.observe() == before
+
+    def test_nobody_stages_into_or_empties_the_live_slot(self, serving, one_is_live, trained):
+        wanted = serving.target.wanted()
+        with pytest.raises(Conflict, match="Slot blue carries live traffic"):
+            serving.target.stage("blue", wanted, trained.root / "1")
+        with pytest.raises(Conflict, match="Slot blue carries live traffic"):
+            serving.target.discard("blue", wanted)
+        assert serving.answers_with("1")
+
+
+class TestSteps:
+    def test_staging_brings_a_release_up_and_no_traffic_to_it_until_the_switch(self, serving, staged):
+        wanted = staged("1")
+        assert serving.target.observe().blue.release == wanted.release
+        assert serving.ask().status_code == 503
+        serving.target.switch("blue", wanted)
+        answer = serving.ask()  # the switch has taken effect when it returns
+        assert (answer.status_code, answer.json()["version"]) == (200, "1")
+        assert answer.headers["x-evergreen-generation"] == "1"
+
+    def test_the_standby_stays_warm_until_its_slot_is_needed(self, serving, one_is_live, staged, wish, trained):
+        wanted = staged("2", "green")
+        serving.target.switch("green", wanted)
+        time.sleep(1)  # a soak: the proxy looks at a slot's health twice a second
+        serving.target.retire(wanted)
+        assert serving.target.observe().route == Route("green", "blue", 2)
+        assert serving.target.observe().blue.ready and serving.answers_with("2")
+        newer = wish("1", by="a third run")
+        serving.target.stage("blue", newer, trained.root / "1")
+        assert serving.target.observe().route == Route("green", None, 3)
+        assert serving.answers_with("2")
+
+    def test_discarding_empties_the_slot(self, serving, one_is_live, staged):
+        serving.target.discard("green", staged("2", "green"))
+        assert serving.target.observe().green.release is None
+        wait_for(lambda: "empty" in serving.target.why_not_ready("green"))
+        assert serving.answers_with("1")
+
+    def test_a_kill_between_the_slots_file_and_its_restart_is_mended_by_the_next_look(self, serving, wish, trained):
+        wanted = wish("2")
+        serving.go_live("blue", wanted, trained.root / "2")  # writes the file, then nudges
+        assert serving.answers_with("2")
+        assert serving.target.observe().blue.ready
+
+    def test_an_artifact_that_is_not_what_its_digest_says_never_reaches_a_slot(self, serving, wish, trained, tmp_path):
+        wanted = wish("1")
+        shutil.copytree(trained.root / "1", tmp_path / "tampered")
+        (tmp_path / "tampered" / "model.skops").write_bytes(b"something else")
+        with pytest.raises(ArtifactRejected, match="has the digest"):
+            serving.target.stage("blue", wanted, tmp_path / "tampered")
+        assert serving.target.observe().blue.release is None
+
+    def test_a_verdict_stands_beside_the_target_for_whoever_continues(self, serving):
+        serving.target.record(7, "accepted", Verdict.FAILED, "answered 422")
+        assert serving.target.evidence(7).accepted is Verdict.FAILED
+        assert serving.target.verdicts(7) == {"accepted": {"verdict": "failed", "why": "answered 422"}}
+        assert serving.target.evidence(8).accepted is Verdict.PENDING
+
+
+class TestKills:
+    def test_a_killed_live_slot_fails_over_to_the_standby_and_comes_back_by_itself(self, serving, one_is_live, staged):
+        wanted = staged("2", "green")
+        serving.target.switch("green", wanted)
+        serving.target.retire(wanted)
+        wait_for(lambda: serving.answers_with("2"))
+        serving.kill("slot-green")
+        answers = [serving.ask() for _ in range(30)]
+        assert {answer.status_code for answer in answers} == {200}
+        wait_for(lambda: serving.target.observe().green.ready)
+        wait_for(lambda: serving.answers_with("2"))
+
+    def test_a_slot_alone_comes_back_with_what_it_held_and_asks_nobody_for_it(self, serving, one_is_live):
+        serving.kill("slot-blue")
+        wait_for(lambda: not serving.answers_with("1"))
+        wait_for(lambda: serving.answers_with("1"))
+        assert serving.target.observe().blue.ready
+
+    def test_a_proxy_that_was_killed_comes_back_on_the_same_route(self, serving, one_is_live):
+        serving.kill("envoy")
+        wait_for(lambda: serving.answers_with("1"))
+        assert serving.ask().headers["x-evergreen-generation"] == "1"
