@@ -10,10 +10,10 @@ FIND_PYTHON = for p in "$(PYTHON)" python3.11 python3; do \
 NO_PYTHON = Evergreen needs Python 3.11 and found none; install it, or name it: make $@ PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status reset demo check-manifest test lint lock
+.PHONY: help install up down status reset demo check-manifest test lint lock bench-parse bench-orchestration
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## Create .venv and install the locked requirements (skipped when nothing changed)
 	@python="$$($(FIND_PYTHON))"; \
@@ -49,3 +49,9 @@ lint: install ## Style, types and the direction of imports
 
 lock: ## Resolve pyproject.toml into the three requirements files
 	@$(BIN)/python -m include.embedded.lock
+
+bench-parse: install ## Seconds each DAG file adds to Airflow's parsing
+	@$(BIN)/python -m tests.benchmarks.bench_parse
+
+bench-orchestration: install ## Seconds Airflow costs between two tasks (a stack of its own)
+	@$(BIN)/python -m tests.benchmarks.bench_orchestration
