@@ -1,0 +1,99 @@
+"""The loop once around: days in, a model out, and its version on an answer through the proxy.
+
+The DAGs run by `dag.test()`, which runs each task as the task runner would and needs no scheduler. It knows no asset
+schedules, so what an event carries is read from the task that sends it and handed over as conf.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.adapters import factory
+from include.core.manifest import Manifest
+from tests.unit import credit
+
+ROOT = Path(__file__).resolve().parents[2]
+FIRST = date(2026, 8, 1)
+DAYS = 2  # of three large ones: one to train on, one to judge by
+Play = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    airflow = Path(sys.executable).with_name("airflow")
+    done = subprocess.run([str(airflow), "db", "migrate"], env=os.environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def world(
+    serving: Any, mlflow_url: str, small: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Any]:
+    """What a task of the embedded stack sees, with a store of its own and the rows dealt into large days."""
+    for name, value in serving.stack.environment().items():
+        if name.startswith("EVERGREEN_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", mlflow_url)
+    monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
+    small(name="credit-loop", **{"source.days": 3, "train.window_days": DAYS})
+    return serving
+
+
+@pytest.fixture
+def play(world: Any, airflow_database: None) -> Play:
+    """Runs a DAG with this conf; gives its run."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(str(ROOT / "dags"))
+    assert bag.import_errors == {}
+
+    def played(dag_id: str, **conf: Any) -> Any:
+        return bag.dags[dag_id].test(run_conf=conf)
+
+    return played
+
+
+def states(run: Any) -> dict[str, str]:
+    return {task.task_id: str(task.state) for task in run.get_task_instances()}
+
+
+def returned(run: Any, task_id: str) -> Any:
+    """What the task returned, which for those that send an event is what it carries."""
+    [task] = [task for task in run.get_task_instances() if task.task_id == task_id]
+    return task.xcom_pull(task_ids=task_id)
+
+
+def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
+    for number in range(DAYS):
+        run = play("ingest", day=str(FIRST + timedelta(days=number)))
+        assert states(run) == {"ingest": "success", "announce": "success"}
+        assert returned(run, "announce")["intent"] == "live"
+    assert [snapshot.day.day for snapshot in factory.store().snapshots()] == [1, 2]
+
+    run = play("train", as_of=str(FIRST + timedelta(days=DAYS)), reason="the loop's test")
+    assert states(run) == {"train": "success", "evaluate": "success", "gate": "success", "bless": "success"}
+
+    assert world.ask().status_code == 503
+    run = play("deploy", version=returned(run, "bless")["version"])
+    assert states(run) == {"want": "success", "rollout": "success", "go_live": "success"}
+
+    answer = world.ask(credit.rows()[7])
+    assert answer.status_code == 200
+    assert answer.json()["version"] == "1"
+    assert factory.registry(os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"]).champion() == "1"
+    assert [entry.what for entry in factory.ledger().entries()] == [
+        "model.trained",
+        "gate.passed",
+        "model.blessed",
+        "deploy.wanted",
+        "release.done",
+        "release.live",
+    ]
