@@ -31,8 +31,8 @@ from include.embedded.settings import EmbeddedSettings
 from include.embedded.stack import Stack
 from include.embedded.traffic import Traffic, rows_of
 
-HISTORY_DAYS = 32
-DRIFTED_DAYS = 14
+HISTORY_DAYS = 30
+DRIFTED_DAYS = 12
 REQUESTS_PER_SECOND = 30.0
 MIN_REQUESTS = 5_000
 MARK = "demo.json"

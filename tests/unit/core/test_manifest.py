@@ -17,7 +17,7 @@ TEXT = manifests.DEFAULT_PATH.read_text()
 TYPOS = [
     ("gate:", "gates:", ("gates is not a known setting", "did you mean 'gate'?", "gate is missing; add it.")),
     ("floor_auc:", "flor_auc:", ("gate.flor_auc is not a known setting", "did you mean 'floor_auc'?")),
-    ("window_days: 20", "windw_days: 20", ("train.windw_days is not", "did you mean 'window_days'?")),
+    ("window_days: 16", "windw_days: 16", ("train.windw_days is not", "did you mean 'window_days'?")),
     ("holdout_days:", "holdout_day:", ("train.holdout_days is missing; add it.",)),
     ("min: 0, max: 60}", "min: 0, maxx: 60}", ("contract.columns.Seniority.maxx is not", "did you mean 'max'?")),
     ("memory: 2Gi", "memry: 2Gi", ("jobs.resources.default.memry is not", "did you mean 'memory'?")),
@@ -34,7 +34,7 @@ CONTRADICTIONS = [
     ("{k: 2, n: 3}", "{k: 4, n: 3}", ("monitor.persistence: k must not be larger than n.",)),
     ("holdout_days: 4", "holdout_days: 20", ("train: holdout_days must be smaller than window_days.",)),
     ("kind: replay", "kind: files", ("source: a files source needs {day} in its path",)),
-    ("  days: 50", "", ("source: a replay source needs first_day and days.",)),
+    ("  days: 44", "", ("source: a replay source needs first_day and days.",)),
     ("column: Status", "column: Age", ("contract.columns must not hold the label column 'Age'.",)),
     (
         "values: [owner, rent",
