@@ -21,7 +21,14 @@ from tests.plugins.conftest import context, event
 
 @pytest.fixture(autouse=True)
 def manifest(small):
-    return small()
+    made = small()
+    live("3")
+    return made
+
+
+def live(version: str) -> None:
+    count = len(list(factory.ledger().entries("release.live")))
+    factory.ledger().append(Entry(what="release.live", subject=version, who="deploy", why="", key=f"live-{count}"))
 
 
 def alarm(day: int = 20, version: str = "3", alarm: bool = True) -> None:
@@ -53,7 +60,8 @@ class TestPollTrigger:
 
     async def test_it_fires_once(self):
         alarm()
-        assert len([found async for found in PollTrigger("drift", {}, 0.02).run()]) == 1
+        async with asyncio.timeout(5):
+            assert len([found async for found in PollTrigger("drift", {}, 0.02).run()]) == 1
 
 
 class TestDriftSensor:
@@ -84,6 +92,15 @@ class TestDriftSensor:
         factory.ledger().append(entry)
         with pytest.raises(TaskDeferred):
             DriftSensor(task_id="drift").execute(context())
+
+    def test_after_a_rollback_the_reports_of_the_older_version_count(self):
+        alarm(20, version="3")
+        alarm(20, version="4", alarm=False)
+        live("4")
+        with pytest.raises(TaskDeferred):
+            DriftSensor(task_id="drift").execute(context())
+        live("3")
+        assert DriftSensor(task_id="drift").execute(context())["version"] == "3"
 
     def test_an_alarm_that_is_over_is_no_answer(self):
         alarm(20)
