@@ -32,6 +32,8 @@ os.environ |= {
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # As in the stack: on a busy machine, threads that wait for each other made one training take thirty seconds.
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
 }
 
 from include.core import manifest as manifests  # noqa: E402  (the environment comes first)
@@ -40,6 +42,12 @@ from tests import ground  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.served import Serving, Trained
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Two libraries look into every module that is loaded, which makes Airflow warn about names nobody uses."""
+    for found in ("ignore:::skops.io._utils", "ignore:GitWildMatchPattern:DeprecationWarning"):
+        config.addinivalue_line("filterwarnings", found)
 
 
 def pytest_unconfigure() -> None:

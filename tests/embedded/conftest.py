@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,7 @@ from rich.console import Console
 from include.embedded import strays
 from include.embedded.settings import EmbeddedSettings
 from include.embedded.stack import Stack
-
-PORTS = tuple(name for name in EmbeddedSettings.model_fields if name.endswith("_port"))
-
-
-def free_ports(count: int) -> list[int]:
-    """All held at once while they are picked, so that no two are the same."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+from tests.ground import PORTS, free_ports
 
 
 @pytest.fixture
