@@ -33,7 +33,7 @@ from include.embedded.traffic import Traffic, rows_of
 
 HISTORY_DAYS = 30
 DRIFTED_DAYS = 12
-REQUESTS_PER_SECOND = 20.0
+REQUESTS_PER_SECOND = 25.0
 MIN_REQUESTS = 5_000
 MARK = "demo.json"
 DAGS = ("ingest", "monitor", "watch", "retrain", "train", "deploy", "rollback")
