@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from include.core.errors import ArtifactRejected, Permanent
 from include.model import features, trust
+from include.model.canonical import canonical
 from include.model.schema import Column, frame
 from include.model.sealed import copy_verified, digest, verify
 
@@ -82,7 +83,7 @@ class ServableModel:
 
 def save(model: Any, meta: ArtifactMeta, directory: Path) -> str:
     """Writes the artifact and answers its digest. A model the server would refuse is refused here already."""
-    data = bytes(sio.dumps(model))
+    data = canonical(bytes(sio.dumps(model)))
     trust.check(data)
     _positive_index(model, meta.positive)
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,36 @@
+"""The same training in two processes is the same artifact, byte by byte."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from include.model.pipelines import BUILDERS
+
+ROOT = Path(__file__).resolve().parents[3]
+TRAIN = """
+import sys
+from pathlib import Path
+from include.model import artifact
+from tests.unit import credit
+model = credit.trained(sys.argv[1])
+print(artifact.save(model.pipeline, model.meta, Path(sys.argv[2])))
+"""
+
+
+def digest_of_another_process(kind: str, place: Path, hash_seed: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": hash_seed}
+    command = [sys.executable, "-c", TRAIN, kind, str(place)]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    return ended.stdout.strip()
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_two_processes_that_train_the_same_write_the_same_bytes(kind: str, tmp_path: Path) -> None:
+    first = digest_of_another_process(kind, tmp_path / "first", "1")
+    second = digest_of_another_process(kind, tmp_path / "second", "2")
+    assert len(first) == 64 and first == second
