@@ -32,6 +32,7 @@ with DAG(
         "scenario": text_param(
             "Scenario", "Replay source only: change the day's rows openly.", examples=["new_market"]
         ),
+        "as_of": date_param("Known from", "From when these rows count as known; empty: the run's own day."),
         "intent": intent_param(),
     },
     **(house(manifest, "data") | {"max_active_runs": 4}),

@@ -15,7 +15,7 @@ from include.core.episodes import current_episode
 from include.core.ledger import Entry
 from include.core.retraining import Facts, Trigger, decide
 from include.core.rollout import Verdict
-from include.core.snapshots import labelled_rows
+from include.core.snapshots import horizon, labelled_rows
 
 Answer = dict[str, Any]
 
@@ -54,16 +54,16 @@ def retraining(trigger: Trigger, triggered: str, as_of: str | None) -> Answer | 
 
 
 def _facts(trigger: Trigger, triggered: date, as_of: date | None) -> Facts:
-    label, snapshots = factory.manifest().label, factory.store().snapshots()
-    day = as_of or factory.store().newest_day() or triggered
+    label, history = factory.manifest().label, factory.store().history()
+    day = as_of or horizon(history) or triggered
     trained = _last_trained()
     return Facts(
         trigger=trigger,
         triggered=triggered,
         as_of=day,
         last_trained=trained,
-        labels=labelled_rows(snapshots, day, label),
-        new_labels=labelled_rows(snapshots, day, label, since=trained),
+        labels=labelled_rows(history, day, label),
+        new_labels=labelled_rows(history, day, label, since=trained),
         releasing=_releasing(),
     )
 

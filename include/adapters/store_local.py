@@ -15,14 +15,14 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.adapters.files import write_atomic
 from include.core.episodes import MonitorReport
-from include.core.snapshots import Snapshot
+from include.core.snapshots import Known, Snapshot, known_on
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +83,10 @@ class LocalStore:
         """The snapshot that counts of every day, oldest day first."""
         return [self._described(pointer) for pointer in sorted((self._root / "days").glob("*.json"))]
 
+    def history(self) -> list[Known]:
+        """Every version of every day with the day from which it is known, in the order they were entered."""
+        return [Known(snapshot=s, known_on=known_on(s.day, s.day)) for s in self.snapshots()]
+
     def _described(self, pointer: Path) -> Snapshot:
         place = self._root / "snapshots" / pointer.stem / pointer.read_text()
         return Snapshot.model_validate_json((place / DESCRIPTION).read_text())
@@ -91,11 +95,12 @@ class LocalStore:
         days = sorted((self._root / "days").glob("*.json"))
         return date.fromisoformat(days[-1].stem) if days else None
 
-    def rows(self, snapshots: Iterable[Snapshot]) -> pd.DataFrame:
-        """The rows of these snapshots, in their order."""
+    def rows(self, snapshots: Iterable[Snapshot], columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The rows of these snapshots, in their order; with `columns`, only those are read."""
         import pandas as pd
 
-        return pd.concat([pd.read_parquet(self._place(s) / ROWS) for s in snapshots], ignore_index=True)
+        wanted = list(columns) if columns is not None else None
+        return pd.concat([pd.read_parquet(self._place(s) / ROWS, columns=wanted) for s in snapshots], ignore_index=True)
 
     def sample(self, snapshot: Snapshot, columns: Iterable[str]) -> list[dict[str, Any]]:
         """The first rows of a snapshot, these columns only, read without pandas."""

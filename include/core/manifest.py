@@ -90,6 +90,10 @@ class ContractSpec(Section):
 class TrainSpec(Section):
     window_days: Count = Field(description="matured days a training looks back on")
     holdout_days: Count = Field(description="the newest days of the window: they judge and are never trained on")
+    calibration_days: Days = Field(0, description="the days before the holdout: they calibrate, and are not trained on")
+    entity: str | None = Field(
+        None, description="column naming whom a row is about; nobody is in two parts, the later part keeps them"
+    )
     min_rows: Count = Field(description="labelled rows below which no training starts")
     seed: int
     candidates: dict[str, dict[str, float | int | str]] = Field(min_length=1, description="pipeline -> its parameters")
@@ -97,8 +101,8 @@ class TrainSpec(Section):
 
     @model_validator(mode="after")
     def _leaves_rows_to_train_on(self) -> TrainSpec:
-        if self.holdout_days >= self.window_days:
-            raise ValueError("holdout_days must be smaller than window_days")
+        if self.holdout_days + self.calibration_days >= self.window_days:
+            raise ValueError("holdout_days and calibration_days together must be smaller than window_days")
         return self
 
 

@@ -13,7 +13,7 @@ from include.core.episodes import MonitorReport
 from include.core.job import Intent
 from include.core.ledger import Entry
 from include.core.rollout import Colour, Evidence, Observed, Release, Verdict, Wanted
-from include.core.snapshots import Snapshot
+from include.core.snapshots import Known, Snapshot
 
 
 class Blessing(BaseModel):
@@ -33,9 +33,10 @@ class Blessing(BaseModel):
 
 
 class SnapshotStore(Protocol):
-    """Validated days and monitor reports."""
+    """Validated days and monitor reports. `snapshots` is what counts now, `history` every version with its day."""
 
     def snapshots(self) -> list[Snapshot]: ...
+    def history(self) -> list[Known]: ...
     def newest_day(self) -> date | None: ...
     def write_report(self, report: MonitorReport) -> None: ...
     def reports(self) -> list[MonitorReport]: ...

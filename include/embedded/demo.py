@@ -140,7 +140,10 @@ class Demo:
     def _drifted_days(self, told: Told) -> None:
         self.known = {dag: self.api.run_ids(dag) for dag in ("train", "deploy", "retrain")}
         days = [self._day(HISTORY_DAYS + n) for n in range(DRIFTED_DAYS)]
-        runs = [self.api.trigger("ingest", day=str(day), scenario="new_market") for day in days]
+        runs = [
+            self.api.trigger("ingest", day=str(day), as_of=str(day + timedelta(days=1)), scenario="new_market")
+            for day in days  # known when they ended, not today: the play runs in the data's time
+        ]
         self._progress("days", DRIFTED_DAYS, lambda: len(factory.store().snapshots()) - HISTORY_DAYS, 300)
         for run in runs:
             self._ended_well("ingest", run, 60)

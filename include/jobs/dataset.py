@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from include.adapters import factory
+from include.core.errors import DataRefused, NotEnoughData
 from include.core.manifest import Manifest
-from include.core.snapshots import Snapshot
+from include.core.snapshots import Part, Snapshot, Split, given_up
 from include.model.schema import Column, conform
 
 SCORE = "(score)"  # a baseline's name for the model's own output; no column is called so
@@ -36,6 +37,46 @@ def columns(manifest: Manifest, only: Iterable[str] | None = None) -> tuple[Colu
 
 
 def load(manifest: Manifest, snapshots: Iterable[Snapshot], inputs: tuple[Column, ...]) -> Rows:
-    rows = factory.store().rows(snapshots)
-    truth = (rows[manifest.label.column] == manifest.label.positive).to_numpy().astype(np.float64)
-    return Rows(conform(rows, inputs), truth)
+    """The rows of whole days. Only the inputs and the label are read."""
+    return _rows(_read(snapshots, [manifest.label.column, *(c.name for c in inputs)]), manifest, inputs)
+
+
+def part(manifest: Manifest, days: Split, name: Part, inputs: tuple[Column, ...]) -> Rows:
+    """The rows of one part of a split, without those of entities that a later part has too.
+
+    Raises `NotEnoughData` when nothing is left, `DataRefused` when a day does not hold the entity's column.
+    """
+    if not days.part(name) or days.entity is None:
+        return load(manifest, days.part(name), inputs)
+    wanted = [manifest.label.column, *(c.name for c in inputs), days.entity]
+    table = _read(days.part(name), list(dict.fromkeys(wanted)))
+    gone = given_up(_entities(table, days.entity), _entities(_read(days.later(name), [days.entity]), days.entity))
+    kept = table[~table[days.entity].isin(gone)].reset_index(drop=True)
+    if kept.empty:
+        raise NotEnoughData(
+            f"All {len(table)} {name} rows are of a {days.entity} that a later part of the split has too; "
+            "lower train.holdout_days or train.calibration_days, or raise train.window_days."
+        )
+    return _rows(kept, manifest, inputs)
+
+
+def _read(snapshots: Iterable[Snapshot], wanted: list[str]) -> pd.DataFrame:
+    days = tuple(snapshots)
+    for snapshot in days:
+        missing = [name for name in wanted if name not in snapshot.columns]
+        if missing:
+            raise DataRefused(
+                f"Snapshot {snapshot.id[:12]} of {snapshot.day} has no column {', '.join(missing)}, only "
+                f"{', '.join(snapshot.columns)}: correct the manifest, or ingest the day again under it."
+            )
+    return factory.store().rows(days, wanted) if days else pd.DataFrame(columns=wanted)
+
+
+def _entities(table: pd.DataFrame, column: str) -> set[Hashable]:
+    """Who is in these rows; a missing name is nobody's."""
+    return set(table[column].dropna().unique())
+
+
+def _rows(table: pd.DataFrame, manifest: Manifest, inputs: tuple[Column, ...]) -> Rows:
+    truth = (table[manifest.label.column] == manifest.label.positive).to_numpy().astype(np.float64)
+    return Rows(conform(table, inputs), truth)

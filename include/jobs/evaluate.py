@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
     """Params: `run_id` of the challenger. Verdict `yes` only when the gate passed; inconclusive is a no."""
     registry, run_id = factory.registry(), str(request.params["run_id"])
-    days = split(factory.store().snapshots(), request.as_of, manifest.label, manifest.train)
+    days = split(factory.store().history(), request.as_of, manifest.label, manifest.train)
     champion_version = registry.champion()
     with tempfile.TemporaryDirectory() as scratch:
         challenger, digest = _of_run(registry, run_id, Path(scratch))
         champion = _champion(registry, champion_version, Path(scratch))
-    rows = dataset.load(manifest, days.holdout, dataset.columns(manifest))
+    rows = dataset.part(manifest, days, "holdout", dataset.columns(manifest))
     scores = Scores(
         rows.truth,
         challenger.predict_frame(rows.inputs[[c.name for c in challenger.meta.columns]]),

@@ -19,7 +19,7 @@ from include.core import statistics as st
 from include.core.episodes import MonitorReport
 from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
-from include.core.snapshots import Snapshot, matured, visible
+from include.core.snapshots import Snapshot, mature, visible
 from include.jobs import dataset
 from include.jobs.dataset import SCORE
 from include.jobs.monitor_page import page
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
     """Verdict `no` when there is nothing to measure yet: no live model or no ingested day."""
     registry = factory.registry()
-    version, days = registry.champion(), visible(factory.store().snapshots(), request.as_of)
+    version, days = registry.champion(), visible(factory.store().history(), request.as_of)
     if version is None or not days:
         missing = "no version is live yet" if version is None else f"no day up to {request.as_of} is ingested"
         return JobResult(job="monitor", run_key=request.run_key, verdict="no", summary=f"{missing}; nothing to measure")
@@ -73,7 +73,7 @@ def _quality(
     days: list[Snapshot], request: JobRequest, model: ServableModel, manifest: Manifest
 ) -> tuple[st.Interval, int] | None:
     """AUC on the newest window of days whose labels are known, with the number of rows."""
-    known = matured(days, min(request.as_of, days[-1].day), manifest.label)[-manifest.monitor.window_days :]
+    known = mature(days, min(request.as_of, days[-1].day), manifest.label)[-manifest.monitor.window_days :]
     if not known:
         return None
     rows = dataset.load(manifest, known, model.meta.columns)

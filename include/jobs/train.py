@@ -84,11 +84,11 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
 
 
 def _prepare(request: JobRequest, manifest: Manifest) -> Training:
-    days = split(factory.store().snapshots(), request.as_of, manifest.label, manifest.train)
+    days = split(factory.store().history(), request.as_of, manifest.label, manifest.train)
     only = _only(request, manifest)
     inputs = dataset.columns(manifest, only)
-    rows = dataset.load(manifest, days.train, inputs)
-    newest = dataset.load(manifest, days.holdout, inputs)
+    rows = dataset.part(manifest, days, "train", inputs)
+    newest = dataset.part(manifest, days, "holdout", inputs)
     return Training(request, manifest, days, describe(rows.inputs, inputs), rows, newest)
 
 

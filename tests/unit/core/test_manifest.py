@@ -32,7 +32,11 @@ TYPOS = [
 ]
 CONTRADICTIONS = [
     ("{k: 2, n: 3}", "{k: 4, n: 3}", ("monitor.persistence: k must not be larger than n.",)),
-    ("holdout_days: 4", "holdout_days: 20", ("train: holdout_days must be smaller than window_days.",)),
+    (
+        "holdout_days: 4",
+        "holdout_days: 20",
+        ("together must be smaller than window_days.",),
+    ),
     ("kind: replay", "kind: files", ("source: a files source needs {day} in its path",)),
     ("  days: 44", "", ("source: a replay source needs first_day and days.",)),
     ("column: Status", "column: Age", ("contract.columns must not hold the label column 'Age'.",)),
