@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.adapters.files import write_atomic
 from include.core.episodes import MonitorReport
-from include.core.snapshots import Known, Snapshot, known_on
+from include.core.snapshots import Snapshot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,9 +83,9 @@ class LocalStore:
         """The snapshot that counts of every day, oldest day first."""
         return [self._described(pointer) for pointer in sorted((self._root / "days").glob("*.json"))]
 
-    def history(self) -> list[Known]:
+    def history(self) -> list[Snapshot]:
         """Every version of every day with the day from which it is known, in the order they were entered."""
-        return [Known(snapshot=s, known_on=known_on(s.day, s.day)) for s in self.snapshots()]
+        return self.snapshots()
 
     def _described(self, pointer: Path) -> Snapshot:
         place = self._root / "snapshots" / pointer.stem / pointer.read_text()

@@ -31,7 +31,11 @@ Part = Literal["train", "calibration", "holdout"]
 
 
 class Snapshot(BaseModel):
-    """The description that stands beside the rows. `id` is the sha256 of rows and schema in canonical form."""
+    """The description that stands beside the rows. `id` is the sha256 of rows and schema in canonical form.
+
+    `known_on` is no part of the stored description, which never changes: the same rows may come to count again. The
+    store reads it from the day's history.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,6 +46,12 @@ class Snapshot(BaseModel):
     source: str
     manifest: str
     expectations: int
+    known_on: date | None = None
+
+    @property
+    def known_from(self) -> date:
+        """Without a word about it: the day after its own."""
+        return self.known_on or known_on(self.day, self.day)
 
 
 class Version(BaseModel):
@@ -50,15 +60,6 @@ class Version(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    known_on: date
-
-
-class Known(BaseModel):
-    """A snapshot and the day from which it is known; a store's history is these, of all days and all versions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    snapshot: Snapshot
     known_on: date
 
 
@@ -122,14 +123,13 @@ def given_up(own: Iterable[Hashable], later: Iterable[Hashable]) -> set[Hashable
     return (set(own) & set(later)) - {None}
 
 
-def visible(history: Iterable[Known], as_of: date) -> list[Snapshot]:
+def visible(history: Iterable[Snapshot], as_of: date) -> list[Snapshot]:
     """Of every day the version known as of `as_of`, oldest day first; a later entry counts before an earlier one."""
-    newest: dict[date, Known] = {}
-    for known in history:
-        day = known.snapshot.day
-        if known.known_on <= as_of and (day not in newest or newest[day].known_on <= known.known_on):
-            newest[day] = known
-    return [newest[day].snapshot for day in sorted(newest)]
+    newest: dict[date, Snapshot] = {}
+    for one in history:
+        if one.known_from <= as_of and (one.day not in newest or newest[one.day].known_from <= one.known_from):
+            newest[one.day] = one
+    return [newest[day] for day in sorted(newest)]
 
 
 def mature(snapshots: Iterable[Snapshot], as_of: date, label: LabelSpec) -> list[Snapshot]:
@@ -137,24 +137,24 @@ def mature(snapshots: Iterable[Snapshot], as_of: date, label: LabelSpec) -> list
     return [snapshot for snapshot in snapshots if snapshot.day + timedelta(days=label.delay_days) <= as_of]
 
 
-def matured(history: Iterable[Known], as_of: date, label: LabelSpec) -> list[Snapshot]:
+def matured(history: Iterable[Snapshot], as_of: date, label: LabelSpec) -> list[Snapshot]:
     """Visible snapshots whose labels are known as of `as_of`, oldest first."""
     return mature(visible(history, as_of), as_of, label)
 
 
-def horizon(history: Iterable[Known]) -> date | None:
+def horizon(history: Iterable[Snapshot]) -> date | None:
     """The first day as of which everything in the history is known."""
-    return max((known.known_on for known in history), default=None)
+    return max((snapshot.known_from for snapshot in history), default=None)
 
 
-def labelled_rows(history: Iterable[Known], as_of: date, label: LabelSpec, since: date | None = None) -> int:
+def labelled_rows(history: Iterable[Snapshot], as_of: date, label: LabelSpec, since: date | None = None) -> int:
     """Rows with a known label; with `since`, only those of days that had none as of then."""
     history = tuple(history)
     before = {snapshot.day for snapshot in matured(history, since, label)} if since else set()
     return sum(snapshot.rows for snapshot in matured(history, as_of, label) if snapshot.day not in before)
 
 
-def split(history: Iterable[Known], as_of: date, label: LabelSpec, train: TrainSpec) -> Split:
+def split(history: Iterable[Snapshot], as_of: date, label: LabelSpec, train: TrainSpec) -> Split:
     """The last `window_days` matured days: the newest `holdout_days` judge, the `calibration_days` before calibrate.
 
     Raises `NotEnoughData` when there are fewer days or rows than the manifest asks for.

@@ -11,7 +11,6 @@ from include.core.errors import DataRefused, NotEnoughData
 from include.core.job import Intent
 from include.core.manifest import LabelSpec, TrainSpec
 from include.core.snapshots import (
-    Known,
     Snapshot,
     Split,
     Version,
@@ -27,7 +26,7 @@ from include.core.snapshots import (
 from tests.unit.described import snapshot as described
 
 FIRST = date(2026, 8, 1)
-History = list[Known]
+History = list[Snapshot]
 Situation = tuple[History, date, LabelSpec, TrainSpec]
 
 
@@ -35,12 +34,8 @@ def on(day: int) -> date:
     return FIRST + timedelta(days=day)
 
 
-def snapshot(day: int, rows: int = 100, version: int = 0) -> Snapshot:
-    return described(id=f"day-{day}-{version}", day=on(day), rows=rows)
-
-
-def on_time(day: int, rows: int = 100) -> Known:
-    return Known(snapshot=snapshot(day, rows), known_on=on(day + 1))
+def snapshot(day: int, rows: int = 100, version: int = 0, known: date | None = None) -> Snapshot:
+    return described(id=f"day-{day}-{version}", day=on(day), rows=rows, known_on=known)
 
 
 def label(delay: int) -> LabelSpec:
@@ -65,7 +60,7 @@ def history_of(dealt: dict[int, list[tuple[int, int]]]) -> History:
         known = on(day)
         for number, (later, rows) in enumerate(deliveries):
             known += timedelta(days=later)
-            found.append(Known(snapshot=snapshot(day, rows, number), known_on=known))
+            found.append(snapshot(day, rows, number, known))
     return found
 
 
@@ -80,10 +75,10 @@ histories = dealt(0)
 def enough(draw: st.DrawFn) -> Situation:
     """A situation in which a training is possible: more days have matured than are set aside."""
     found, delay = draw(dealt(3)), draw(delays)
-    as_of = max(k.known_on for k in found) if draw(st.booleans()) else draw(as_ofs)
+    as_of = max(s.known_from for s in found) if draw(st.booleans()) else draw(as_ofs)
     count = len(matured(found, as_of, label(delay)))
     if count < 2:
-        as_of = max(max(k.known_on, k.snapshot.day + timedelta(days=delay)) for k in found)
+        as_of = max(max(s.known_from, s.day + timedelta(days=delay)) for s in found)
         count = len(matured(found, as_of, label(delay)))
     holdout = draw(st.integers(1, min(5, count - 1)))
     calibration = draw(st.integers(0, min(4, count - holdout - 1)))
@@ -95,10 +90,10 @@ class TestKnowledge:
     @given(histories, as_ofs)
     def test_as_of_a_day_every_day_shows_the_last_version_known_by_then(self, found: History, as_of: date) -> None:
         then = defaultdict(list)
-        for known in found:
-            if known.known_on <= as_of:
-                then[known.snapshot.day].append(known)
-        expected = {day: max(seen, key=lambda k: k.known_on).snapshot for day, seen in then.items()}
+        for one in found:
+            if one.known_from <= as_of:
+                then[one.day].append(one)
+        expected = {day: max(seen, key=lambda s: s.known_from) for day, seen in then.items()}
         assert visible(found, as_of) == [expected[day] for day in sorted(expected)]
 
     @given(st.integers(0, 40), st.integers(0, 60))
@@ -106,13 +101,13 @@ class TestKnowledge:
         assert known_on(on(day), on(as_of)) == max(on(day + 1), on(as_of))
 
     def test_a_late_day_is_absent_before_it_came(self) -> None:
-        late = [Known(snapshot=snapshot(0), known_on=known_on(on(0), on(9)))]
-        assert visible(late, on(8)) == [] and visible(late, on(9)) == [late[0].snapshot]
+        late = [snapshot(0, known=known_on(on(0), on(9)))]
+        assert visible(late, on(8)) == [] and visible(late, on(9)) == late
 
     def test_a_label_is_known_from_the_very_day_it_matures(self) -> None:
-        one = [on_time(0)]
+        one = [snapshot(0)]
         assert matured(one, on(2), label(3)) == []
-        assert matured(one, on(3), label(3)) == [one[0].snapshot]
+        assert matured(one, on(3), label(3)) == one
 
     @given(histories)
     def test_as_of_the_horizon_everything_is_known(self, found: History) -> None:
@@ -197,22 +192,21 @@ def last(history: tuple[Version, ...], day: int) -> str | None:
 class TestSplit:
     @given(enough())
     def test_a_split_never_leaks(self, situation: Situation) -> None:
-        found, as_of, labels, train = situation
+        _, as_of, labels, train = situation
         parts = split(*situation)
         used = [*parts.train, *parts.calibration, *parts.holdout]
         assert [s.day for s in used] == sorted({s.day for s in used})  # in time, no day twice
         assert all(s.day + timedelta(days=labels.delay_days) <= as_of for s in used)
-        known = {k.snapshot.id: k.known_on for k in found}
-        assert all(known[s.id] <= as_of for s in used)
+        assert all(s.known_from <= as_of for s in used)
         assert (len(parts.holdout), len(parts.calibration)) == (train.holdout_days, train.calibration_days)
         assert 0 < len(parts.train) <= train.window_days - train.holdout_days - train.calibration_days
 
     @given(enough(), histories)
     def test_what_becomes_known_later_never_changes_a_split(self, situation: Situation, more: History) -> None:
         found, as_of, labels, train = situation
-        later = [Known(snapshot=k.snapshot, known_on=max(k.known_on, as_of + timedelta(days=1))) for k in more]
+        later = [s.model_copy(update={"known_on": max(s.known_from, as_of + timedelta(days=1))}) for s in more]
         assert split([*found, *later], as_of, labels, train) == split(*situation)
-        assert split([k for k in found if k.known_on <= as_of], as_of, labels, train) == split(*situation)
+        assert split([s for s in found if s.known_from <= as_of], as_of, labels, train) == split(*situation)
 
     @given(enough(), st.randoms())
     def test_the_order_in_which_a_store_lists_its_days_does_not_matter(self, situation: Situation, random) -> None:  # type: ignore[no-untyped-def]
@@ -236,7 +230,7 @@ class TestSplit:
     def test_too_little_data_is_told_with_what_is_known_and_what_is_asked_for(
         self, count: int, min_rows: int, calibration: int
     ) -> None:
-        found = [on_time(day) for day in range(count)]
+        found = [snapshot(day) for day in range(count)]
         with pytest.raises(NotEnoughData) as refused:
             split(found, on(40), label(3), training(min_rows=min_rows, calibration=calibration))
         assert f"only {count * 100} labelled rows on {count} days" in str(refused.value)
