@@ -1,154 +1,187 @@
 """The gate: may this challenger replace the champion? Numbers in, a report out.
 
 Every check states value, interval, threshold and reason, and has one of three verdicts. `inconclusive` is an honest
-answer: the holdout cannot tell. It never promotes. Champion and challenger are judged on the same rows, so intervals
-are of paired differences (bootstrap over rows), which are far narrower than those of two separate estimates.
+answer: the holdout cannot tell. It never promotes; it asks for more rows or for a person. Champion and challenger are
+judged on the same rows, so intervals are of paired differences, which are far narrower than those of two separate
+estimates. What is measured is a matter of `checks`; which verdict stops a release is a matter of the manifest, and
+neither the data, the floors, the champion nor the policy can be softened there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from include.core import checks as ck
 from include.core import statistics as st
-from include.core.manifest import GateSpec
+from include.core.checks import Check, InfraMeasured, Labels, Scores, Verdict, loss
+from include.core.manifest import CalibrationSpec, GateSpec
 
+__all__ = ["Check", "Evidence", "GateReport", "InfraMeasured", "Scores", "Verdict", "judge", "loss", "metrics"]
 
-class Verdict(StrEnum):
-    PASSED = "passed"
-    REFUSED = "refused"
-    INCONCLUSIVE = "inconclusive"
+HEADLINES = ("data", "floors", "champion", "policy")
+ORDER = (Verdict.REFUSED, Verdict.INCONCLUSIVE)
 
 
 @dataclass(frozen=True)
-class Check:
-    name: str
-    verdict: Verdict
-    value: float
-    low: float
-    high: float
-    threshold: float
-    reason: str
+class Evidence:
+    """What is known beside the scores; None means that nobody measured it.
+
+    groups, protected: column -> label of each holdout row (n,), None where it is missing. features: input -> value of
+    each holdout row (n,). folds: AUC of each cross-validation fold. schema: column -> kind, delivered and asked for.
+    """
+
+    training: Scores | None = None
+    folds: tuple[float, ...] | None = None
+    groups: Mapping[str, Labels] | None = None
+    protected: Mapping[str, Labels] | None = None
+    features: Mapping[str, st.Floats] | None = None
+    schema: tuple[Mapping[str, str], Mapping[str, str]] | None = None
+    infra: InfraMeasured | None = None
 
 
 @dataclass(frozen=True)
 class GateReport:
+    """All checks of one challenger, and the facts a policy may ask for."""
+
     checks: tuple[Check, ...]
     rows: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict of all checks: refused beats inconclusive beats passed. No check, no pass."""
-        if not self.checks:
+        """The worst verdict of the checks that block: refused beats inconclusive beats passed. No check, no pass."""
+        found = {check.verdict for check in self.checks if check.blocks}
+        if not found:
             return Verdict.INCONCLUSIVE
-        found = {check.verdict for check in self.checks}
-        order = (Verdict.REFUSED, Verdict.INCONCLUSIVE)
-        return next((verdict for verdict in order if verdict in found), Verdict.PASSED)
+        return next((verdict for verdict in ORDER if verdict in found), Verdict.PASSED)
 
     @property
     def sentence(self) -> str:
-        told = [check.reason for check in self.checks if check.verdict is self.verdict]
-        return f"{self.verdict.value}: {'; '.join(told)}"
+        """The verdict with what decided it, and what it warns of."""
+        decided = [c for c in self.checks if c.blocks and c.verdict is self.verdict]
+        if self.verdict is Verdict.PASSED:
+            decided = [c for c in decided if c.family in HEADLINES]
+        warned = [c.name for c in self.checks if c.warns]
+        more = f"; warnings: {', '.join(warned)}" if warned else ""
+        return f"{self.verdict.value}: {'; '.join(c.reason for c in decided)}{more}"
+
+    def denied(self, reasons: Iterable[str], policy: str) -> GateReport:
+        """The report after a policy has looked at it; it may add denials and take none away."""
+        found = tuple(ck.plain("policy", "policy", Verdict.REFUSED, 1, 0, reason) for reason in reasons)
+        kept = ck.plain("policy", "policy", Verdict.PASSED, 0, 0, f"{policy} denies nothing")
+        return replace(self, checks=(*self.checks, *(found or (kept,))))
 
     def as_dict(self) -> dict[str, Any]:
         checks = [{**vars(check), "verdict": check.verdict.value} for check in self.checks]
-        return {"verdict": self.verdict.value, "rows": self.rows, "sentence": self.sentence, "checks": checks}
+        told = {"verdict": self.verdict.value, "rows": self.rows, "sentence": self.sentence}
+        return {**told, **self.facts, "checks": checks}
 
 
-@dataclass(frozen=True)
-class Scores:
-    """One holdout: truth (n,) of 0 and 1, probabilities of the positive class (n,). The first model has no champion."""
-
-    truth: st.Floats
-    challenger: st.Floats
-    champion: st.Floats | None = None
-
-
-def judge(scores: Scores, spec: GateSpec) -> GateReport:
-    """Run every check the situation allows. Floors alone judge the very first model."""
+def judge(scores: Scores, spec: GateSpec, evidence: Evidence | None = None) -> GateReport:
+    """Runs every check the manifest switches on. A first model meets floors and limits alone."""
     rows = len(scores.truth)
-    unusable = _unusable(scores, spec)
+    unusable = ck.unusable(scores, spec)
     if unusable:
         return GateReport((unusable,), rows)
-    weight = st.weights(rows, spec.resamples, spec.seed)
-    checks = [_floor(scores, weight, spec)]
-    if scores.champion is None:
-        checks.append(_first(rows))
-    else:
-        checks += [_not_inferior(scores, weight, spec), _superior(scores, weight, spec)]
-    return GateReport(tuple(checks), rows)
+    facts: dict[str, Any] = {}
+    found = [
+        *ck.floors(scores, spec),
+        *ck.champion(scores, spec),
+        *_limits(scores, spec, evidence or Evidence(), facts),
+    ]
+    return GateReport(tuple(_softened(check, spec) for check in found), rows, facts)
 
 
-def _unusable(scores: Scores, spec: GateSpec) -> Check | None:
-    """Scores no statistic can be built on: a broken challenger is refused, a holdout without information is not."""
-    rows = len(scores.truth)
-    if not np.isfinite(scores.challenger).all():
-        return _plain("scores", Verdict.REFUSED, rows, 0, "the challenger's scores hold NaN or infinity")
-    if scores.champion is not None and not np.isfinite(scores.champion).all():
-        return _plain("scores", Verdict.INCONCLUSIVE, rows, 0, "the champion's scores hold NaN or infinity")
-    if rows < spec.min_rows:
-        reason = f"{rows} holdout rows, gate.min_rows asks for {spec.min_rows}"
-        return _plain("rows", Verdict.INCONCLUSIVE, rows, spec.min_rows, reason)
-    if len(np.unique(scores.truth)) < 2:
-        return _plain("classes", Verdict.INCONCLUSIVE, rows, 2, "the holdout holds one class only")
-    return None
+def _softened(check: Check, spec: GateSpec) -> Check:
+    """With the manifest's word on whether this verdict of this check blocks."""
+    for family, when in spec.when.items():
+        if family == check.family and check.verdict is not Verdict.PASSED:
+            blocks = (when.refused if check.verdict is Verdict.REFUSED else when.inconclusive) == "block"
+            return replace(check, blocks=blocks)
+    return check
 
 
-def _plain(name: str, verdict: Verdict, value: float, threshold: float, reason: str) -> Check:
-    return Check(name, verdict, value, value, value, threshold, reason)
+def _limits(scores: Scores, spec: GateSpec, evidence: Evidence, facts: dict[str, Any]) -> Iterator[Check]:
+    if spec.classic:
+        yield from ck.classic(scores, spec, spec.classic)
+    yield from _training(scores, spec, evidence)
+    if spec.calibration:
+        yield from ck.calibration(scores, spec, spec.calibration)
+    yield from _people(scores, spec, evidence, facts)
+    if evidence.schema:
+        yield ck.schema(*evidence.schema)
+    if spec.infra:
+        yield from ck.infra(evidence.infra or InfraMeasured(), spec.infra)
 
 
-def _first(rows: int) -> Check:
-    return _plain("champion", Verdict.PASSED, rows, 0, "the first model: nothing to compare with, floors alone decide")
+def _training(scores: Scores, spec: GateSpec, evidence: Evidence) -> Iterator[Check]:
+    if spec.stability:
+        folds = evidence.folds or ()
+        yield ck.stability(folds, spec, spec.stability) if len(folds) > 1 else ck.unmeasured("stability")
+    if spec.overfit:
+        known = evidence.training
+        yield ck.overfit(scores, known, spec, spec.overfit) if known else ck.unmeasured("overfit")
+    if spec.leakage:
+        inputs = evidence.features
+        yield ck.leakage(scores.truth, inputs, spec, spec.leakage) if inputs else ck.unmeasured("leakage")
 
 
-def _floor(scores: Scores, weight: st.Floats, spec: GateSpec) -> Check:
-    found = st.interval(st.auc(scores.truth, scores.challenger, weight), spec.confidence)
-    verdict = _at_least(found, spec.floor_auc)
-    reason = f"AUC {found.value:.3f} [{found.low:.3f}, {found.high:.3f}] against the floor {spec.floor_auc:g}"
-    return Check("auc_floor", verdict, found.value, found.low, found.high, spec.floor_auc, reason)
-
-
-def _not_inferior(scores: Scores, weight: st.Floats, spec: GateSpec) -> Check:
-    assert scores.champion is not None
-    gain = st.auc(scores.truth, scores.challenger, weight) - st.auc(scores.truth, scores.champion, weight)
-    found = st.interval(gain, spec.confidence)
-    reason = f"AUC gain {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}], may lose {spec.auc_margin:g}"
-    verdict = _at_least(found, -spec.auc_margin)
-    return Check("auc_non_inferiority", verdict, found.value, found.low, found.high, -spec.auc_margin, reason)
-
-
-def _superior(scores: Scores, weight: st.Floats, spec: GateSpec) -> Check:
-    assert scores.champion is not None
-    saved = loss(scores.truth, scores.champion, spec) - loss(scores.truth, scores.challenger, spec)
-    found = st.interval(st.mean(saved, weight), spec.confidence)
-    reason = (
-        f"{spec.superiority} saved per row {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}], must be above 0"
-    )
-    verdict = Verdict.PASSED if found.low > 0 else Verdict.REFUSED if found.value <= 0 else Verdict.INCONCLUSIVE
-    return Check(f"{spec.superiority}_superiority", verdict, found.value, found.low, found.high, 0.0, reason)
-
-
-def _at_least(found: st.Interval, threshold: float) -> Verdict:
-    """Passed when the whole interval clears the threshold, refused when the estimate misses it."""
-    if found.low >= threshold:
-        return Verdict.PASSED
-    return Verdict.REFUSED if found.value < threshold else Verdict.INCONCLUSIVE
-
-
-def loss(truth: st.Floats, score: st.Floats, spec: GateSpec) -> st.Floats:
-    """The per-row loss that superiority is measured in, shape (n,)."""
-    if spec.superiority == "brier":
-        return st.brier(truth, score)
-    return st.cost(truth, score, spec.threshold, spec.cost.false_approval, spec.cost.false_denial)
+def _people(scores: Scores, spec: GateSpec, evidence: Evidence, facts: dict[str, Any]) -> Iterator[Check]:
+    if spec.slices:
+        groups = evidence.groups
+        yield from [ck.unmeasured("slices")] if groups is None else ck.slices(scores, groups, spec, spec.slices)
+    if not spec.fairness:
+        return
+    if evidence.protected is None:
+        yield ck.unmeasured("fairness")
+        return
+    facts |= {"bias_score": 0.0, "fairness": {}}
+    for column, measured, found in ck.fairness(scores, evidence.protected, spec, spec.fairness):
+        if measured:
+            facts["fairness"][column] = measured.groups
+            facts["bias_score"] = max(facts["bias_score"], measured.opportunity_difference.value)
+        yield from found
 
 
 def metrics(truth: st.Floats, score: st.Floats, spec: GateSpec) -> dict[str, float]:
-    """Point estimates on one set of rows: AUC, Brier score, expected cost per row."""
-    one = np.ones((1, len(truth)))
+    """Point estimates on one set of rows; `cost` is the expected one per row, rates are at the costs' threshold."""
+    made = st.confusion(truth, score >= spec.threshold)
     cost = st.cost(truth, score, spec.threshold, spec.cost.false_approval, spec.cost.false_denial)
-    area = float(st.auc(truth, score, one)[0])
-    return {"auc": area, "brier": float(st.brier(truth, score).mean()), "cost": float(cost.mean())}
+    one = np.ones((1, len(truth)))
+    return {
+        "auc": float(st.auc(truth, score, one)[0]),
+        "ap": st.average_precision(truth, score),
+        "f1": float(made.f1),
+        "precision": float(made.precision),
+        "recall": float(made.recall),
+        "specificity": float(made.specificity),
+        "brier": float(st.brier(truth, score).mean()),
+        "cost": float(cost.mean()),
+    }
+
+
+def intervals(truth: st.Floats, score: st.Floats, spec: GateSpec, limits: CalibrationSpec) -> dict[str, st.Interval]:
+    """The same numbers with their intervals, and the calibration error."""
+    shares = ck.rates(truth, score, spec)
+    drawn, _ = ck.decisions(Scores(truth, score), spec)
+    cost = st.cost(truth, score, spec.threshold, spec.cost.false_approval, spec.cost.false_denial)
+    return {
+        "auc": st.auc_interval(truth, score, spec.confidence),
+        "ap": st.average_precision_interval(truth, score, spec.confidence),
+        "f1": st.interval(drawn.f1, spec.confidence),
+        "precision": shares["precision"],
+        "recall": shares["sensitivity"],
+        "specificity": shares["specificity"],
+        "brier": st.paired_mean(st.brier(truth, score), spec.confidence),
+        "ece": ck.calibration_error(truth, score, spec, limits),
+        "cost": st.paired_mean(cost, spec.confidence),
+    }
+
+
+def fold_areas(truth: st.Floats, out_of_fold: st.Floats, folds: Iterable[Any]) -> tuple[float, ...]:
+    """AUC of each cross-validation fold, NaN-free: folds are stratified; `folds` yields the row numbers of each."""
+    return tuple(float(st.auc(truth[f], out_of_fold[f], np.ones((1, len(f))))[0]) for f in folds)

@@ -1,16 +1,20 @@
-"""The statistics the gate and the monitor share: metrics, a paired bootstrap, drift distances, multiple testing.
+"""The statistics the gate and the monitor share: metrics with intervals, drift distances, multiple testing.
 
-All functions take and return plain numbers or numpy arrays. Resampling works on row weights, so one sort serves every
-resample and thousands of them cost milliseconds.
+All functions take and return plain numbers or numpy arrays. The gate's intervals never resample rows: DeLong's
+variance of an AUC costs one sort, the mean of per-row differences has its t interval, and everything made of counts
+(rates, F1, groups, bins) is resampled as counts. So a hundred thousand rows cost milliseconds and no memory, where a
+bootstrap over rows would hold thousands of weights for each. Row weights are left to the monitor's small windows.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 Floats = NDArray[np.float64]
 
@@ -65,6 +69,205 @@ def cost(truth: Floats, score: Floats, threshold: float, false_approval: float, 
     """Cost per row of deciding by `threshold`: positives below it are wrongly approved, other rows wrongly denied."""
     denied = score >= threshold
     return np.where(truth == 1, np.where(denied, 0.0, false_approval), np.where(denied, false_denial, 0.0))
+
+
+def delong(truth: Floats, scores: Floats) -> tuple[Floats, Floats]:
+    """AUCs of k models on the same rows and their covariance (DeLong et al. 1988), one sort a model (Sun and Xu 2014).
+
+    truth: (n,) of 0 and 1, at least two of each; scores: (k, n). Returns (k,) and (k, k).
+    """
+    positive = truth == 1
+    placed = np.vstack([_placements(positive, score) for score in scores])
+    over, under = placed[:, positive], placed[:, ~positive]
+    covariance = np.cov(over) / over.shape[1] + np.cov(under) / under.shape[1]
+    return over.mean(axis=1), np.atleast_2d(covariance)
+
+
+def _placements(positive: NDArray[np.bool_], score: Floats) -> Floats:
+    """Of each row, the share of the other class that it is ranked rightly against, ties counted half; shape (n,)."""
+    order = np.argsort(score)
+    ranked, group = positive[order], np.cumsum(np.r_[True, np.diff(score[order]) > 0]) - 1
+    above, below = np.bincount(group, ranked), np.bincount(group, ~ranked)
+    wins = (np.cumsum(below) - below / 2) / below.sum()
+    losses = (above.sum() - np.cumsum(above) + above / 2) / above.sum()
+    placed = np.empty(len(score))
+    placed[order] = np.where(ranked, wins[group], losses[group])
+    return placed
+
+
+def z(confidence: float) -> float:
+    """The two-sided normal quantile."""
+    return float(stats.norm.ppf((1 + confidence) / 2))
+
+
+def normal_below(value: float) -> float:
+    """The one-sided p-value of a standard normal that came out at `value` or lower."""
+    return float(stats.norm.cdf(value))
+
+
+def auc_interval(truth: Floats, score: Floats, confidence: float) -> Interval:
+    """AUC with DeLong's interval on the logit scale, which stays within 0 and 1 (Qin and Hotilovac 2008)."""
+    areas, covariance = delong(truth, score[None])
+    return _logit_interval(float(areas[0]), math.sqrt(covariance[0, 0]), confidence)
+
+
+def _logit_interval(value: float, error: float, confidence: float) -> Interval:
+    if not 0 < value < 1:
+        return Interval(value, value, value)
+    middle, half = math.log(value / (1 - value)), z(confidence) * error / (value * (1 - value))
+    return Interval(value, *(float(special.expit(middle + side * half)) for side in (-1, 1)))
+
+
+def auc_gain(truth: Floats, challenger: Floats, champion: Floats) -> tuple[float, float]:
+    """Challenger's AUC minus champion's on the same rows, and its standard error by DeLong's covariance."""
+    areas, covariance = delong(truth, np.vstack([challenger, champion]))
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    return float(areas[0] - areas[1]), math.sqrt(max(variance, 0.0))
+
+
+def wald(value: float, error: float, confidence: float) -> Interval:
+    half = z(confidence) * error
+    return Interval(value, value - half, value + half)
+
+
+def paired_mean(difference: Floats, confidence: float) -> Interval:
+    """Mean of per-row differences with Student's t interval.
+
+    Degrees of freedom count the rows that differ: where two models decide alike, a row says nothing about which is
+    better, and four rows that happen to agree would otherwise look like proof.
+    """
+    value, differing = float(difference.mean()), int(np.count_nonzero(difference))
+    if differing < 2:
+        widest = float(np.abs(difference).sum())
+        return Interval(value, value - widest, value + widest)
+    half = stats.t.ppf((1 + confidence) / 2, differing - 1) * stats.sem(difference)
+    return Interval(value, float(value - half), float(value + half))
+
+
+def proportion(hits: float, rows: float, confidence: float) -> Interval:
+    """Share of `rows` with Jeffreys' interval (Brown, Cai and DasGupta 2001); without rows it may be anything."""
+    if rows <= 0:
+        return Interval(0.0, 0.0, 1.0)
+    low, high = stats.beta.ppf([(1 - confidence) / 2, (1 + confidence) / 2], hits + 0.5, rows - hits + 0.5)
+    return Interval(hits / rows, float(min(low, hits / rows)), float(max(high, hits / rows)))
+
+
+def average_precision(truth: Floats, score: Floats) -> float:
+    """Precision averaged over the recall it is reached at (scikit-learn's definition, without interpolation)."""
+    order = np.argsort(-score, kind="stable")
+    last = np.r_[np.diff(score[order]) != 0, True]
+    found = np.cumsum(truth[order])[last]
+    precision = found / (np.flatnonzero(last) + 1)
+    return float((np.diff(found, prepend=0.0) * precision).sum() / found[-1])
+
+
+def average_precision_interval(truth: Floats, score: Floats, confidence: float) -> Interval:
+    """Logit interval with the number of positives as sample size (Boyd, Eng and Page 2013, section 3.2)."""
+    value = average_precision(truth, score)
+    return _logit_interval(value, math.sqrt(value * (1 - value) / truth.sum()), confidence)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of decisions, each a number or an array of resamples (b,): positives found, missed, and so on."""
+
+    true_positive: Any
+    false_negative: Any
+    false_positive: Any
+    true_negative: Any
+
+    @property
+    def f1(self) -> Any:
+        hits = 2 * self.true_positive
+        return _share(hits, hits + self.false_negative + self.false_positive)
+
+    @property
+    def precision(self) -> Any:
+        return _share(self.true_positive, self.true_positive + self.false_positive)
+
+    @property
+    def recall(self) -> Any:
+        return _share(self.true_positive, self.true_positive + self.false_negative)
+
+    @property
+    def specificity(self) -> Any:
+        return _share(self.true_negative, self.true_negative + self.false_positive)
+
+
+def _share(part: Any, whole: Any) -> Any:
+    return part / np.maximum(whole, 1)  # nothing of nothing is 0, as in scikit-learn
+
+
+def confusion(truth: Floats, denied: NDArray[np.bool_]) -> Confusion:
+    """truth (n,) of 0 and 1; denied (n,): called positive."""
+    return _confusion(np.bincount((2 * truth + denied).astype(np.int64), minlength=4))
+
+
+def _confusion(cells: Any) -> Confusion:
+    """cells (..., 4) in the order truth, decision: 00, 01, 10, 11."""
+    return Confusion(cells[..., 3], cells[..., 2], cells[..., 1], cells[..., 0])
+
+
+def resampled_decisions(
+    truth: Floats, first: NDArray[np.bool_], second: NDArray[np.bool_], resamples: int, seed: int
+) -> tuple[Confusion, Confusion]:
+    """Paired bootstrap of two models' decisions, the sample itself first; arrays of shape (resamples + 1,).
+
+    Drawing rows and counting cells is drawing the eight cells by a multinomial, whatever the number of rows.
+    """
+    seen = np.bincount((4 * truth + 2 * first + second).astype(np.int64), minlength=8)
+    draws = np.random.default_rng(seed).multinomial(len(truth), seen / seen.sum(), size=resamples)
+    cells = np.vstack([seen, draws]).reshape(-1, 2, 2, 2).astype(np.float64)
+    return _confusion(cells.sum(axis=3).reshape(-1, 4)), _confusion(cells.sum(axis=2).reshape(-1, 4))
+
+
+def calibration_bins(truth: Floats, score: Floats, bins: int) -> tuple[Floats, Floats, Floats]:
+    """Equally filled bins of the score: rows, mean of truth minus score, and that mean's variance; each (bins,)."""
+    order = np.argsort(score, kind="stable")
+    parts = [part for part in np.array_split((truth - score)[order], bins) if len(part) > 1]
+    rows = np.array([len(part) for part in parts], dtype=np.float64)
+    return rows, np.array([part.mean() for part in parts]), np.array([part.var(ddof=1) / len(part) for part in parts])
+
+
+def calibration_error(
+    truth: Floats, score: Floats, bins: int, confidence: float, resamples: int, seed: int
+) -> Interval:
+    """Expected calibration error over equally filled bins, corrected for the noise that it counts as error.
+
+    The mean of absolute gaps is too large even for a perfect model, and a resample doubles that bias. So the bias is
+    read off the resamples and taken away, and the interval is the reversed percentile one (Davison and Hinkley 1997,
+    5.2). Gaps of bins are drawn as normal: they are means of some forty rows each or more.
+    """
+    rows, gap, variance = calibration_bins(truth, score, bins)
+    weight, drawn = rows / rows.sum(), np.random.default_rng(seed).normal(size=(resamples, len(rows)))
+    plain = float(weight @ np.abs(gap))
+    again = np.abs(gap + drawn * np.sqrt(variance)) @ weight
+    low, high = np.quantile(again, [(1 - confidence) / 2, (1 + confidence) / 2])
+    value, ends = max(0.0, 2 * plain - again.mean()), (max(0.0, 2 * plain - high), max(0.0, 2 * plain - low))
+    return Interval(float(value), float(min(ends[0], value)), float(max(ends[1], value)))
+
+
+def group_rates(hits: Floats, rows: Floats, resamples: int, seed: int) -> Floats:
+    """Rates of g groups, the sample first, then draws of Jeffreys' posterior (never stuck at 0 or 1): (b + 1, g)."""
+    drawn = np.random.default_rng(seed).beta(hits + 0.5, rows - hits + 0.5, size=(resamples, len(rows)))
+    return np.vstack([hits / rows, drawn])
+
+
+def deviation(values: Floats, confidence: float) -> Interval:
+    """Standard deviation with its chi-square interval; values are taken as normal."""
+    free, found = len(values) - 1, float(np.std(values, ddof=1))
+    high, low = stats.chi2.ppf([(1 - confidence) / 2, (1 + confidence) / 2], free)
+    return Interval(found, found * math.sqrt(free / low), found * math.sqrt(free / high))
+
+
+def holm(p_values: list[float], alpha: float) -> list[bool]:
+    """Which hypotheses Holm's step-down procedure (1979) rejects at family-wise error rate `alpha`."""
+    rejected, order = [False] * len(p_values), sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, index in enumerate(order):
+        if p_values[index] > alpha / (len(p_values) - rank):
+            break
+        rejected[index] = True
+    return rejected
 
 
 def psi(reference: Floats, current: Floats) -> float:

@@ -121,7 +121,9 @@ def _fit(training: Training, kind: str) -> Candidate:
     pipeline.fit(inputs, classes)
     found = gate.metrics(rows.truth, out_of_fold, training.manifest.gate)
     log.info("%s: %s", kind, ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
-    return Candidate(kind, pipeline, {f"cv_{name}": value for name, value in found.items()})
+    areas = gate.fold_areas(rows.truth, out_of_fold, (held for _, held in folds.split(inputs, classes)))
+    folded = {f"cv_auc_fold_{number}": area for number, area in enumerate(areas, 1)}  # the gate asks how they differ
+    return Candidate(kind, pipeline, {f"cv_{name}": value for name, value in found.items()} | folded)
 
 
 def _log(training: Training, candidate: Candidate) -> dict[str, Any]:
