@@ -10,12 +10,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from datetime import date
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -33,22 +35,99 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SourceSpec(Section):
-    """Where the rows of one day come from."""
+class BoundedSource(Section):
+    """What every source has: a bound on what one day may unfold to, so that no delivery can fill the machine."""
 
-    kind: Literal["replay", "files"]
-    path: str = Field(description="replay: one CSV of all rows; files: a pattern holding {day}, such as data/{day}.csv")
-    first_day: date | None = Field(None, description="replay: the day the first rows are dealt to")
-    days: Count | None = Field(None, description="replay: how many days the rows are dealt into")
-    seed: int = Field(0, description="replay: the order in which rows are dealt")
+    max_gib: Annotated[float, Field(gt=0)] = Field(
+        16.0, description="GiB the rows of one day may take in memory form; a delivery that unfolds to more is refused"
+    )
+
+
+class ReplaySource(BoundedSource):
+    """Deals the rows of one CSV, in a seeded order, into days of the past."""
+
+    kind: Literal["replay"]
+    path: str = Field(description="one CSV of all rows; without a leading / it starts at the project")
+    first_day: date = Field(description="the day the first rows are dealt to")
+    days: Count = Field(description="how many days the rows are dealt into")
+    seed: int = Field(0, description="the order in which rows are dealt")
+
+    @property
+    def place(self) -> str:
+        return self.path
+
+
+class FilesSource(BoundedSource):
+    """One or more CSV or Parquet files a day on a disk."""
+
+    kind: Literal["files"]
+    path: str = Field(description="pattern holding {day}, such as data/{day}.csv or data/{day:%Y/%m/%d}/*.parquet")
+
+    @property
+    def place(self) -> str:
+        return self.path
 
     @model_validator(mode="after")
-    def _complete(self) -> SourceSpec:
-        if self.kind == "replay" and (self.first_day is None or self.days is None):
-            raise ValueError("a replay source needs first_day and days")
-        if self.kind == "files" and "{day}" not in self.path:
-            raise ValueError("a files source needs {day} in its path, such as data/{day}.csv")
+    def _names_a_day(self) -> FilesSource:
+        _check_pattern(self.path, "a files source needs {day} in its path, such as data/{day}.csv")
         return self
+
+
+class S3Source(BoundedSource):
+    """One or more CSV or Parquet objects a day in a bucket; endpoint, region and keys are an Airflow Connection."""
+
+    kind: Literal["s3"]
+    uri: str = Field(description="pattern holding {day}, such as s3://bucket/prefix/{day}/*.parquet")
+    connect_timeout_s: Annotated[float, Field(gt=0)] = Field(5.0, description="seconds until a connection must stand")
+    read_timeout_s: Annotated[float, Field(gt=0)] = Field(30.0, description="seconds without a byte of an answer")
+    attempts: Count = Field(5, description="tries of one request, the first one counted; the waits grow, with jitter")
+
+    @property
+    def place(self) -> str:
+        return self.uri
+
+    @model_validator(mode="after")
+    def _names_a_bucket_and_a_day(self) -> S3Source:
+        if not re.match(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.", self.uri):
+            raise ValueError("an s3 source needs a uri such as s3://bucket/prefix/{day}/*.parquet")
+        _check_pattern(self.uri, "an s3 source needs {day} in its uri, such as s3://bucket/prefix/{day}/*.parquet")
+        return self
+
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+
+
+class PostgresSource(BoundedSource):
+    """The rows of one table whose interval column lies in the day, in UTC; the server is an Airflow Connection."""
+
+    kind: Literal["postgres"]
+    table: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_$]{0,62}\.)?[A-Za-z_][A-Za-z0-9_$]{0,62}$")] = Field(
+        description="table or view, such as lending.applications"
+    )
+    interval_column: Identifier = Field(description="date or timestamp column that says which day a row belongs to")
+    columns: tuple[Identifier, ...] = Field((), description="columns that are read; empty means all of the table")
+    connect_timeout_s: Annotated[int, Field(ge=2)] = Field(10, description="seconds until a connection must stand")
+    statement_timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, description="seconds one statement may take")
+    fetch_rows: Annotated[int, Field(ge=1, le=65_536)] = Field(16_384, description="rows of one round trip")
+
+    @property
+    def place(self) -> str:
+        return self.table
+
+
+SourceSpec = Annotated[ReplaySource | FilesSource | S3Source | PostgresSource, Field(discriminator="kind")]
+
+
+def _check_pattern(pattern: str, otherwise: str) -> None:
+    """Two days must be two places, and the reader must be told by the ending."""
+    try:
+        places = {pattern.format(day=day) for day in (date(2026, 1, 2), date(2026, 2, 1), date(2027, 1, 1))}
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ValueError(f"{pattern!r} is no pattern ({error}); {otherwise}") from error
+    if len(places) < 3:
+        raise ValueError(otherwise)
+    if not pattern.endswith((".csv", ".parquet")):
+        raise ValueError(f"{pattern!r} must end in .csv or .parquet, which says how it is read")
 
 
 class LabelSpec(Section):
@@ -375,28 +454,61 @@ def _explain(error: ValidationError) -> str:
 
 
 def _sentence(problem: Any) -> str:
-    field = ".".join(str(part) for part in problem["loc"]) or "the document"
+    loc, section = _walk(problem["loc"])
+    field = ".".join(loc) or "the document"
     if problem["type"] == "extra_forbidden":
-        return f"{field} is not a known setting{_suggestion(problem['loc'])}"
+        return f"{field} is not a known setting{_nearest(loc[-1], section) or '; remove it.'}"
+    if problem["type"] == "union_tag_invalid":
+        tag, known = problem["ctx"]["tag"], re.findall(r"'([^']*)'", problem["ctx"]["expected_tags"])
+        return f"{field}.kind: {tag!r} is not known{_nearest(tag, known) or ';'} choose one of {', '.join(known)}."
+    if problem["type"] == "union_tag_not_found":
+        return f"{field}.kind is missing; add it."
     if problem["type"] == "missing":
         return f"{field} is missing; add it."
     return f"{field}: {problem['msg'].removeprefix('Value error, ')}."
 
 
-def _suggestion(loc: tuple[str | int, ...]) -> str:
-    near = difflib.get_close_matches(str(loc[-1]), _known_fields(loc[:-1]), n=1)
-    return f"; did you mean {near[0]!r}?" if near else "; remove it."
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _known_fields(loc: tuple[str | int, ...]) -> list[str]:
-    """The settings of the section at `loc`; what another section knows is no suggestion."""
-    section: Any = Manifest
-    for part in loc:
-        known = section.model_fields if hasattr(section, "model_fields") else None
-        section = _present(known[str(part)].annotation) if known else get_args(section)[-1]
-    return list(section.model_fields)
+def _walk(loc: tuple[str | int, ...]) -> tuple[list[str], list[str]]:
+    """The place as the file spells it, and the settings of the section its last part stands in.
+
+    Where the section is one of several by `kind`, pydantic puts the kind into the place; no file has it there. What
+    another section knows is no suggestion.
+    """
+    place: list[str] = []
+    annotation: Any = Manifest
+    settings: list[str] = []
+    for part in map(str, loc):
+        if part in (kinds := _by_kind(annotation)):
+            annotation = kinds[part]
+            continue
+        place.append(part)
+        settings = list(getattr(annotation, "model_fields", {}))
+        annotation = _inside(annotation, part)
+    return place, settings
 
 
-def _present(annotation: Any) -> Any:
+def _inside(annotation: Any, part: str) -> Any:
+    """The type of what stands under `part`: a section's field, a mapping's value or a list's element."""
+    if hasattr(annotation, "model_fields"):
+        return _bare(annotation.model_fields[part].annotation) if part in annotation.model_fields else None
+    choices = [choice for choice in get_args(annotation) if choice is not Ellipsis]
+    return _bare(choices[-1]) if choices else None
+
+
+def _bare(annotation: Any) -> Any:
     """The section itself where it may be null as well."""
-    return get_args(annotation)[0] if NoneType in get_args(annotation) else annotation
+    choices = get_args(annotation)
+    return choices[0] if len(choices) == 2 and choices[1] is NoneType else annotation
+
+
+def _by_kind(annotation: Any) -> dict[str, Any]:
+    """The members of a union of sections, by their kind; empty for any other type."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return {}
+    members = [member for member in get_args(annotation) if "kind" in getattr(member, "model_fields", {})]
+    return {kind: member for member in members for kind in get_args(member.model_fields["kind"].annotation)}

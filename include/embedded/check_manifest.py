@@ -33,10 +33,11 @@ def _check_names(manifest: Manifest) -> None:
 
 
 def told(manifest: Manifest) -> str:
-    source, inputs = manifest.source, len(manifest.contract.columns)
+    source = f"{manifest.source.kind} source {manifest.source.place}"
+    inputs = f"{len(manifest.contract.columns)} inputs"
     candidates = " and ".join(manifest.train.candidates)
     return (
-        f"{manifest.name} is valid: {source.kind} source {source.path}, {inputs} inputs, label {manifest.label.column} "
+        f"{manifest.name} is valid: {source}, {inputs}, label {manifest.label.column} "
         f"known after {manifest.label.delay_days} days, candidates {candidates}, digest {manifest.digest[:12]}"
     )
 

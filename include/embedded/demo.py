@@ -24,7 +24,7 @@ from rich.table import Table
 
 from include.adapters import factory
 from include.adapters.files import write_atomic
-from include.core.manifest import Manifest
+from include.core.manifest import Manifest, ReplaySource
 from include.embedded.airflow_api import AirflowApi, PlayStopped, wait_for
 from include.embedded.errors import StackError
 from include.embedded.settings import EmbeddedSettings
@@ -57,7 +57,11 @@ class Demo:
         self.console = console
         self.manifest: Manifest = factory.manifest()
         self.told: list[Told] = []
-        rows = rows_of(factory.ROOT / self.manifest.source.path, self.manifest)
+        source = self.manifest.source
+        if not isinstance(source, ReplaySource):
+            raise PlayStopped(f"The demo plays the replay source, not {source.kind}; unset EVERGREEN_MANIFEST.")
+        self.first_day = source.first_day
+        rows = rows_of(factory.ROOT / source.path, self.manifest)
         self.traffic = Traffic(settings.serving_url, rows, REQUESTS_PER_SECOND)
 
     def play(self) -> bool:
@@ -225,9 +229,7 @@ class Demo:
     # --- what the steps share -------------------------------------------------------------------------------------
 
     def _day(self, number: int) -> date:
-        first = self.manifest.source.first_day
-        assert first is not None
-        return first + timedelta(days=number)
+        return self.first_day + timedelta(days=number)
 
     def _ended_well(self, dag: str, run_id: str, seconds: float) -> None:
         state = self.api.ended(dag, run_id, seconds)["state"]

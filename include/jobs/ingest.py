@@ -10,7 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from include.adapters import factory
-from include.adapters.sources import read_day
+from include.adapters.sources import open_source, read_day
 from include.adapters.store_local import content_id
 from include.core.contract import expectations, refusal
 from include.core.errors import DataRefused, RequestInvalid
@@ -53,20 +53,19 @@ def _validated(rows: pd.DataFrame, day: date, manifest: Manifest) -> int:
     from include.adapters.validator_gx import validate
 
     rules = expectations(manifest.contract, manifest.label)
-    problem = refusal(validate(rows, rules), f"{day} of {manifest.source.path}")
+    problem = refusal(validate(rows, rules), f"{day} of {manifest.source.place}")
     if problem:
         raise DataRefused(problem)
     return len(rules)
 
 
 def _described(rows: pd.DataFrame, day: date, scenario: str | None, manifest: Manifest, rules: int) -> Snapshot:
-    source = f"{manifest.source.kind}:{manifest.source.path}" + (f"?scenario={scenario}" if scenario else "")
     return Snapshot(
         id=content_id(rows),
         day=day,
         rows=len(rows),
         columns=tuple(rows.columns),
-        source=source,
+        source=open_source(manifest, scenario).describe(day),
         manifest=manifest.digest,
         expectations=rules,
     )

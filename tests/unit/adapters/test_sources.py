@@ -5,7 +5,8 @@ from datetime import date, timedelta
 import pandas as pd
 import pytest
 
-from include.adapters.sources import SCENARIOS, read_day
+from include.adapters.sources import read_day
+from include.adapters.sources_replay import SCENARIOS
 from include.core.errors import DataRefused, RequestInvalid
 from include.core.manifest import DEFAULT_PATH, load
 from tests.unit import credit
@@ -87,13 +88,23 @@ class TestFiles:
     def test_a_day_that_was_not_delivered_has_no_rows(self, manifest):
         assert read_day(manifest, FIRST).empty
 
-    @pytest.mark.parametrize("content", ["id,Home\n1,own\n2,re", "", 'id,Home\n1,"own\n', "id,Home\n1,2,3\n1\n"])
-    def test_a_truncated_or_garbled_file_is_refused_by_its_name(self, manifest, tmp_path, content):
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            ("id,Home\n1,own\n2,re", "cannot be read (its last line has no end, so it was cut off)"),
+            ("", "is empty (0 bytes)"),
+            ('id,Home\n1,own\n2,"own\n', "a quotation mark in row 3 is never closed"),
+            ("id,Home\n1,2\n1\n", "cannot be read (row 3 has 1 cells, but its header has 2)"),
+            ("id,Home\n1,2,3\n", "(row 2 has 3 cells, but its header has 2; the header, row 1, seems to be shifted)"),
+        ],
+    )
+    def test_a_truncated_or_garbled_file_is_refused_by_its_name(self, manifest, tmp_path, content, told):
         (tmp_path / "2026-08-01.csv").write_text(content)
         with pytest.raises(DataRefused) as caught:
             read_day(manifest, FIRST)
-        assert str(caught.value).startswith(f"{tmp_path / '2026-08-01.csv'} cannot be read (")
-        assert str(caught.value).endswith("deliver the file again, whole.")
+        assert str(caught.value).startswith(str(tmp_path / "2026-08-01.csv"))
+        assert told in str(caught.value)
+        assert "; deliver the file again, whole" in str(caught.value)
         assert "\n" not in str(caught.value)
 
     def test_a_truncated_parquet_is_refused_too(self, small, tmp_path):

@@ -29,6 +29,11 @@ TYPOS = [
     ("delay_days: 3", "delay_days: -3", ("label.delay_days: ", "greater than or equal to 0")),
     ("name: credit-risk", "name: Credit Risk", ("name: ", "pattern")),
     ("first_day: 2026-08-01", "first_day: soon", ("source.first_day: ", "date")),
+    ("first_day:", "first_dy:", ("source.first_dy is not a known setting; did you mean 'first_day'?",)),
+    ("  days: 44", "", ("source.days is missing; add it.",)),
+    ("kind: replay", "kind: replays", ("source.kind: 'replays' is not known; did you mean 'replay'?", "files, s3,")),
+    ("kind: replay", "kind: files", ("source.first_day is not a known setting; remove it.",)),
+    ("  kind: replay  ", "  # kind", ("source.kind is missing; add it.",)),
 ]
 CONTRADICTIONS = [
     ("{k: 2, n: 3}", "{k: 4, n: 3}", ("monitor.persistence: k must not be larger than n.",)),
@@ -37,8 +42,6 @@ CONTRADICTIONS = [
         "holdout_days: 20",
         ("together must be smaller than window_days.",),
     ),
-    ("kind: replay", "kind: files", ("source: a files source needs {day} in its path",)),
-    ("  days: 44", "", ("source: a replay source needs first_day and days.",)),
     ("column: Status", "column: Age", ("contract.columns must not hold the label column 'Age'.",)),
     (
         "values: [owner, rent",
@@ -47,6 +50,26 @@ CONTRADICTIONS = [
     ),
     ("min: 18, max: 100", "values: [young, old]", ("contract.columns.Age: a number has min and max, not values.",)),
     ("    default: {", "    other: {", ("jobs: resources needs a 'default' entry.",)),
+]
+
+
+# the source section as a whole, and what is said of it
+SOURCES = [
+    ("{kind: files, path: data/day.csv}", "source: a files source needs {day} in its path, such as data/{day}.csv."),
+    ("{kind: files, path: 'data/{day}.xls'}", "source: 'data/{day}.xls' must end in .csv or .parquet"),
+    ("{kind: files, path: 'data/{date}.csv'}", "source: 'data/{date}.csv' is no pattern ('date')"),
+    ("{kind: files, path: 'data/{day:%d}.csv'}", "source: a files source needs {day} in its path"),
+    ("{kind: files, pth: 'data/{day}.csv'}", "source.pth is not a known setting; did you mean 'path'?"),
+    ("{kind: s3, uri: 's3://lake/{day}.csv', attempts: 0}", "source.attempts: Input should be greater than"),
+    (
+        "{kind: s3, uri: '/lake/{day}.csv'}",
+        "source: an s3 source needs a uri such as s3://bucket/prefix/{day}/*.parquet",
+    ),
+    ("{kind: s3, uri: 's3://lake/day.csv'}", "source: an s3 source needs {day} in its uri"),
+    ("{kind: postgres, table: a.b.c, interval_column: at}", "source.table: String should match pattern"),
+    ("{kind: postgres, table: 'a; drop', interval_column: at}", "source.table: String should match pattern"),
+    ("{kind: postgres, table: a.b, interval_column: at, columns: [x, 'y\"']}", "source.columns.1: String should match"),
+    ("{kind: postgres, table: a.b}", "source.interval_column is missing; add it."),
 ]
 
 
@@ -76,6 +99,20 @@ def test_a_mistake_is_answered_with_a_sentence_that_names_field_and_place(
     assert sentence.startswith("pipeline.yaml: ")
     assert "\n" not in sentence
     assert [part for part in told if part not in sentence] == []
+
+
+@pytest.mark.parametrize(("source", "told"), SOURCES)
+def test_a_mistake_in_a_source_is_told_by_its_field_and_not_by_its_kind(source: str, told: str) -> None:
+    content = shipped() | {"source": yaml.safe_load(source)}
+    with pytest.raises(ManifestInvalid) as refused:
+        manifests.parse(yaml.safe_dump(content), "pipeline.yaml")
+    assert told in str(refused.value)
+
+
+def test_a_setting_of_another_kind_of_source_is_no_suggestion() -> None:
+    content = shipped() | {"source": {"kind": "files", "path": "data/{day}.csv", "seeds": 3}}
+    with pytest.raises(ManifestInvalid, match=r"source\.seeds is not a known setting; remove it\."):
+        manifests.parse(yaml.safe_dump(content))
 
 
 def test_a_setting_of_another_section_is_no_suggestion() -> None:
