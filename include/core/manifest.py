@@ -187,6 +187,12 @@ class TrainSpec(Section):
         return self
 
 
+class BacktestSpec(Section):
+    """A walk-forward backtest: trainings of the past, each judged by the days that followed it."""
+
+    follow_days: Count = Field(7, description="days after a past training that judge it, as if it had served them")
+
+
 class CostSpec(Section):
     """What a wrong decision costs, in any one currency; only the ratio matters."""
 
@@ -382,6 +388,7 @@ class Manifest(Section):
     contract: ContractSpec
     train: TrainSpec
     groups: GroupsSpec = Field(default_factory=GroupsSpec)
+    backtest: BacktestSpec = Field(default_factory=BacktestSpec)
     gate: GateSpec
     serving: ServingSpec
     release: ReleaseSpec

@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from include.adapters import factory
 from include.adapters.registry_mlflow import KEY_TAG, SERVING
-from include.core import drift, gate
+from include.core import drift, gate, lineage
 from include.core.errors import Permanent, RequestInvalid
 from include.core.job import JobRequest, JobResult
 from include.core.ledger import Entry
@@ -139,6 +139,7 @@ def _log(training: Training, candidate: Candidate) -> dict[str, Any]:
             digest = _save(training, candidate, Path(scratch))
             mlflow.log_artifacts(scratch, SERVING)
         mlflow.set_tag("evergreen.digest", digest)
+        mlflow.log_dict(lineage.seen(training.days, training.request.as_of).model_dump(mode="json"), lineage.FILE)
         _log_model(candidate, apply(spec.features, rows.inputs), rows.truth)
     return {"run_id": active.info.run_id, "metrics": candidate.metrics}
 
