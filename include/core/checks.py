@@ -71,12 +71,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class InfraMeasured:
-    """What the artifact cost where it was loaded; None is not measured."""
+    """What the artifact cost where it was loaded; None is not measured. `why` says why it cannot be served at all."""
 
     parity: float | None = None
     p99_ms: float | None = None
     rss_mb: float | None = None
     size_mb: float | None = None
+    why: str | None = None
 
 
 def found(name: str, family: str, verdict: Verdict, interval: Interval, threshold: float, reason: str) -> Check:
@@ -421,6 +422,9 @@ def schema(expected: Mapping[str, str], asked: Mapping[str, str]) -> Check:
 
 
 def infra(measured: InfraMeasured, limits: InfraSpec) -> Iterator[Check]:
+    if measured.why:
+        yield plain("served", "infra", Verdict.REFUSED, 0, 1, f"the server cannot serve it: {measured.why}")
+        return
     parts = (
         ("parity", "golden rows differ by", "", measured.parity, limits.parity),
         ("p99", "a row takes", " ms (p99)", measured.p99_ms, limits.max_p99_ms),
