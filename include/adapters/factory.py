@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
     from include.adapters.serving_local import LocalTarget
-    from include.adapters.store_local import LocalStore
+    from include.adapters.store import ContentStore
+    from include.adapters.store_local import LocalReports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,10 +39,21 @@ def manifest() -> Manifest:
     return manifests.load(os.environ.get("EVERGREEN_MANIFEST") or manifests.DEFAULT_PATH)
 
 
-def store() -> LocalStore:
+def store() -> ContentStore:
     from include.adapters.store_local import LocalStore
 
     return LocalStore(Path(setting("EVERGREEN_STORE")))
+
+
+def work_room() -> Path:
+    """Where jobs keep what is not published yet: on the store's own disk, so that publishing copies nothing."""
+    return Path(setting("EVERGREEN_STORE")) / "scratch"
+
+
+def reports() -> LocalReports:
+    from include.adapters.store_local import LocalReports
+
+    return LocalReports(Path(setting("EVERGREEN_STORE")))
 
 
 def ledger() -> LocalLedger:

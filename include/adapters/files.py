@@ -1,13 +1,31 @@
-"""Two promises about files that every local adapter needs: a write is whole or absent, and one writer at a time."""
+"""What every local adapter needs of a disk: whole writes, one writer at a time, room to work in, a clear refusal."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from include.core.errors import StorageUnavailable
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+@contextmanager
+def storing(place: Path) -> Iterator[None]:
+    """Turns the operating system's refusal to write into `StorageUnavailable`, by the name of `place`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        why = os.strerror(error.errno)
+        raise StorageUnavailable(f"{place} cannot be written ({why}); make room there, then retry.") from error
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -32,3 +50,33 @@ def locked(path: Path) -> Iterator[None]:
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """A directory of one's own under `parent`, gone afterwards; those of dead owners are swept first.
+
+    An owner holds a lock on its directory, and the kernel drops a lock when its holder dies, however it dies. So
+    whoever gets the lock of a directory knows that nobody works in it: no age to guess, no process id to mistake.
+    """
+    with storing(parent), locked(parent / ".lock"):
+        _sweep(parent)
+        place = Path(tempfile.mkdtemp(prefix="work-", dir=parent))
+        owned = os.open(place, os.O_RDONLY)
+        fcntl.flock(owned, fcntl.LOCK_EX)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(owned)
+
+
+def _sweep(parent: Path) -> None:
+    for place in parent.glob("work-*"):
+        with suppress(FileNotFoundError, BlockingIOError):  # its owner has just tidied up, or is at work
+            handle = os.open(place, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(place, ignore_errors=True)
+            finally:
+                os.close(handle)

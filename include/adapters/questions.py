@@ -23,7 +23,7 @@ Answer = dict[str, Any]
 def drift() -> Answer | None:
     """The drift episode that is going on and was not announced yet."""
     live = _live_version()
-    reports = [report for report in factory.store().reports() if report.version == live]
+    reports = [report for report in factory.reports().reports() if report.version == live]
     episode = current_episode(reports)
     if episode is None or any(e.key == episode.key for e in factory.ledger().entries("drift.detected")):
         return None

@@ -1,112 +1,98 @@
-"""The snapshot store on a local disk: immutable, content-addressed days, and the monitor's reports.
+"""A directory as the place of the snapshot store, and the monitor's reports beside it.
 
-    <root>/snapshots/<day>/<id>/{rows.parquet, sample.json, snapshot.json}     never rewritten
-    <root>/days/<day>.json                                        which snapshot of a day counts
-    <root>/reports/<version>/<as_of>.json                         one monitor report
-
-Publishing renames a finished directory into place and then moves the day's pointer: a kill between the two leaves a
-snapshot nobody points to, and the next run finishes the work. Descriptions are read without pandas, so that sensors and
-deciders stay light.
+A file that lies on the store's own disk gets a second name and no second copy: a hard link appears whole or not at
+all, and refuses to replace anything. From another disk it is copied first, into a room that is swept when its owner
+dies.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
+import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from include.adapters.files import write_atomic
+from include.adapters.files import locked, scratch, storing, write_atomic
+from include.adapters.store import ContentStore, Found
 from include.core.episodes import MonitorReport
-from include.core.snapshots import Snapshot
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-ROWS = "rows.parquet"
-SAMPLE = "sample.json"
-SAMPLE_ROWS = 50
-DESCRIPTION = "snapshot.json"
 
 
-def content_id(rows: pd.DataFrame) -> str:
-    """sha256 over the rows in canonical text form: independent of the file format and its version."""
-    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
-
-
-class LocalStore:
+class LocalObjects:
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.uri = str(root)
 
-    def publish(self, snapshot: Snapshot, rows: pd.DataFrame) -> bool:
-        """Makes `snapshot` the one that counts for its day. False when it already was: nothing is rewritten."""
-        place = self._place(snapshot)
-        if not (place / DESCRIPTION).exists():
-            self._write(place, snapshot, rows)
-        pointer = self._root / "days" / f"{snapshot.day}.json"
-        known = pointer.read_text() if pointer.exists() else None
-        if known == snapshot.id:
-            return False
-        write_atomic(pointer, snapshot.id)
+    def read(self, key: str) -> Found | None:
+        try:
+            data = (self._root / key).read_bytes()
+        except FileNotFoundError:
+            return None
+        return Found(data, hashlib.sha256(data).hexdigest())
+
+    def write(self, key: str, data: bytes, tag: str | None) -> bool:
+        path = self._root / key
+        with storing(path), locked(self._root / ".lock"):
+            found = self.read(key)
+            if (found.tag if found else None) != tag:
+                return False
+            _replace(path, data)
         return True
 
-    def _write(self, place: Path, snapshot: Snapshot, rows: pd.DataFrame) -> None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=place.parent))
-        try:
-            rows.to_parquet(scratch / ROWS, index=False)
-            rows.head(SAMPLE_ROWS).to_json(scratch / SAMPLE, orient="records")
-            (scratch / DESCRIPTION).write_text(snapshot.model_dump_json(indent=1))
-            self._rename(scratch, place)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    def keep(self, key: str, file: Path) -> None:
+        path = self._root / key
+        if path.exists():
+            return
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _link(file, path)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+                    raise
+                self._copy(file, path)
 
-    @staticmethod
-    def _rename(scratch: Path, place: Path) -> None:
-        try:
-            scratch.rename(place)
-        except OSError:
-            if not (place / DESCRIPTION).exists():
-                raise  # else another publisher of the same content was first, which is as good
+    def _copy(self, file: Path, path: Path) -> None:
+        with scratch(self._root / "scratch") as room:
+            _link(Path(shutil.copyfile(file, room / path.name)), path)
 
-    def _place(self, snapshot: Snapshot) -> Path:
-        return self._root / "snapshots" / str(snapshot.day) / snapshot.id
+    def fetch(self, key: str) -> Path | None:
+        path = self._root / key
+        return path if path.exists() else None
 
-    def uri(self, snapshot: Snapshot) -> str:
-        return str(self._place(snapshot))
+    def keys(self, prefix: str) -> list[str]:
+        return [str(path.relative_to(self._root)) for path in (self._root / prefix).glob("[!.]*")]
 
-    def snapshots(self) -> list[Snapshot]:
-        """The snapshot that counts of every day, oldest day first."""
-        return [self._described(pointer) for pointer in sorted((self._root / "days").glob("*.json"))]
 
-    def history(self) -> list[Snapshot]:
-        """Every version of every day with the day from which it is known, in the order they were entered."""
-        return self.snapshots()
+def _link(file: Path, path: Path) -> None:
+    """Gives a file, once its bytes are on the disk, its immutable name."""
+    with open(file, "rb") as bytes_of:
+        os.fsync(bytes_of.fileno())
+    file.chmod(0o444)
+    with suppress(FileExistsError):  # another publisher of the same bytes was first
+        os.link(file, path)
 
-    def _described(self, pointer: Path) -> Snapshot:
-        place = self._root / "snapshots" / pointer.stem / pointer.read_text()
-        return Snapshot.model_validate_json((place / DESCRIPTION).read_text())
 
-    def newest_day(self) -> date | None:
-        days = sorted((self._root / "days").glob("*.json"))
-        return date.fromisoformat(days[-1].stem) if days else None
+def _replace(path: Path, data: bytes) -> None:
+    """Under the root's lock, so whatever draft lies here is that of a writer who died."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for draft in path.parent.glob(f".{path.name}.*"):
+        draft.unlink()
+    write_atomic(path, data.decode())
 
-    def rows(self, snapshots: Iterable[Snapshot], columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The rows of these snapshots, in their order; with `columns`, only those are read."""
-        import pandas as pd
 
-        wanted = list(columns) if columns is not None else None
-        return pd.concat([pd.read_parquet(self._place(s) / ROWS, columns=wanted) for s in snapshots], ignore_index=True)
+class LocalStore(ContentStore):
+    def __init__(self, root: Path) -> None:
+        super().__init__(LocalObjects(root))
 
-    def sample(self, snapshot: Snapshot, columns: Iterable[str]) -> list[dict[str, Any]]:
-        """The first rows of a snapshot, these columns only, read without pandas."""
-        wanted = tuple(columns)
-        rows = json.loads((self._place(snapshot) / SAMPLE).read_text())
-        return [{name: row[name] for name in wanted} for row in rows]
+
+class LocalReports:
+    """<root>/reports/<version>/<as_of>.json and the page beside it: one monitor report a version and day."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
 
     def write_report(self, report: MonitorReport) -> None:
         write_atomic(self._report_path(report.version, report.as_of), report.model_dump_json(indent=1))

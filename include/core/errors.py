@@ -10,6 +10,7 @@
     │   └── RequestInvalid       a job was asked for something it cannot do
     └── Temporary            retry: the world may have changed by then (exit 75, EX_TEMPFAIL)
         ├── ServiceUnavailable   a server does not answer
+        ├── StorageUnavailable   a disk is full, or does not let us write
         └── Conflict             somebody else wrote first (compare-and-set lost)
 
 Every message is one sentence that names the thing, the place and the fix.
@@ -57,6 +58,10 @@ class RequestInvalid(Permanent):
 
 
 class ServiceUnavailable(Temporary):
+    pass
+
+
+class StorageUnavailable(Temporary):
     pass
 
 

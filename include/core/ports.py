@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Protocol
@@ -33,11 +33,26 @@ class Blessing(BaseModel):
 
 
 class SnapshotStore(Protocol):
-    """Validated days and monitor reports. `snapshots` is what counts now, `history` every version with its day."""
+    """Validated days. `snapshots` is what counts now, `history` every version with the day it is known from."""
+
+    def publish(
+        self,
+        snapshot: Snapshot,
+        accepted: Path,
+        extras: Mapping[str, Path] | None = None,
+        *,
+        intent: Intent = Intent.LIVE,
+    ) -> bool: ...
 
     def snapshots(self) -> list[Snapshot]: ...
     def history(self) -> list[Snapshot]: ...
     def newest_day(self) -> date | None: ...
+    def file(self, snapshot: Snapshot, name: str) -> Path: ...
+
+
+class Reports(Protocol):
+    """What the monitor found, one report a version and day."""
+
     def write_report(self, report: MonitorReport) -> None: ...
     def reports(self) -> list[MonitorReport]: ...
 

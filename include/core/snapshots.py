@@ -18,16 +18,26 @@ before it is known to be needed.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from include.core.errors import DataRefused, NotEnoughData
 from include.core.job import Intent
 from include.core.manifest import LabelSpec, TrainSpec
 
 Part = Literal["train", "calibration", "holdout"]
+
+
+class StoredFile(BaseModel):
+    """One file of a snapshot: its name, its size in bytes, and the MD5 under which DVC, and so the store, keeps it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    size: int
+    md5: str
 
 
 class Snapshot(BaseModel):
@@ -43,9 +53,17 @@ class Snapshot(BaseModel):
     day: date
     rows: int
     columns: tuple[str, ...]
+    types: tuple[str, ...] = Field((), description="logical types of `columns`, in their order")
+    interval: tuple[datetime, datetime] | None = Field(
+        None, description="when the rows happened; the end is not part of it"
+    )
     source: str
-    manifest: str
-    expectations: int
+    quarantined: int = Field(0, description="delivered rows that were set aside and are not among `rows`")
+    manifest: str = Field(description="sha256 of the manifest whose contract the rows passed")
+    code: str = Field("", description="sha256 of the code that let them pass")
+    expectations: int = Field(description="rules of the contract that were run")
+    warnings: tuple[str, ...] = Field((), description="broken rules that only warn")
+    files: tuple[StoredFile, ...] = Field((), description="filled in by the store")
     known_on: date | None = None
 
     @property

@@ -159,7 +159,7 @@ class Demo:
     def _drift_detected(self, told: Told) -> None:
         event = wait_for("drift.detected", lambda: next(iter(self.api.asset_events("drift.detected")), None), 180)
         moved = event["extra"]["moved"]
-        report = factory.store().reports()[-1]
+        report = factory.reports().reports()[-1]
         told.numbers = {"moved": moved, "auc_now": report.auc, "auc_low": report.auc_low, "auc_high": report.auc_high}
         features = ", ".join(f"{name} {psi:.2f}" for name, psi in sorted(moved.items(), key=lambda item: -item[1])[:4])
         told.happened = f"PSI of {features}; announced once as {event['extra']['key']}"

@@ -1,22 +1,24 @@
 """Land, validate, publish: one day's rows become an immutable snapshot, or nothing at all.
 
-One job and not three, because importing the validation engine takes longer than validating a day.
+One job and not three, because importing the validation engine takes longer than validating a day. Whatever is not
+published yet lies in a room of the job's own, which is swept when the job dies.
 """
 
 from __future__ import annotations
 
 import logging
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 from include.adapters import factory
+from include.adapters.content import Content, read_content
+from include.adapters.files import scratch
 from include.adapters.sources import open_source, read_day
-from include.adapters.store_local import content_id
 from include.core.contract import expectations, refusal
 from include.core.errors import DataRefused, RequestInvalid
 from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
-from include.core.snapshots import Snapshot
+from include.core.snapshots import Snapshot, known_on
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +33,13 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     if rows.empty:
         return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
     log.info("landed %d rows of %s%s", len(rows), day, f" under scenario {scenario}" if scenario else "")
-    snapshot = _described(rows, day, scenario, manifest, _validated(rows, day, manifest))
-    changed = factory.store().publish(snapshot, rows)
-    outputs = {**snapshot.model_dump(mode="json", exclude={"columns"}), "uri": factory.store().uri(snapshot)}
+    expected = _validated(rows, day, manifest)
+    with scratch(factory.work_room()) as room:
+        accepted = room / "accepted.parquet"
+        rows.to_parquet(accepted, index=False)
+        snapshot = _described(read_content(accepted), request, day, scenario, manifest, expected)
+        changed = factory.store().publish(snapshot, accepted, intent=request.intent)
+    outputs = {**snapshot.model_dump(mode="json", exclude={"columns", "types"}), "uri": factory.store().uri(snapshot)}
     news = "published" if changed else "already published, nothing rewritten"
     summary = (
         f"{len(rows)} rows of {day} passed {snapshot.expectations} expectations: snapshot {snapshot.id[:12]} {news}"
@@ -59,15 +65,22 @@ def _validated(rows: pd.DataFrame, day: date, manifest: Manifest) -> int:
     return len(rules)
 
 
-def _described(rows: pd.DataFrame, day: date, scenario: str | None, manifest: Manifest, rules: int) -> Snapshot:
+def _described(
+    content: Content, request: JobRequest, day: date, scenario: str | None, manifest: Manifest, rules: int
+) -> Snapshot:
+    begin = datetime.combine(day, time(), UTC)
     return Snapshot(
-        id=content_id(rows),
+        id=content.id,
         day=day,
-        rows=len(rows),
-        columns=tuple(rows.columns),
+        rows=content.rows,
+        columns=content.columns,
+        types=content.types,
+        interval=(begin, begin + timedelta(days=1)),
         source=open_source(manifest, scenario).describe(day),
         manifest=manifest.digest,
+        code=factory.code_digest(),
         expectations=rules,
+        known_on=known_on(day, request.as_of),
     )
 
 

@@ -104,9 +104,9 @@ def _report(
 
 
 def _publish(report: MonitorReport, windows: list[drift.Window]) -> MonitorReport:
-    store = factory.store()
-    place = store.report_page(report.version, report.as_of)
+    kept = factory.reports()
+    place = kept.report_page(report.version, report.as_of)
     report = report.model_copy(update={"page": str(place)})
-    store.write_page(place, page(report, windows))
-    store.write_report(report)
+    kept.write_page(place, page(report, windows))
+    kept.write_report(report)
     return report

@@ -36,7 +36,7 @@ def alarm(day: int = 20, version: str = "3", alarm: bool = True) -> None:
     report = MonitorReport(
         as_of=date(2026, 8, day), version=version, alarm=alarm, verdict="drift", rows=300, moved=moved
     )
-    factory.store().write_report(report)
+    factory.reports().write_report(report)
 
 
 class TestPollTrigger:

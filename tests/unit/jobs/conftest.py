@@ -11,9 +11,11 @@ import mlflow
 import pytest
 
 from include.adapters import factory
+from include.adapters.content import read_content
+from include.adapters.files import scratch
 from include.adapters.registry_mlflow import MlflowRegistry
 from include.adapters.sources import read_day
-from include.adapters.store_local import LocalStore, content_id
+from include.adapters.store import ContentStore
 from include.core.job import Intent, JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.snapshots import Snapshot
@@ -23,19 +25,22 @@ FIRST = date(2026, 8, 1)
 LAST = FIRST + timedelta(days=4)  # four days and one for the labels
 
 
-def publish(store: LocalStore, manifest: Manifest, day: date, scenario: str | None = None) -> None:
+def publish(store: ContentStore, manifest: Manifest, day: date, scenario: str | None = None) -> None:
     """A day without Great Expectations, whose work is tested elsewhere."""
     rows = read_day(manifest, day, scenario)
-    snapshot = Snapshot(
-        id=content_id(rows),
-        day=day,
-        rows=len(rows),
-        columns=tuple(rows.columns),
-        source="test",
-        manifest=manifest.digest,
-        expectations=0,
-    )
-    store.publish(snapshot, rows)
+    with scratch(factory.work_room()) as room:
+        rows.to_parquet(room / "rows.parquet", index=False)
+        content = read_content(room / "rows.parquet")
+        snapshot = Snapshot(
+            id=content.id,
+            day=day,
+            rows=content.rows,
+            columns=content.columns,
+            source="test",
+            manifest=manifest.digest,
+            expectations=0,
+        )
+        store.publish(snapshot, room / "rows.parquet")
 
 
 @pytest.fixture

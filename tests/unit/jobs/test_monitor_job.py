@@ -16,7 +16,7 @@ def live(place, ask, registry):
 def test_before_a_version_is_live_there_is_nothing_to_measure(place, ask):
     result = ask("monitor")
     assert (result.verdict, result.summary) == ("no", "no version is live yet; nothing to measure")
-    assert factory.store().reports() == []
+    assert factory.reports().reports() == []
 
 
 def test_before_a_day_is_ingested_there_is_nothing_to_measure(live, ask):
@@ -26,7 +26,7 @@ def test_before_a_day_is_ingested_there_is_nothing_to_measure(live, ask):
 
 def test_days_like_those_of_the_training_are_no_alarm(live, ask):
     result = ask("monitor")
-    [report] = factory.store().reports()
+    [report] = factory.reports().reports()
     assert (report.alarm, report.moved, report.version) == (False, {}, live)
     assert result.outputs["alarm"] is False
     assert 0.6 < report.auc_low < report.auc < report.auc_high <= 1
@@ -36,19 +36,19 @@ def test_a_market_that_changed_for_long_enough_is_an_alarm_that_names_what_moved
     for number in (2, 3):
         publish(factory.store(), place, FIRST + timedelta(days=number), "new_market")
     ask("monitor")
-    [report] = factory.store().reports()
+    [report] = factory.reports().reports()
     assert report.alarm and {"Seniority", "Income"} <= set(report.moved)
 
 
 def test_the_page_lies_beside_the_report(live, ask):
     ask("monitor")
-    [report] = factory.store().reports()
-    page = factory.store().report_page(report.version, report.as_of)
+    [report] = factory.reports().reports()
+    page = factory.reports().report_page(report.version, report.as_of)
     assert str(page) == report.page and "<!doctype html>" in page.read_text()
 
 
 def test_measuring_again_overwrites_the_same_report(live, ask):
     first, second = ask("monitor"), ask("monitor", key="k2")
     assert first.outputs == second.outputs
-    assert len(factory.store().reports()) == 1
-    assert factory.store().reports()[0].as_of == LAST - timedelta(days=1)
+    assert len(factory.reports().reports()) == 1
+    assert factory.reports().reports()[0].as_of == LAST - timedelta(days=1)

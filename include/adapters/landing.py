@@ -1,0 +1,99 @@
+"""Landing: the delivered rows, as they came, in one Parquet file before anybody judges them.
+
+Batches are written as they arrive, so memory holds a row group and no day. The first batch says which columns there
+are. A later file may have them in another order, and a column of it may be empty throughout; anything else is a schema
+that changed in the middle of a day, and is refused by the names of file and column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from include.adapters.files import storing
+from include.core.errors import DataRefused
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LANDED = "landed.parquet"
+ROW_GROUP = 131_072  # rows; what the writer holds in memory at once
+FILE = b"file"  # key of a batch's schema metadata: the file or object it was read from
+
+
+@dataclass(frozen=True)
+class Landing:
+    path: Path
+    rows: int
+    columns: tuple[str, ...]
+
+
+def land(batches: Iterable[pa.RecordBatch], directory: Path) -> Landing | None:
+    """One Parquet file in `directory` with the rows of all batches in their order; None when there are no rows.
+
+    Raises `DataRefused` when a batch has other columns or types than the first, and `StorageUnavailable`.
+    """
+    full = (batch for batch in batches if batch.num_rows)
+    first = next(full, None)
+    if first is None:
+        return None
+    schema = _checked(first)
+    path = directory / LANDED
+    with storing(path):
+        rows = _write(path, schema, (_fitted(batch, schema) for batch in chain([first], full)))
+    return Landing(path, rows, tuple(schema.names))
+
+
+def _checked(first: pa.RecordBatch) -> pa.Schema:
+    names = first.schema.names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataRefused(f"{_file(first)} names column {twice[0]!r} twice; deliver it with one column of each name.")
+    return first.schema.remove_metadata()
+
+
+def _write(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
+    import pyarrow.parquet as pq
+
+    rows = 0
+    with pq.ParquetWriter(path, schema, compression="lz4") as writer:
+        for batch in batches:
+            writer.write_batch(batch, row_group_size=ROW_GROUP)
+            rows += batch.num_rows
+    return rows
+
+
+def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with the columns of `schema`, in that order. Raises `DataRefused`."""
+    import pyarrow as pa
+
+    if batch.schema.equals(schema):
+        return batch
+    problem = _difference(batch.schema, schema)
+    if problem:
+        raise DataRefused(f"{_file(batch)} {problem}; deliver all files of a day with the same columns.")
+    columns = [batch.column(each.name).cast(each.type) for each in schema]  # casts a column of nulls, or nothing
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _difference(found: pa.Schema, wanted: pa.Schema) -> str | None:
+    import pyarrow as pa
+
+    missing = [name for name in wanted.names if name not in found.names]
+    unknown = [name for name in found.names if name not in wanted.names]
+    if missing or unknown or len(found) != len(wanted):
+        lacks = f"lacks column(s) {', '.join(map(repr, missing))}" if missing else ""
+        has = f"has {', '.join(map(repr, unknown))}" if unknown else ""
+        return (" and ".join(filter(None, (lacks, has))) or "names a column twice") + ", unlike the rows before it"
+    for each in wanted:
+        kind = found.field(each.name).type
+        if kind != each.type and not pa.types.is_null(kind):
+            return f"holds column {each.name!r} as {kind}, where the rows before it hold {each.type}"
+    return None
+
+
+def _file(batch: pa.RecordBatch) -> str:
+    return ((batch.schema.metadata or {}).get(FILE) or b"the delivery").decode()

@@ -1,0 +1,166 @@
+"""What every snapshot store promises: days named by their content, whole or absent, with a history of versions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.adapters import factory
+from include.adapters.store import ContentStore
+from include.core.errors import DataRefused
+from include.core.snapshots import Snapshot
+from tests.delivered import DAY, described, rows, written
+
+ROOT = Path(__file__).resolve().parents[2]
+Publish = Callable[..., tuple[Snapshot, bool]]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ContentStore:
+    monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
+    return factory.store()
+
+
+@pytest.fixture
+def publish(store: ContentStore, tmp_path: Path) -> Publish:
+    """Publishes a table; gives its description and whether that changed anything."""
+
+    def published(table: Any, day: date = DAY, as_of: date | None = None, **extras: Path) -> tuple[Snapshot, bool]:
+        path = written(table, tmp_path / "delivered")
+        snapshot = described(path, day, as_of)
+        kept = {f"{name}.parquet": file for name, file in extras.items()}
+        return snapshot, store.publish(snapshot, path, kept)
+
+    return published
+
+
+def objects(store: ContentStore) -> dict[str, str]:
+    """Every object of the store with the tag of its version."""
+    prefixes = ("days/", "snapshots/")
+    place: Any = store._objects
+    keys = [key for prefix in prefixes for key in place.keys(prefix)]
+    return {key: place.read(key).tag for key in keys if "." in Path(key).name}
+
+
+def test_an_empty_store_has_no_days(store):
+    assert (store.snapshots(), store.history(), store.newest_day()) == ([], [], None)
+
+
+def test_what_was_published_is_read_back(store, publish):
+    snapshot, changed = publish(rows(1.5, None, 3.0))
+    [found] = store.snapshots()
+    assert changed is True
+    assert found.model_copy(update={"files": (), "known_on": None}) == snapshot
+    assert [file.name for file in found.files] == ["rows.parquet"]
+    assert store.rows([found])["Income"].tolist()[::2] == [1.5, 3.0]
+    assert store.rows([found], ["Home"]).columns.tolist() == ["Home"]
+    assert store.newest_day() == DAY
+
+
+def test_publishing_the_same_day_again_rewrites_nothing(store, publish):
+    publish(rows(1.0))
+    before = objects(store)
+    assert publish(rows(1.0))[1] is False
+    assert objects(store) == before
+
+
+def test_a_corrected_day_counts_from_then_on_and_the_old_one_stays(store, publish):
+    wrong, _ = publish(rows(1.0))
+    right, changed = publish(rows(2.0), as_of=date(2026, 8, 9))
+    assert changed is True
+    assert [found.id for found in store.snapshots()] == [right.id]
+    history = store.history()
+    assert [(found.id, found.known_on.day) for found in history] == [(wrong.id, 2), (right.id, 9)]
+    assert store.rows(history[:1])["Income"].tolist() == [1.0]
+
+
+def test_rows_that_were_right_after_all_count_again(store, publish):
+    first, _ = publish(rows(1.0))
+    publish(rows(2.0), as_of=date(2026, 8, 3))
+    again, changed = publish(rows(1.0), as_of=date(2026, 8, 4))
+    assert (changed, again.id) == (True, first.id)
+    assert [found.known_on.day for found in store.history()] == [2, 3, 4]
+
+
+def test_the_past_is_not_rewritten_and_nothing_of_the_attempt_is_kept(store, publish):
+    publish(rows(1.0), as_of=date(2026, 8, 9))
+    before = objects(store)
+    with pytest.raises(DataRefused, match="the past is not rewritten"):
+        publish(rows(2.0))
+    assert objects(store) == before
+
+
+def test_days_come_in_order_however_they_were_published(store, publish):
+    for day in (3, 1, 2):
+        publish(rows(1.0), date(2026, 8, day))
+    assert [found.day.day for found in store.snapshots()] == [1, 2, 3]
+    assert store.newest_day() == date(2026, 8, 3)
+
+
+def test_what_was_set_aside_is_kept_beside_the_rows(store, publish, tmp_path):
+    publish(rows(1.0), quarantine=written(rows(-1.0), tmp_path / "aside"))
+    [found] = store.snapshots()
+    assert store.file(found, "quarantine.parquet").read_bytes() == (tmp_path / "aside/accepted.parquet").read_bytes()
+
+
+def test_a_sample_is_plain_json_with_the_asked_columns_and_no_nan(store, publish):
+    publish(rows(1.5, None, float("nan")))
+    assert store.sample(store.snapshots()[0], ["Income", "Home"]) == [
+        {"Income": income, "Home": "own"} for income in (1.5, None, None)
+    ]
+
+
+def test_a_sample_does_not_grow_with_the_day(store, publish):
+    publish(rows(*map(float, range(500))))
+    assert len(store.sample(store.snapshots()[0], ["Income"])) == 50
+
+
+def test_a_history_that_is_none_is_named_with_its_fix(store, publish):
+    publish(rows(1.0))
+    place: Any = store._objects
+    key = f"days/{DAY}.json"
+    assert place.write(key, b"garbage", place.read(key).tag)
+    with pytest.raises(DataRefused, match=rf"{DAY}.json is not a list of versions; "):
+        store.snapshots()
+
+
+def test_only_who_saw_the_newest_version_of_an_object_may_replace_it(store):
+    place: Any = store._objects
+    assert place.write("days/x.json", b"1", None) is True
+    assert place.write("days/x.json", b"2", None) is False
+    tag = place.read("days/x.json").tag
+    assert place.write("days/x.json", b"2", tag) is True
+    assert place.write("days/x.json", b"3", tag) is False
+    assert place.read("days/x.json").data == b"2"
+
+
+PUBLISHER = """
+import sys
+from pathlib import Path
+from include.adapters import factory
+from tests.delivered import described, rows, written
+first, place = float(sys.argv[1]), Path(sys.argv[2])
+for turn in range(10):
+    for income in (first, 0.0):
+        path = written(rows(*[income] * 200), place, f"{turn}-{income}.parquet")
+        factory.store().publish(described(path), path)
+"""
+
+
+def test_two_publishers_of_one_day_both_stand_in_its_history_and_all_of_it_is_whole(store, tmp_path):
+    running = [
+        subprocess.Popen([sys.executable, "-c", PUBLISHER, number, str(tmp_path / number)], cwd=ROOT, env=os.environ)
+        for number in ("1", "2", "3")
+    ]
+    assert [each.wait(120) for each in running] == [0, 0, 0]
+    history = store.history()
+    assert {store.rows([found])["Income"].iloc[0] for found in history} == {0.0, 1.0, 2.0, 3.0}
+    assert all(one.id != other.id for one, other in pairwise(history))
