@@ -60,7 +60,7 @@ class Server:
         size = sum(path.stat().st_size for path in self._artifact.rglob("*") if path.is_file()) / MIB
         state = self._settled(patience)
         if state["state"] != "loaded":
-            return InfraMeasured(size_mb=size, why=str(state.get("why") or "the model was not loaded in time"))
+            return InfraMeasured(size_mb=size, why=str(state.get("why")))
         golden = json.loads((self._artifact / "artifact.json").read_text())["golden"]
         try:
             parity, p99 = self._parity(golden), self._p99_ms([item["row"] for item in golden] or [{}])
@@ -74,10 +74,9 @@ class Server:
             stop=stop_after_delay(patience),
             wait=wait_fixed(0.05),
             retry=retry_if_result(lambda seen: seen is None),
-            retry_error_callback=lambda _: {"state": "late", "why": f"not ready within {patience:g} s"},
+            retry_error_callback=lambda _: None,
         )
-        found: dict[str, Any] = attempts(self._look)
-        return found
+        return attempts(self._look) or {"state": "late", "why": f"it was not loaded within {patience:g} s"}
 
     def _look(self) -> dict[str, Any] | None:
         if self._process.poll() is not None:
@@ -100,7 +99,7 @@ class Server:
         if not golden:
             return None
         served = self._ask([item["row"] for item in golden])
-        return max(abs(got - item["probability"]) for got, item in zip(served, golden, strict=True))
+        return max(abs(got - float(item["probability"])) for got, item in zip(served, golden, strict=True))
 
     def _p99_ms(self, rows: list[dict[str, Any]]) -> float:
         """99th percentile, in milliseconds, of requests of one row each, one after the other."""
@@ -135,7 +134,7 @@ class Server:
 
 @contextmanager
 def server(artifact: Path, digest: str) -> Iterator[Server]:
-    """A model server that is loading `artifact`; it ends with the block. Raises `ArtifactRejected` on a wrong digest."""
+    """A model server that is loading `artifact`; it ends with the block. Raises `ArtifactRejected`: wrong digest."""
     with tempfile.TemporaryDirectory(prefix="evergreen-infra-") as scratch:
         root, port = Path(scratch), _free_port()
         copy_verified(artifact, root / "artifacts", digest)
