@@ -14,11 +14,11 @@ import mlflow
 
 from include.adapters import factory
 from include.adapters.registry_mlflow import SERVING, MlflowRegistry
-from include.core.gate import GateReport, Scores, Verdict, judge, metrics
+from include.core.gate import Evidence, GateReport, Scores, Verdict, judge, metrics
 from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.snapshots import split
-from include.jobs import dataset
+from include.jobs import dataset, infra
 from include.model import artifact
 from include.model.artifact import ServableModel
 
@@ -33,13 +33,14 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     with tempfile.TemporaryDirectory() as scratch:
         challenger, digest = _of_run(registry, run_id, Path(scratch))
         champion = _champion(registry, champion_version, Path(scratch))
+        measured = infra.measure(Path(scratch) / SERVING, digest, manifest)
     rows = dataset.part(manifest, days, "holdout", dataset.columns(manifest))
     scores = Scores(
         rows.truth,
         challenger.predict_frame(rows.inputs[[c.name for c in challenger.meta.columns]]),
         champion.predict_frame(rows.inputs[[c.name for c in champion.meta.columns]]) if champion else None,
     )
-    report = judge(scores, manifest.gate)
+    report = judge(scores, manifest.gate, Evidence(infra=measured))
     found = {"challenger": metrics(scores.truth, scores.challenger, manifest.gate)}
     if scores.champion is not None:
         found["champion"] = metrics(scores.truth, scores.champion, manifest.gate)

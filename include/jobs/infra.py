@@ -32,6 +32,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from include.adapters import factory
 from include.core.errors import ServiceUnavailable
 from include.core.gate import InfraMeasured
+from include.core.manifest import Manifest
 from include.model.sealed import copy_verified
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,14 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def measure(artifact: Path, digest: str, manifest: Manifest) -> InfraMeasured | None:
+    """The whole of it, where the caller has nothing to do meanwhile; None when the manifest does not ask for it."""
+    if manifest.gate.infra is None:
+        return None
+    with server(artifact, digest) as made:
+        return made.measure(manifest.serving.ready_timeout_s)
 
 
 @contextmanager
