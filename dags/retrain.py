@@ -5,6 +5,8 @@ Weekly, or when `drift.detected`. A pure policy says yes or no with every reason
 release under way. A drift whose labels are not known yet waits for them, in data time, without holding a worker.
 
 * **Manual**: a person's word is enough, if there are rows to train on.
+* **Backfill** over past weeks is a walk-forward backtest: one historical training a week, judged by the days that
+  followed, compared with the week before on one page. It announces nothing and registers no model.
 """
 
 from datetime import timedelta
@@ -12,8 +14,10 @@ from datetime import timedelta
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from evergreen.assets import DRIFT_DETECTED, TRAINING_REQUESTED
-from evergreen.house import date_param, house
+from evergreen.house import date_param, house, intent_param
 from evergreen.operators.announce import AnnounceOperator
+from evergreen.operators.intent import IntentOperator
+from evergreen.operators.job import job_task
 from evergreen.sensors.retraining import RetrainingSensor
 from include.adapters import factory
 
@@ -26,9 +30,14 @@ with DAG(
         assets=[DRIFT_DETECTED],
     ),
     doc_md=__doc__,
-    params={"as_of": date_param("As of", "What the training may know; empty: all ingested days.")},
+    params={
+        "as_of": date_param("As of", "What the training may know; empty: all ingested days."),
+        "intent": intent_param(),
+    },
     **(house(manifest, "model") | {"max_active_runs": 2}),
 ) as dag:
+    intent = IntentOperator(task_id="intent", live="decide", otherwise="backtest")
+    backtest = job_task("backtest", job="backtest")
     patience = timedelta(days=manifest.retraining.wait_for_labels_days)
     decide = RetrainingSensor(task_id="decide", timeout=patience.total_seconds(), soft_fail=True)
     request = AnnounceOperator(
@@ -37,4 +46,5 @@ with DAG(
         told=decide.output,
         fields=["as_of", "sentence"],
     )
+    intent >> [decide, backtest]
     decide >> request

@@ -17,6 +17,7 @@ from include.core.errors import RequestInvalid
 from include.core.manifest import Manifest
 
 if TYPE_CHECKING:
+    from include.adapters.backtests_local import LocalBacktests
     from include.adapters.ledger_local import LocalLedger
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
@@ -54,6 +55,13 @@ def reports() -> LocalReports:
     from include.adapters.store_local import LocalReports
 
     return LocalReports(Path(setting("EVERGREEN_STORE")))
+
+
+def backtests() -> LocalBacktests:
+    """The folds of the manifest in force."""
+    from include.adapters.backtests_local import LocalBacktests
+
+    return LocalBacktests(Path(setting("EVERGREEN_STORE")), manifest().digest)
 
 
 def ledger() -> LocalLedger:

@@ -101,7 +101,10 @@ class MlflowRegistry:
 
     def fetch(self, version: str, destination: Path) -> Path:
         """Downloads the serving artifact of a version into `destination`."""
-        run_id = self._version(version).run_id
+        return self.fetch_run(self._version(version).run_id, destination)
+
+    def fetch_run(self, run_id: str, destination: Path) -> Path:
+        """The same of a training run, registered or not."""
         with self.client() as client:
             return Path(client.download_artifacts(run_id, SERVING, str(destination)))
 

@@ -28,7 +28,7 @@ from include.core.job import (
     read_request,
 )
 
-JOBS = ("ingest", "train", "evaluate", "monitor")
+JOBS = ("ingest", "train", "evaluate", "monitor", "backtest")
 log = logging.getLogger("evergreen.job")
 
 

@@ -78,7 +78,7 @@ class TestPolicy:
 
 def test_a_job_has_an_end_even_when_it_hangs(bag):
     jobs = [task for dag in bag.dags.values() for task in dag.tasks if hasattr(task, "job")]
-    assert {task.job for task in jobs} == {"ingest", "train", "evaluate", "monitor"}
+    assert {task.job for task in jobs} == {"ingest", "train", "evaluate", "monitor", "backtest"}
     assert all(task.execution_timeout for task in jobs)
 
 
