@@ -18,7 +18,7 @@ import numpy as np
 from include.core import checks as ck
 from include.core import statistics as st
 from include.core.checks import Check, InfraMeasured, Labels, Scores, Verdict, loss
-from include.core.manifest import CalibrationSpec, GateSpec
+from include.core.manifest import GateSpec
 
 __all__ = ["Check", "Evidence", "GateReport", "InfraMeasured", "Scores", "Verdict", "judge", "loss", "metrics"]
 
@@ -139,11 +139,11 @@ def _people(scores: Scores, spec: GateSpec, evidence: Evidence, facts: dict[str,
     if evidence.protected is None:
         yield ck.unmeasured("fairness")
         return
-    facts |= {"bias_score": 0.0, "fairness": {}}
+    facts["fairness"] = {}
     for column, measured, found in ck.fairness(scores, evidence.protected, spec, spec.fairness):
         if measured:
             facts["fairness"][column] = measured.groups
-            facts["bias_score"] = max(facts["bias_score"], measured.opportunity_difference.value)
+            facts["bias_score"] = max(facts.get("bias_score", 0.0), measured.opportunity_difference.value)
         yield from found
 
 
@@ -164,22 +164,45 @@ def metrics(truth: st.Floats, score: st.Floats, spec: GateSpec) -> dict[str, flo
     }
 
 
-def intervals(truth: st.Floats, score: st.Floats, spec: GateSpec, limits: CalibrationSpec) -> dict[str, st.Interval]:
-    """The same numbers with their intervals, and the calibration error."""
-    shares = ck.rates(truth, score, spec)
-    drawn, _ = ck.decisions(Scores(truth, score), spec)
+def intervals(truth: st.Floats, score: st.Floats, spec: GateSpec) -> dict[str, tuple[float, float, float]]:
+    """The same numbers as (value, low, high), and the calibration error where the manifest asks for it."""
+    shares, (made, _) = ck.rates(truth, score, spec), ck.decisions(Scores(truth, score), spec)
     cost = st.cost(truth, score, spec.threshold, spec.cost.false_approval, spec.cost.false_denial)
-    return {
+    found = {
         "auc": st.auc_interval(truth, score, spec.confidence),
         "ap": st.average_precision_interval(truth, score, spec.confidence),
-        "f1": st.interval(drawn.f1, spec.confidence),
+        "f1": st.interval(made.f1, spec.confidence),
         "precision": shares["precision"],
         "recall": shares["sensitivity"],
         "specificity": shares["specificity"],
         "brier": st.paired_mean(st.brier(truth, score), spec.confidence),
-        "ece": ck.calibration_error(truth, score, spec, limits),
         "cost": st.paired_mean(cost, spec.confidence),
     }
+    if spec.calibration:
+        found["ece"] = ck.calibration_error(truth, score, spec, spec.calibration)
+    return {name: (each.value, each.low, each.high) for name, each in found.items()}
+
+
+def by_slice(scores: Scores, groups: Mapping[str, Labels], spec: GateSpec) -> list[dict[str, Any]]:
+    """Every slice with its rows and both models' metrics; None where a slice of one class has none."""
+    found = []
+    for column, labels in groups.items():
+        for label in ck.labels_of(labels):
+            rows = labels == label
+            found.append({"name": f"{column}={label}", **_sliced(scores, rows, spec)})
+    return found
+
+
+def _sliced(scores: Scores, rows: Labels, spec: GateSpec) -> dict[str, Any]:
+    truth = scores.truth[rows]
+    models = {"challenger": scores.challenger, "champion": scores.champion}
+    told = {name: _measured(truth, score[rows], spec) for name, score in models.items() if score is not None}
+    return {"rows": len(truth), "positives": int(truth.sum()), **told}
+
+
+def _measured(truth: st.Floats, score: st.Floats, spec: GateSpec) -> dict[str, float | None]:
+    with np.errstate(invalid="ignore"):
+        return {name: value if np.isfinite(value) else None for name, value in metrics(truth, score, spec).items()}
 
 
 def fold_areas(truth: st.Floats, out_of_fold: st.Floats, folds: Iterable[Any]) -> tuple[float, ...]:

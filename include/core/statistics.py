@@ -153,7 +153,9 @@ def proportion(hits: float, rows: float, confidence: float) -> Interval:
 
 
 def average_precision(truth: Floats, score: Floats) -> float:
-    """Precision averaged over the recall it is reached at (scikit-learn's definition, without interpolation)."""
+    """Precision averaged over the recall it is reached at (scikit-learn's definition); NaN without a positive."""
+    if not truth.any():
+        return math.nan
     order = np.argsort(-score, kind="stable")
     last = np.r_[np.diff(score[order]) != 0, True]
     found = np.cumsum(truth[order])[last]

@@ -1,65 +1,107 @@
 """Judges the best candidate against the champion on the same holdout rows, and writes the gate's report.
 
 The holdout is derived again from `as_of`, the same way the training derived it; nothing but a run id is handed over.
+The challenger is started in the real server process too and gets ready there while it is scored here. The policy is
+read first: a file that cannot be run should not cost an evaluation.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import mlflow
-
-from include.adapters import factory
+from include.adapters import factory, policy_rego
+from include.adapters.policy_rego import RegoPolicy
 from include.adapters.registry_mlflow import SERVING, MlflowRegistry
-from include.core.gate import Evidence, GateReport, Scores, Verdict, judge, metrics
+from include.core import gate
+from include.core.gate import GateReport, Scores, Verdict
 from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
-from include.core.snapshots import split
-from include.jobs import dataset, infra
+from include.core.snapshots import Split, split
+from include.jobs import curves, dataset, evidence, gate_page, infra
+from include.jobs.dataset import Rows
 from include.model import artifact
 from include.model.artifact import ServableModel
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Both models, and the challenger's digest."""
+
+    run_id: str
+    challenger: ServableModel
+    digest: str
+    champion: ServableModel | None
+    champion_version: str | None
+
+
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
     """Params: `run_id` of the challenger. Verdict `yes` only when the gate passed; inconclusive is a no."""
+    policy = _policy(manifest)
     registry, run_id = factory.registry(), str(request.params["run_id"])
     days = split(factory.store().history(), request.as_of, manifest.label, manifest.train)
-    champion_version = registry.champion()
     with tempfile.TemporaryDirectory() as scratch:
-        challenger, digest = _of_run(registry, run_id, Path(scratch))
-        champion = _champion(registry, champion_version, Path(scratch))
-        measured = infra.measure(Path(scratch) / SERVING, digest, manifest)
-    rows = dataset.part(manifest, days, "holdout", dataset.columns(manifest))
-    scores = Scores(
-        rows.truth,
-        challenger.predict_frame(rows.inputs[[c.name for c in challenger.meta.columns]]),
-        champion.predict_frame(rows.inputs[[c.name for c in champion.meta.columns]]) if champion else None,
-    )
-    report = judge(scores, manifest.gate, Evidence(infra=measured))
-    found = {"challenger": metrics(scores.truth, scores.challenger, manifest.gate)}
-    if scores.champion is not None:
-        found["champion"] = metrics(scores.truth, scores.champion, manifest.gate)
-    document = {**report.as_dict(), "metrics": found, "champion_version": champion_version, "run_id": run_id}
-    _publish(registry, run_id, document)
+        place = _download(registry, run_id, Path(scratch))
+        with _served(place, manifest) as server:
+            judged = _judged(registry, run_id, place)
+            rows = dataset.part(manifest, days, "holdout", dataset.columns(manifest))
+            scores = Scores(rows.truth, _predict(judged.challenger, rows), _predict_maybe(judged.champion, rows))
+            known = _evidence(registry, judged, manifest, days, rows)
+            known = replace(known, infra=server.measure(manifest.serving.ready_timeout_s) if server else None)
+    report = _asked(gate.judge(scores, manifest.gate, known), policy, judged)
+    document = _document(report, scores, known, judged, manifest) | {"policy": _named(policy)}
+    _publish(registry, run_id, document, gate_page.page(document, curves.draw(scores, manifest.gate.threshold)))
     _tell(report)
     return JobResult(
         job="evaluate",
         run_key=request.run_key,
         verdict="yes" if report.verdict is Verdict.PASSED else "no",
         summary=report.sentence,
-        outputs={"gate": document, "digest": digest, "run_id": run_id, "snapshots": list(days.ids)},
+        outputs={"gate": document, "digest": judged.digest, "run_id": run_id, "snapshots": list(days.ids)},
     )
 
 
-def _of_run(registry: MlflowRegistry, run_id: str, scratch: Path) -> tuple[ServableModel, str]:
+def _policy(manifest: Manifest) -> RegoPolicy | None:
+    """Tried on an empty report, so that a file that cannot be run is found before anything is measured."""
+    if manifest.gate.policy is None:
+        return None
+    policy = policy_rego.read(factory.ROOT / manifest.gate.policy)
+    policy.denials({})
+    return policy
+
+
+def _named(policy: RegoPolicy | None) -> dict[str, str] | None:
+    return {"file": policy.name, "sha256": policy.digest} if policy else None
+
+
+def _asked(report: GateReport, policy: RegoPolicy | None, judged: Judged) -> GateReport:
+    """What the policy sees is what gate.json would say without it."""
+    if policy is None:
+        return report
+    seen = {**report.as_dict(), "champion_version": judged.champion_version, "run_id": judged.run_id}
+    return report.denied(policy.denials(seen), policy.name)
+
+
+def _served(place: Path, manifest: Manifest) -> AbstractContextManager[infra.Server | None]:
+    return infra.server(place, artifact.digest(place)) if manifest.gate.infra else nullcontext()
+
+
+def _judged(registry: MlflowRegistry, run_id: str, place: Path) -> Judged:
+    version = registry.champion()
+    champion = _champion(registry, version, place.parent)
+    return Judged(run_id, artifact.load(place), artifact.digest(place), champion, version)
+
+
+def _download(registry: MlflowRegistry, run_id: str, scratch: Path) -> Path:
     with registry.client() as client:
-        place = Path(client.download_artifacts(run_id, SERVING, str(scratch)))
-    return artifact.load(place), artifact.digest(place)
+        return Path(client.download_artifacts(run_id, SERVING, str(scratch)))
 
 
 def _champion(registry: MlflowRegistry, version: str | None, scratch: Path) -> ServableModel | None:
@@ -70,16 +112,63 @@ def _champion(registry: MlflowRegistry, version: str | None, scratch: Path) -> S
     return artifact.load(registry.fetch(version, place))
 
 
-def _publish(registry: MlflowRegistry, run_id: str, document: dict[str, Any]) -> None:
-    flat = {f"holdout_{name}": value for name, value in document["metrics"]["challenger"].items()}
+def _predict(model: ServableModel, rows: Rows) -> Any:
+    return model.predict_frame(rows.inputs[[column.name for column in model.meta.columns]])
+
+
+def _predict_maybe(model: ServableModel | None, rows: Rows) -> Any:
+    return None if model is None else _predict(model, rows)
+
+
+def _evidence(registry: MlflowRegistry, judged: Judged, manifest: Manifest, days: Split, rows: Rows) -> gate.Evidence:
+    training = dataset.part(manifest, days, "train", dataset.columns(manifest))
     with registry.client() as client:
-        mlflow.set_tracking_uri(registry.uri)
+        logged = dict(client.get_run(judged.run_id).data.metrics)
+    asked = {column.name: column.kind for column in judged.challenger.meta.columns}
+    known = Scores(training.truth, _predict(judged.challenger, training))
+    return gate.Evidence(
+        training=known,
+        folds=evidence.folds(logged),
+        groups=evidence.groups(rows.inputs, manifest.groups, manifest.groups.columns),
+        protected=evidence.groups(rows.inputs, manifest.groups, manifest.groups.protected),
+        features=evidence.features(rows.inputs[list(asked)], training.inputs, training.truth),
+        schema=({name: spec.kind for name, spec in manifest.contract.columns.items()}, asked),
+    )
+
+
+def _document(
+    report: GateReport, scores: Scores, known: gate.Evidence, judged: Judged, manifest: Manifest
+) -> dict[str, Any]:
+    """gate.json: the report, the metrics with their intervals, and the slices."""
+    models = {"challenger": scores.challenger, "champion": scores.champion}
+    seen = {name: score for name, score in models.items() if score is not None}
+    return {
+        **report.as_dict(),
+        "metrics": {name: gate.metrics(scores.truth, score, manifest.gate) for name, score in seen.items()},
+        "intervals": {name: gate.intervals(scores.truth, score, manifest.gate) for name, score in seen.items()},
+        "slices": gate.by_slice(scores, known.groups or {}, manifest.gate),
+        "folds": list(known.folds or ()),
+        "champion_version": judged.champion_version,
+        "run_id": judged.run_id,
+    }
+
+
+def _publish(registry: MlflowRegistry, run_id: str, document: dict[str, Any], page: str) -> None:
+    from mlflow.entities import Metric, RunTag
+
+    now = int(time.time() * 1000)
+    found = [
+        Metric(f"holdout_{name}{end}", value, now, 0)
+        for name, values in document["intervals"]["challenger"].items()
+        for end, value in zip(("", "_low", "_high"), values, strict=True)
+    ]
+    with registry.client() as client:
         client.log_dict(run_id, document, "gate.json")
-        for name, value in flat.items():
-            client.log_metric(run_id, name, value)
-        client.set_tag(run_id, "evergreen.gate", document["verdict"])
+        client.log_text(run_id, page, "gate.html")
+        client.log_batch(run_id, metrics=found, tags=[RunTag("evergreen.gate", document["verdict"])])
 
 
 def _tell(report: GateReport) -> None:
     for check in report.checks:
-        log.info("%-20s %-12s %s", check.name, check.verdict.value, check.reason)
+        told = f"{check.verdict.value} (warns)" if check.warns else check.verdict.value
+        log.info("%-22s %-20s %s", check.name, told, check.reason)
