@@ -32,7 +32,7 @@ def _labels(values: pd.Series, cuts: tuple[float, ...] | None) -> Labels:
     if cuts is None:
         return np.array([None if missing else value for value, missing in zip(values, values.isna(), strict=True)])
     names = [f"<{cuts[0]:g}", *(f"{a:g}-{b:g}" for a, b in pairwise(cuts)), f">={cuts[-1]:g}"]
-    banded = np.array(names, dtype=object)[np.digitize(values.to_numpy(), cuts)]
+    banded: Labels = np.array(names, dtype=object)[np.digitize(values.to_numpy(), cuts)]
     banded[values.isna().to_numpy()] = None
     return banded
 
