@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterable
 from datetime import date
 from functools import lru_cache
@@ -20,14 +21,17 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from include.core import row_check
 from include.core.errors import ManifestInvalid
 
 DEFAULT_PATH = Path(__file__).resolve().parents[1] / "pipeline.yaml"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Days = Annotated[int, Field(ge=0)]
+Severity = Literal["critical", "warning"]
+CellRule = Literal["complete", "unique", "in_range", "in_set", "matches", "known_values", "mean_shift", "mix_shift"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -136,36 +140,172 @@ class LabelSpec(Section):
     negative: str | int
     delay_days: Days = Field(description="days after which the outcome of an application is known")
 
+    @property
+    def kind(self) -> Literal["number", "category"]:
+        """Classes that are whole numbers make a number of the label."""
+        return "number" if isinstance(self.positive, int) and isinstance(self.negative, int) else "category"
 
-class ColumnSpec(Section):
-    """What one input column may hold. The model is trained on exactly these columns."""
+
+class CellRules(Section):
+    """What the cells of one column may hold, and which of its rules only warn."""
+
+    min: float | None = Field(None, description="smallest number allowed")
+    max: float | None = Field(None, description="largest number allowed")
+    values: tuple[str, ...] = Field((), description="the only categories allowed; empty: any")
+    matches: str | None = Field(None, description="regular expression that the whole cell of a category must match")
+    unique: bool = Field(False, description="no value may come twice in a day")
+    max_missing: Share = Field(0.0, description="share of missing values a day may have; at 0 each one is a bad row")
+    severity: Severity = Field("critical", description="critical: bad cells are quarantined or refused; warning: named")
+    warn_on: tuple[CellRule, ...] = Field((), description="rules of this column that only warn")
+
+    @model_validator(mode="after")
+    def _possible(self) -> CellRules:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min must not be larger than max")
+        if self.matches is not None:
+            regular_expression(self.matches)
+        return self
+
+
+class ColumnSpec(CellRules):
+    """One input column. The model is trained on exactly these columns."""
 
     kind: Literal["number", "category"]
-    min: float | None = None
-    max: float | None = None
-    values: tuple[str, ...] = ()
-    max_missing: Share = Field(0.0, description="share of missing values a day may have")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> ColumnSpec:
-        if self.kind == "category" and (self.min is not None or self.max is not None):
-            raise ValueError("a category has values, not min and max")
-        if self.kind == "number" and self.values:
-            raise ValueError("a number has min and max, not values")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("min must not be larger than max")
+        _fits(self.kind, self)
         return self
+
+
+class ExtraSpec(CellRules):
+    """A column that is under contract and kept, but is no input of the model."""
+
+    kind: Literal["number", "category", "timestamp"]
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> ExtraSpec:
+        _fits(self.kind, self)
+        return self
+
+
+def _fits(kind: str, rules: CellRules) -> None:
+    if kind != "number" and (rules.min is not None or rules.max is not None):
+        raise ValueError(
+            f"a {kind} has values, not min and max" if kind == "category" else f"a {kind} has no min and max"
+        )
+    if kind != "category" and (rules.values or rules.matches):
+        has = "min and max, not values" if kind == "number" else "no values"
+        raise ValueError(f"a {kind} has {has} or a pattern to match" if rules.matches else f"a {kind} has {has}")
+
+
+def regular_expression(text: str) -> str:
+    """`text` if every engine reads it alike; a cell must match it whole. Raises `ValueError` naming the trouble."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            re.compile(text)
+            re.compile(rf"\A(?:{text})\Z")
+    except (re.error, Warning) as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from error
+    foreign = re.search(r"(?<!\\)(?:\\\\)*(\^|\$|\\[AZ1-9]|\(\?(?:[=!>(]|<[=!]|P=))", re.sub(r"\[\^", "[", text))
+    if foreign:
+        raise ValueError(
+            f"{foreign[1]!r} in {text!r} is not allowed: the whole cell is matched, so leave anchors, look-arounds and "
+            "references out"
+        )
+    return text
 
 
 class RowCount(Section):
     min: Count
     max: Count
 
+    @model_validator(mode="after")
+    def _possible(self) -> RowCount:
+        if self.min > self.max:
+            raise ValueError("min must not be larger than max")
+        return self
+
+
+class RowRule(Section):
+    """A rule across the columns of one row, such as `Amount <= Price`."""
+
+    check: str = Field(description="columns, numbers, texts, + - *, comparisons, and, or, not")
+    severity: Severity = "critical"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_short(cls, given: Any) -> Any:
+        return {"check": given} if isinstance(given, str) else given
+
+    @field_validator("check")
+    @classmethod
+    def _is_understood(cls, check: str) -> str:
+        row_check.parse(check)
+        return check
+
+
+class EventTime(Section):
+    """When a row happened. It must lie within the day that is ingested, in UTC."""
+
+    column: str
+    zone: Literal["required", "none"] = Field(
+        "required", description="required: every time carries its offset or Z; none: no time does, and all are UTC"
+    )
+    late_hours: Annotated[float, Field(ge=0)] = Field(0.0, description="hours before the day a row may have happened")
+    severity: Severity = "critical"
+
+
+class ShiftBound(Section):
+    """How far a day may lie from the reference, which is the newest snapshot before it; beyond that, sampling noise."""
+
+    mean: Annotated[float, Field(gt=0)] = Field(
+        description="shift of a number's mean, in reference standard deviations"
+    )
+    mix: Annotated[float, Field(gt=0)] = Field(
+        description="Kullback-Leibler divergence of a category's shares, in nats"
+    )
+    z: Annotated[float, Field(ge=0)] = Field(4.0, description="standard errors of noise allowed on top of a shift")
+    severity: Severity = "warning"
+
 
 class ContractSpec(Section):
     id: str = Field(description="column that names a row: unique, never missing, not a model input")
+    unique_days: Days = Field(0, description="other published days in which an id must not stand already; 0: none")
     rows: RowCount = Field(description="rows a day may have; fewer or more means a broken delivery")
-    columns: dict[str, ColumnSpec] = Field(min_length=1)
+    columns: dict[str, ColumnSpec] = Field(min_length=1, description="exactly the inputs of the model")
+    extras: dict[str, ExtraSpec] = Field({}, description="columns under contract that are no inputs of the model")
+    checks: tuple[RowRule, ...] = Field((), description="rules across columns; a row that misses a cell is not judged")
+    event_time: EventTime | None = Field(
+        None, description="the column that says when a row happened, and its zone rule"
+    )
+    shift: ShiftBound | None = Field(None, description="bound on how far a day may lie from the one before")
+    unknown_columns: Literal["refuse", "warn"] = Field("warn", description="columns the contract does not declare")
+    new_values: Literal["refuse", "warn"] = Field(
+        "warn", description="values the reference did not have, in a category without listed values"
+    )
+    max_quarantined: Share = Field(0.0, description="share of bad rows set aside, above which the day is refused")
+    data_docs: Literal["live", "always", "never"] = Field(
+        "live", description="which days get a page of Data Docs (seconds each); a refused day does unless never"
+    )
+
+    @property
+    def declared(self) -> dict[str, ColumnSpec | ExtraSpec]:
+        """Inputs, then extras; the column of the event time is declared by its section."""
+        times: dict[str, ExtraSpec] = {}
+        if self.event_time and self.event_time.column not in self.extras:
+            times[self.event_time.column] = ExtraSpec(kind="timestamp")
+        return {**self.columns, **self.extras, **times}
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> ContractSpec:
+        twice = sorted({*self.columns} & {*self.extras})
+        if twice:
+            raise ValueError(f"{twice[0]!r} stands under columns and under extras; keep one")
+        if self.event_time and self.declared[self.event_time.column].kind != "timestamp":
+            raise ValueError(f"event_time.column {self.event_time.column!r} must be declared as a timestamp")
+        return self
 
 
 class TrainSpec(Section):
@@ -417,6 +557,17 @@ class Manifest(Section):
                 raise ValueError(
                     f"groups names the number {name!r}; add its cuts, such as groups.bands.{name}: [30, 45]"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _checks_name_declared_columns(self) -> Manifest:
+        kinds = {name: str(spec.kind) for name, spec in self.contract.declared.items()}
+        kinds |= {self.contract.id: "category", self.label.column: self.label.kind}
+        for rule in self.contract.checks:
+            try:
+                row_check.check_kinds(row_check.parse(rule.check), kinds)
+            except ValueError as error:
+                raise ValueError(f"contract.checks: {error}, as in {rule.check!r}") from error
         return self
 
     @property

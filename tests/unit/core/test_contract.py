@@ -24,7 +24,8 @@ def about(column: str | None) -> list[str]:
 def test_the_number_of_rows_comes_first_then_whether_every_column_is_there() -> None:
     assert str(RULES[0]) == "rows: row count (min=2, max=9)"
     assert [rule.column for rule in RULES if rule.rule == "exists"] == ["loan", "status", "age", "home", "note"]
-    assert {rule.rule for rule in RULES[1:6]} == {"exists"}
+    assert str(RULES[1]) == "rows: declared (columns=('loan', 'status', 'age', 'home', 'note'))"
+    assert {rule.rule for rule in RULES[2:7]} == {"exists"}
 
 
 def test_the_id_is_complete_and_unique() -> None:
@@ -35,9 +36,9 @@ def test_the_label_is_complete_and_one_of_its_two_classes() -> None:
     assert about("status")[1:] == ["status: in set (values=('good', 'bad'))", "status: complete (max_missing=0.0)"]
 
 
-def test_a_number_is_typed_complete_and_in_range() -> None:
-    told = ["age: typed (kind=number)", "age: complete (max_missing=0.0)", "age: in range (min=18.0, max=None)"]
-    assert about("age")[1:] == told
+def test_a_number_is_typed_complete_finite_and_in_range() -> None:
+    told = ["typed (kind=number)", "complete (max_missing=0.0)", "finite", "in range (min=18.0, max=None)"]
+    assert about("age")[1:] == [f"age: {rule}" for rule in told]
 
 
 def test_a_category_is_typed_complete_and_one_of_its_values() -> None:

@@ -1,0 +1,314 @@
+"""Runs the contract on a landed day with polars, batch by batch, and writes what may be published.
+
+The file is read twice at most. The first pass turns every rule about rows into one bit a row, so a day of any size
+costs a batch plus a few bits a row in memory; the second writes the accepted rows and the quarantine, and only when a
+cell has to change or a row to go. A refused day writes nothing. The verdict stays in `include.core.contract`; Great
+Expectations runs the same list on a data frame and is the oracle this module is tested against.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import cast
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from polars import selectors
+
+from include.adapters import cells, quarantine_page, repeats
+from include.adapters.cells import Cell
+from include.core import contract as contracts
+from include.core import row_check
+from include.core.contract import Expectation, Outcome, Reference, Validation
+from include.core.manifest import Manifest
+
+BATCH = 131_072  # rows; one batch of 20 columns is some 20 MB
+LOOKED_AT = 20  # bad rows a rule looks at for the examples it names
+ACCEPTED, QUARANTINE, PAGE = "accepted.parquet", "quarantine.parquet", "quarantine.html"
+
+
+@dataclass(frozen=True)
+class Day:
+    """One landed file under its contract."""
+
+    file: pq.ParquetFile
+    path: Path
+    form: list[Cell]
+    rules: list[Expectation]
+
+    @property
+    def rows(self) -> int:
+        return int(self.file.metadata.num_rows)
+
+    @property
+    def there(self) -> list[Cell]:
+        return [cell for cell in self.form if cell.kind]
+
+    def batches(self, cells_: Sequence[Cell]) -> Iterator[pl.DataFrame]:
+        names = [cell.name for cell in cells_]
+        for batch in self.file.iter_batches(batch_size=BATCH, columns=names):
+            yield cast(pl.DataFrame, pl.from_arrow(batch)).select(names)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one pass found: `marks` has a column a rule about rows (named by its place in the list), true where bad."""
+
+    marks: pl.DataFrame
+    means: dict[str, float]
+    counts: dict[str, dict[str, int]]
+    untidy: bool = False  # some cell is NaN, which is published as missing
+
+    def bad(self, number: int) -> int:
+        name = str(number)
+        return int(self.marks[name].sum()) if name in self.marks.columns else 0
+
+    def first(self, number: int) -> list[int]:
+        """Places, from 0, of the first rows that break a rule."""
+        return self.marks[str(number)].arg_true().head(LOOKED_AT).to_list()
+
+
+def validate(
+    landed: Path,
+    manifest: Manifest,
+    day: date,
+    *,
+    directory: Path,
+    reference: Path | None = None,
+    published: Sequence[Path] = (),
+    place: str | None = None,
+) -> Validation:
+    """The verdict on the rows of `landed` (Parquet); accepted and quarantined rows become files in `directory`.
+
+    `reference` is the snapshot of an earlier day to compare with, `published` are those whose ids must not come again,
+    `place` names the delivery in a refusal. Nothing is written for a refused day.
+    """
+    known = summarise(reference, manifest) if reference else None
+    opened = _open(landed, manifest, day, known, bool(published))
+    measured = _measure(opened)
+    measured = _with_repeated(opened, measured, published)
+    outcomes = tuple(_outcome(opened, measured, number) for number in range(len(opened.rules)))
+    bad = _bad_rows(opened, measured)
+    told = contracts.verdict(outcomes, opened.rows, int(bad.sum()), manifest, place or f"The delivery of {day}")
+    if told:
+        return Validation(outcomes, opened.rows, 0, None, None, told, contracts.warnings(outcomes))
+    return _written(opened, measured, bad, outcomes, day, directory)
+
+
+def _open(landed: Path, manifest: Manifest, day: date, known: Reference | None, dated: bool) -> Day:
+    file = pq.ParquetFile(landed, pre_buffer=False)
+    contract = manifest.contract
+    rules = contracts.expectations(contract, manifest.label) + contracts.dated(contract, day)
+    rules += [Expectation("new_id", contract.id)] if dated else []
+    rules += contracts.compared(contract, known, file.metadata.num_rows)
+    return Day(file, landed, cells.form(file.schema_arrow, manifest), rules)
+
+
+def summarise(reference: Path, manifest: Manifest) -> Reference | None:
+    """Moments of the numbers and counts of the categories of an earlier day, as far as the contract compares them."""
+    contract, lazy = manifest.contract, pl.scan_parquet(reference)
+    there = set(lazy.collect_schema().names())
+    specs = {name: spec for name, spec in contract.columns.items() if name in there}
+    numbers = [name for name, spec in specs.items() if spec.kind == "number" and contract.shift]
+    texts = [name for name, spec in specs.items() if spec.kind == "category" and (contract.shift or not spec.values)]
+    moments = {name: _moments(lazy, name) for name in numbers}
+    counts = {name: _counted(lazy.select(name).collect(engine="streaming").to_series()) for name in texts}
+    return Reference({name: found for name, found in moments.items() if found[2]}, counts)
+
+
+def _moments(lazy: pl.LazyFrame, name: str) -> tuple[float, float, int]:
+    column = pl.col(name)
+    asked = lazy.select(column.mean().alias("mean"), column.std().alias("sd"), column.count().alias("n"))
+    mean, deviation, count = asked.collect(engine="streaming").row(0)
+    return float(mean or 0.0), float(deviation or 0.0), int(count)
+
+
+def _counted(values: pl.Series) -> dict[str, int]:
+    counted = values.drop_nulls().value_counts()
+    return dict(zip(counted.to_series(0).to_list(), counted.to_series(1).to_list(), strict=True))
+
+
+def _measure(day: Day) -> Measured:
+    marks = {str(n): mark for n, rule in enumerate(day.rules) if (mark := cells.mark(rule, day.there)) is not None}
+    asked = [mark.fill_null(False).alias(name) for name, mark in marks.items()]
+    parts, totals, untidy = [], _Totals.of(day), False
+    for raw in day.batches(day.there):
+        typed = raw.select(expression for cell in day.there for expression in cell.expressions())
+        parts.append(typed.select(asked) if asked else pl.DataFrame())
+        totals.add(typed)
+        untidy = untidy or _has_nan(raw)
+    return Measured(pl.concat(parts) if parts else pl.DataFrame(), totals.means(), totals.counts, untidy)
+
+
+def _has_nan(raw: pl.DataFrame) -> bool:
+    floats = raw.select(selectors.float().is_nan().any())
+    return any(floats.row(0)) if floats.width else False
+
+
+@dataclass
+class _Totals:
+    """Running sums and counts for the rules that compare a day with another one."""
+
+    sums: dict[str, list[float]]
+    counts: dict[str, dict[str, int]]
+    expected: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, day: Day) -> _Totals:
+        means = {str(rule.column): [0.0, 0.0] for rule in day.rules if rule.rule == "mean_shift"}
+        mixes = {str(rule.column): tuple(rule.arguments["shares"]) for rule in day.rules if rule.rule == "mix_shift"}
+        names = {cell.name for cell in day.there}
+        mixes = {name: values for name, values in mixes.items() if name in names}
+        return cls({n: v for n, v in means.items() if n in names}, {name: {} for name in mixes}, mixes)
+
+    def add(self, typed: pl.DataFrame) -> None:
+        for name, total in self.sums.items():
+            total[0] += float(typed[name].sum())
+            total[1] += typed[name].count()
+        for name, values in self.expected.items():
+            for value, count in _counted(typed[name].filter(typed[name].is_in(list(values)))).items():
+                self.counts[name][value] = self.counts[name].get(value, 0) + count
+
+    def means(self) -> dict[str, float]:
+        return {name: total / count for name, (total, count) in self.sums.items() if count}
+
+
+def _with_repeated(day: Day, measured: Measured, published: Sequence[Path]) -> Measured:
+    """Adds the marks of the rules about repeated values, which no single batch can see."""
+    found: list[pl.Series] = []
+    for number, rule in enumerate(day.rules):
+        cell = next((cell for cell in day.there if cell.name == rule.column), None)
+        if cell and rule.rule == "unique":
+            found.append(repeats.within(day.file, cell).alias(str(number)))
+        elif cell and rule.rule == "new_id":
+            found.append(repeats.across(day.file, cell, published).alias(str(number)))
+    return replace(measured, marks=measured.marks.with_columns(found))
+
+
+def _outcome(day: Day, measured: Measured, number: int) -> Outcome:
+    rule, names = day.rules[number], {cell.name for cell in day.form}
+    match rule.rule:
+        case "row_count":
+            enough = rule.arguments["min"] <= day.rows <= rule.arguments["max"]
+            return Outcome(rule, enough, str(day.rows))
+        case "declared":
+            unknown = [cell.name for cell in day.form if not cell.kind]
+            return Outcome(rule, not unknown, ", ".join(map(contracts.shown, unknown)), len(unknown))
+        case "exists":
+            return Outcome(rule, rule.column in names, "" if rule.column in names else "no such column")
+        case "mean_shift" | "mix_shift":
+            return _compared(rule, measured)
+    bad = measured.bad(number)
+    passed = bad == 0 if rule.about_rows else bad <= rule.arguments["max_missing"] * day.rows + 1e-9
+    return Outcome(rule, passed, _found(day, measured, number, bad) if not passed else "", bad)
+
+
+def _compared(rule: Expectation, measured: Measured) -> Outcome:
+    name, given = str(rule.column), rule.arguments
+    if rule.rule == "mix_shift":
+        far = contracts.divergence(measured.counts.get(name, {}), given["shares"])
+        return Outcome(rule, far <= given["max"], f"{far:.4g}")
+    if name not in measured.means:
+        return Outcome(rule, True)  # not one value: another rule says so
+    mean = measured.means[name]
+    return Outcome(rule, given["min"] <= mean <= given["max"], f"{mean:.6g}")
+
+
+def _found(day: Day, measured: Measured, number: int, bad: int) -> str:
+    """How many rows, which, and what they hold, as delivered."""
+    rule, places = day.rules[number], measured.first(number)
+    names = row_check.columns(row_check.parse(rule.arguments["check"])) if rule.rule == "holds" else [str(rule.column)]
+    rows = _rows_at(day, places, names)
+    examples = [", ".join(map(contracts.shown, row)) for row in rows.rows() if any(cell is not None for cell in row)]
+    return contracts.found_rows(bad, day.rows, [place + 1 for place in places], list(dict.fromkeys(examples)))
+
+
+def _rows_at(day: Day, places: Sequence[int], names: Sequence[str]) -> pl.DataFrame:
+    """These rows as delivered, each cell as text, read batch by batch until the last of them has come."""
+    asked, parts, began = [cell for cell in day.form if cell.name in names], [], 0
+    for raw in day.batches(asked):
+        inside = [place - began for place in places if began <= place < began + raw.height]
+        parts.append(raw[inside].select(map(cells.as_text, asked)))
+        began += raw.height
+        if not places or began > max(places):
+            break
+    return pl.concat(parts)
+
+
+def _bad_rows(day: Day, measured: Measured) -> pl.Series:
+    """One flag a row: it breaks a critical rule about rows."""
+    critical = [
+        str(n)
+        for n, rule in enumerate(day.rules)
+        if rule.about_rows and rule.severity == "critical" and str(n) in measured.marks.columns
+    ]
+    if not critical:
+        return pl.repeat(False, day.rows, eager=True)
+    return measured.marks.select(pl.any_horizontal(critical)).to_series()
+
+
+def _written(
+    day: Day, measured: Measured, bad: pl.Series, outcomes: tuple[Outcome, ...], on: date, directory: Path
+) -> Validation:
+    warnings, aside = contracts.warnings(outcomes), int(bad.sum())
+    accepted = _accept(day, measured, bad, directory / ACCEPTED)
+    if not aside:
+        return Validation(outcomes, day.rows, 0, accepted, None, None, warnings)
+    rows = _set_aside(day, measured, bad)
+    rows.write_parquet(directory / QUARANTINE)
+    page = quarantine_page.write(directory / PAGE, on, rows.columns, rows.head(quarantine_page.ROWS).rows(), aside)
+    return Validation(outcomes, day.rows, aside, accepted, directory / QUARANTINE, None, warnings, page)
+
+
+def _accept(day: Day, measured: Measured, bad: pl.Series, path: Path) -> Path:
+    """The rows that may be published. A file that is already what it should be is linked, not written again."""
+    schema = pa.schema([pa.field(cell.name, cell.arrow) for cell in day.form])
+    path.unlink(missing_ok=True)
+    if schema.equals(day.file.schema_arrow) and not measured.untidy and not bad.any():
+        return _linked(day.path, path)
+    began = 0
+    texts = [cell.name for cell in day.form if pa.types.is_string(cell.arrow)]
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts) as writer:
+        for raw in day.batches(day.form):
+            kept = raw.filter(~bad[began : began + raw.height])
+            began += raw.height
+            typed = kept.select(cell.typed() if cell.kind else pl.col(cell.name) for cell in day.form)
+            writer.write_table(typed.to_arrow().cast(schema))
+    return path
+
+
+def _linked(landed: Path, path: Path) -> Path:
+    try:
+        os.link(landed, path)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(landed, path)
+    return path
+
+
+def _set_aside(day: Day, measured: Measured, bad: pl.Series) -> pl.DataFrame:
+    """(row_number, reasons, every delivered cell as text) of the bad rows; row 1 is the first row of data."""
+    parts, began = [], 0
+    for raw in day.batches(day.form):
+        flags = bad[began : began + raw.height]
+        if flags.any():
+            marks = measured.marks[began : began + raw.height].filter(flags)
+            numbers = flags.arg_true().cast(pl.Int64) + began + 1
+            texts = raw.filter(flags).select(map(cells.as_text, day.form))
+            parts.append(texts.select(numbers.alias("row_number"), _reasons(day, marks), pl.all()))
+        began += raw.height
+    return pl.concat(parts)
+
+
+def _reasons(day: Day, marks: pl.DataFrame) -> pl.Series:
+    told = [
+        pl.when(pl.col(name)).then(pl.lit(contracts.reason(day.rules[int(name)])))
+        for name in marks.columns
+        if day.rules[int(name)].about_rows
+    ]
+    return marks.select(pl.concat_list(told).list.drop_nulls().alias("reasons")).to_series()
