@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from include.core import row_check
-from include.core.contract import TIME_TEXT, ZONE_TEXT, Expectation
+from include.core.contract import TIME_TEXT, ZONE_TEXT, Expectation, label_kind
 from include.core.manifest import Manifest
 
 Kind = Literal["number", "integer", "category", "id", "timestamp"]
@@ -79,12 +79,21 @@ class Cell:
     def expressions(self) -> Iterator[pl.Expr]:
         """The typed column, and beside it what a rule needs to know of the delivered one."""
         yield self.typed()
-        read = pl.col(self.name).cast(pl.Float64, strict=False) if self.kind in ("number", "integer") else self.typed()
-        if not self.readable or (self.text and self.kind in ("number", "integer", "timestamp")):
-            read = read if self.readable else self.typed()
-            yield (pl.col(self.name).is_not_null() & read.is_null()).alias(self.name + BROKEN)
+        if self.may_break:
+            yield self._broken().alias(self.name + BROKEN)
         if self.kind == "timestamp":
             yield self._unzoned().alias(self.name + UNZONED)
+
+    @property
+    def may_break(self) -> bool:
+        """Whether a cell can be delivered that is none of its kind; a float column holds numbers by its type."""
+        return not self.readable or self.kind == "integer" or (self.text and self.kind in ("number", "timestamp"))
+
+    def _broken(self) -> pl.Expr:
+        given = pl.col(self.name).is_not_null()
+        if self.readable and self.kind in ("number", "integer"):
+            given = given & pl.col(self.name).cast(pl.Float64, strict=False).is_nan().fill_null(False).not_()
+        return given & self.typed().is_null()
 
     def _unzoned(self) -> pl.Expr:
         if self.text:
@@ -105,7 +114,7 @@ POLARS: dict[str, pl.DataType] = {
 def form(schema: pa.Schema, manifest: Manifest) -> list[Cell]:
     """The columns as they will be published: id, label, inputs, extras, then what nobody declared, as it came."""
     contract, label = manifest.contract, manifest.label
-    kinds: dict[str, Kind] = {contract.id: "id", label.column: "integer" if label.kind == "number" else "category"}
+    kinds: dict[str, Kind] = {contract.id: "id", label.column: label_kind(label)}
     kinds |= {name: spec.kind for name, spec in contract.declared.items()}
     known = [Cell(name, kind, schema.field(name).type) for name, kind in kinds.items() if name in schema.names]
     return known + [Cell(name, None, schema.field(name).type) for name in schema.names if name not in kinds]
@@ -119,12 +128,12 @@ def mark(rule: Expectation, there: Sequence[Cell]) -> pl.Expr | None:
     if rule.column not in cells:
         return None
     cell, column, given = cells[rule.column], pl.col(rule.column), rule.arguments
-    broken = any(expression.meta.output_name() == cell.name + BROKEN for expression in cell.expressions())
+    broken = pl.col(cell.name + BROKEN) if cell.may_break else None
     match rule.rule:
         case "typed":
-            return pl.col(cell.name + BROKEN) if broken else None
+            return broken
         case "complete":
-            return column.is_null() & ~pl.col(cell.name + BROKEN) if broken else column.is_null()
+            return column.is_null() if broken is None else column.is_null() & ~broken
         case "finite":
             return column.is_infinite()
         case "in_range":
@@ -172,7 +181,7 @@ def _broken_check(check: str, cells: dict[str, Cell]) -> pl.Expr | None:
 
 
 def _whole(column: pl.Expr) -> pl.Expr:
-    """Whole numbers as such; what is none is left to the rule that lists the classes."""
+    """Whole numbers as such, null for any other."""
     return pl.when(column.is_finite() & (column == column.floor())).then(column).cast(pl.Int64, strict=False)
 
 

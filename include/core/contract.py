@@ -109,12 +109,18 @@ def expectations(contract: ContractSpec, label: LabelSpec) -> list[Expectation]:
     rules = [Expectation("row_count", arguments={"min": contract.rows.min, "max": contract.rows.max})]
     rules += [Expectation("declared", arguments={"columns": tuple(names)}, severity=policy)]
     rules += [Expectation("exists", name) for name in names]
+    rules += [Expectation("typed", contract.id, {"kind": "id"})]
     rules += [Expectation("complete", contract.id, {"max_missing": 0.0}), Expectation("unique", contract.id)]
+    rules += [Expectation("typed", label.column, {"kind": label_kind(label)})]
     rules += [Expectation("in_set", label.column, {"values": (label.negative, label.positive)})]
     rules += [Expectation("complete", label.column, {"max_missing": 0.0})]
     for name, spec in contract.declared.items():
         rules += _column_rules(name, spec)
     return rules + [Expectation("holds", None, {"check": rule.check}, rule.severity) for rule in contract.checks]
+
+
+def label_kind(label: LabelSpec) -> Literal["integer", "category"]:
+    return "integer" if label.kind == "number" else "category"
 
 
 def _column_rules(name: str, spec: ColumnSpec | ExtraSpec) -> list[Expectation]:
@@ -253,7 +259,7 @@ def reason(expectation: Expectation) -> str:
     name, given = expectation.column, expectation.arguments
     match expectation.rule:
         case "typed":
-            return f"{name} is no {given['kind']}"
+            return f"{name} cannot be read as {given['kind']}"
         case "zoned":
             return f"{name} has {'no time zone' if given['zone'] == 'required' else 'a time zone, and none was agreed'}"
         case "in_day":

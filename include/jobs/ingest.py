@@ -1,6 +1,6 @@
 """Land, validate, publish: one day's rows become an immutable snapshot, or nothing at all.
 
-One job and not three, because importing the validation engine takes longer than validating a day. Whatever is not
+One job and not three, because starting a process takes longer than validating a day. Whatever is not
 published yet lies in a room of the job's own, which is swept when the job dies.
 """
 
@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from include.adapters import factory
 from include.adapters.content import Content, read_content
 from include.adapters.files import scratch
 from include.adapters.sources import open_source, read_day
-from include.core.contract import expectations, refusal
+from include.adapters.validator_polars import validate
 from include.core.errors import DataRefused, RequestInvalid
 from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.snapshots import Snapshot, known_on
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +30,9 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     if rows.empty:
         return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
     log.info("landed %d rows of %s%s", len(rows), day, f" under scenario {scenario}" if scenario else "")
-    expected = _validated(rows, day, manifest)
     with scratch(factory.work_room()) as room:
-        accepted = room / "accepted.parquet"
-        rows.to_parquet(accepted, index=False)
+        rows.to_parquet(room / "landed.parquet", index=False)
+        accepted, expected = _validated(room, day, manifest)
         snapshot = _described(read_content(accepted), request, day, scenario, manifest, expected)
         changed = factory.store().publish(snapshot, accepted, intent=request.intent)
     outputs = {**snapshot.model_dump(mode="json", exclude={"columns", "types"}), "uri": factory.store().uri(snapshot)}
@@ -54,15 +50,13 @@ def _day(request: JobRequest) -> date:
         raise RequestInvalid("ingest needs params.day as an ISO date, such as 2026-08-01.") from error
 
 
-def _validated(rows: pd.DataFrame, day: date, manifest: Manifest) -> int:
-    """The number of expectations that passed."""
-    from include.adapters.validator_gx import validate
-
-    rules = expectations(manifest.contract, manifest.label)
-    problem = refusal(validate(rows, rules), f"{day} of {manifest.source.place}")
-    if problem:
-        raise DataRefused(problem)
-    return len(rules)
+def _validated(room: Path, day: date, manifest: Manifest) -> tuple[Path, int]:
+    """The rows that passed, and the number of expectations."""
+    place = f"{day} of {manifest.source.place}"
+    found = validate(room / "landed.parquet", manifest, day, directory=room, place=place)
+    if found.refusal or found.accepted is None:
+        raise DataRefused(found.refusal)
+    return found.accepted, len(found.outcomes)
 
 
 def _described(

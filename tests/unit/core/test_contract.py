@@ -29,11 +29,16 @@ def test_the_number_of_rows_comes_first_then_whether_every_column_is_there() -> 
 
 
 def test_the_id_is_complete_and_unique() -> None:
-    assert about("loan") == ["loan: exists", "loan: complete (max_missing=0.0)", "loan: unique"]
+    assert about("loan") == [
+        "loan: exists",
+        "loan: typed (kind=id)",
+        "loan: complete (max_missing=0.0)",
+        "loan: unique",
+    ]
 
 
 def test_the_label_is_complete_and_one_of_its_two_classes() -> None:
-    assert about("status")[1:] == ["status: in set (values=('good', 'bad'))", "status: complete (max_missing=0.0)"]
+    assert about("status")[2:] == ["status: in set (values=('good', 'bad'))", "status: complete (max_missing=0.0)"]
 
 
 def test_a_number_is_typed_complete_finite_and_in_range() -> None:
