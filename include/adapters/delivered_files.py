@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -358,10 +359,10 @@ def _unwrapped(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def described(pattern: str, surveys: list[tuple[str, Survey]]) -> str:
-    """The files of a day as URIs with size and digest; many of them as one line with the digest of their list."""
-    named = [f"{uri}?{known.identity}" for uri, known in surveys]
+def described(pattern: str, files: list[tuple[str, int, str]]) -> str:
+    """The files of a day, each a URI, a size in bytes and an identity; many of them as one with their list's digest."""
+    named = [f"{quote(uri, safe=':/')}?{identity}" for uri, _, identity in files]
     if len(named) <= NAMED_AT_MOST:
         return " ".join(named)
-    size, digest = sum(known.size for _, known in surveys), hashlib.sha256("\n".join(named).encode()).hexdigest()
-    return f"{pattern}?files={len(named)}&size={size}&sha256={digest}"
+    digest = hashlib.sha256("\n".join(named).encode()).hexdigest()
+    return f"{quote(pattern, safe=':/*')}?files={len(named)}&size={sum(size for _, size, _ in files)}&sha256={digest}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from include.core.errors import RequestInvalid
-from include.core.manifest import FilesSource, Manifest, ReplaySource
+from include.core.manifest import FilesSource, Manifest, ReplaySource, S3Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_BATCH_ROWS = 65_536
+POSTGRES_CONNECTION = "evergreen_postgres"  # the Airflow Connection, and what a job reads of it: a libpq string
+POSTGRES_VARIABLE = "EVERGREEN_POSTGRES_DSN"
 
 
 class Source(Protocol):
@@ -54,7 +56,13 @@ def open_source(manifest: Manifest, scenario: str | None = None) -> Source:
         from include.adapters.sources_files import Files
 
         return Files(spec)
-    raise RequestInvalid(f"Source kind {spec.kind!r} is not built yet.")
+    if isinstance(spec, S3Source):
+        from include.adapters.sources_s3 import S3
+
+        return S3(spec)
+    from include.adapters.sources_postgres import Postgres
+
+    return Postgres(spec, manifest.contract.id)
 
 
 def absolute(path: str) -> Path:

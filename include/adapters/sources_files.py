@@ -39,11 +39,12 @@ class Files:
         yield from delivered_files.one_schema((str(path), self._read(path, budget)) for path in self._paths(day))
 
     def describe(self, day: date) -> str:
-        surveys = []
+        files = []
         for path in self._paths(day):
             with _opened(path) as handle:
-                surveys.append((path.as_uri(), self._survey(path, handle)))
-        return delivered_files.described(self._spec.path.format(day=day), surveys)
+                known = self._survey(path, handle)
+                files.append((f"file://{path}", known.size, known.identity))
+        return delivered_files.described(self._spec.path.format(day=day), files)
 
     def _paths(self, day: date) -> list[Path]:
         """The files of `day` in the order of their names. Raises `ServiceUnavailable` when their folder is gone."""

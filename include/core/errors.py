@@ -4,6 +4,7 @@
     ├── Permanent            no retry: the same input will fail the same way (exit 65, EX_DATAERR)
     │   ├── ManifestInvalid      the manifest has a typo or a contradiction
     │   ├── DataRefused          rows break the contract, or cannot be read at all
+    │   ├── AccessRefused        a server does not know our keys, or withholds what we ask for
     │   ├── NotEnoughData        fewer labelled rows than the manifest asks for
     │   ├── ArtifactRejected     a model file is not what its digest or our allow-list says
     │   ├── NotBlessed           a version without a blessing was asked to go live
@@ -38,6 +39,10 @@ class ManifestInvalid(Permanent):
 
 
 class DataRefused(Permanent):
+    pass
+
+
+class AccessRefused(Permanent):
     pass
 
 

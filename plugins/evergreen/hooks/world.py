@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from include.adapters import factory
-from include.core.manifest import Manifest
+from include.adapters import factory, s3
+from include.adapters.sources import POSTGRES_CONNECTION, POSTGRES_VARIABLE
+from include.core.manifest import Manifest, PostgresSource
 
 if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
     from include.adapters.ledger_local import LocalLedger
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
@@ -24,13 +27,51 @@ class WorldHook(BaseHook):
     """The world as Airflow knows it. Adapters are built on request, so a DAG file that imports this pays nothing."""
 
     def environment(self) -> dict[str, str]:
-        """What a job needs to reach the world: the variables of this process, with MLflow from its Connection."""
-        return {**os.environ, "MLFLOW_TRACKING_URI": self.mlflow_uri()}
+        """What a job needs to reach the world: the variables of this process, and what the Connections say."""
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": self.mlflow_uri()}
+        return self._with_postgres(self._with_s3(environment))
+
+    def _with_s3(self, environment: dict[str, str]) -> dict[str, str]:
+        """Keys of this process and of the Connection are never mixed: with a Connection, only its own count."""
+        connection = self._found(s3.CONNECTION)
+        if connection is None:
+            return environment
+        extra = connection.extra_dejson
+        said = {
+            "AWS_ACCESS_KEY_ID": connection.login,
+            "AWS_SECRET_ACCESS_KEY": connection.password,
+            "AWS_SESSION_TOKEN": extra.get("aws_session_token"),
+            "AWS_ENDPOINT_URL_S3": extra.get("endpoint_url"),
+            "AWS_REGION": extra.get("region_name"),
+        }
+        kept = {name: value for name, value in environment.items() if name not in said}
+        return kept | {name: str(value) for name, value in said.items() if value}
+
+    def _with_postgres(self, environment: dict[str, str]) -> dict[str, str]:
+        """The password leaves Airflow only for a pipeline that reads from PostgreSQL."""
+        wanted = isinstance(self.manifest.source, PostgresSource)
+        connection = self._found(POSTGRES_CONNECTION) if wanted else None
+        if connection is None:
+            return environment
+        said = {
+            "host": connection.host,
+            "port": connection.port,
+            "user": connection.login,
+            "password": connection.password,
+            "dbname": connection.schema,
+            "sslmode": connection.extra_dejson.get("sslmode"),
+        }
+        return environment | {POSTGRES_VARIABLE: " ".join(f"{key}={_quoted(v)}" for key, v in said.items() if v)}
+
+    def _found(self, name: str) -> Connection | None:
+        try:
+            return self.get_connection(name)
+        except AirflowNotFoundException:
+            return None
 
     def mlflow_uri(self) -> str:
-        try:
-            connection = self.get_connection(MLFLOW_CONNECTION)
-        except AirflowNotFoundException:
+        connection = self._found(MLFLOW_CONNECTION)
+        if connection is None:
             return factory.setting("MLFLOW_TRACKING_URI")
         scheme = connection.conn_type if connection.conn_type in ("http", "https") else "http"
         return f"{scheme}://{connection.host}:{connection.port or 5000}"
@@ -50,3 +91,8 @@ class WorldHook(BaseHook):
 
     def rollout(self) -> Rollout:
         return factory.rollout(self.registry())
+
+
+def _quoted(value: object) -> str:
+    """A value of a libpq connection string."""
+    return "'" + str(value).replace("\\", r"\\").replace("'", r"\'") + "'"
