@@ -16,7 +16,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import quote
@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from include.adapters.landing import FILE
 from include.adapters.sources import MAX_BATCH_ROWS
 from include.core.errors import DataRefused
 
@@ -83,6 +84,8 @@ def survey(handle: BinaryIO) -> Survey:
 def read(handle: BinaryIO, name: str, known: Survey, budget: Budget) -> Iterator[pa.RecordBatch]:
     """The rows of one open file; `name` is what messages call it, and its ending says the format.
 
+    Each batch carries the name along, since who compares the files of a day must name the one that differs.
+
     Raises `DataRefused` when the file is empty, damaged, ragged, not UTF-8, nested, or too large unfolded.
     """
     if not known.size:
@@ -90,32 +93,7 @@ def read(handle: BinaryIO, name: str, known: Survey, budget: Budget) -> Iterator
     batches = _parquet(handle, name, budget) if name.endswith(".parquet") else _csv(handle, name, known)
     for batch in batches:
         budget.spend(name, batch.nbytes)
-        yield batch
-
-
-def one_schema(parts: Iterable[tuple[str, Iterator[pa.RecordBatch]]]) -> Iterator[pa.RecordBatch]:
-    """The batches of all files of a day under the columns of the first; columns in another order are put in order.
-
-    Raises `DataRefused` naming the file and the column where a later file differs.
-    """
-    first, schema = "", None
-    for name, batches in parts:
-        for batch in batches:
-            if schema is None:
-                first, schema = name, batch.schema.remove_metadata()
-            _check_same(schema, first, batch.schema, name)
-            yield pa.RecordBatch.from_arrays([batch.column(field.name) for field in schema], schema=schema)
-
-
-def _check_same(schema: pa.Schema, first: str, other: pa.Schema, name: str) -> None:
-    fix = "deliver all files of a day with the same columns and types."
-    for column in sorted({*schema.names} ^ {*other.names}):
-        lacks, has = (name, first) if column in schema.names else (first, name)
-        raise DataRefused(f"{lacks} has no column {shown(column)}, but {has} has it; {fix}")
-    for field in schema:
-        found = other.field(field.name).type
-        if found != field.type:
-            raise DataRefused(f"Column {shown(field.name)} of {name} holds {found}, but {field.type} in {first}; {fix}")
+        yield batch.replace_schema_metadata({FILE: name.encode()})
 
 
 def shown(text: str) -> str:
@@ -335,7 +313,7 @@ def _unfolded_bytes(column: pa.Array) -> int:
 
 
 def _plain(batch: pa.RecordBatch, name: str, before: int, budget: Budget) -> pa.RecordBatch:
-    """Dictionaries and the many types of text become plain text, so that all files of a day can have one schema."""
+    """Dictionaries and the many types of text become plain text, so that files of a day differ in content alone."""
     budget.check(name, sum(map(_unfolded_bytes, batch.columns)))
     columns = []
     for field, column in zip(batch.schema, batch.columns, strict=True):
