@@ -66,8 +66,11 @@ class Objects(Protocol):
         """Stores a file's bytes, unless the key is there already. The file must not be changed afterwards."""
         ...
 
-    def fetch(self, key: str) -> Path | None:
-        """A local file with the object's bytes, to be read only; None when there is no such object."""
+    def fetch(self, key: str, md5: str) -> Path | None:
+        """A local file with the object's bytes, to be read only; None when there is no such object.
+
+        `md5` is what they should be: a copy of one's own that is damaged is fetched again.
+        """
         ...
 
     def keys(self, prefix: str) -> list[str]: ...
@@ -108,9 +111,7 @@ class ContentStore:
         self._objects.write(f"{place}/{DESCRIPTION}", told.encode(), None)  # False: another publisher was first
 
     def _keep(self, place: str, name: str, path: Path) -> StoredFile:
-        with open(path, "rb") as file:
-            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        stored = StoredFile(name=name, size=path.stat().st_size, md5=md5)
+        stored = StoredFile(name=name, size=path.stat().st_size, md5=md5_of(path))
         self._objects.keep(_key(stored), path)
         self._objects.write(f"{place}/{name}.dvc", dvc_pointer(stored).encode(), None)
         return stored
@@ -165,13 +166,12 @@ class ContentStore:
     def file(self, snapshot: Snapshot, name: str = ROWS) -> Path:
         """A local copy of one of the snapshot's files, to be read only. Raises `DataRefused` when it is damaged."""
         stored = next((each for each in snapshot.files if each.name == name), None)
-        path = self._objects.fetch(_key(stored)) if stored else None
+        path = self._objects.fetch(_key(stored), stored.md5) if stored else None
         if stored is None or path is None:
             raise DataRefused(f"{self.uri(snapshot)} lost its {name}; remove it and ingest {snapshot.day} again.")
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != stored.md5:
-                both = f"it and {self.uri(snapshot)}"
-                raise DataRefused(f"{path} is not what was published; remove {both}, then ingest {snapshot.day} again.")
+        if md5_of(path) != stored.md5:
+            both = f"it and {self.uri(snapshot)}"
+            raise DataRefused(f"{path} is not what was published; remove {both}, then ingest {snapshot.day} again.")
         return path
 
     def rows(self, snapshots: Iterable[Snapshot], columns: Iterable[str] | None = None) -> pd.DataFrame:
@@ -188,6 +188,12 @@ class ContentStore:
             raise DataRefused(f"{self.uri(snapshot)} lost its {SAMPLE}; remove it and ingest {snapshot.day} again.")
         wanted = tuple(columns)
         return [{name: row[name] for name in wanted} for row in json.loads(found.data)]
+
+
+def md5_of(path: Path) -> str:
+    """Against damage, not against forgers: it is DVC's choice. The snapshot's id is a sha256."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def dvc_pointer(file: StoredFile) -> str:

@@ -58,12 +58,13 @@ class LocalObjects:
         with scratch(self._root / "scratch") as room:
             _link(Path(shutil.copyfile(file, room / path.name)), path)
 
-    def fetch(self, key: str) -> Path | None:
+    def fetch(self, key: str, md5: str) -> Path | None:
         path = self._root / key
         return path if path.exists() else None
 
     def keys(self, prefix: str) -> list[str]:
-        return [str(path.relative_to(self._root)) for path in (self._root / prefix).glob("[!.]*")]
+        files = (path for path in (self._root / prefix).rglob("[!.]*") if path.is_file())
+        return sorted(str(path.relative_to(self._root)) for path in files)
 
 
 def _link(file: Path, path: Path) -> None:

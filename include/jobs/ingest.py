@@ -1,46 +1,51 @@
 """Land, validate, publish: one day's rows become an immutable snapshot, or nothing at all.
 
-One job and not three, because starting a process takes longer than validating a day. Whatever is not
-published yet lies in a room of the job's own, which is swept when the job dies.
+One job and not three, because starting a process takes longer than validating a day. Whatever is not published yet
+lies in a room of the job's own, which is swept when the job dies; so a kill at any moment leaves the old state, and the
+next run starts from the source again. Rows pass through in batches and are never held whole.
+
+Which other days a day is compared with is a matter of `as_of`, like everything else: the same run, repeated later,
+compares with the same versions.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 from include.adapters import factory
-from include.adapters.content import Content, read_content
-from include.adapters.files import scratch
-from include.adapters.sources import open_source, read_day
+from include.adapters.content import read_content
+from include.adapters.files import scratch, storing
+from include.adapters.landing import Landing, land
+from include.adapters.sources import open_source
+from include.adapters.store import ContentStore
 from include.adapters.validator_polars import validate
+from include.core.contract import Validation
 from include.core.errors import DataRefused, RequestInvalid
 from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
-from include.core.snapshots import Snapshot, known_on
+from include.core.snapshots import Snapshot, known_on, visible
 
 log = logging.getLogger(__name__)
+REPORT = "contract.json"  # kept beside the rows: every expectation with what was found
 
 
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
     """Params: `day` (ISO date), `scenario` (replay source only). Raises `DataRefused` when the contract is broken."""
     day, scenario = _day(request), request.params.get("scenario") or None
-    rows = read_day(manifest, day, scenario)
-    if rows.empty:
-        return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
-    log.info("landed %d rows of %s%s", len(rows), day, f" under scenario {scenario}" if scenario else "")
-    with scratch(factory.work_room()) as room:
-        rows.to_parquet(room / "landed.parquet", index=False)
-        accepted, expected = _validated(room, day, manifest)
-        snapshot = _described(read_content(accepted), request, day, scenario, manifest, expected)
-        changed = factory.store().publish(snapshot, accepted, intent=request.intent)
-    outputs = {**snapshot.model_dump(mode="json", exclude={"columns", "types"}), "uri": factory.store().uri(snapshot)}
-    news = "published" if changed else "already published, nothing rewritten"
-    summary = (
-        f"{len(rows)} rows of {day} passed {snapshot.expectations} expectations: snapshot {snapshot.id[:12]} {news}"
-    )
-    return _result(request, "yes", summary, {**outputs, "changed": changed})
+    source, store = open_source(manifest, scenario), factory.store()
+    with scratch(factory.work_room()) as room, storing(room):
+        landed = land(source.batches(day), room)
+        if landed is None:
+            return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
+        log.info("landed %d rows of %s%s", landed.rows, day, f" under scenario {scenario}" if scenario else "")
+        found, accepted = _validated(landed, room, day, request.as_of, manifest, store)
+        snapshot = _described(accepted, found, source.describe(day), request, day, manifest)
+        changed = store.publish(snapshot, accepted, _beside(found, room), intent=request.intent)
+    return _told(request, snapshot, store.uri(snapshot), changed)
 
 
 def _day(request: JobRequest) -> date:
@@ -50,19 +55,41 @@ def _day(request: JobRequest) -> date:
         raise RequestInvalid("ingest needs params.day as an ISO date, such as 2026-08-01.") from error
 
 
-def _validated(room: Path, day: date, manifest: Manifest) -> tuple[Path, int]:
-    """The rows that passed, and the number of expectations."""
-    place = f"{day} of {manifest.source.place}"
-    found = validate(room / "landed.parquet", manifest, day, directory=room, place=place)
+def _validated(
+    landed: Landing, room: Path, day: date, as_of: date, manifest: Manifest, store: ContentStore
+) -> tuple[Validation, Path]:
+    """The verdict, and the file of the rows that may be published."""
+    earlier, watched = _earlier(day, as_of, manifest, store), manifest.contract.unique_days
+    found = validate(
+        landed.path,
+        manifest,
+        day,
+        directory=room,
+        reference=store.file(earlier[-1]) if earlier else None,
+        published=[store.file(each) for each in earlier[-watched:]] if watched else [],
+        place=f"{day} of {manifest.source.place}",
+    )
     if found.refusal or found.accepted is None:
         raise DataRefused(found.refusal)
-    return found.accepted, len(found.outcomes)
+    log.info("%d expectations run, %d rows set aside", len(found.outcomes), found.quarantined)
+    for warning in found.warnings:
+        log.warning("warning: %s", warning)
+    return found, found.accepted
+
+
+def _earlier(day: date, as_of: date, manifest: Manifest, store: ContentStore) -> list[Snapshot]:
+    """The published days before this one, as far as the contract compares with any."""
+    contract = manifest.contract
+    open_categories = any(spec.kind == "category" and not spec.values for spec in contract.columns.values())
+    if not (contract.unique_days or contract.shift or open_categories):
+        return []
+    return [snapshot for snapshot in visible(store.history(), as_of) if snapshot.day < day]
 
 
 def _described(
-    content: Content, request: JobRequest, day: date, scenario: str | None, manifest: Manifest, rules: int
+    accepted: Path, found: Validation, source: str, request: JobRequest, day: date, manifest: Manifest
 ) -> Snapshot:
-    begin = datetime.combine(day, time(), UTC)
+    content, begin = read_content(accepted), datetime.combine(day, time(), UTC)
     return Snapshot(
         id=content.id,
         day=day,
@@ -70,12 +97,33 @@ def _described(
         columns=content.columns,
         types=content.types,
         interval=(begin, begin + timedelta(days=1)),
-        source=open_source(manifest, scenario).describe(day),
+        source=source,
+        quarantined=found.quarantined,
         manifest=manifest.digest,
         code=factory.code_digest(),
-        expectations=rules,
+        expectations=len(found.outcomes),
+        warnings=found.warnings,
         known_on=known_on(day, request.as_of),
     )
+
+
+def _beside(found: Validation, room: Path) -> dict[str, Path]:
+    """What is kept beside the rows: the report, and the rows that were set aside with a page to read them."""
+    report = room / REPORT
+    report.write_text(json.dumps([asdict(outcome) for outcome in found.outcomes], default=str, indent=1))
+    return {path.name: path for path in (report, found.quarantine, found.page) if path}
+
+
+def _told(request: JobRequest, snapshot: Snapshot, uri: str, changed: bool) -> JobResult:
+    aside = f", {snapshot.quarantined} were set aside" if snapshot.quarantined else ""
+    warned = f", {len(snapshot.warnings)} warnings" if snapshot.warnings else ""
+    news = "published" if changed else "already published, nothing rewritten"
+    summary = (
+        f"{snapshot.rows} rows of {snapshot.day} passed {snapshot.expectations} expectations{aside}{warned}: "
+        f"snapshot {snapshot.id[:12]} {news}"
+    )
+    outputs = snapshot.model_dump(mode="json", exclude={"columns", "types", "files"})
+    return _result(request, "yes", summary, {**outputs, "uri": uri, "changed": changed})
 
 
 def _result(request: JobRequest, verdict: str, summary: str, outputs: dict[str, object]) -> JobResult:
