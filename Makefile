@@ -10,7 +10,7 @@ FIND_PYTHON = for p in "$(PYTHON)" python3.11 python3; do \
 NO_PYTHON = Evergreen needs Python 3.11 and found none; install it, or name it: make $@ PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status reset demo check-manifest test lint lock bench-parse bench-orchestration
+.PHONY: help install up down status reset demo check-manifest lineage test lint lock bench-parse bench-orchestration
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ demo: install ## Show the whole loop at work
 
 check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): one line, or what is wrong
 	@$(BIN)/python -m include.embedded.check_manifest
+
+lineage: install ## From a model version to its rows (MODEL=3), or from a row to its models (ROW=A20260801-0003)
+	@$(BIN)/python -m include.embedded.lineage --model "$(MODEL)" --row "$(ROW)"
 
 test: install ## Run all tests
 	@$(BIN)/python -m pytest

@@ -73,7 +73,8 @@ def returned(run: Any, task_id: str) -> Any:
 
 def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
     for number in range(DAYS):
-        run = play("ingest", day=str(FIRST + timedelta(days=number)))
+        day = FIRST + timedelta(days=number)
+        run = play("ingest", day=str(day), as_of=str(day + timedelta(days=1)))
         assert states(run) == {"ingest": "success", "announce": "success"}
         assert returned(run, "announce")["intent"] == "live"
     assert [snapshot.day.day for snapshot in factory.store().snapshots()] == [1, 2]

@@ -18,14 +18,16 @@ from include.adapters.sources import read_day
 from include.adapters.store import ContentStore
 from include.core.job import Intent, JobRequest, JobResult
 from include.core.manifest import Manifest
-from include.core.snapshots import Snapshot
+from include.core.snapshots import Snapshot, known_on
 from include.jobs.__main__ import run
 
 FIRST = date(2026, 8, 1)
 LAST = FIRST + timedelta(days=4)  # four days and one for the labels
 
 
-def publish(store: ContentStore, manifest: Manifest, day: date, scenario: str | None = None) -> None:
+def publish(
+    store: ContentStore, manifest: Manifest, day: date, scenario: str | None = None, as_of: date | None = None
+) -> None:
     """A day without Great Expectations, whose work is tested elsewhere."""
     rows = read_day(manifest, day, scenario)
     with scratch(factory.work_room()) as room:
@@ -39,6 +41,7 @@ def publish(store: ContentStore, manifest: Manifest, day: date, scenario: str | 
             source="test",
             manifest=manifest.digest,
             expectations=0,
+            known_on=known_on(day, as_of or day),
         )
         store.publish(snapshot, room / "rows.parquet")
 
