@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -111,11 +110,11 @@ def _path(handle: BinaryIO) -> str:
 
 
 def _csv(handle: BinaryIO, name: str, known: Survey) -> Iterator[pa.RecordBatch]:
+    columns = _header(handle, name)
     if known.last not in (b"\n", b"\r"):
         raise DataRefused(
             f"{name} cannot be read (its last line has no end, so it was cut off); deliver the file again, whole."
         )
-    columns = _header(handle, name)
     if known.quotes % 2:
         _check_quotes(handle, name)
     ragged: list[pacsv.InvalidRow] = []
@@ -143,12 +142,13 @@ def _csv_options(columns: list[str], ragged: list[pacsv.InvalidRow]) -> dict[str
 
 
 def _header(handle: BinaryIO, name: str) -> list[str]:
-    handle.seek(0)
-    try:
-        text = handle.readline(CHUNK_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataRefused(f"{name}: its header, row 1, is not UTF-8 text; deliver the file as UTF-8.") from error
-    columns = next(csv.reader(io.StringIO(text, newline="")), [])
+    with open(_path(handle), encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        try:
+            columns = next(csv.reader(text), [])
+        except csv.Error as error:
+            raise DataRefused(f"{name}: its header, row 1, cannot be read ({error}); deliver it whole.") from error
+    if not "".join(columns).isprintable():
+        raise DataRefused(f"{name}: its header, row 1, is not plain UTF-8 text; deliver the file as UTF-8.")
     _check_header(name, columns)
     return columns
 
@@ -211,11 +211,14 @@ def _parquet(handle: BinaryIO, name: str, budget: Budget) -> Iterator[pa.RecordB
         raise _damaged(name, "", error) from error
     _check_columns(name, schema)
     budget.check(name, _least_bytes(metadata, schema))
-    rows = 0
+    rows, weighed = 0, False
     batches = file.iter_batches(batch_size=_batch_rows(metadata, schema))
     while (batch := _next(batches, handle, name, metadata)) is not None:
+        if not weighed and _unfolded_bytes(batch) > BATCH_BYTES:
+            budget.check(name, _weigh(handle, metadata))
+            weighed = True
         for piece in _pieces(batch):
-            yield _plain(piece, name, rows, budget)
+            yield _plain(piece, name, rows)
             rows += piece.num_rows
 
 
@@ -295,9 +298,18 @@ def _batch_rows(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
     return int(min(max(BATCH_BYTES // (widest + _fixed_width(schema) + 1), 1), MAX_BATCH_ROWS))
 
 
+def _weigh(handle: BinaryIO, metadata: pq.FileMetaData) -> int:
+    """Bytes of the whole file unfolded, for one whose dictionaries promise much; nothing is unfolded for it."""
+    texts = [field.name for field in metadata.schema.to_arrow_schema() if _is_text(field.type)]
+    try:
+        return sum(map(_unfolded_bytes, _opened(handle, metadata, texts).iter_batches(columns=texts)))
+    except DAMAGED:
+        return 0  # told when it is read
+
+
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch, halved until a piece is small enough unfolded, or one row."""
-    if batch.num_rows <= 1 or sum(map(_unfolded_bytes, batch.columns)) <= BATCH_BYTES:
+    if batch.num_rows <= 1 or _unfolded_bytes(batch) <= BATCH_BYTES:
         yield batch
         return
     half = batch.num_rows // 2
@@ -305,16 +317,19 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield from _pieces(batch.slice(half))
 
 
-def _unfolded_bytes(column: pa.Array) -> int:
+def _unfolded_bytes(batch: pa.RecordBatch) -> int:
+    return sum(map(_unfolded_column, batch.columns))
+
+
+def _unfolded_column(column: pa.Array) -> int:
     if not pa.types.is_dictionary(column.type) or not _is_text(column.type):
         return int(column.nbytes)
     lengths = pc.binary_length(column.dictionary).cast(pa.int64())
     return int(pc.sum(lengths.take(column.indices)).as_py() or 0)
 
 
-def _plain(batch: pa.RecordBatch, name: str, before: int, budget: Budget) -> pa.RecordBatch:
+def _plain(batch: pa.RecordBatch, name: str, before: int) -> pa.RecordBatch:
     """Dictionaries and the many types of text become plain text, so that files of a day differ in content alone."""
-    budget.check(name, sum(map(_unfolded_bytes, batch.columns)))
     columns = []
     for field, column in zip(batch.schema, batch.columns, strict=True):
         try:
