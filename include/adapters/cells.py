@@ -66,7 +66,7 @@ class Cell:
         """The column in the type of its contract; null where it is missing or cannot be read."""
         column = pl.col(self.name)
         if not self.readable:
-            return pl.lit(None, POLARS[self.kind or "category"]).alias(self.name)
+            return pl.repeat(None, pl.len(), dtype=POLARS[self.kind or "category"]).alias(self.name)
         match self.kind:
             case "number":
                 return column.cast(pl.Float64, strict=False).fill_nan(None)
@@ -91,7 +91,9 @@ class Cell:
 
     def _broken(self) -> pl.Expr:
         given = pl.col(self.name).is_not_null()
-        if self.readable and self.kind in ("number", "integer"):
+        if pa.types.is_floating(self.delivered):
+            given = given & pl.col(self.name).is_not_nan()
+        elif self.text and self.kind in ("number", "integer"):
             given = given & pl.col(self.name).cast(pl.Float64, strict=False).is_nan().fill_null(False).not_()
         return given & self.typed().is_null()
 

@@ -203,19 +203,21 @@ def _outcome(day: Day, measured: Measured, number: int) -> Outcome:
         case "exists":
             return Outcome(rule, rule.column in names, "" if rule.column in names else "no such column")
         case "mean_shift" | "mix_shift":
-            return _compared(rule, measured)
+            return _compared(rule, measured, names)
     bad = measured.bad(number)
     passed = bad == 0 if rule.about_rows else bad <= rule.arguments["max_missing"] * day.rows + 1e-9
     return Outcome(rule, passed, _found(day, measured, number, bad) if not passed else "", bad)
 
 
-def _compared(rule: Expectation, measured: Measured) -> Outcome:
+def _compared(rule: Expectation, measured: Measured, names: set[str]) -> Outcome:
     name, given = str(rule.column), rule.arguments
+    if rule.rule == "mix_shift" and name not in names:
+        return Outcome(rule, True)  # a missing column is named by another rule
     if rule.rule == "mix_shift":
         far = contracts.divergence(measured.counts.get(name, {}), given["shares"])
         return Outcome(rule, far <= given["max"], f"{far:.4g}")
     if name not in measured.means:
-        return Outcome(rule, True)  # not one value: another rule says so
+        return Outcome(rule, name not in names, "no value")
     mean = measured.means[name]
     return Outcome(rule, given["min"] <= mean <= given["max"], f"{mean:.6g}")
 

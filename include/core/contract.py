@@ -213,6 +213,8 @@ def divergence(counts: Mapping[str, int], expected: Mapping[str, float]) -> floa
     """KL(observed || expected) in nats over the expected values; what is new is another rule's business."""
     known = {value: count for value, count in counts.items() if value in expected and count}
     total = sum(known.values())
+    if not total:
+        return math.inf
     return sum(count / total * math.log(count / total / expected[value]) for value, count in known.items())
 
 
