@@ -319,6 +319,12 @@ class TrainSpec(Section):
     seed: int
     candidates: dict[str, dict[str, float | int | str]] = Field(min_length=1, description="pipeline -> its parameters")
     features: str | None = Field(None, description="optional feature function, module:function, DataFrame -> DataFrame")
+    calibration: Literal["none", "sigmoid", "isotonic"] = Field(
+        "sigmoid", description="map from score to probability; isotonic wants some thousand rows"
+    )
+    int8_tolerance: Share = Field(
+        0.05, description="how far a probability of the INT8 variant of a network may lie from the network's"
+    )
 
     @model_validator(mode="after")
     def _leaves_rows_to_train_on(self) -> TrainSpec:

@@ -27,7 +27,7 @@ from include.jobs import dataset, train
 from include.jobs.backtest_page import page
 from include.jobs.dataset import Rows
 from include.model import artifact
-from include.model.artifact import ServableModel
+from include.model.artifact import Model
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Past:
     as_of: date
     candidate: str
     digest: str
-    model: ServableModel
+    model: Model
     days: Split
     url: str
 

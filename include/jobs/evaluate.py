@@ -26,7 +26,7 @@ from include.core.snapshots import Split, split
 from include.jobs import curves, dataset, evidence, gate_page, infra
 from include.jobs.dataset import Rows
 from include.model import artifact
-from include.model.artifact import ServableModel
+from include.model.artifact import Model
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,9 @@ class Judged:
     """Both models, and the challenger's digest."""
 
     run_id: str
-    challenger: ServableModel
+    challenger: Model
     digest: str
-    champion: ServableModel | None
+    champion: Model | None
     champion_version: str | None
 
 
@@ -104,7 +104,7 @@ def _download(registry: MlflowRegistry, run_id: str, scratch: Path) -> Path:
         return Path(client.download_artifacts(run_id, SERVING, str(scratch)))
 
 
-def _champion(registry: MlflowRegistry, version: str | None, scratch: Path) -> ServableModel | None:
+def _champion(registry: MlflowRegistry, version: str | None, scratch: Path) -> Model | None:
     if version is None:
         return None
     place = scratch / "champion"
@@ -112,11 +112,11 @@ def _champion(registry: MlflowRegistry, version: str | None, scratch: Path) -> S
     return artifact.load(registry.fetch(version, place))
 
 
-def _predict(model: ServableModel, rows: Rows) -> Any:
+def _predict(model: Model, rows: Rows) -> Any:
     return model.predict_frame(rows.inputs[[column.name for column in model.meta.columns]])
 
 
-def _predict_maybe(model: ServableModel | None, rows: Rows) -> Any:
+def _predict_maybe(model: Model | None, rows: Rows) -> Any:
     return None if model is None else _predict(model, rows)
 
 

@@ -24,7 +24,7 @@ from include.jobs import dataset
 from include.jobs.dataset import SCORE
 from include.jobs.monitor_page import page
 from include.model import artifact
-from include.model.artifact import ServableModel
+from include.model.artifact import Model
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +53,14 @@ def _baseline(place: Path) -> dict[str, drift.Profile]:
 
 
 def _windows(
-    days: list[Snapshot], model: ServableModel, baseline: dict[str, drift.Profile], manifest: Manifest
+    days: list[Snapshot], model: Model, baseline: dict[str, drift.Profile], manifest: Manifest
 ) -> list[drift.Window]:
     spec = manifest.monitor
     ends = range(max(len(days) - spec.persistence.n, 0), len(days))
     return [_window(days[max(0, end + 1 - spec.window_days) : end + 1], model, baseline, manifest) for end in ends]
 
 
-def _window(
-    days: list[Snapshot], model: ServableModel, baseline: dict[str, drift.Profile], manifest: Manifest
-) -> drift.Window:
+def _window(days: list[Snapshot], model: Model, baseline: dict[str, drift.Profile], manifest: Manifest) -> drift.Window:
     rows = dataset.load(manifest, days, model.meta.columns)
     current = {c.name: baseline[c.name].of(rows.inputs[c.name].tolist()) for c in model.meta.columns}
     current[SCORE] = baseline[SCORE].of(model.predict_frame(rows.inputs).tolist())
@@ -70,7 +68,7 @@ def _window(
 
 
 def _quality(
-    days: list[Snapshot], request: JobRequest, model: ServableModel, manifest: Manifest
+    days: list[Snapshot], request: JobRequest, model: Model, manifest: Manifest
 ) -> tuple[st.Interval, int] | None:
     """AUC on the newest window of days whose labels are known, with the number of rows."""
     known = mature(days, min(request.as_of, days[-1].day), manifest.label)[-manifest.monitor.window_days :]

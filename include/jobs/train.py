@@ -1,7 +1,11 @@
 """Trains every candidate of the manifest on what was known as of a day, logs each to MLflow, and names the best.
 
-The best is chosen by cross-validation on the training days alone; the holdout is left untouched for the gate. Runs are
-keyed by the request's run key: a retry finds the finished runs of its predecessor and deletes the unfinished ones.
+The best is chosen by cross-validation on the training days alone; the holdout is left untouched for the gate.
+
+A training is known by a key over its data, code, manifest, window and intent (see `Training.key`). The same key is the
+same model, byte by byte, so it is trained once: whoever asks again, by a retry or another run, gets the run that is
+there. A run that a killed predecessor left unfinished is deleted first. Intent is part of the key so that a model which
+a backtest made is never the one that goes live, though both are equal.
 """
 
 from __future__ import annotations
@@ -15,33 +19,27 @@ from typing import Any
 
 import mlflow
 import numpy as np
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from include.adapters import factory
 from include.adapters.registry_mlflow import KEY_TAG, SERVING
-from include.core import drift, gate, lineage
-from include.core.errors import Permanent, RequestInvalid
-from include.core.job import JobRequest, JobResult
+from include.core import drift, lineage
+from include.core.errors import RequestInvalid
+from include.core.job import JobRequest, JobResult, run_key
 from include.core.ledger import Entry
 from include.core.manifest import Manifest
 from include.core.snapshots import Split, split
-from include.jobs import dataset
+from include.jobs import dataset, fitting
 from include.jobs.dataset import SCORE, Rows
-from include.model import artifact, conformance, pipelines, trust
-from include.model.artifact import ArtifactMeta, Golden, ServableModel
-from include.model.features import apply
+from include.jobs.fitting import Candidate
+from include.jobs.tracking import Finished, log_run
+from include.model import export
+from include.model.artifact import ArtifactMeta, ServableModel
+from include.model.export import Exported
 from include.model.schema import Column, describe
 
 log = logging.getLogger(__name__)
-FOLDS = 5
 GOLDEN_ROWS = 32
-
-
-@dataclass(frozen=True)
-class Candidate:
-    kind: str
-    pipeline: Any
-    metrics: dict[str, float]
+PROBES = 500
 
 
 @dataclass(frozen=True)
@@ -53,11 +51,20 @@ class Training:
     days: Split
     columns: tuple[Column, ...]
     rows: Rows
+    later: Rows | None
     newest: Rows
+
+    @property
+    def key(self) -> str:
+        """What decides about the model: the rows by their snapshots and parts, the code, the manifest, the window."""
+        parts = [",".join(snapshot.id for snapshot in self.days.part(name)) for name in lineage.PARTS]
+        names = ",".join(column.name for column in self.columns)
+        asked = (str(self.request.as_of), self.request.intent.value, names)
+        return run_key(factory.code_digest(), self.manifest.digest, *asked, *parts)
 
     def tags(self, kind: str) -> dict[str, str]:
         return {
-            KEY_TAG: f"{self.request.run_key}:{kind}",
+            KEY_TAG: f"{self.key}:{kind}",
             "evergreen.intent": self.request.intent.value,
             "evergreen.as_of": str(self.request.as_of),
             "evergreen.manifest": self.manifest.digest,
@@ -88,8 +95,9 @@ def _prepare(request: JobRequest, manifest: Manifest) -> Training:
     only = _only(request, manifest)
     inputs = dataset.columns(manifest, only)
     rows = dataset.part(manifest, days, "train", inputs)
+    later = dataset.part(manifest, days, "calibration", inputs) if days.calibration else None
     newest = dataset.part(manifest, days, "holdout", inputs)
-    return Training(request, manifest, days, describe(rows.inputs, inputs), rows, newest)
+    return Training(request, manifest, days, describe(rows.inputs, inputs), rows, later, newest)
 
 
 def _only(request: JobRequest, manifest: Manifest) -> list[str]:
@@ -109,79 +117,58 @@ def _once(client: Any, experiment: str, training: Training, kind: str) -> dict[s
             log.info("%s was trained already (run %s)", kind, found.info.run_id)
             return {"run_id": found.info.run_id, "metrics": dict(found.data.metrics)}
         client.delete_run(found.info.run_id)
-    return _log(training, _fit(training, kind))
+    return _log(experiment, training, _fit(training, kind))
 
 
 def _fit(training: Training, kind: str) -> Candidate:
-    spec, rows = training.manifest.train, training.rows
-    inputs, classes = apply(spec.features, rows.inputs), rows.truth.astype(int)
-    pipeline = pipelines.build(kind, describe(inputs), spec.candidates[kind], spec.seed)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=spec.seed)
-    out_of_fold = cross_val_predict(pipeline, inputs, classes, cv=folds, method="predict_proba")[:, 1]
-    pipeline.fit(inputs, classes)
-    found = gate.metrics(rows.truth, out_of_fold, training.manifest.gate)
-    log.info("%s: %s", kind, ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
-    areas = gate.fold_areas(rows.truth, out_of_fold, (held for _, held in folds.split(inputs, classes)))
-    folded = {f"cv_auc_fold_{number}": area for number, area in enumerate(areas, 1)}  # the gate asks how they differ
-    return Candidate(kind, pipeline, {f"cv_{name}": value for name, value in found.items()} | folded)
+    params = dict(training.manifest.train.candidates[kind])
+    return fitting.fit(kind, params, training.manifest, training.rows, training.later)
 
 
-def _log(training: Training, candidate: Candidate) -> dict[str, Any]:
-    rows, spec = training.rows, training.manifest.train
-    name = f"{candidate.kind} as of {training.request.as_of}"
-    with mlflow.start_run(run_name=name, tags=training.tags(candidate.kind)) as active:
-        mlflow.log_params({"candidate": candidate.kind, **spec.candidates[candidate.kind], "rows": len(rows.truth)})
-        mlflow.log_metrics(candidate.metrics)
-        table = rows.inputs.assign(**{training.manifest.label.column: rows.truth})
-        told = mlflow.data.from_pandas(table, name=f"known-{training.request.as_of}")  # type: ignore[attr-defined]
-        mlflow.log_input(told, context="training")
-        with tempfile.TemporaryDirectory() as scratch:
-            digest = _save(training, candidate, Path(scratch))
-            mlflow.log_artifacts(scratch, SERVING)
-        mlflow.set_tag("evergreen.digest", digest)
-        mlflow.log_dict(lineage.seen(training.days, training.request.as_of).model_dump(mode="json"), lineage.FILE)
-        _log_model(candidate, apply(spec.features, rows.inputs), rows.truth)
-    return {"run_id": active.info.run_id, "metrics": candidate.metrics}
+def _log(experiment: str, training: Training, candidate: Candidate) -> dict[str, Any]:
+    rows, label = training.rows, training.manifest.label.column
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = _save(training, candidate, Path(scratch) / SERVING)
+        seen = lineage.seen(training.days, training.request.as_of).model_dump(mode="json")
+        Path(scratch, lineage.FILE).write_text(json.dumps(seen, indent=1))
+        done = Finished(
+            name=f"{candidate.kind} as of {training.request.as_of}",
+            tags={**training.tags(candidate.kind), "evergreen.digest": saved.digest, **saved.tags},
+            params={"candidate": candidate.kind, **candidate.params, "rows": len(rows.truth)},
+            metrics=candidate.metrics,
+            files=Path(scratch),
+            table=rows.inputs.assign(**{label: rows.truth}),
+            meta=saved.meta,
+        )
+        return {"run_id": log_run(experiment, done), "metrics": candidate.metrics}
 
 
-def _log_model(candidate: Candidate, inputs: Any, truth: Any) -> None:
-    """The same pipeline as an MLflow model, for people and tools that speak MLflow."""
-    signature = mlflow.models.infer_signature(inputs.head(50), candidate.pipeline.predict_proba(inputs.head(50))[:, 1])
-    mlflow.sklearn.log_model(
-        candidate.pipeline,
-        name="model",
-        signature=signature,
-        input_example=inputs.head(3),
-        skops_trusted_types=list(trust.EXTRA_TRUSTED),
-        pip_requirements=["scikit-learn", "skops", "pandas"],  # inferring them takes ten seconds
-    )
-
-
-def _save(training: Training, candidate: Candidate, directory: Path) -> str:
-    """The serving artifact with golden rows and the baseline; raises `Permanent` when it would not serve the same."""
-    meta = _meta(training)
-    model = ServableModel(meta, candidate.pipeline)
-    sample = _records(training.rows.inputs.head(GOLDEN_ROWS))
-    scores = model.predict_proba(sample)
-    golden = tuple(Golden(row=row, probability=float(p)) for row, p in zip(sample, scores, strict=True))
+def _save(training: Training, candidate: Candidate, directory: Path) -> Exported:
+    """The serving artifact with golden rows and the baseline. Raises `Permanent` when no form of it serves the same."""
+    model = _servable(training, candidate)
+    directory.mkdir()
     directory.joinpath("baseline.json").write_text(_baseline(training, model))
-    digest = artifact.save(candidate.pipeline, meta.model_copy(update={"golden": golden}), directory)
-    problems = conformance.check(model, directory, sample)
-    if problems:
-        raise Permanent(f"The {candidate.kind} artifact does not conform to its pipeline: {'; '.join(problems)}")
-    return digest
+    return export.write(model, directory, _probes(training))
 
 
-def _meta(training: Training) -> ArtifactMeta:
+def _servable(training: Training, candidate: Candidate) -> ServableModel:
     manifest = training.manifest
-    return ArtifactMeta(
+    meta = ArtifactMeta(
         name=manifest.name,
+        framework="torch" if candidate.kind == "torch_mlp" else "sklearn",
         columns=training.columns,
         positive=str(manifest.label.positive),
         negative=str(manifest.label.negative),
         threshold=manifest.gate.threshold,
         features=manifest.train.features,
+        calibration=candidate.calibration,
     )
+    return export.with_golden(ServableModel(meta, candidate.pipeline), _records(training.rows.inputs.head(GOLDEN_ROWS)))
+
+
+def _probes(training: Training) -> list[dict[str, Any]]:
+    """Rows that decide whether a compiled form may serve: the newest, which it was not fitted on, and the oldest."""
+    return _records(training.newest.inputs.head(PROBES)) + _records(training.rows.inputs.head(PROBES))
 
 
 def _baseline(training: Training, model: ServableModel) -> str:

@@ -1,34 +1,59 @@
-"""The artifact: a directory with `artifact.json` (what the model is), `model.skops` (the model) and what travels along.
+"""The artifact: a directory with `artifact.json` (what the model is), the model, and what travels along.
 
-Everything the server needs to answer is inside: columns, labels, threshold and golden rows with the probabilities the
-training saw. So a server needs no registry and no training code, and can prove after loading that it computes the same.
-The trade-off of skops over pickle: only types we name can be saved. In return loading a file cannot run its code.
+Everything the server needs to answer is inside: columns, labels, threshold, calibration and golden rows with the
+probabilities the training saw. So a server needs no registry and no training code, and can prove after loading that it
+computes the same. The model has one of two forms, and artifact.json says which and why:
+
+    compiled   `model.onnx` or `model.treelite` with `encoding.json`: no DataFrame, no scikit-learn, microseconds a row
+    generic    `model.skops`: any pipeline of ours, also behind a feature function; a DataFrame a request
+
+Neither can run code when it is loaded: the compiled files are tables, and of skops only types we name are read. That is
+the trade-off against pickle. What the generic path needs is imported when such an artifact is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
-import pandas as pd
-import sklearn
-import skops.io as sio
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from include.core.errors import ArtifactRejected, Permanent
-from include.model import features, trust
-from include.model.canonical import canonical
+from include.model import runtimes
+from include.model.calibration import Calibration
+from include.model.encoding import Encoder, Encoding
 from include.model.schema import Column, frame
 from include.model.sealed import copy_verified, digest, verify
 
-__all__ = ["ArtifactMeta", "Golden", "ServableModel", "copy_verified", "digest", "load", "save", "verify"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from include.model.compiling import Compiled
+
+__all__ = [
+    "ArtifactMeta",
+    "CompiledModel",
+    "Golden",
+    "Model",
+    "ServableModel",
+    "copy_verified",
+    "digest",
+    "load",
+    "save",
+    "save_compiled",
+    "verify",
+    "write_meta",
+]
 
 META = "artifact.json"
 MODEL = "model.skops"
+ENCODING = "encoding.json"
+Document = TypeVar("Document", bound=BaseModel)
 
 
 class _Document(BaseModel):
@@ -47,22 +72,42 @@ class ArtifactMeta(_Document):
 
     format: Literal[1] = 1
     name: str
-    framework: Literal["sklearn"] = "sklearn"
+    framework: Literal["sklearn", "torch"] = "sklearn"
     columns: tuple[Column, ...] = Field(min_length=1)
     positive: str
     negative: str
     threshold: float = Field(ge=0, le=1)
     features: str | None = None
+    calibration: Calibration = Calibration()
     golden: tuple[Golden, ...] = ()
-    sklearn_version: str = sklearn.__version__
+    runtime: Literal["skops", "onnx", "treelite"] = "skops"
+    precision: Literal["full", "int8"] = "full"
+    tolerance: float = Field(1e-6, ge=0, description="how far a golden row's probability may lie from the training's")
+    why: str = Field("", description="why this form serves and not the other")
+    sklearn_version: str = Field(default_factory=lambda: version("scikit-learn"))
+
+    @property
+    def path(self) -> Literal["compiled", "generic"]:
+        return "generic" if self.runtime == "skops" else "compiled"
 
     def label(self, probability: float) -> str:
         return self.positive if probability >= self.threshold else self.negative
 
 
+class Model(Protocol):
+    """Rows in, probability of the positive class out, whatever the form."""
+
+    @property
+    def meta(self) -> ArtifactMeta: ...
+    def predict_proba(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]: ...
+    def predict_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        """The same for a table that `schema.frame` or `schema.conform` built."""
+        ...
+
+
 @dataclass(frozen=True)
 class ServableModel:
-    """A fitted pipeline with its description: rows in, probability of the positive class out."""
+    """The generic form: a fitted pipeline with its description."""
 
     meta: ArtifactMeta
     pipeline: Any
@@ -71,32 +116,79 @@ class ServableModel:
         return self.predict_frame(frame(rows, self.meta.columns))
 
     def predict_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
-        """The same for a table that `schema.frame` or `schema.conform` built."""
+        from include.model import features
+
         probabilities = self.pipeline.predict_proba(features.apply(self.meta.features, table))
-        chosen: NDArray[np.float64] = np.asarray(probabilities, dtype=np.float64)[:, self._positive]
-        return chosen
+        return self.meta.calibration(np.asarray(probabilities, dtype=np.float64)[:, self._positive])
 
     @property
     def _positive(self) -> int:
-        return _positive_index(self.pipeline, self.meta.positive)
+        return positive_index(self.pipeline, self.meta.positive)
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """The compiled form: encoding, runtime and calibration, on numpy alone."""
+
+    meta: ArtifactMeta
+    encoder: Encoder
+    score: runtimes.Score
+
+    def predict_proba(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+        return self.meta.calibration(self.score(self.encoder.rows(rows)))
+
+    def predict_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        return self.meta.calibration(self.score(self.encoder.frame(table)))
 
 
 def save(model: Any, meta: ArtifactMeta, directory: Path) -> str:
-    """Writes the artifact and answers its digest. A model the server would refuse is refused here already."""
+    """Writes the generic form and answers its digest. A model the server would refuse is refused here already."""
+    import skops.io as sio
+
+    from include.model import trust
+    from include.model.canonical import canonical
+
     data = canonical(bytes(sio.dumps(model)))
     trust.check(data)
-    _positive_index(model, meta.positive)
+    positive_index(model, meta.positive)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MODEL).write_bytes(data)
-    (directory / META).write_text(meta.model_dump_json(indent=2) + "\n")
-    return digest(directory)
+    return write_meta(meta, directory)
 
 
-def load(directory: Path) -> ServableModel:
+def save_compiled(model: Compiled, meta: ArtifactMeta, directory: Path) -> str:
+    """Writes the compiled form and answers its digest."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / runtimes.FILES[model.runtime]).write_bytes(model.data)
+    (directory / ENCODING).write_text(model.encoding.model_dump_json(indent=1) + "\n")
+    tolerance = max(meta.tolerance, model.tolerance)
+    return write_meta(meta.model_copy(update={"runtime": model.runtime, "tolerance": tolerance}), directory)
+
+
+def load(directory: Path) -> Model:
     """Raises `ArtifactRejected` with one sentence when anything in it is not what it should be."""
     meta = read_meta(directory)
+    if meta.runtime == "skops":
+        return _generic(meta, directory)
+    encoding = _parsed(Encoding, directory / ENCODING)
+    asked = {*encoding.numbers.names, *encoding.categories.values}
+    unknown = sorted(asked - {column.name for column in meta.columns})
+    if unknown:
+        raise ArtifactRejected(f"{ENCODING} reads the column {unknown[0]!r}, which {META} does not have.")
+    score = runtimes.open_model(meta.runtime, directory / runtimes.FILES[meta.runtime], encoding.width)
+    return CompiledModel(meta, Encoder(encoding), score)
+
+
+def read_meta(directory: Path) -> ArtifactMeta:
+    """artifact.json alone, without the model."""
+    return _parsed(ArtifactMeta, directory / META)
+
+
+def _generic(meta: ArtifactMeta, directory: Path) -> ServableModel:
+    from include.model import features, trust
+
     pipeline = trust.read(_bytes(directory / MODEL))
-    _positive_index(pipeline, meta.positive)
+    positive_index(pipeline, meta.positive)
     try:
         features.resolve(meta.features)
     except Permanent as error:
@@ -104,14 +196,19 @@ def load(directory: Path) -> ServableModel:
     return ServableModel(meta, pipeline)
 
 
-def read_meta(directory: Path) -> ArtifactMeta:
-    """artifact.json alone, without the model."""
+def write_meta(meta: ArtifactMeta, directory: Path) -> str:
+    """Writes artifact.json beside a model and answers the digest of it all."""
+    (directory / META).write_text(meta.model_dump_json(indent=2) + "\n")
+    return digest(directory)
+
+
+def _parsed(kind: type[Document], path: Path) -> Document:
     try:
-        return ArtifactMeta.model_validate_json(_bytes(directory / META))
+        return kind.model_validate_json(_bytes(path))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise ArtifactRejected(f"{META} is not valid at {place}: {first['msg']}.") from error
+        raise ArtifactRejected(f"{path.name} is not valid at {place}: {first['msg']}.") from error
 
 
 def _bytes(path: Path) -> bytes:
@@ -121,7 +218,7 @@ def _bytes(path: Path) -> bytes:
         raise ArtifactRejected(f"The artifact has no readable {path.name}: {error.strerror}.") from error
 
 
-def _positive_index(pipeline: Any, positive: str) -> int:
+def positive_index(pipeline: Any, positive: str) -> int:
     """Where the positive class stands; a model trained on 0/1 has it second."""
     try:
         classes = [str(label) for label in pipeline.classes_]

@@ -1,7 +1,9 @@
-"""The two candidates: a straight line and a forest. Both take missing values and categories they have never seen.
+"""The candidates: a straight line, two kinds of forest and a network. All take missing values and unseen categories.
 
 Boosting gets ordinal codes, not scikit-learn's native categories: explainers and compiled forests are wrong on native
-ones, and on a handful of levels a few more splits cost nothing. Kept to parts whose types the artifact codec trusts.
+ones, and on a handful of levels a few more splits cost nothing. Random forest and network calculate in float32, where a
+large number is infinite: their columns are held within what the training saw, which no split and no weight can tell.
+Kept to parts that can be written as data (see compiling) and whose types the artifact codec trusts.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from include.core.errors import Permanent
 from include.model.schema import Column, Kind
@@ -34,15 +36,20 @@ def build(kind: str, columns: Sequence[Column], params: Mapping[str, Any], seed:
 
 
 def _logistic(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
-    numbers = Pipeline(
-        [
-            ("impute", SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)),
-            ("scale", StandardScaler()),
-        ]
-    )
-    categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     model = LogisticRegression(**{"max_iter": 2000, "random_state": seed, **params})
-    return Pipeline([("prepare", _prepare(columns, numbers, categories)), ("model", model)])
+    return Pipeline([("prepare", _prepare(columns, _filled(StandardScaler()), _onehot())), ("model", model)])
+
+
+def _random_forest(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
+    model = RandomForestClassifier(**{"n_estimators": 200, "min_samples_leaf": 5, "random_state": seed, **params})
+    return Pipeline([("prepare", _prepare(columns, _filled(_held()), _onehot())), ("model", model)])
+
+
+def _torch_mlp(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
+    from include.model import network
+
+    numbers = _filled(_held(), StandardScaler())
+    return Pipeline([("prepare", _prepare(columns, numbers, _onehot())), ("model", network.classifier(params, seed))])
 
 
 def _boosting(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
@@ -51,6 +58,20 @@ def _boosting(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -
         **{"random_state": seed, "early_stopping": False, "categorical_features": None, **params}
     )
     return Pipeline([("prepare", _prepare(columns, "passthrough", categories)), ("model", model)])
+
+
+def _filled(*then: Any) -> Pipeline:
+    """Missing becomes the median, with a column that says so."""
+    median = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    return Pipeline([("impute", median), *((f"scale{place or ''}", step) for place, step in enumerate(then))])
+
+
+def _held() -> MinMaxScaler:
+    return MinMaxScaler(clip=True)
+
+
+def _onehot() -> OneHotEncoder:
+    return OneHotEncoder(handle_unknown="ignore", sparse_output=False)
 
 
 def _prepare(columns: Sequence[Column], numbers: Any, categories: Any) -> ColumnTransformer:
@@ -62,4 +83,9 @@ def _names(columns: Sequence[Column], kind: Kind) -> list[str]:
     return [column.name for column in columns if column.kind == kind]
 
 
-BUILDERS: dict[str, Builder] = {"logistic": _logistic, "boosting": _boosting}
+BUILDERS: dict[str, Builder] = {
+    "logistic": _logistic,
+    "random_forest": _random_forest,
+    "boosting": _boosting,
+    "torch_mlp": _torch_mlp,
+}

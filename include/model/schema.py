@@ -1,20 +1,25 @@
-"""The one way from rows to a frame: training and the model server both call `frame`, so the two can never differ.
+"""The one way from rows to a frame: training and the generic serving path both call `frame`, so they can never differ.
 
 The trade-off: everything is float64 or str, also what was an integer or a flag. One type a kind costs a little memory
 and saves the whole class of bugs in which a column without missing values trains as int and serves as float.
+
+pandas is imported where it is used: a server that runs a compiled model needs `Column` and never a frame.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Kind = Literal["number", "category"]
+NO_VALUE = ("NAType", "NaTType")  # pandas' own, known by name so that pandas need not be there
 
 
 class Column(BaseModel):
@@ -30,6 +35,8 @@ class Column(BaseModel):
 
 def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
     """Rows as a frame with exactly these columns in this order; what a row lacks is missing."""
+    import pandas as pd
+
     return pd.DataFrame(
         {column.name: _values([row.get(column.name) for row in rows], column.kind) for column in columns}
     )
@@ -37,6 +44,8 @@ def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.Da
 
 def conform(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     """A table read from a file, as `frame` would have built it from its rows."""
+    import pandas as pd
+
     return pd.DataFrame({column.name: _values(table[column.name].tolist(), column.kind) for column in columns})
 
 
@@ -47,7 +56,7 @@ def describe(table: pd.DataFrame, columns: Sequence[Column] = ()) -> tuple[Colum
 
 
 def is_missing(value: object) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in NO_VALUE
 
 
 def _values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:
@@ -60,8 +69,10 @@ def _values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:
 
 
 def _described(series: pd.Series[Any], declared: Column | None) -> Column:
+    from pandas.api.types import is_numeric_dtype
+
     nullable = declared.nullable if declared else True
-    if pd.api.types.is_numeric_dtype(series.dtype):
+    if is_numeric_dtype(series.dtype):
         return Column(name=str(series.name), kind="number", nullable=nullable)
     seen = tuple(sorted({str(value) for value in series if not is_missing(value)}))
     return Column(name=str(series.name), kind="category", nullable=nullable, categories=seen)

@@ -4,8 +4,9 @@ skops asks "is this type harmless in general"; we ask "does one of our pipelines
 is read first, before anything is built from it, then skops checks again with nothing but the list below. Both matter:
 the list is ours, the audit knows how each type is really constructed.
 
-A tree's nodes are indices that compiled code follows unchecked, which is why skops trusts no tree. We allow boosting's
-trees and check every index: a crafted file is refused instead of reading foreign memory or looping for ever.
+A tree's nodes are indices that compiled code follows unchecked, which is why skops trusts no tree. We allow the trees
+of boosting and of forests and check every index: a crafted file is refused instead of reading foreign memory or looping
+for ever.
 Adding a pipeline means adding its types here.
 """
 
@@ -15,7 +16,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import skops.io as sio
@@ -24,9 +25,10 @@ from numpy.typing import NDArray
 from include.core.errors import ArtifactRejected
 
 TREE_PREDICTOR = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
+TREE = "sklearn.tree._tree.Tree"
 
 # what skops does not trust by itself, and we do
-EXTRA_TRUSTED = ("numpy.dtype", TREE_PREDICTOR)
+EXTRA_TRUSTED = ("numpy.dtype", TREE_PREDICTOR, TREE)
 
 ALLOWED = frozenset(
     {
@@ -51,18 +53,30 @@ ALLOWED = frozenset(
         "sklearn.compose._column_transformer.ColumnTransformer",
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
+        "sklearn.ensemble._forest.RandomForestClassifier",
         "sklearn.impute._base.MissingIndicator",
         "sklearn.impute._base.SimpleImputer",
         "sklearn.linear_model._logistic.LogisticRegression",
         "sklearn.pipeline.Pipeline",
+        "sklearn.preprocessing._data.MinMaxScaler",
         "sklearn.preprocessing._data.StandardScaler",
         "sklearn.preprocessing._encoders.OneHotEncoder",
         "sklearn.preprocessing._encoders.OrdinalEncoder",
         "sklearn.preprocessing._function_transformer.FunctionTransformer",
         "sklearn.preprocessing._label.LabelEncoder",
+        "sklearn.tree._classes.DecisionTreeClassifier",
         *EXTRA_TRUSTED,
     }
 )
+
+
+class Nodes(NamedTuple):
+    """A tree as parallel arrays, one entry a node."""
+
+    left: NDArray[Any]
+    right: NDArray[Any]
+    feature: NDArray[Any]
+    leaf: NDArray[np.bool_]
 
 
 def read(data: bytes) -> Any:
@@ -74,7 +88,7 @@ def read(data: bytes) -> Any:
         raise ArtifactRejected(f"The model file cannot be read: {_first_line(error)}.") from error
     for trees, features in _forests(model):
         for tree in trees:
-            _check_bounds(tree.nodes, features)
+            _check_bounds(tree, features)
     return model
 
 
@@ -112,24 +126,36 @@ def _types(state: Any) -> Iterator[str]:
 
 
 def _forests(model: Any) -> Iterator[tuple[list[Any], int]]:
-    """Every list of boosting trees below a model, with the number of features they may ask for."""
+    """Every list of trees below a model, each tree as (left, right, feature, leaf), with the number of features."""
     for step in [model, *(part for _, part in getattr(model, "steps", ()))]:
         predictors = getattr(step, "_predictors", None)
         if predictors is not None:
-            yield [tree for iteration in predictors for tree in iteration], int(step.n_features_in_)
+            yield [_boosted(tree.nodes) for iteration in predictors for tree in iteration], int(step.n_features_in_)
+        if hasattr(step, "estimators_"):
+            yield [_grown(tree.tree_) for tree in step.estimators_], int(step.n_features_in_)
 
 
-def _check_bounds(nodes: NDArray[Any], features: int) -> None:
-    """Children lie behind their parent and inside the array; features exist; no native categories."""
-    inner = ~nodes["is_leaf"].astype(bool)
-    parents = np.arange(len(nodes))[inner]
-    children = np.stack([nodes["left"][inner], nodes["right"][inner]]).astype(np.int64)
-    asked = nodes["feature_idx"][inner]
+def _boosted(nodes: NDArray[Any]) -> Nodes:
+    if nodes["is_categorical"].any():
+        raise ArtifactRejected("The model file holds a tree with native categories; train the model again.")
+    return Nodes(nodes["left"], nodes["right"], nodes["feature_idx"], nodes["is_leaf"].astype(bool))
+
+
+def _grown(tree: Any) -> Nodes:
+    """A node without a left child is a leaf, by what scikit-learn's own descent asks."""
+    return Nodes(tree.children_left, tree.children_right, tree.feature, tree.children_left == -1)
+
+
+def _check_bounds(nodes: Nodes, features: int) -> None:
+    """Children lie behind their parent and inside the array; features exist."""
+    inner, count = ~nodes.leaf, len(nodes.leaf)
+    parents = np.arange(count)[inner]
+    children = np.stack([nodes.left[inner], nodes.right[inner]]).astype(np.int64)
+    asked = nodes.feature[inner]
     sound = (
-        len(nodes) > 0
-        and bool((children > parents).all() and (children < len(nodes)).all())
+        count > 0
+        and bool((children > parents).all() and (children < count).all())
         and bool((asked >= 0).all() and (asked < features).all())
-        and not nodes["is_categorical"].any()
     )
     if not sound:
         raise ArtifactRejected("The model file holds a tree whose nodes point outside of it; train the model again.")

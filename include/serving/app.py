@@ -109,7 +109,14 @@ def _description(colour: str, slot: Slot) -> dict[str, Any]:
     if not isinstance(slot, Loaded):
         return {"slot": colour, "state": state, "why": slot.why, **file}
     meta = slot.model.meta.model_dump(mode="json", exclude={"golden"})
-    return {**meta, "slot": colour, "state": state, "loaded_at": slot.loaded_at.isoformat(), **file}
+    return {
+        **meta,
+        "path": slot.model.meta.path,
+        "slot": colour,
+        "state": state,
+        "loaded_at": slot.loaded_at.isoformat(),
+        **file,
+    }
 
 
 def _refusal(problem: Problem) -> Response:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from include.core.errors import ArtifactRejected
 
 if TYPE_CHECKING:
-    from include.model.artifact import ServableModel
+    from include.model.artifact import Model
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class SlotFile(BaseModel):
 @dataclass(frozen=True)
 class Loaded:
     file: SlotFile
-    model: ServableModel
+    model: Model
     loaded_at: datetime
 
 
@@ -76,7 +76,7 @@ def _filled(file: SlotFile, directory: Path) -> Slot:
         return _broken(f"The model cannot be loaded: {type(error).__name__}.", file)
 
 
-def _warm_model(directory: Path, digest: str) -> ServableModel:
+def _warm_model(directory: Path, digest: str) -> Model:
     # imported here, so that an empty slot starts in a second and without scikit-learn's memory
     from include.model import artifact, conformance
 

@@ -37,8 +37,9 @@ def rows() -> list[Row]:
 
 @lru_cache
 def trained(kind: str) -> ServableModel:
-    params = {"max_iter": 30} if kind == "boosting" else {}
-    pipeline = build(kind, columns(), params, seed=7).fit(conform(data(), columns()), data()[LABEL])
+    params = {"boosting": {"max_iter": 30}, "random_forest": {"n_estimators": 20}}.get(kind, {})
+    truth = (data()[LABEL] == "bad").astype(int)
+    pipeline = build(kind, columns(), params, seed=7).fit(conform(data(), columns()), truth)
     meta = ArtifactMeta(name="credit", columns=columns(), positive="bad", negative="good", threshold=0.25)
     probabilities = ServableModel(meta, pipeline).predict_proba(rows()[:5])
     golden = tuple(Golden(row=row, probability=float(p)) for row, p in zip(rows()[:5], probabilities, strict=True))

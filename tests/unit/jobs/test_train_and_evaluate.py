@@ -43,12 +43,19 @@ class TestTrain:
         found = runs_of(registry, first.outputs["experiment_id"])
         assert cut_off not in {run.info.run_id for run in found} and len(found) == 2
 
-    def test_the_same_data_gives_the_same_numbers(self, place, ask):
+    def test_whoever_asks_for_the_same_training_again_gets_the_runs_that_are_there(self, place, ask):
         first, second = ask("train", key="a"), ask("train", key="b")
+        assert first.outputs == second.outputs
+
+    def test_the_same_training_for_another_intent_is_the_same_model_in_a_run_of_its_own(self, place, ask, registry):
+        live, past = ask("train"), ask("train", intent="historical")
         for kind in ("logistic", "boosting"):
-            one, two = (result.outputs["candidates"][kind] for result in (first, second))
-            assert one["metrics"] == two["metrics"]
-            assert one["run_id"] != two["run_id"]
+            one, two = (result.outputs["candidates"][kind] for result in (live, past))
+            assert one["metrics"] == two["metrics"] and one["run_id"] != two["run_id"]
+            with registry.client() as client:
+                tags = [client.get_run(each["run_id"]).data.tags for each in (one, two)]
+            assert tags[0]["evergreen.digest"] == tags[1]["evergreen.digest"]
+            assert tags[0]["evergreen.runtime"] == ("treelite" if kind == "boosting" else "onnx")
 
     def test_a_run_tells_by_what_it_was_made(self, place, ask, registry):
         result = ask("train", intent="historical")

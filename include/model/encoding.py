@@ -1,0 +1,179 @@
+"""From raw columns to the numbers a compiled model reads: a pipeline's preparation as data, applied by numpy alone.
+
+A fitted ColumnTransformer is code and state; what it learned is a few tables: medians, scales, values of a category.
+`encoding.json` holds those, so a server needs neither scikit-learn nor pandas, and there is nothing in it to execute.
+The trade-off: only preparations that can be written so are compiled (see compiling); others keep the generic path.
+
+One row and a million take the same way. For one row the fixed cost of numpy counts, so the work is done on two
+matrices, all numbers and all categories, and not column by column.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from include.model.schema import is_missing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Numbers(_Table):
+    """The numeric columns, in the model's order.
+
+    Missing becomes `fill` (without it, it stays NaN); one 0/1 column is appended for each position in `indicators`,
+    telling that it was missing. Every resulting column is then held between `low` and `high` and becomes
+    (value - shift) / scale; an empty tuple skips that step.
+    """
+
+    names: tuple[str, ...] = ()
+    fill: tuple[float, ...] = ()
+    indicators: tuple[int, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    shift: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    @property
+    def width(self) -> int:
+        return len(self.names) + len(self.indicators)
+
+    @model_validator(mode="after")
+    def _tables_fit(self) -> Numbers:
+        if self.fill and len(self.fill) != len(self.names):
+            raise ValueError("fill needs one value for each name")
+        if any(not 0 <= position < len(self.names) for position in self.indicators):
+            raise ValueError("indicators must be positions of names")
+        tables = (self.low, self.high, self.shift, self.scale)
+        if any(table and len(table) != self.width for table in tables) or 0.0 in self.scale:
+            raise ValueError("low, high, shift and scale need one value for each number and indicator, scale none of 0")
+        return self
+
+
+class Categories(_Table):
+    """The category columns and the values each had in training; None among them means that missing was one of them.
+
+    onehot: a 0/1 column for each value, none of them set for an unseen one. ordinal: the position of the value, -1 for
+    an unseen one.
+    """
+
+    style: Literal["onehot", "ordinal"] = "onehot"
+    values: dict[str, tuple[str | None, ...]] = {}
+
+    @property
+    def width(self) -> int:
+        return len(self.values) if self.style == "ordinal" else sum(map(len, self.values.values()))
+
+
+class Encoding(_Table):
+    """The content of encoding.json: all numbers first, then the categories, as `dtype` says the model reads them."""
+
+    numbers: Numbers = Numbers()
+    categories: Categories = Categories()
+    dtype: Literal["float32", "float64"] = "float64"
+
+    @property
+    def width(self) -> int:
+        return self.numbers.width + self.categories.width
+
+
+class Encoder:
+    """Applies an `Encoding`: rows in, matrix (rows, width) out."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._names = encoding.numbers.names
+        self._numbers = encoding.numbers
+        self._tables = {name: np.array(getattr(encoding.numbers, name)) for name in ("fill", "low", "high", "shift")}
+        self._scale, self._indicators = np.array(encoding.numbers.scale), list(encoding.numbers.indicators)
+        self._categories = list(_places(encoding.categories).items())
+        self._codes = _ordinal_codes(encoding.categories) if encoding.categories.style == "ordinal" else None
+        self._width, self._dtype = encoding.categories.width, np.dtype(encoding.dtype)
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
+        """What a row lacks is missing."""
+        numbers = _floats([[row.get(name) for name in self._names] for row in rows])
+        places = [[known[row.get(name)] for name, known in self._categories] for row in rows]
+        return self._matrix(numbers.reshape(len(rows), -1), np.array(places, dtype=np.intp).reshape(len(rows), -1))
+
+    def frame(self, table: pd.DataFrame) -> NDArray[Any]:
+        """The same for a table that `schema.frame` or `schema.conform` built."""
+        numbers = np.empty((len(table), len(self._names)))
+        places = np.empty((len(table), len(self._categories)), dtype=np.intp)
+        for position, name in enumerate(self._names):
+            numbers[:, position] = table[name]
+        for position, (name, known) in enumerate(self._categories):
+            places[:, position] = [known[value] for value in table[name]]
+        return self._matrix(numbers, places)
+
+    def _matrix(self, numbers: Floats, places: NDArray[np.intp]) -> NDArray[Any]:
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, as in every float32 model
+            prepared = self._prepared(numbers).astype(self._dtype, copy=False)
+        if not self._categories:
+            return prepared
+        return np.concatenate([prepared, self._encoded(places)], axis=1)
+
+    def _prepared(self, numbers: Floats) -> Floats:
+        tables = self._tables
+        if len(tables["fill"]):
+            missing = np.isnan(numbers)
+            numbers = np.where(missing, tables["fill"], numbers)
+            if self._indicators:
+                numbers = np.concatenate([numbers, missing[:, self._indicators]], axis=1)
+        if len(tables["low"]):
+            numbers = np.minimum(np.maximum(numbers, tables["low"]), tables["high"])
+        return (numbers - tables["shift"]) / self._scale if len(self._scale) else numbers
+
+    def _encoded(self, places: NDArray[np.intp]) -> NDArray[Any]:
+        if self._codes is not None:
+            return self._codes[places].astype(self._dtype, copy=False)
+        out = np.zeros((len(places), self._width + 1), dtype=self._dtype)  # the last column takes the unseen ones
+        out[np.arange(len(places))[:, None], places] = 1
+        return out[:, :-1]
+
+
+class _Places(dict[Any, int]):
+    """Where a value stands; a value of another type than str is looked up as `schema.frame` would have written it."""
+
+    def __init__(self, values: Sequence[str | None], first: int, unseen: int) -> None:
+        super().__init__({value: first + position for position, value in enumerate(values)})
+        self._unseen = unseen
+
+    def __missing__(self, value: object) -> int:
+        return self.get(None if is_missing(value) else str(value), self._unseen)
+
+
+def _places(categories: Categories) -> dict[str, _Places]:
+    """onehot: columns of the matrix, the one behind the last for unseen. ordinal: positions in `_ordinal_codes`."""
+    found, first, ordinal = {}, 0, categories.style == "ordinal"
+    for name, values in categories.values.items():
+        found[name] = _Places(values, first, first + len(values) if ordinal else categories.width)
+        first += len(values) + ordinal
+    return found
+
+
+def _ordinal_codes(categories: Categories) -> Floats:
+    codes: list[float] = []
+    for values in categories.values.values():
+        codes += [*range(len(values)), -1.0]
+    return np.array(codes)
+
+
+def _floats(values: list[list[Any]]) -> Floats:
+    """numpy reads None as NaN by itself; only what it cannot read is looked at one by one."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except TypeError:
+        cleaned = [[math.nan if is_missing(value) else float(value) for value in row] for row in values]
+        return np.array(cleaned, dtype=np.float64)

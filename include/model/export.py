@@ -1,0 +1,121 @@
+"""Which form of a trained model serves: the compiled one if it computes the same, else the pipeline itself.
+
+The question is put to the finished directory, not to the plan: the artifact is written, loaded back and compared on
+real and awkward rows (see conformance). So "it should convert" is never an argument, and the reason of a fallback is
+kept in artifact.json, where /model shows it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from include.core.errors import ArtifactRejected, Permanent
+from include.model import artifact, compiling, conformance
+from include.model.artifact import ArtifactMeta, Golden, ServableModel
+from include.model.compiling import NotCompilable
+
+log = logging.getLogger(__name__)
+Row = Mapping[str, Any]
+GENERIC = "the pipeline serves by itself, because "
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    digest: str
+    meta: ArtifactMeta
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {"evergreen.runtime": self.meta.runtime, "evergreen.runtime.why": self.meta.why}
+
+
+def write(model: ServableModel, directory: Path, rows: Sequence[Row]) -> Exported:
+    """Writes the form that serves; `rows` decide about it, besides the awkward ones.
+
+    Raises `Permanent` when neither form computes what the model computes.
+    """
+    reason = _compiled(model, directory, rows)
+    if reason is None:
+        return Exported(artifact.digest(directory), artifact.read_meta(directory))
+    log.info("no compiled form: %s", reason)
+    generic = ServableModel(model.meta.model_copy(update={"why": f"{GENERIC}{reason}"}), model.pipeline)
+    problems = _written(generic, directory, rows, lambda: artifact.save(model.pipeline, generic.meta, directory))
+    if problems:
+        raise Permanent(f"The artifact does not conform to its pipeline: {' '.join(problems)}")
+    return Exported(artifact.digest(directory), generic.meta)
+
+
+def _compiled(model: ServableModel, directory: Path, rows: Sequence[Row]) -> str | None:
+    """None when the compiled form lies in `directory`, else why it does not."""
+    if model.meta.features:
+        return f"the feature function {model.meta.features} is code and cannot be compiled"
+    if artifact.positive_index(model.pipeline, model.meta.positive) != 1:
+        return "its positive class is not the second one"
+    try:
+        form = compiling.compiled(model.pipeline)
+    except NotCompilable as error:
+        return str(error)
+    meta = model.meta.model_copy(update={"why": f"the {form.runtime} form computes what the pipeline computes"})
+    problems = _written(model, directory, rows, lambda: artifact.save_compiled(form, meta, directory))
+    return f"its {form.runtime} form does not conform: {' '.join(problems)}" if problems else None
+
+
+def _written(model: ServableModel, directory: Path, rows: Sequence[Row], save: Callable[[], str]) -> list[str]:
+    """The problems of what `save` wrote; nothing of it is left when there are any."""
+    before = {path.name for path in directory.iterdir()}
+    try:
+        save()
+        problems = conformance.check(model, directory, rows)
+    except ArtifactRejected as error:
+        problems = [str(error)]
+    for path in directory.iterdir() if problems else ():
+        if path.name not in before:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return problems
+
+
+def with_golden(model: ServableModel, rows: Sequence[dict[str, Any]]) -> ServableModel:
+    """The model with these rows and its probabilities for them as golden rows."""
+    scores = model.predict_proba(rows)
+    golden = tuple(Golden(row=row, probability=float(p)) for row, p in zip(rows, scores, strict=True))
+    return ServableModel(model.meta.model_copy(update={"golden": golden}), model.pipeline)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An INT8 variant against its model: bytes of both files, distance of probabilities, share of other decisions."""
+
+    size: int
+    full_size: int
+    worst: float
+    mean: float
+    other_decisions: float
+
+    def conforms(self, tolerance: float) -> bool:
+        return self.worst <= tolerance
+
+
+def write_int8(model: ServableModel, directory: Path, rows: Sequence[Row], tolerance: float) -> Quantized:
+    """Writes the INT8 variant of a network: an artifact of its own, with the golden rows of the network.
+
+    Dynamic quantization scales by what is in a batch, so the distance is taken row by row, as clients ask. `tolerance`
+    is declared, not promised: see `Quantized.conforms`. Raises `NotCompilable` for a model that is no network.
+    """
+    full = compiling.compiled(model.pipeline)
+    small = compiling.int8(full)
+    meta = model.meta.model_copy(update={"precision": "int8", "tolerance": tolerance, "why": "8-bit weights"})
+    artifact.save_compiled(small, meta, directory)
+    variant, threshold = artifact.load(directory), meta.threshold
+    expected = model.predict_proba(rows)
+    found = np.concatenate([variant.predict_proba([row]) for row in rows])
+    apart, other = np.abs(expected - found), np.mean((expected >= threshold) != (found >= threshold))
+    return Quantized(len(small.data), len(full.data), float(apart.max()), float(apart.mean()), float(other))

@@ -1,0 +1,85 @@
+"""The two runtimes of compiled models: ONNX Runtime for matrices and forests, treelite for boosting.
+
+Both files are tables of numbers that a fixed interpreter walks; neither can name code to run. Each runtime is imported
+when a model needs it. One thread: a row takes microseconds, and the slots share their cores with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from include.core.errors import ArtifactRejected
+
+Runtime = Literal["onnx", "treelite"]
+Score = Callable[[NDArray[Any]], NDArray[np.float64]]
+FILES: dict[Runtime, str] = {"onnx": "model.onnx", "treelite": "model.treelite"}
+INPUT, OUTPUT = "features", "probabilities"
+
+
+def open_model(runtime: Runtime, path: Path, width: int) -> Score:
+    """A function from a matrix (n, width) to the score of the positive class (n,). Raises `ArtifactRejected`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactRejected(f"The artifact has no readable {path.name}: {error.strerror}.") from error
+    return OPENERS[runtime](data, width)
+
+
+def _onnx(data: bytes, width: int) -> Score:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what is wrong with a file is said once, by us
+    try:
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions share no base class
+        raise ArtifactRejected(f"model.onnx cannot be read: {str(error).splitlines()[0]}") from error
+    [asked], offered = session.get_inputs(), [output.name for output in session.get_outputs()]
+    if asked.name != INPUT or OUTPUT not in offered or asked.shape[-1] != width:
+        raise ArtifactRejected(f"model.onnx does not read {width} {INPUT} and answer {OUTPUT}; train the model again.")
+
+    def score(matrix: NDArray[Any]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = session.run([OUTPUT], {INPUT: matrix})[0][:, -1].astype(np.float64)
+        return found
+
+    return score
+
+
+def _treelite(data: bytes, width: int) -> Score:
+    import treelite
+
+    try:
+        model = treelite.Model.deserialize_bytes(data)
+    except Exception as error:  # treelite raises its own and numpy's
+        raise ArtifactRejected(f"model.treelite cannot be read: {str(error).splitlines()[0]}") from error
+    if model.num_feature != width:
+        raise ArtifactRejected(f"model.treelite reads {model.num_feature} features instead of {width}; train it again.")
+    _check_bounds(model)
+
+    def score(matrix: NDArray[Any]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = treelite.gtil.predict(model, matrix, nthread=1).reshape(len(matrix))
+        return found
+
+    return score
+
+
+def _check_bounds(model: Any) -> None:
+    """A tree's nodes are indices that compiled code follows unchecked: children lie inside and behind their parent."""
+    for position in range(model.num_tree):
+        tree = model.get_tree_accessor(position)
+        left, right, asked = (tree.get_field(name).astype(np.int64) for name in ("cleft", "cright", "split_index"))
+        inner = left != -1
+        parents, children = np.arange(len(left))[inner], np.stack([left[inner], right[inner]])
+        inside = (children > parents).all() and (children < len(left)).all() if len(parents) else True
+        known = (asked[inner] >= 0).all() and (asked[inner] < model.num_feature).all()
+        if not (len(left) and inside and known):
+            raise ArtifactRejected("model.treelite holds a tree whose nodes point outside of it; train it again.")
+
+
+OPENERS: dict[Runtime, Callable[[bytes, int], Score]] = {"onnx": _onnx, "treelite": _treelite}
