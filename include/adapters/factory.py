@@ -41,14 +41,29 @@ def manifest() -> Manifest:
 
 
 def store() -> ContentStore:
+    """The snapshots: in the directory or s3:// bucket of EVERGREEN_SNAPSHOTS, by default in EVERGREEN_STORE.
+
+    EVERGREEN_STORE itself is always a local directory: the ledger and the reports are appended to and locked there,
+    which a bucket cannot do, while snapshots must be reachable from every machine that trains.
+    """
+    place = _snapshots()
+    if place.startswith("s3://"):
+        from include.adapters.store_s3 import S3Store
+
+        return S3Store(place, cache=Path(setting("EVERGREEN_STORE")) / "cache")
     from include.adapters.store_local import LocalStore
 
-    return LocalStore(Path(setting("EVERGREEN_STORE")))
+    return LocalStore(Path(place))
+
+
+def _snapshots() -> str:
+    return os.environ.get("EVERGREEN_SNAPSHOTS") or setting("EVERGREEN_STORE")
 
 
 def work_room() -> Path:
-    """Where jobs keep what is not published yet: on the store's own disk, so that publishing copies nothing."""
-    return Path(setting("EVERGREEN_STORE")) / "scratch"
+    """Where jobs keep what is not published yet: on the store's own disk if it has one, so that nothing is copied."""
+    place = _snapshots()
+    return Path(setting("EVERGREEN_STORE") if place.startswith("s3://") else place) / "scratch"
 
 
 def reports() -> LocalReports:

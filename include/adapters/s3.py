@@ -50,10 +50,12 @@ def _answered(error: Any, place: str) -> EvergreenError:
     if status in (401, 403) or code in REFUSED_CODES:
         return AccessRefused(
             f"{place} refused the keys ({status} {code}); renew those of the Airflow Connection {CONNECTION}, or give "
-            "their user the right to list and read there."
+            "their user the right to list, read and (for snapshots) write there."
         )
     if code == "NoSuchBucket":
-        return DataRefused(f"The bucket of {place} does not exist; create it, or correct its name in the manifest.")
+        return DataRefused(
+            f"The bucket of {place} does not exist; create it, or correct its name in the manifest or EVERGREEN_SNAPSHOTS."
+        )
     if status >= 500 or status == 429 or code in BUSY_CODES:
         return ServiceUnavailable(f"{place} answered {status} ({code}) to every attempt; try again later.")
     return RequestInvalid(f"{place} answered {status} ({code}); correct it in the manifest, or the region.")

@@ -171,7 +171,9 @@ class ContentStore:
             raise DataRefused(f"{self.uri(snapshot)} lost its {name}; remove it and ingest {snapshot.day} again.")
         if md5_of(path) != stored.md5:
             both = f"it and {self.uri(snapshot)}"
-            raise DataRefused(f"{path} is not what was published; remove {both}, then ingest {snapshot.day} again.")
+            raise DataRefused(
+                f"{self._objects.uri}/{_key(stored)} is not what was published; remove {both}, then ingest {snapshot.day} again."
+            )
         return path
 
     def rows(self, snapshots: Iterable[Snapshot], columns: Iterable[str] | None = None) -> pd.DataFrame:
