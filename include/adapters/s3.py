@@ -53,9 +53,8 @@ def _answered(error: Any, place: str) -> EvergreenError:
             "their user the right to list, read and (for snapshots) write there."
         )
     if code == "NoSuchBucket":
-        return DataRefused(
-            f"The bucket of {place} does not exist; create it, or correct its name in the manifest or EVERGREEN_SNAPSHOTS."
-        )
+        where = "in the manifest or in EVERGREEN_SNAPSHOTS"
+        return DataRefused(f"The bucket of {place} does not exist; create it, or correct its name {where}.")
     if status >= 500 or status == 429 or code in BUSY_CODES:
         return ServiceUnavailable(f"{place} answered {status} ({code}) to every attempt; try again later.")
     return RequestInvalid(f"{place} answered {status} ({code}); correct it in the manifest, or the region.")
