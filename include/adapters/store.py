@@ -170,8 +170,8 @@ class ContentStore:
         if stored is None or path is None:
             raise DataRefused(f"{self.uri(snapshot)} lost its {name}; remove it and ingest {snapshot.day} again.")
         if md5_of(path) != stored.md5:
-            place, rest = f"{self._objects.uri}/{_key(stored)}", f"{self.uri(snapshot)}, then ingest {snapshot.day} again"
-            raise DataRefused(f"{place} is not what was published; remove it and {rest}.")
+            place, again = f"{self._objects.uri}/{_key(stored)}", f"then ingest {snapshot.day} again"
+            raise DataRefused(f"{place} is not what was published; remove it and {self.uri(snapshot)}, {again}.")
         return path
 
     def rows(self, snapshots: Iterable[Snapshot], columns: Iterable[str] | None = None) -> pd.DataFrame:
