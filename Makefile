@@ -50,6 +50,10 @@ lint: install ## Style, types and the direction of imports
 	@$(BIN)/mypy
 	@PYTHONPATH=.:plugins $(BIN)/lint-imports
 
+.PHONY: prove-gate
+prove-gate: install ## How often the gate is wrong, what it sees, and whether it finds known faults
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.proofs.prove_gate
+
 lock: ## Resolve pyproject.toml into the three requirements files
 	@$(BIN)/python -m include.embedded.lock
 

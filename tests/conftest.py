@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="evergreen-tests-"))
@@ -42,6 +43,10 @@ from tests import ground  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.served import Serving, Trained
+
+
+settings.register_profile("evergreen", deadline=None)  # a busy machine is no finding
+settings.load_profile("evergreen")
 
 
 def pytest_configure(config: pytest.Config) -> None:

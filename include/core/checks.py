@@ -174,24 +174,35 @@ def champion(scores: Scores, spec: GateSpec) -> Iterator[Check]:
         reason = "the first model: nothing to compare with, floors and limits alone decide"
         yield plain("champion", "champion", Verdict.PASSED, len(scores.truth), 0, reason)
         return
-    gain = st.wald(*st.auc_gain(scores.truth, scores.challenger, scores.champion), spec.confidence)
-    reason = f"AUC gain {_change(gain)}, may lose {spec.auc_margin:g}"
-    verdict = at_least(gain, -spec.auc_margin)
-    yield found("auc_non_inferiority", "champion", verdict, gain, -spec.auc_margin, reason)
-    yield _superior(gain if spec.superiority == "auc" else _saved(scores, spec), spec)
+    yield not_inferior(scores, spec)
+    yield superior(scores, spec)
+
+
+def _gain(scores: Scores, spec: GateSpec) -> Interval:
+    assert scores.champion is not None
+    return st.wald(*st.auc_gain(scores.truth, scores.challenger, scores.champion), spec.confidence)
+
+
+def not_inferior(scores: Scores, spec: GateSpec) -> Check:
+    """The ranking may be worse by the margin at most: DeLong's interval of the paired difference."""
+    gain, margin = _gain(scores, spec), spec.auc_margin
+    reason = f"AUC gain {_change(gain)}, may lose {margin:g}"
+    return found("auc_non_inferiority", "champion", at_least(gain, -margin), gain, -margin, reason)
+
+
+def superior(scores: Scores, spec: GateSpec) -> Check:
+    """The manifest's measure must be better: DeLong for the AUC, Student's t over paired rows for a loss."""
+    gain = _gain(scores, spec) if spec.superiority == "auc" else _saved(scores, spec)
+    verb = "gained" if spec.superiority == "auc" else "saved per row"
+    verdict = Verdict.PASSED if gain.low > 0 else Verdict.REFUSED if gain.value <= 0 else Verdict.INCONCLUSIVE
+    reason = f"{spec.superiority} {verb} {_change(gain)}, must be above 0"
+    return found(f"{spec.superiority}_superiority", "champion", verdict, gain, 0.0, reason)
 
 
 def _saved(scores: Scores, spec: GateSpec) -> Interval:
     assert scores.champion is not None
     saved = loss(scores.truth, scores.champion, spec) - loss(scores.truth, scores.challenger, spec)
     return st.paired_mean(saved, spec.confidence)
-
-
-def _superior(gain: Interval, spec: GateSpec) -> Check:
-    verb = "gained" if spec.superiority == "auc" else "saved per row"
-    verdict = Verdict.PASSED if gain.low > 0 else Verdict.REFUSED if gain.value <= 0 else Verdict.INCONCLUSIVE
-    reason = f"{spec.superiority} {verb} {_change(gain)}, must be above 0"
-    return found(f"{spec.superiority}_superiority", "champion", verdict, gain, 0.0, reason)
 
 
 def loss(truth: st.Floats, score: st.Floats, spec: GateSpec) -> st.Floats:

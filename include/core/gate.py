@@ -9,6 +9,7 @@ neither the data, the floors, the champion nor the policy can be softened there.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -65,8 +66,9 @@ class GateReport:
         decided = [c for c in self.checks if c.blocks and c.verdict is self.verdict]
         if self.verdict is Verdict.PASSED:
             decided = [c for c in decided if c.family in HEADLINES]
-        warned = [c.name for c in self.checks if c.warns]
-        more = f"; warnings: {', '.join(warned)}" if warned else ""
+        warned = Counter(c.family for c in self.checks if c.warns)
+        told = ", ".join(f"{family} ({number})" for family, number in warned.items())
+        more = f"; warnings: {told}" if warned else ""
         return f"{self.verdict.value}: {'; '.join(c.reason for c in decided)}{more}"
 
     def denied(self, reasons: Iterable[str], policy: str) -> GateReport:

@@ -234,11 +234,11 @@ def calibration_bins(truth: Floats, score: Floats, bins: int) -> tuple[Floats, F
 def calibration_error(
     truth: Floats, score: Floats, bins: int, confidence: float, resamples: int, seed: int
 ) -> Interval:
-    """Expected calibration error over equally filled bins, corrected for the noise that it counts as error.
+    """Expected calibration error over equally filled bins, less the noise that it counts as error.
 
-    The mean of absolute gaps is too large even for a perfect model, and a resample doubles that bias. So the bias is
-    read off the resamples and taken away, and the interval is the reversed percentile one (Davison and Hinkley 1997,
-    5.2). Gaps of bins are drawn as normal: they are means of some forty rows each or more.
+    The mean of absolute gaps is too large even for a perfect model, and a resample adds that bias once more. So the
+    bias is read off the resamples and taken away (of a perfect model's, about half), and the interval is the reversed
+    percentile one (Davison and Hinkley 1997, 5.2). Gaps are drawn as normal: they are means of many rows.
     """
     rows, gap, variance = calibration_bins(truth, score, bins)
     weight, drawn = rows / rows.sum(), np.random.default_rng(seed).normal(size=(resamples, len(rows)))

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, confusion_matrix, precision_recall_curve, roc_curve
@@ -68,7 +69,8 @@ def _counted(axes: Any, scores: Scores, threshold: float) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    """From the svg element on: a page of HTML has its own head. No date inside, so that a retry writes the same."""
+    """From the svg element on: a page of HTML has its own head. Without a date, so that a retry writes the same."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "evergreen"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from include.core import statistics as own
 from include.core.manifest import CostSpec, GateSpec
@@ -176,3 +176,131 @@ def test_only_wrong_decisions_cost_and_a_score_at_the_threshold_is_denied() -> N
 
 def test_brier_is_the_squared_error() -> None:
     assert own.brier(np.array([1.0, 0.0]), np.array([0.7, 0.2])).tolist() == pytest.approx([0.09, 0.04])
+
+
+def delong_by_the_book(truth: own.Floats, scores: own.Floats) -> tuple[own.Floats, own.Floats]:
+    """Every pair of a positive and a negative row, as DeLong et al. wrote it in 1988."""
+    wins = np.array([np.heaviside(s[truth == 1][:, None] - s[truth == 0][None], 0.5) for s in scores])
+    over, under = np.atleast_2d(np.cov(wins.mean(axis=2))), np.atleast_2d(np.cov(wins.mean(axis=1)))
+    return wins.mean(axis=(1, 2)), over / wins.shape[1] + under / wins.shape[2]
+
+
+@st.composite
+def rivals(draw: st.DrawFn) -> tuple[own.Floats, own.Floats]:
+    """Truth with two rows of each class at least, and the tied scores of one to three models, shape (k, n)."""
+    rows = draw(st.integers(4, 40))
+    truth = draw(hnp.arrays(np.float64, rows, elements=st.sampled_from([0.0, 1.0])))
+    truth[:4] = 0.0, 1.0, 0.0, 1.0
+    shape = (draw(st.integers(1, 3)), rows)
+    return truth, draw(hnp.arrays(np.float64, shape, elements=st.integers(0, 8).map(lambda n: n / 8)))
+
+
+@given(rivals())
+def test_the_quick_delong_is_the_one_of_the_book(pair: tuple[own.Floats, own.Floats]) -> None:
+    truth, scores = pair
+    areas, covariance = own.delong(truth, scores)
+    expected, spread = delong_by_the_book(truth, scores)
+    np.testing.assert_allclose(areas, expected)
+    np.testing.assert_allclose(areas, [roc_auc_score(truth, score) for score in scores])
+    np.testing.assert_allclose(covariance, spread, atol=1e-12)
+
+
+def test_delongs_interval_holds_the_true_area_about_as_often_as_it_says() -> None:
+    random, true, held = np.random.default_rng(3), stats.norm.cdf(1.2 / np.sqrt(2)), 0
+    for _ in range(600):
+        truth = (random.uniform(size=150) < 0.3).astype(np.float64)
+        found = own.auc_interval(truth, 1.2 * truth + random.normal(size=150), 0.9)
+        held += found.low <= true <= found.high
+    assert 0.87 < held / 600 < 0.93
+
+
+@given(samples())
+def test_average_precision_is_the_one_of_scikit_learn(sample: tuple[own.Floats, ...]) -> None:
+    truth, score, _ = sample
+    assert own.average_precision(truth, score) == pytest.approx(average_precision_score(truth, score))
+    found = own.average_precision_interval(truth, score, 0.95)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+@given(samples(), st.floats(0, 1))
+def test_rates_of_decisions_are_those_of_scikit_learn(sample: tuple[own.Floats, ...], threshold: float) -> None:
+    truth, score, _ = sample
+    denied, zero = score >= threshold, {"zero_division": 0}
+    made = own.confusion(truth, denied)
+    assert made.f1 == pytest.approx(f1_score(truth, denied, **zero))
+    assert made.precision == pytest.approx(precision_score(truth, denied, **zero))
+    assert made.recall == pytest.approx(recall_score(truth, denied, **zero))
+    assert made.specificity == pytest.approx(recall_score(1 - truth, ~denied, **zero))
+
+
+def test_resampling_counts_is_resampling_rows() -> None:
+    random = np.random.default_rng(8)
+    truth = (random.uniform(size=300) < 0.3).astype(np.float64)
+    first, second = truth + random.normal(size=300) > 0.5, truth + random.normal(size=300) > 0.7
+    champion, challenger = own.resampled_decisions(truth, first, second, 4000, 1)
+    assert (champion.f1[0], challenger.f1[0]) == (f1_score(truth, first), f1_score(truth, second))
+    rows = random.integers(0, 300, (4000, 300))
+    byrow = [f1_score(truth[r], second[r]) - f1_score(truth[r], first[r]) for r in rows[:1000]]
+    bycount = challenger.f1[1:] - champion.f1[1:]
+    assert np.std(bycount) == pytest.approx(np.std(byrow), rel=0.1)
+    assert np.mean(bycount) == pytest.approx(np.mean(byrow), abs=0.01)
+
+
+def test_the_paired_interval_is_students_where_all_rows_differ() -> None:
+    one, two = np.random.default_rng(4).normal(size=(2, 60))
+    expected = stats.ttest_rel(one, two).confidence_interval(0.9)
+    found = own.paired_mean(one - two, 0.9)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize("agreeing", range(5))
+def test_a_handful_of_rows_that_agree_is_no_proof(agreeing: int) -> None:
+    difference = np.zeros(1000)
+    difference[:agreeing] = 1.0
+    found = own.paired_mean(difference, 0.95)
+    assert found.low <= 0 <= found.high and found.value == pytest.approx(agreeing / 1000)
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_a_share_lies_within_its_interval_and_the_interval_between_0_and_1(hits: int, others: int) -> None:
+    found = own.proportion(hits, hits + others, 0.95)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_the_calibration_error_of_a_perfect_model_is_less_than_its_noise_and_its_interval_reaches_down_to_it() -> None:
+    random, found, plain = np.random.default_rng(6), [], []
+    for seed in range(60):
+        score = random.beta(1, 3, 400)
+        truth = (random.uniform(size=400) < score).astype(np.float64)
+        found.append(own.calibration_error(truth, score, 10, 0.95, 500, seed))
+        rows, gap, _ = own.calibration_bins(truth, score, 10)
+        plain.append(rows @ np.abs(gap) / rows.sum())
+    assert np.mean([each.value for each in found]) < 0.7 * np.mean(plain)
+    assert np.mean([each.low < 0.01 for each in found]) > 0.7
+    assert max(each.high for each in found) < 0.15
+
+
+def test_probabilities_that_are_all_too_high_have_that_as_their_calibration_error() -> None:
+    random = np.random.default_rng(7)
+    score = random.uniform(0.1, 0.5, 5000)
+    truth = (random.uniform(size=5000) < score).astype(np.float64)
+    found = own.calibration_error(truth, score + 0.2, 10, 0.95, 1000, 1)
+    assert found.low <= 0.2 <= found.high and found.value == pytest.approx(0.2, abs=0.02)
+
+
+@given(st.lists(st.floats(0, 1), max_size=12), st.floats(0.01, 0.5))
+def test_holm_rejects_as_its_adjusted_p_values_say(p_values: list[float], alpha: float) -> None:
+    ranked = sorted(p_values)
+    steps = [(len(ranked) - rank) * p for rank, p in enumerate(ranked)]
+    adjusted = {p: max(steps[: rank + 1]) for rank, p in enumerate(ranked)}
+    assume(all(abs(each - alpha) > 1e-9 for each in steps))
+    expected = [max(step for q, step in adjusted.items() if q <= p) <= alpha for p in p_values]
+    assert own.holm(p_values, alpha) == expected
+
+
+def test_a_deviation_has_the_chi_square_interval() -> None:
+    random, held = np.random.default_rng(9), 0
+    for _ in range(500):
+        found = own.deviation(random.normal(0, 0.03, 5), 0.9)
+        held += found.low <= 0.03 <= found.high
+    assert 0.86 < held / 500 < 0.94
