@@ -66,6 +66,11 @@ def work_room() -> Path:
     return Path(setting("EVERGREEN_STORE") if place.startswith("s3://") else place) / "scratch"
 
 
+def studies() -> Path:
+    """Where the studies of trainings that are under way keep their trials."""
+    return Path(setting("EVERGREEN_STORE")) / "studies"
+
+
 def reports() -> LocalReports:
     from include.adapters.store_local import LocalReports
 

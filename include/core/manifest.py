@@ -308,6 +308,35 @@ class ContractSpec(Section):
         return self
 
 
+class SearchRange(Section):
+    """Where a parameter is searched. Two whole numbers search whole numbers."""
+
+    low: int | float
+    high: int | float
+    log: bool = Field(False, description="search by ratio, for what spans several powers of ten; low must be above 0")
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> SearchRange:
+        if self.low >= self.high:
+            raise ValueError("low must be smaller than high")
+        if self.log and self.low <= 0:
+            raise ValueError("low must be above 0 when log is set")
+        return self
+
+
+class TuningSpec(Section):
+    """The budget of a search and where it looks. Without trials the candidates' parameters are what counts."""
+
+    trials: Annotated[int, Field(ge=0)] = Field(0, description="trials of one candidate; 0 searches nothing")
+    seconds: Annotated[float, Field(gt=0)] = Field(120, description="seconds after which no new trial starts")
+    pruner: Literal["median", "none"] = Field("median", description="median: gives up what is worse than half of all")
+    space: dict[str, dict[str, SearchRange]] = Field({}, description="candidate -> parameter -> range")
+
+
 class TrainSpec(Section):
     window_days: Count = Field(description="matured days a training looks back on")
     holdout_days: Count = Field(description="the newest days of the window: they judge and are never trained on")
@@ -319,6 +348,7 @@ class TrainSpec(Section):
     seed: int
     candidates: dict[str, dict[str, float | int | str]] = Field(min_length=1, description="pipeline -> its parameters")
     features: str | None = Field(None, description="optional feature function, module:function, DataFrame -> DataFrame")
+    tuning: TuningSpec = TuningSpec()
     calibration: Literal["none", "sigmoid", "isotonic"] = Field(
         "sigmoid", description="map from score to probability; isotonic wants some thousand rows"
     )
@@ -330,6 +360,9 @@ class TrainSpec(Section):
     def _leaves_rows_to_train_on(self) -> TrainSpec:
         if self.holdout_days + self.calibration_days >= self.window_days:
             raise ValueError("holdout_days and calibration_days together must be smaller than window_days")
+        unknown = sorted(set(self.tuning.space) - set(self.candidates))
+        if unknown:
+            raise ValueError(f"tuning.space names {unknown[0]}, which is not among the candidates")
         return self
 
 

@@ -7,7 +7,9 @@ the calibration days, where the manifest sets some aside, only calibrate.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,22 +32,32 @@ Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """The parameters a candidate is fitted with, and every finished trial that led there."""
+
+    params: dict[str, Any]
+    trials: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A fitted pipeline. `out_of_fold` (n,) are calibrated probabilities of the training rows, by models that did not
     see them."""
 
     kind: str
-    params: dict[str, Any]
+    tuned: Tuned
     pipeline: Any
     calibration: Calibration
     out_of_fold: Floats
     metrics: dict[str, float]
 
 
-def fit(kind: str, params: dict[str, Any], manifest: Manifest, rows: Rows, later: Rows | None) -> Candidate:
-    """`later` are the rows that calibrate; without them the out-of-fold scores do."""
+def fit(kind: str, manifest: Manifest, rows: Rows, later: Rows | None, journal: Path) -> Candidate:
+    """`later` are the rows that calibrate; without them the out-of-fold scores do. `journal` keeps the study."""
     spec = manifest.train
     inputs, classes = apply(spec.features, rows.inputs), rows.truth.astype(int)
+    tuned = _tuned(kind, manifest, inputs, classes, journal)
+    params = tuned.params
     pipeline = pipelines.build(kind, describe(inputs), params, spec.seed)
     folds = list(split_folds(classes, spec.seed))
     raw = out_of_fold(pipeline, inputs, classes, folds)
@@ -55,7 +67,25 @@ def fit(kind: str, params: dict[str, Any], manifest: Manifest, rows: Rows, later
     scores = found(raw) if later else calibration.fit_across(spec.calibration, raw, rows.truth, held)
     metrics = _metrics(manifest, rows.truth, raw, scores, held)
     log.info("%s: %s", kind, ", ".join(f"{name[3:]} {metrics[name]:.4f}" for name in TOLD))
-    return Candidate(kind, params, pipeline, found, scores, metrics)
+    return Candidate(kind, tuned, pipeline, found, scores, metrics)
+
+
+def _tuned(kind: str, manifest: Manifest, inputs: Any, classes: NDArray[np.int_], journal: Path) -> Tuned:
+    """The parameters of the manifest, or better ones by the Brier score on the folds that judge every candidate."""
+    spec = manifest.train
+    fixed = dict(spec.candidates[kind])
+    if not (spec.tuning.trials and spec.tuning.space.get(kind)):
+        return Tuned(fixed)
+    from include.jobs import tuning
+
+    described, folds = describe(inputs), list(split_folds(classes, spec.seed))
+
+    def losses(params: dict[str, Any]) -> Iterator[float]:
+        pipeline = pipelines.build(kind, described, params, spec.seed)
+        for train, test in folds:
+            yield float(np.mean((fold_scores(pipeline, inputs, classes, train, test) - classes[test]) ** 2))
+
+    return Tuned(*tuning.tune(kind, fixed, spec.tuning, spec.seed, journal, losses))
 
 
 TOLD = ("cv_auc", "cv_brier", "cv_cost")

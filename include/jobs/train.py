@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,16 @@ from include.jobs import dataset, fitting
 from include.jobs.dataset import SCORE, Rows
 from include.jobs.fitting import Candidate
 from include.jobs.tracking import Finished, log_run
-from include.model import export
-from include.model.artifact import ArtifactMeta, ServableModel
+from include.model import artifact, export
+from include.model.artifact import ArtifactMeta, Model, ServableModel
 from include.model.export import Exported
 from include.model.schema import Column, describe
 
 log = logging.getLogger(__name__)
 GOLDEN_ROWS = 32
 PROBES = 500
+NETWORKS = ("torch_mlp",)
+INT8 = "serving-int8"
 
 
 @dataclass(frozen=True)
@@ -117,30 +120,64 @@ def _once(client: Any, experiment: str, training: Training, kind: str) -> dict[s
             log.info("%s was trained already (run %s)", kind, found.info.run_id)
             return {"run_id": found.info.run_id, "metrics": dict(found.data.metrics)}
         client.delete_run(found.info.run_id)
-    return _log(experiment, training, _fit(training, kind))
+    return _trained(experiment, training, kind)
 
 
-def _fit(training: Training, kind: str) -> Candidate:
-    params = dict(training.manifest.train.candidates[kind])
-    return fitting.fit(kind, params, training.manifest, training.rows, training.later)
+def _trained(experiment: str, training: Training, kind: str) -> dict[str, Any]:
+    journal = factory.studies() / f"{training.key}-{kind}.journal"
+    candidate = fitting.fit(kind, training.manifest, training.rows, training.later, journal)
+    done = _log(experiment, training, candidate)
+    for file in (journal, journal.with_suffix(".lock")):  # the run holds the trials now
+        file.unlink(missing_ok=True)
+    return done
 
 
 def _log(experiment: str, training: Training, candidate: Candidate) -> dict[str, Any]:
     rows, label = training.rows, training.manifest.label.column
     with tempfile.TemporaryDirectory() as scratch:
         saved = _save(training, candidate, Path(scratch) / SERVING)
+        beside = _beside(training, candidate, Path(scratch))
         seen = lineage.seen(training.days, training.request.as_of).model_dump(mode="json")
         Path(scratch, lineage.FILE).write_text(json.dumps(seen, indent=1))
         done = Finished(
             name=f"{candidate.kind} as of {training.request.as_of}",
             tags={**training.tags(candidate.kind), "evergreen.digest": saved.digest, **saved.tags},
-            params={"candidate": candidate.kind, **candidate.params, "rows": len(rows.truth)},
-            metrics=candidate.metrics,
+            params={"candidate": candidate.kind, **candidate.tuned.params, "rows": len(rows.truth)},
+            metrics=candidate.metrics | beside,
             files=Path(scratch),
             table=rows.inputs.assign(**{label: rows.truth}),
             meta=saved.meta,
         )
-        return {"run_id": log_run(experiment, done), "metrics": candidate.metrics}
+        return {"run_id": log_run(experiment, done), "metrics": dict(done.metrics)}
+
+
+def _beside(training: Training, candidate: Candidate, scratch: Path) -> dict[str, float]:
+    """What is worth knowing beside the model: microseconds a row, the trials that led to it, its INT8 variant."""
+    rows = _probes(training)
+    found = {"row_us": row_us(artifact.load(scratch / SERVING), rows)}
+    if candidate.tuned.trials:
+        (scratch / "trials.json").write_text(json.dumps(candidate.tuned.trials, indent=1))
+    if candidate.kind in NETWORKS:
+        found |= _int8(training, _servable(training, candidate), scratch / INT8, rows)
+    return found
+
+
+def _int8(training: Training, model: ServableModel, place: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
+    tolerance = training.manifest.train.int8_tolerance
+    found = export.write_int8(model, place, rows, tolerance)
+    log.info("INT8: %d of %d bytes, at most %.4f off", found.size, found.full_size, found.worst)
+    told = {"conforms": float(found.conforms(tolerance)), "row_us": row_us(artifact.load(place), rows)}
+    return {f"int8_{name}": float(value) for name, value in (asdict(found) | told).items()}
+
+
+def row_us(model: Model, rows: list[dict[str, Any]]) -> float:
+    """Median microseconds of one row at a time."""
+    took = []
+    for row in rows[:200]:
+        began = time.perf_counter()
+        model.predict_proba([row])
+        took.append(time.perf_counter() - began)
+    return float(np.median(took)) * 1e6
 
 
 def _save(training: Training, candidate: Candidate, directory: Path) -> Exported:
@@ -155,7 +192,7 @@ def _servable(training: Training, candidate: Candidate) -> ServableModel:
     manifest = training.manifest
     meta = ArtifactMeta(
         name=manifest.name,
-        framework="torch" if candidate.kind == "torch_mlp" else "sklearn",
+        framework="torch" if candidate.kind in NETWORKS else "sklearn",
         columns=training.columns,
         positive=str(manifest.label.positive),
         negative=str(manifest.label.negative),
