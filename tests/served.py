@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 
 from include.adapters import envoy_routes
 from include.adapters.files import write_atomic
@@ -41,6 +43,20 @@ class Serving:
     def ask(self, row: Mapping[str, Any] | None = None) -> httpx.Response:
         """One prediction through the proxy, as a client would ask for it."""
         return self._client.post(f"{self.addresses.proxy}/predict", json={"rows": [dict(row or credit.rows()[0])]})
+
+    def scores(self, rows: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], list[str]]:
+        """Probabilities and labels of many rows through the proxy, a thousand a request."""
+        found = []
+        for first in range(0, len(rows), 1000):
+            body = {"rows": [dict(row) for row in rows[first : first + 1000]]}
+            answer = self._client.post(f"{self.addresses.proxy}/predict", json=body)
+            found += answer.raise_for_status().json()["predictions"]
+        return np.array([each["probability"] for each in found]), [each["label"] for each in found]
+
+    def describe(self) -> dict[str, Any]:
+        """What the live slot says it holds."""
+        described: dict[str, Any] = self._client.get(f"{self.addresses.proxy}/model").json()
+        return described
 
     def answers_with(self, version: str) -> bool:
         answer = self.ask()

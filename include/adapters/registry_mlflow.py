@@ -51,10 +51,14 @@ class MlflowRegistry:
                 ) from error
             raise
 
-    def register(self, run_id: str, source: str, key: str) -> str:
-        """The version of `run_id`; the same key is registered once, however often it is asked."""
+    def register(self, run_id: str, source: str, key: str | None = None) -> str:
+        """The version of `run_id`; the same key is registered once, however often it is asked.
+
+        Without a key it is that of the run's training, which is made of its content: the same model has one version.
+        """
         with self.client() as client:
             self._ensure_model(client)
+            key = key or client.get_run(run_id).data.tags.get(KEY_TAG, run_id)
             for version in client.search_model_versions(f"name = '{self.name}'"):
                 if version.tags.get(KEY_TAG) == key:
                     return str(version.version)

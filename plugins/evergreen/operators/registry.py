@@ -19,7 +19,7 @@ from include.core.ports import Blessing
 
 
 class BlessOperator(BaseOperator):
-    """Registers the challenger once per run key and writes its blessing. Only a live run's model can be blessed."""
+    """Registers the challenger, once however many runs ask, and writes its blessing. Only a live run can bless."""
 
     template_fields: Sequence[str] = ("told",)
     operator_extra_links = (MlflowLink(),)
@@ -35,7 +35,7 @@ class BlessOperator(BaseOperator):
             raise AirflowSkipException(f"A {run.intent.value} training is never blessed.")
         registry = WorldHook().registry()
         with as_airflow():
-            version = registry.register(found["run_id"], f"runs:/{found['run_id']}/model", run.key)
+            version = registry.register(found["run_id"], f"runs:/{found['run_id']}/model")
             registry.bless(_blessing(version, run, found))
         self.mlflow_url = registry.version_url(version)
         _write("model.blessed", version, run, self.told["summary"], {"digest": found["digest"]})

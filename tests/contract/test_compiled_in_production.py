@@ -1,0 +1,94 @@
+"""A network and a forest of trees go all the way: trained, judged, blessed, released, and asked through the proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+
+from include.adapters import factory
+from include.adapters.releasing import Rollout
+from include.core.job import Intent, JobRequest
+from include.core.manifest import Manifest
+from include.core.ports import Blessing
+from include.core.rollout import Release, Step
+from include.jobs import fitting, train
+from include.jobs.__main__ import run
+from tests.served import Serving
+from tests.unit import credit
+from tests.unit.jobs.conftest import FIRST, LAST, publish
+
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "torch_mlp": {"max_epochs": 10, "units": 16},
+    "random_forest": {"n_estimators": 40},
+    "boosting": {"max_iter": 30},
+}
+TORCH, OTHERS = 1e-5, 1e-6
+
+
+@pytest.fixture(params=CANDIDATES)
+def manifest(
+    request: Any, small: Callable[..., Manifest], mlflow_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Manifest]:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_url)
+    name = f"credit-{request.param.replace('_', '-')}"
+    put = small(name=name, **{"train.candidates": {request.param: CANDIDATES[request.param]}})
+    for number in range(4):
+        publish(factory.store(), put, FIRST + timedelta(days=number))
+    yield put
+    mlflow.set_tracking_uri(None)
+
+
+def asked(job: str, **params: Any) -> JobRequest:
+    return JobRequest(job=job, run_key="k", as_of=LAST, intent=Intent.LIVE, params=params)
+
+
+def blessed(manifest: Manifest) -> tuple[Release, str]:
+    """What the train DAG does: the version with its digest, and the candidate."""
+    trained = run(asked("train")).outputs
+    judged = run(asked("evaluate", run_id=trained["run_id"]))
+    assert judged.verdict == "yes", judged.summary
+    registry, digest = factory.registry(), judged.outputs["digest"]
+    version = registry.register(trained["run_id"], f"runs:/{trained['run_id']}/model")
+    papers = {
+        "run_key": "k",
+        "intent": Intent.LIVE,
+        "as_of": LAST,
+        "manifest": manifest.digest,
+        "data": (),
+        "code": "c",
+    }
+    registry.bless(Blessing(version=version, digest=digest, gate=judged.summary, **papers))
+    assert registry.register(trained["run_id"], f"runs:/{trained['run_id']}/model") == version
+    return Release(version, digest), trained["best"]
+
+
+def of_the_training(manifest: Manifest, kind: str, journal: Any) -> Any:
+    """The same training again: the pipeline itself, in this process."""
+    again = train._prepare(asked("train"), manifest)
+    return train._servable(again, fitting.fit(kind, manifest, again.rows, again.later, journal))
+
+
+def test_it_reaches_production_and_answers_there_as_the_training_does(
+    manifest: Manifest, serving: Serving, tmp_path: Any
+) -> None:
+    release, kind = blessed(manifest)
+    wanted = serving.target.want(release, by="a test", why="to see", kind="deploy")
+    steps = [
+        step
+        for step, _ in Rollout(serving.target, factory.registry(), manifest, credit.rows()[:10]).run(wanted.generation)
+    ]
+    assert steps[-1] is Step.DONE and serving.answers_with(release.version)
+
+    described = serving.describe()
+    assert (described["path"], described["digest"]) == ("compiled", release.digest)
+    assert described["runtime"] == ("treelite" if kind == "boosting" else "onnx")
+
+    expected = of_the_training(manifest, kind, tmp_path / "j").predict_proba(credit.rows())
+    found, labels = serving.scores(credit.rows())
+    assert np.mean(np.abs(found - expected) > (TORCH if kind == "torch_mlp" else OTHERS)) <= 0.001
+    assert labels == ["bad" if probability >= manifest.gate.threshold else "good" for probability in expected]
