@@ -46,13 +46,14 @@ def validate(rows: pd.DataFrame, rules: Sequence[Expectation], published: Iterab
 
     `published` are the ids of other days, for the rule `new_id`.
     """
-    runnable = [rule for rule in rules if _runs(rule, rows)]
+    runnable = [rule for rule in rules if runs(rule, rows)]
     results = run(readable(rows, rules), runnable, published)
     found = dict(zip(map(id, runnable), results, strict=True))
     return [_outcome(rule, rows, found.get(id(rule))) for rule in rules]
 
 
-def _runs(rule: Expectation, rows: pd.DataFrame) -> bool:
+def runs(rule: Expectation, rows: pd.DataFrame) -> bool:
+    """Whether the columns of a rule are there; `exists` is answered without the engine."""
     if rule.rule == "holds":
         return all(name in rows.columns for name in row_check.columns(row_check.parse(rule.arguments["check"])))
     return rule.rule != "exists" and (rule.column is None or rule.column in rows.columns)
@@ -92,9 +93,9 @@ def readable(rows: pd.DataFrame, rules: Sequence[Expectation]) -> pd.DataFrame:
             columns[READ.format(name)] = columns[name].notna().astype(object).where(given.notna(), None)
     frame = pd.DataFrame(columns, index=rows.index)
     for rule in rules:
-        if rule.rule == "holds" and _runs(rule, rows):
+        if rule.rule == "holds" and runs(rule, rows):
             frame[_column(rule, frame)] = _held(frame, rule.arguments["check"])
-        elif rule.rule == "mix_shift" and _runs(rule, rows):
+        elif rule.rule == "mix_shift" and runs(rule, rows):
             frame[_column(rule, frame)] = frame[rule.column].where(frame[rule.column].isin(rule.arguments["shares"]))
     return frame
 

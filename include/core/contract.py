@@ -256,6 +256,11 @@ def warnings(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
     return tuple(str(each) for each in outcomes if not each.passed and each.expectation.severity == "warning")
 
 
+def wants_docs(policy: Literal["live", "always", "never"], live: bool, refused: bool) -> bool:
+    """Whether a day gets a page of Data Docs: it costs seconds, which a backfill of many good days should not pay."""
+    return policy != "never" and (refused or policy == "always" or live)
+
+
 def reason(expectation: Expectation) -> str:
     """Why a row stands in quarantine, for the person who reads it beside the row."""
     name, given = expectation.column, expectation.arguments
