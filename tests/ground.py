@@ -52,8 +52,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def write_manifest(path: Path, changes: Mapping[str, Any]) -> Path:
-    """The shipped manifest with some fields, named "section.field", set to something else."""
+    """The shipped manifest with some fields, named "section.field", set to something else.
+
+    A page of Data Docs costs seconds; a test that wants one says so.
+    """
     content = yaml.safe_load(DEFAULT_PATH.read_text())
+    content["contract"]["data_docs"] = "never"
     for name, value in changes.items():
         *sections, field = name.split(".")
         place = content

@@ -71,6 +71,11 @@ def studies() -> Path:
     return Path(setting("EVERGREEN_STORE")) / "studies"
 
 
+def data_docs() -> Path:
+    """Where Great Expectations keeps its pages."""
+    return Path(setting("EVERGREEN_STORE")) / "data_docs"
+
+
 def reports() -> LocalReports:
     from include.adapters.store_local import LocalReports
 

@@ -23,8 +23,8 @@ def write(path: Path, day: date, names: Sequence[str], rows: Sequence[Sequence[o
     told = f"{total} rows of {day} were set aside" + (f"; the first {ROWS} are shown" if total > ROWS else "")
     path.write_text(
         f"<!doctype html><meta charset=utf-8><title>Quarantine of {day}</title><style>{STYLE}</style>"
-        f"<h1>{told}</h1><p>Row 1 is the first row of data. All of them, with every cell as it was delivered, stand in "
-        f"the Parquet file beside this page.</p><table><tr>{head}</tr>{body}</table>",
+        f"<h1>{told}</h1><p>Row 1 is the first row of data. All of them, with every cell as it was delivered, stand "
+        f"in quarantine.parquet of the day's snapshot.</p><table><tr>{head}</tr>{body}</table>",
         encoding="utf-8",
     )
     return path

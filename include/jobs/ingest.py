@@ -18,14 +18,14 @@ from pathlib import Path
 
 from include.adapters import factory
 from include.adapters.content import read_content
-from include.adapters.files import scratch, storing
+from include.adapters.files import scratch, storing, write_atomic
 from include.adapters.landing import Landing, land
 from include.adapters.sources import open_source
 from include.adapters.store import ContentStore
 from include.adapters.validator_polars import validate
-from include.core.contract import Validation
+from include.core.contract import Validation, wants_docs
 from include.core.errors import DataRefused, RequestInvalid
-from include.core.job import JobRequest, JobResult
+from include.core.job import Intent, JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.snapshots import Snapshot, known_on, visible
 
@@ -42,10 +42,14 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
         if landed is None:
             return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
         log.info("landed %d rows of %s%s", landed.rows, day, f" under scenario {scenario}" if scenario else "")
-        found, accepted = _validated(landed, room, day, request.as_of, manifest, store)
+        found = _validated(landed, room, day, request.as_of, manifest, store)
+        page = _page(landed, found, request, day, manifest)
+        accepted = _accepted(found, page)
         snapshot = _described(accepted, found, source.describe(day), request, day, manifest)
         changed = store.publish(snapshot, accepted, _beside(found, room), intent=request.intent)
-    return _told(request, snapshot, store.uri(snapshot), changed)
+        shown = _shown(found, day)
+    pages = {"data_docs": page, "quarantine_page": shown}
+    return _told(request, snapshot, {"uri": store.uri(snapshot), "changed": changed, **pages})
 
 
 def _day(request: JobRequest) -> date:
@@ -57,10 +61,9 @@ def _day(request: JobRequest) -> date:
 
 def _validated(
     landed: Landing, room: Path, day: date, as_of: date, manifest: Manifest, store: ContentStore
-) -> tuple[Validation, Path]:
-    """The verdict, and the file of the rows that may be published."""
+) -> Validation:
     earlier, watched = _earlier(day, as_of, manifest, store), manifest.contract.unique_days
-    found = validate(
+    return validate(
         landed.path,
         manifest,
         day,
@@ -69,12 +72,33 @@ def _validated(
         published=[store.file(each) for each in earlier[-watched:]] if watched else [],
         place=f"{day} of {manifest.source.place}",
     )
+
+
+def _page(landed: Landing, found: Validation, request: JobRequest, day: date, manifest: Manifest) -> str | None:
+    """The day's page of Data Docs, where the manifest wants one. It is evidence: without it the verdict stands."""
+    live = request.intent is Intent.LIVE
+    if not wants_docs(manifest.contract.data_docs, live, bool(found.refusal)):
+        return None
+    from include.adapters import data_docs
+
+    rules = [outcome.expectation for outcome in found.outcomes]
+    told = found.refusal or f"{found.rows - found.quarantined} of {found.rows} rows of {day} were accepted."
+    try:
+        return str(data_docs.write(landed.path, rules, manifest.name, day, told, factory.data_docs()))
+    except Exception:  # whatever the engine stumbles over, the day has its verdict already
+        log.warning("no page of Data Docs for %s", day, exc_info=True)
+        return None
+
+
+def _accepted(found: Validation, page: str | None) -> Path:
+    """The file of the rows that may be published. Raises `DataRefused`."""
     if found.refusal or found.accepted is None:
-        raise DataRefused(found.refusal)
+        where = f" Its page is {factory.data_docs() / 'site' / page}." if page else ""
+        raise DataRefused(f"{found.refusal}{where}")
     log.info("%d expectations run, %d rows set aside", len(found.outcomes), found.quarantined)
     for warning in found.warnings:
         log.warning("warning: %s", warning)
-    return found, found.accepted
+    return found.accepted
 
 
 def _earlier(day: date, as_of: date, manifest: Manifest, store: ContentStore) -> list[Snapshot]:
@@ -114,16 +138,25 @@ def _beside(found: Validation, room: Path) -> dict[str, Path]:
     return {path.name: path for path in (report, found.quarantine, found.page) if path}
 
 
-def _told(request: JobRequest, snapshot: Snapshot, uri: str, changed: bool) -> JobResult:
+def _shown(found: Validation, day: date) -> str | None:
+    """The page of the rows that were set aside, where a browser finds it: its place in the site of Data Docs."""
+    if found.page is None:
+        return None
+    place = f"quarantine/{day}.html"
+    write_atomic(factory.data_docs() / "site" / place, found.page.read_text())
+    return place
+
+
+def _told(request: JobRequest, snapshot: Snapshot, more: dict[str, object]) -> JobResult:
     aside = f", {snapshot.quarantined} were set aside" if snapshot.quarantined else ""
     warned = f", {len(snapshot.warnings)} warnings" if snapshot.warnings else ""
-    news = "published" if changed else "already published, nothing rewritten"
+    news = "published" if more["changed"] else "already published, nothing rewritten"
     summary = (
         f"{snapshot.rows} rows of {snapshot.day} passed {snapshot.expectations} expectations{aside}{warned}: "
         f"snapshot {snapshot.id[:12]} {news}"
     )
     outputs = snapshot.model_dump(mode="json", exclude={"columns", "types", "files"})
-    return _result(request, "yes", summary, {**outputs, "uri": uri, "changed": changed})
+    return _result(request, "yes", summary, {**outputs, **more})
 
 
 def _result(request: JobRequest, verdict: str, summary: str, outputs: dict[str, object]) -> JobResult:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from include.adapters import factory
@@ -23,19 +25,21 @@ SHIPPED = load(DEFAULT_PATH)
 
 @pytest.fixture
 def deliver(small, tmp_path):
-    """Delivers rows as the day's file and ingests it."""
-    small(**{"source": {"kind": "files", "path": str(tmp_path / "{day}.csv")}})
+    """Delivers rows as the day's file and ingests it, under a contract with these changes."""
 
-    def delivered(rows: pd.DataFrame):
-        rows.to_csv(tmp_path / f"{DAY}.csv", index=False)
-        return ingest()
+    def delivered(rows: pd.DataFrame, day: date = DAY, **changes):
+        source = {"kind": "files", "path": str(tmp_path / "{day}.csv")}
+        small(**{"source": source, "contract.max_quarantined": 0.0, **changes})
+        rows.to_csv(tmp_path / f"{day}.csv", index=False)
+        return ingest(day=str(day))
 
     return delivered
 
 
-def ingest(**params):
+def ingest(intent: Intent = Intent.LIVE, **params):
     params = {"day": str(DAY), **params}
-    return run(JobRequest(job="ingest", run_key="k", as_of=DAY, intent=Intent.LIVE, params=params))
+    as_of = DAY + timedelta(days=1)
+    return run(JobRequest(job="ingest", run_key="k", as_of=as_of, intent=intent, params=params))
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +147,72 @@ def test_ingesting_a_day_twice_publishes_it_once(deliver, clean):
     assert first.outputs["id"] == second.outputs["id"]
 
 
-def test_a_day_without_a_delivery_is_a_no_and_no_failure(deliver):
+def test_a_few_bad_rows_are_set_aside_with_their_reasons_and_the_rest_is_published(deliver, clean, tmp_path):
+    delivered = clean.assign(Home=clean["Home"].where(clean.index != 4, '=cmd|"<b>\n'))
+    result = deliver(delivered, **{"contract.max_quarantined": 0.01})
+    assert (result.outputs["rows"], result.outputs["quarantined"]) == (len(clean) - 1, 1)
+    assert "1 were set aside" in result.summary
+    [snapshot] = factory.store().snapshots()
+    [row] = pq.read_table(factory.store().file(snapshot, "quarantine.parquet")).to_pylist()
+    assert (row["row_number"], row["reasons"], row["Home"]) == (5, [row["reasons"][0]], '=cmd|"<b>\n')
+    assert row["reasons"][0].startswith("Home is none of ('owner'")
+    page = (tmp_path / "store/data_docs/site" / result.outputs["quarantine_page"]).read_text()
+    assert "=cmd|&quot;&lt;b&gt;\\n" in page and "<b>" not in page
+
+
+def test_one_bad_row_too_many_refuses_the_day_and_says_how_many_were_allowed(deliver, clean):
+    damaged = clean.assign(Age=clean["Age"].where(clean.index > 1, 980))
+    with pytest.raises(DataRefused, match=r"2 of 102 rows are bad; contract.max_quarantined lets 1 be set aside"):
+        deliver(damaged, **{"contract.max_quarantined": 0.01})
+    assert factory.store().snapshots() == []
+
+
+def test_an_id_of_a_day_before_does_not_come_again(deliver, clean):
+    deliver(clean)
+    with pytest.raises(DataRefused, match=r"application_id: new id, found 102 of 102 rows \(1, 2, 3, ...\)"):
+        deliver(clean, DAY + timedelta(days=1))
+    deliver(clean)  # the same day again is no repetition
+
+
+def test_a_column_nobody_declared_is_named_and_kept(deliver, clean):
+    result = deliver(clean.assign(channel="web"))
+    assert any("found 'channel'" in warning for warning in result.outputs["warnings"])
+    assert factory.store().snapshots()[0].columns[-1] == "channel"
+    with pytest.raises(DataRefused, match="found 'channel'"):
+        deliver(clean.assign(channel="web"), **{"contract.unknown_columns": "refuse"})
+
+
+def test_a_day_from_another_market_is_warned_of_and_published(small):
+    small()
+    ingest()
+    result = ingest(day=str(DAY + timedelta(days=1)), scenario="new_market")
+    assert result.verdict == "yes" and result.outputs["quarantined"] == 0
+    assert any(warning.startswith("Seniority: mean shift") for warning in result.outputs["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "intent", "made"), [("live", "live", 1), ("live", "historical", 0), ("always", "historical", 1)]
+)
+def test_the_manifest_says_which_days_get_a_page_of_data_docs(small, tmp_path, policy, intent, made):
+    small(**{"contract.data_docs": policy})
+    result = ingest(intent=Intent(intent))
+    pages = list((tmp_path / "store/data_docs/site/validations").rglob("*.html"))
+    assert len(pages) == made
+    assert [str(page.relative_to(tmp_path / "store/data_docs/site")) for page in pages] == [
+        result.outputs["data_docs"]
+    ][:made]
+
+
+def test_a_refused_day_has_its_page_with_the_refusal_and_without_the_markup_of_its_cells(deliver, clean):
+    damaged = clean.assign(Home=clean["Home"].where(clean.index > 1, "<script>alert(1)</script>"))
+    with pytest.raises(DataRefused, match=r"Its page is \S+\.html\.$") as caught:
+        deliver(damaged, **{"contract.data_docs": "live"})
+    html = Path(str(caught.value).rsplit("Its page is ", 1)[1].removesuffix(".")).read_text()
+    assert "breaks 1 rule(s) of the contract" in html and "<script>alert" not in html
+
+
+def test_a_day_without_a_delivery_is_a_no_and_no_failure(small, tmp_path):
+    small(**{"source": {"kind": "files", "path": str(tmp_path / "{day}.csv")}})
     result = ingest()
     assert (result.verdict, result.summary) == ("no", f"no rows were delivered for {DAY}; nothing was published")
 
