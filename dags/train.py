@@ -3,7 +3,8 @@
 
 Takes what was known as of a day, trains every candidate of the manifest, logs them to MLflow, and lets the gate judge
 the best one against the champion on the same holdout rows. Three verdicts: *passed* is blessed and goes to `deploy`;
-*refused* and *inconclusive* end here, with every check in the log of `evaluate` and in the run's `gate.json`.
+*refused* ends here; *inconclusive* ends here too, or asks a person, as `gate.approval` says. Every check stands in the
+log of `evaluate` and in the run's `gate.json`. A person who rejects, or does not answer, fails the run.
 
 * Runs when `training.requested`. A historical training is judged too, and never blessed.
 * **Manual**: choose a day; `columns` trains on these columns only.
@@ -13,6 +14,7 @@ from airflow.sdk import DAG, Param
 
 from evergreen.assets import TRAINING_REQUESTED
 from evergreen.house import date_param, house, intent_param, text_param
+from evergreen.operators.approval import ApproveOperator
 from evergreen.operators.gate import GateOperator
 from evergreen.operators.job import job_task
 from evergreen.operators.registry import BlessOperator
@@ -43,5 +45,14 @@ with DAG(
         "evaluate", job="evaluate", job_params={"run_id": "{{ ti.xcom_pull('train')['outputs']['run_id'] }}"}
     )
     gate = GateOperator(task_id="gate", told=evaluate.output)
-    bless = BlessOperator(task_id="bless", told=evaluate.output)
-    train >> evaluate >> gate >> bless
+    approve = ApproveOperator(
+        task_id="approve", told=evaluate.output, url="{{ ti.xcom_pull('train')['outputs']['url'] }}"
+    )
+    bless = BlessOperator(
+        task_id="bless",
+        told=evaluate.output,
+        approval=approve.output,
+        trigger_rule="none_failed_min_one_success",  # a model that passed comes here without being asked about
+    )
+    train >> evaluate >> gate >> [approve, bless]
+    approve >> bless

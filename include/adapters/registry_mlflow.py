@@ -1,4 +1,4 @@
-"""The model registry: MLflow model versions, with a blessing as a tag and the champion as an alias.
+"""The model registry: MLflow model versions, with a signed blessing as a tag and the champion as an alias.
 
 MLflow aliases keep no history and know nothing of servers; the ledger keeps the history and the target says what really
 runs. The client's patience is cut from minutes to seconds: an Airflow task retries by itself and says why.
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from include.core.errors import NotBlessed, RequestInvalid, ServiceUnavailable
-from include.core.ports import Blessing
 
 CHAMPION = "champion"
 BLESSING_TAG = "evergreen.blessing"
@@ -74,19 +73,23 @@ class MlflowRegistry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def bless(self, blessing: Blessing) -> None:
+    def bless(self, version: str, envelope: str) -> None:
+        """The envelope becomes a tag of the version; a blessing that stands there already is replaced."""
         with self.client() as client:
-            client.set_model_version_tag(self.name, blessing.version, BLESSING_TAG, blessing.model_dump_json())
+            client.set_model_version_tag(self.name, version, BLESSING_TAG, envelope)
 
-    def blessing(self, version: str) -> Blessing:
-        """Raises `NotBlessed` when the version has none, `RequestInvalid` when there is no such version."""
+    def blessing(self, version: str) -> str:
+        """The envelope, not verified.
+
+        Raises `NotBlessed` when the version has none, `RequestInvalid` when there is no such version.
+        """
         tag = self._version(version).tags.get(BLESSING_TAG)
         if not tag:
             raise NotBlessed(
                 f"Version {version} of {self.name} carries no blessing; only a version that passed the gate of the "
                 "train DAG can be deployed."
             )
-        return Blessing.model_validate_json(tag)
+        return str(tag)
 
     def champion(self) -> str | None:
         from mlflow.exceptions import MlflowException

@@ -57,7 +57,13 @@ class LocalTarget:
         return Wanted(**{**content, "release": Release(**content["release"])})
 
     def want(
-        self, release: Release, by: str, why: str, kind: Literal["deploy", "rollback"], expected: int | None = None
+        self,
+        release: Release,
+        by: str,
+        why: str,
+        kind: Literal["deploy", "rollback"],
+        expected: int | None = None,
+        blessing: str | None = None,
     ) -> Wanted:
         """Stores a new wish with the next generation. Said again before it came to its end, it is the same wish.
 
@@ -70,7 +76,7 @@ class LocalTarget:
             generation = known.generation if known else 0
             if expected is not None and expected != generation:
                 raise Conflict(f"Generation {expected} was expected but {generation} is wanted; look again and retry.")
-            wish = Wanted(release, generation + 1, by, why, kind)
+            wish = Wanted(release, generation + 1, by, why, kind, blessing)
             write_atomic(self._root / "wanted.json", json.dumps(asdict(wish), indent=1))
             return wish
 
@@ -161,7 +167,7 @@ class LocalTarget:
         with self._fenced(wanted) as route:
             self._must_not_be_live(colour, route)
             self._write_route(replace(route, standby=None, generation=wanted.generation))
-            content = {**asdict(wanted.release), "generation": wanted.generation}
+            content = {**asdict(wanted.release), "generation": wanted.generation, "blessing": wanted.blessing}
             write_atomic(self._slot_file(colour), json.dumps(content))
         self._await_route(wanted.generation)
         self._restart(colour)

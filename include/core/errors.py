@@ -7,7 +7,8 @@
     │   ├── AccessRefused        a server does not know our keys, or withholds what we ask for
     │   ├── NotEnoughData        fewer labelled rows than the manifest asks for
     │   ├── ArtifactRejected     a model file is not what its digest or our allow-list says
-    │   ├── NotBlessed           a version without a blessing was asked to go live
+    │   ├── NotBlessed           a version without a valid blessing was asked to go live
+    │   ├── KeyInvalid           the key that signs, or one of those that are trusted, is none
     │   └── RequestInvalid       a job was asked for something it cannot do
     └── Temporary            retry: the world may have changed by then (exit 75, EX_TEMPFAIL)
         ├── ServiceUnavailable   a server does not answer
@@ -55,6 +56,10 @@ class ArtifactRejected(Permanent):
 
 
 class NotBlessed(Permanent):
+    pass
+
+
+class KeyInvalid(Permanent):
     pass
 
 

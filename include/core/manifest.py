@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from include.core import row_check
+from include.core.approval import Ask
 from include.core.errors import ManifestInvalid
 
 DEFAULT_PATH = Path(__file__).resolve().parents[1] / "pipeline.yaml"
@@ -468,6 +469,10 @@ class GateSpec(Section):
     leakage: LeakageSpec | None = None
     infra: InfraSpec | None = None
     policy: str | None = Field(None, description="a Rego file that may add denials; a path from the project")
+    approval: Ask = Field("never", description="when a person is asked: never, on an inconclusive gate, or always")
+    approval_hours: Annotated[float, Field(gt=0)] = Field(
+        24, description="hours a person has to answer; no answer fails the training's run"
+    )
     when: dict[Soft, WhenSpec] = Field(default_factory=dict, description="what blocks and what warns; unnamed blocks")
 
     @property

@@ -7,29 +7,11 @@ from datetime import date
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
-
 from include.core.episodes import MonitorReport
 from include.core.job import Intent
 from include.core.ledger import Entry
 from include.core.rollout import Colour, Evidence, Observed, Release, Verdict, Wanted
 from include.core.snapshots import Snapshot
-
-
-class Blessing(BaseModel):
-    """The paper without which nothing is deployed: which gate report let which artifact pass, by which manifest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: str
-    digest: str
-    run_key: str
-    intent: Intent
-    as_of: date
-    manifest: str
-    code: str
-    data: tuple[str, ...]
-    gate: str
 
 
 class SnapshotStore(Protocol):
@@ -66,9 +48,12 @@ class Ledger(Protocol):
 
 
 class Registry(Protocol):
-    """Model versions, their blessings and the champion. Raises `ServiceUnavailable` when it cannot be reached."""
+    """Model versions, their blessings and the champion. Raises `ServiceUnavailable` when it cannot be reached.
 
-    def blessing(self, version: str) -> Blessing: ...
+    A blessing is kept as its signed envelope: whoever reads it has to verify it before believing a word.
+    """
+
+    def blessing(self, version: str) -> str: ...
     def champion(self) -> str | None: ...
     def promote(self, version: str) -> None: ...
     def fetch(self, version: str, destination: Path) -> Path: ...
@@ -78,7 +63,9 @@ class ServingTarget(Protocol):
     """A place that serves releases blue-green. Every method is idempotent; writes are fenced by generation."""
 
     def wanted(self) -> Wanted | None: ...
-    def want(self, release: Release, by: str, why: str, kind: str, expected: int | None = None) -> Wanted: ...
+    def want(
+        self, release: Release, by: str, why: str, kind: str, expected: int | None = None, blessing: str | None = None
+    ) -> Wanted: ...
     def observe(self) -> Observed: ...
     def evidence(self, generation: int) -> Evidence: ...
     def record(self, generation: int, part: str, verdict: Verdict, why: str) -> None: ...

@@ -60,6 +60,7 @@ class Wanted:
     by: str
     why: str
     kind: Literal["deploy", "rollback"] = "deploy"
+    blessing: str | None = None  # sha256 of the signed document that allows it; the slot repeats it
 
 
 @dataclass(frozen=True)

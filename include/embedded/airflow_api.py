@@ -112,6 +112,11 @@ class AirflowApi:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.get(path, deserialize=True)["value"]
 
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str, **form: Any) -> None:
+        """Answers a task that waits for a person, as its form does."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+        self._send("PATCH", path, {"chosen_options": [option], "params_input": form})
+
     def backfill(self, dag_id: str, first: str, last: str, active: int) -> int:
         wish = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
         return int(self.post("/backfills", {**wish, "max_active_runs": active, "reprocess_behavior": "none"})["id"])

@@ -1,7 +1,10 @@
-"""The secrets of one embedded stack, made once and kept beside its state.
+"""The secrets and keys of one embedded stack, made once and kept beside its state.
 
 They survive `down` and `up`: a new signing key would log everybody out, a new Fernet key would make stored connections
 unreadable. The file is readable by its owner alone, and so is supervisord.conf, which repeats them.
+
+The key that signs blessings lies in a file of its own. Take it away, and the next start makes another; the trusted
+keys only ever grow, so what the old one signed can still be rolled back to until a person removes it there.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import secrets
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from include.core import blessing
 
 
 def _fernet_key() -> str:
@@ -39,6 +44,16 @@ def credentials(home: Path) -> Credentials:
     if not path.exists():
         write_private(path, Credentials().model_dump_json(indent=2))
     return Credentials.model_validate_json(path.read_text())
+
+
+def ensure_keys(signing: Path, trusted: Path) -> None:
+    """A signing key, made now if there is none, and its public half among the trusted keys. Raises `KeyInvalid`."""
+    if not signing.exists():
+        write_private(signing, blessing.private_pem(blessing.new_key()))
+    own = blessing.private_key(signing.read_text())
+    known = trusted.read_text() if trusted.exists() else ""
+    if not known.strip() or blessing.key_id(own.public_key()) not in blessing.public_keys(known):
+        write_private(trusted, known + blessing.public_pem(own))
 
 
 def write_private(path: Path, text: str) -> None:

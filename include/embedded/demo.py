@@ -19,11 +19,13 @@ from typing import Any
 
 import httpx
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.table import Table
 
 from include.adapters import factory
 from include.adapters.files import write_atomic
+from include.core import blessing as blessings
 from include.core.manifest import Manifest, ReplaySource
 from include.embedded.airflow_api import AirflowApi, PlayStopped, wait_for
 from include.embedded.errors import StackError
@@ -196,7 +198,7 @@ class Demo:
         told.link = self.api.url("train", run)
 
     def _bad_release(self, told: Told) -> None:
-        version = build_bad_release(of="2")
+        version = build_bad_release(of="2", key=blessings.private_key(self.settings.signing_key.read_text()))
         run = self.api.trigger("deploy", version=version, why="the demo tries a release built for another form")
         release = self._released(self.api.ended("deploy", run, 240))
         _must(release["outcome"] == "rejected", f"release: {release}")
@@ -289,16 +291,17 @@ class Demo:
         self.console.print_json(json.dumps({name: document[name] for name in list(document)[:4]}))
 
 
-def build_bad_release(of: str) -> str:
+def build_bad_release(of: str, key: Ed25519PrivateKey) -> str:
     """Registers a blessed version that agrees with itself and not with the world: it asks for a column nobody sends.
 
-    A mix-up of two builds looks like this. Returns its version.
+    A mix-up of two builds looks like this, and a signature cannot see it. Returns its version.
     """
     from include.model import artifact
     from include.model.schema import Column
 
     registry = factory.registry()
-    blessing = registry.blessing(of)
+    trusted = {blessings.key_id(key.public_key()): key.public_key()}
+    blessing = blessings.verify(registry.blessing(of), trusted, registry.name, of)
     with tempfile.TemporaryDirectory() as scratch:
         place = registry.fetch(of, Path(scratch))
         meta = artifact.read_meta(place)
@@ -310,7 +313,8 @@ def build_bad_release(of: str) -> str:
             client.log_artifacts(run_id, str(place), "serving")
             client.set_terminated(run_id)
     version = registry.register(run_id, f"runs:/{run_id}/serving", f"demo-{run_id}")
-    registry.bless(blessing.model_copy(update={"version": version, "digest": digest, "gate": "a mix-up of the demo"}))
+    changed = {"version": version, "digest": digest, "run_id": run_id, "gate": "a mix-up of the demo"}
+    registry.bless(version, blessings.sign(blessing.model_copy(update=changed), key))
     return version
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlencode
 
 from include.core.rollout import Colour
 from include.embedded.credentials import Credentials
@@ -79,6 +80,9 @@ def _addresses(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str
     login = f"{secret.supervisor_user}:{secret.supervisor_password}"
     return {
         "AIRFLOW_CONN_MLFLOW_DEFAULT": settings.mlflow_url,
+        # paths and no keys: what stands in an environment is inherited by every child
+        "AIRFLOW_CONN_BLESSING_SIGNER": _file_connection(settings.signing_key),
+        "AIRFLOW_CONN_BLESSING_TRUST": _file_connection(settings.trusted_keys),
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
         "EVERGREEN_AIRFLOW_URL": settings.airflow_url,
         "EVERGREEN_MLFLOW_URL": settings.mlflow_url,
@@ -88,6 +92,10 @@ def _addresses(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str
         "EVERGREEN_GREEN_PORT": str(settings.green_port),
         "EVERGREEN_SUPERVISOR_URL": f"http://{login}@{settings.host}:{settings.supervisor_port}/RPC2",
     }
+
+
+def _file_connection(path: Path) -> str:
+    return "generic://?" + urlencode({"path": str(path)})
 
 
 def _airflow_options(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:

@@ -85,6 +85,14 @@ class EmbeddedSettings(BaseSettings):
         return self.home / "serving"
 
     @property
+    def signing_key(self) -> Path:
+        return self.home / "keys" / "signing.pem"
+
+    @property
+    def trusted_keys(self) -> Path:
+        return self.home / "keys" / "trusted.pem"
+
+    @property
     def route_file(self) -> Path:
         return self.serving_dir / "route" / "routes.yaml"
 

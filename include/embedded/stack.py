@@ -20,8 +20,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from include.core.errors import KeyInvalid
 from include.embedded import environment, envoy, strays
-from include.embedded.credentials import credentials, write_private
+from include.embedded.credentials import credentials, ensure_keys, write_private
 from include.embedded.errors import StackError
 from include.embedded.heartbeat import CommandFailed, run, tail
 from include.embedded.ports import require_free
@@ -58,6 +59,7 @@ class Stack:
 
     def up(self) -> None:
         with self._alone():
+            self._keys()
             files = self._files()
             if self.supervisor.is_alive and not _same(files):
                 self._say("The settings have changed: restarting the stack.")
@@ -67,6 +69,13 @@ class Stack:
             self._start_what_is_down()
             self._wait_until_healthy()
         self.console.print(addresses(self.settings))
+
+    def _keys(self) -> None:
+        """Before anything runs, and on every `up`: a key that was taken away is replaced without a restart."""
+        try:
+            ensure_keys(self.settings.signing_key, self.settings.trusted_keys)
+        except (KeyInvalid, OSError) as error:
+            raise StackError(f"The keys in {self.settings.signing_key.parent} cannot be used: {error}") from error
 
     def _launch(self, files: dict[Path, str]) -> None:
         self._clear_strays()

@@ -64,7 +64,8 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
         run_key=request.run_key,
         verdict="yes" if report.verdict is Verdict.PASSED else "no",
         summary=report.sentence,
-        outputs={"gate": document, "digest": judged.digest, "run_id": run_id, "snapshots": list(days.ids)},
+        outputs={"gate": document, "digest": judged.digest, "run_id": run_id, "snapshots": list(days.ids)}
+        | {"manifest": manifest.digest, "code": factory.code_digest()},
     )
 
 

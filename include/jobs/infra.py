@@ -5,8 +5,8 @@ server is started by its command, as a process manager would start it, and asked
 its code nor its framework. It starts while the caller goes on scoring, so that most of its two seconds cost nothing.
 
 `setpriv` lets the kernel end the server when this process ends, kill -9 included; without it, an orphan would hold its
-memory until somebody finds it. A server that turns an artifact down is an answer; one that ends by itself is not, since
-a machine that is out of memory or ports says nothing about a model.
+memory until somebody finds it. A server that turns an artifact down is an answer; one that ends by itself or is
+late is not, since a machine that is busy, or out of memory or ports, says nothing about a model: the task retries.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Server:
     def measure(self, patience: float) -> InfraMeasured:
         """Waits up to `patience` seconds until the model is loaded, asks it the golden rows, then one row at a time.
 
-        Raises `ServiceUnavailable` when the server itself does not live.
+        Raises `ServiceUnavailable` when the server does not live, or is late.
         """
         size = sum(path.stat().st_size for path in self._artifact.rglob("*") if path.is_file()) / MIB
         state = self._settled(patience)
@@ -77,7 +77,13 @@ class Server:
             retry=retry_if_result(lambda seen: seen is None),
             retry_error_callback=lambda _: None,
         )
-        return attempts(self._look) or {"state": "late", "why": f"it was not loaded within {patience:g} s"}
+        state = attempts(self._look)
+        if state is None:
+            raise ServiceUnavailable(
+                f"The model server held no model after {patience:g} s (serving.ready_timeout_s); either this machine is "
+                "busy or the model takes too long to load. The task retries by itself."
+            )
+        return state
 
     def _look(self) -> dict[str, Any] | None:
         if self._process.poll() is not None:

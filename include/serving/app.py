@@ -104,7 +104,7 @@ def _answer(colour: str, slot: Loaded, probabilities: list[float]) -> dict[str, 
 
 
 def _description(colour: str, slot: Slot) -> dict[str, Any]:
-    file = slot.file.model_dump() if slot.file else {"version": None, "digest": None, "generation": None}
+    file = slot.file.model_dump() if slot.file else dict.fromkeys(slots.SlotFile.model_fields)
     state = type(slot).__name__.lower()
     if not isinstance(slot, Loaded):
         return {"slot": colour, "state": state, "why": slot.why, **file}

@@ -30,6 +30,7 @@ class SlotFile(BaseModel):
     version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     generation: int = Field(ge=0)
+    blessing: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the document that allowed it")
 
 
 @dataclass(frozen=True)

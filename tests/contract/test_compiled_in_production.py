@@ -14,10 +14,10 @@ from include.adapters import factory
 from include.adapters.releasing import Rollout
 from include.core.job import Intent, JobRequest
 from include.core.manifest import Manifest
-from include.core.ports import Blessing
 from include.core.rollout import Release, Step
 from include.jobs import fitting, train
 from include.jobs.__main__ import run
+from tests.blessed import document, envelope
 from tests.served import Serving
 from tests.unit import credit
 from tests.unit.jobs.conftest import FIRST, LAST, publish
@@ -54,15 +54,7 @@ def blessed(manifest: Manifest) -> tuple[Release, str]:
     assert judged.verdict == "yes", judged.summary
     registry, digest = factory.registry(), judged.outputs["digest"]
     version = registry.register(trained["run_id"], f"runs:/{trained['run_id']}/model")
-    papers = {
-        "run_key": "k",
-        "intent": Intent.LIVE,
-        "as_of": LAST,
-        "manifest": manifest.digest,
-        "data": (),
-        "code": "c",
-    }
-    registry.bless(Blessing(version=version, digest=digest, gate=judged.summary, **papers))
+    registry.bless(version, envelope(document(model=manifest.name, version=version, digest=digest)))
     assert registry.register(trained["run_id"], f"runs:/{trained['run_id']}/model") == version
     return Release(version, digest), trained["best"]
 

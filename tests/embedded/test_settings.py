@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from include.core.blessing import key_id, private_key, public_keys
 from include.embedded import environment
-from include.embedded.credentials import credentials
+from include.embedded.credentials import credentials, ensure_keys
 from include.embedded.programs import programs, supervisor_port
 from include.embedded.settings import PROGRAMS, REPO, EmbeddedSettings
 from include.embedded.supervision import config
@@ -53,6 +54,29 @@ def test_secrets_are_made_once_and_for_the_owner_alone(tmp_path):
     assert credentials(tmp_path) == first
     assert len(first.jwt_secret) >= 64
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
+
+
+def test_the_signing_key_is_made_once_and_for_the_owner_alone(settings):
+    ensure_keys(settings.signing_key, settings.trusted_keys)
+    first = settings.signing_key.read_text()
+    ensure_keys(settings.signing_key, settings.trusted_keys)
+    assert settings.signing_key.read_text() == first
+    assert stat.S_IMODE(settings.signing_key.stat().st_mode) == 0o600
+
+
+def test_a_key_that_was_taken_away_is_replaced_and_the_old_one_stays_trusted(settings):
+    for _ in range(2):
+        ensure_keys(settings.signing_key, settings.trusted_keys)
+        settings.signing_key.rename(settings.home / "old.pem")
+    assert len(public_keys(settings.trusted_keys.read_text())) == 2
+
+
+def test_a_kill_between_the_two_files_is_made_good(settings):
+    ensure_keys(settings.signing_key, settings.trusted_keys)
+    settings.trusted_keys.unlink()
+    ensure_keys(settings.signing_key, settings.trusted_keys)
+    own = key_id(private_key(settings.signing_key.read_text()).public_key())
+    assert set(public_keys(settings.trusted_keys.read_text())) == {own}
 
 
 def test_another_installations_variables_do_not_leak_in():

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.execution_time.context import OutletEventAccessors
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from include.adapters.ledger_local import LocalLedger
 from include.adapters.serving_local import LocalAddresses, LocalTarget
+from include.core.blessing import Blessing, verify
 from include.core.errors import NotBlessed
-from include.core.job import Intent
-from include.core.ports import Blessing
+from tests import blessed
 
 MIDNIGHT = datetime(2026, 8, 20, tzinfo=UTC)
 
@@ -51,26 +52,26 @@ def event(hours: int = 0, **extra: Any) -> Event:
 
 
 class ShelfRegistry:
-    """Blessings in a dictionary, a champion in a field."""
+    """Versions by their run, signed blessings in a dictionary, a champion in a field."""
 
     def __init__(self) -> None:
-        self.blessings: dict[str, Blessing] = {}
+        self.blessings: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
         self.champion: str | None = None
 
-    def bless(self, version: str, intent: Intent = Intent.LIVE) -> None:
-        self.blessings[version] = Blessing(
-            version=version,
-            digest=version * 64,
-            run_key="k",
-            intent=intent,
-            as_of=date(2026, 8, 1),
-            manifest="m",
-            code="c",
-            data=(),
-            gate="it is better",
-        )
+    def register(self, run_id: str, source: str) -> str:
+        return self.versions.setdefault(run_id, str(len(self.versions) + 1))
 
-    def blessing(self, version: str) -> Blessing:
+    def bless(self, version: str, envelope: str) -> None:
+        self.blessings[version] = envelope
+
+    def has_blessed(self, version: str, key: Ed25519PrivateKey = blessed.KEY, **changes: Any) -> str:
+        """The envelope of a version that an earlier training left here."""
+        content = blessed.document(**{"version": version, "digest": version * 64, "gate": "it is better", **changes})
+        self.blessings[version] = blessed.envelope(content, key)
+        return self.blessings[version]
+
+    def blessing(self, version: str) -> str:
         if version not in self.blessings:
             raise NotBlessed(f"Version {version} carries no blessing.")
         return self.blessings[version]
@@ -103,12 +104,18 @@ class SmallWorld:
     def rollout(self) -> Any:
         return self.driver
 
+    def signer(self) -> Ed25519PrivateKey:
+        return blessed.KEY
+
+    def blessing(self, version: str, envelope: str, digest: str | None = None) -> Blessing:
+        return verify(envelope, {blessed.keyid(blessed.KEY): blessed.KEY.public_key()}, "credit-risk", version, digest)
+
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorld:
     """Stands in for WorldHook wherever an operator asks for it."""
     made = SmallWorld(tmp_path)
-    for module in ("announce", "gate", "registry", "rollout"):
+    for module in ("announce", "approval", "gate", "registry", "rollout"):
         monkeypatch.setattr(f"evergreen.operators.{module}.WorldHook", lambda: made)
     monkeypatch.setattr("evergreen.sensors.retraining.WorldHook", lambda: made)
     return made

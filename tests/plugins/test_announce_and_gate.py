@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import pytest
-from airflow.sdk import DAG, BaseOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.assets import DRIFT_DETECTED, MODEL_BLESSED, MODEL_LIVE
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.gate import GateOperator
 from evergreen.operators.registry import BlessOperator, PromoteOperator
+from include.adapters import factory
+from include.core.blessing import report_digest
+from tests.blessed import REPORT
 from tests.plugins.conftest import context
 
 EPISODE = {"key": "drift-3-2026-08-20", "sentence": "Income moved", "moved": {"Income": 0.4}}
@@ -68,27 +70,84 @@ class TestAnnounce:
 
 class TestGate:
     @staticmethod
-    def gate(verdict):
-        with DAG("d", schedule=None):
-            told = {"verdict": verdict, "summary": "cost falls by 3 %", "outputs": {"run_id": "r1"}}
-            gate = GateOperator(task_id="gate", told=told)
-            gate >> [BaseOperator(task_id="b"), BaseOperator(task_id="a")]
-        return gate
+    def choose(verdict, **run):
+        told = {"summary": "cost falls by 3 %", "outputs": {"run_id": "r1", "gate": {"verdict": verdict}}}
+        return GateOperator(task_id="gate", told=told).choose_branch(context(**run))
 
-    def test_on_yes_everything_after_it_goes_on(self, world):
-        assert self.gate("yes").choose_branch(context()) == ["a", "b"]
-        assert [entry.what for entry in world.ledger().entries()] == ["gate.passed"]
+    @pytest.mark.parametrize(
+        "ask, passed, inconclusive",
+        [("never", "bless", None), ("inconclusive", "bless", "approve"), ("always", "approve", "approve")],
+    )
+    def test_the_manifest_says_when_a_person_is_asked(self, world, small, ask, passed, inconclusive):
+        small(**{"gate.approval": ask})
+        assert [self.choose(verdict) for verdict in ("passed", "inconclusive")] == [passed, inconclusive]
 
-    @pytest.mark.parametrize("verdict", ["no", "wait"])
-    def test_on_anything_else_nothing_does_and_that_is_no_failure(self, world, verdict):
-        assert self.gate(verdict).choose_branch(context()) is None
+    def test_a_refused_model_goes_nowhere_and_that_is_no_failure(self, world, small):
+        small(**{"gate.approval": "always"})
+        assert self.choose("refused") is None
         [entry] = world.ledger().entries()
         assert (entry.what, entry.subject, entry.why) == ("gate.refused", "r1", "cost falls by 3 %")
 
+    @pytest.mark.parametrize("run", [{"run_type": "backfill"}, {"params": {"intent": "rehearsal"}}])
+    def test_nobody_is_asked_about_a_training_that_is_not_live(self, world, small, run):
+        small(**{"gate.approval": "always"})
+        assert [self.choose(verdict, **run) for verdict in ("passed", "inconclusive")] == ["bless", None]
+
     def test_a_retry_writes_no_second_decision(self, world):
         for _ in range(2):
-            self.gate("yes").choose_branch(context())
+            self.choose("passed")
         assert len(list(world.ledger().entries())) == 1
+
+
+class TestBless:
+    """What is signed, and what is not; the registry is a small one, the key and the signature are real."""
+
+    @staticmethod
+    def told(**changes):
+        outputs = {
+            "gate": REPORT,
+            "digest": "5" * 64,
+            "run_id": "r1",
+            "snapshots": ["c" * 64],
+            "manifest": factory.manifest().digest,
+            "code": factory.code_digest(),
+        }
+        return {"verdict": "yes", "summary": "passed: it is better", "outputs": outputs | changes}
+
+    def bless(self, found=None, approval=None, **changes):
+        return BlessOperator(task_id="bless", told=self.told(**changes), approval=approval).execute(found or context())
+
+    def test_a_model_that_passed_is_registered_signed_and_told(self, world):
+        found = context(params={"as_of": "2026-08-20"})
+        assert self.bless(found) == emitted(found, MODEL_BLESSED)
+        assert emitted(found, MODEL_BLESSED) == {"version": "1", "as_of": "2026-08-20", "intent": "live"}
+        blessing = world.blessing("1", world.shelf.blessings["1"], "5" * 64)
+        assert (blessing.manifest, blessing.code) == (factory.manifest().digest, factory.code_digest())
+        assert (blessing.report, blessing.data, blessing.approval) == (report_digest(REPORT), ("c" * 64,), None)
+        assert [check.name for check in blessing.checks] == ["auc"]
+
+    def test_a_retry_signs_the_same_again(self, world):
+        first = self.bless() and world.shelf.blessings.copy()
+        assert self.bless() and world.shelf.blessings == first
+
+    def test_the_one_who_approved_stands_in_the_blessing(self, world):
+        yes = {"who": "ada", "why": "the old one is worse", "at": "2026-08-20T09:00:00Z"}
+        self.bless(approval=yes, gate=REPORT | {"verdict": "inconclusive"})
+        assert world.blessing("1", world.shelf.blessings["1"]).approval.who == "ada"
+
+    @pytest.mark.parametrize(
+        "changes, said",
+        [
+            ({"gate": REPORT | {"verdict": "refused"}}, "nobody's approval replaces a pass"),
+            ({"gate": REPORT | {"verdict": "inconclusive"}}, "nobody approved"),
+            ({"manifest": "e" * 64}, "The manifest was changed after this model was judged"),
+            ({"code": "e" * 64}, "The code was changed after this model was judged"),
+        ],
+    )
+    def test_what_may_not_be_signed_is_not_even_registered(self, world, changes, said):
+        with pytest.raises(AirflowFailException, match=said):
+            self.bless(**changes)
+        assert world.shelf.versions == {} == world.shelf.blessings
 
 
 class TestRegistryOperators:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -10,10 +11,12 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from evergreen.operators.rollout import RolloutOperator, WantBackOperator, WantOperator
 from include.adapters import envoy_routes
 from include.adapters.files import write_atomic
+from include.core.blessing import envelope_digest
 from include.core.errors import ServiceUnavailable
-from include.core.job import Intent
 from include.core.ledger import Entry
 from include.core.rollout import Route, Step, Verdict
+from tests import blessed
+from tests.blessed import OTHER_KEY
 from tests.plugins.conftest import context, event
 
 
@@ -27,13 +30,15 @@ def back(**options):
 
 class TestWant:
     def test_the_version_of_the_form_is_wanted_with_its_blessed_digest(self, world):
-        world.shelf.bless("7")
-        assert want(params={"version": "7"}) == {"generation": 1, "version": "7", "digest": "7" * 64}
+        envelope = world.shelf.has_blessed("7")
+        told = {"generation": 1, "version": "7", "digest": "7" * 64, "blessing": envelope}
+        assert want(params={"version": "7"}) == told
         wish = world.target().wanted()
         assert (wish.release.version, wish.kind, wish.why) == ("7", "deploy", "it is better")
+        assert wish.blessing == envelope_digest(envelope)
 
     def test_without_a_form_it_is_the_version_of_the_event(self, world):
-        world.shelf.bless("8")
+        world.shelf.has_blessed("8")
         found = context(event(version="8"), run_type="asset_triggered")
         assert WantOperator(task_id="want").execute(found)["version"] == "8"
 
@@ -42,24 +47,40 @@ class TestWant:
             want(params={"version": "7"})
         assert world.target().wanted() is None
 
-    @pytest.mark.parametrize("intent", [Intent.HISTORICAL, Intent.REHEARSAL])
-    def test_a_blessing_that_is_not_live_is_refused_even_in_a_live_run(self, world, intent):
-        world.shelf.bless("7", intent)
-        with pytest.raises(AirflowFailException, match=f"{intent.value} training and is never deployed"):
-            want(params={"version": "7"})
+    @pytest.mark.parametrize(
+        "signed, said",
+        [
+            ({"intent": "historical"}, "historical training and is never deployed"),
+            ({"intent": "rehearsal"}, "rehearsal training and is never deployed"),
+            ({"version": "6"}, "the blessing of version 6"),
+            ({"key": OTHER_KEY}, "and trusted is"),
+        ],
+    )
+    @pytest.mark.parametrize("form", [{}, {"intent": "live", "why": "I am in a hurry"}])
+    def test_a_blessing_that_does_not_hold_is_refused_whatever_the_form_says(self, world, signed, said, form):
+        world.shelf.has_blessed("7", **{key: value for key, value in signed.items() if key == "key"})
+        if "key" not in signed:
+            world.shelf.blessings["7"] = blessed.envelope(blessed.document(**signed))
+        with pytest.raises(AirflowFailException, match=said):
+            want(params={"version": "7", **form})
         assert world.target().wanted() is None
+
+    def test_an_old_blessing_without_a_signature_is_refused_with_what_to_do(self, world):
+        world.shelf.blessings["7"] = json.dumps({"version": "7", "digest": "7" * 64, "run_key": "k"})
+        with pytest.raises(AirflowFailException, match="without a signature; train again"):
+            want(params={"version": "7"})
 
     def test_no_version_at_all_says_what_to_do(self, world):
         with pytest.raises(AirflowFailException, match="fill in the form's version"):
             want()
 
     def test_a_retry_stores_no_second_wish(self, world):
-        world.shelf.bless("7")
+        world.shelf.has_blessed("7")
         assert want(params={"version": "7"}) == want(params={"version": "7"})
         assert len(list(world.ledger().entries("deploy.wanted"))) == 1
 
     def test_another_run_joins_a_release_that_is_under_way_and_starts_anew_when_it_has_ended(self, world):
-        world.shelf.bless("7")
+        world.shelf.has_blessed("7")
         assert want(params={"version": "7"})["generation"] == 1
         assert want(params={"version": "7"}, run_id="another")["generation"] == 1
         world.target().record(1, "accepted", Verdict.FAILED, "answered 422")
@@ -71,7 +92,7 @@ class TestWantBack:
     def history(self, world):
         """1, 2 and 3 served in this order; 3 is live in the blue slot."""
         for version in "123":
-            details = {"digest": version * 64}
+            details = {"digest": version * 64, "blessing": world.shelf.has_blessed(version)}
             entry = Entry(what="release.live", subject=version, who="deploy", why="", details=details)
             world.ledger().append(entry)
         root = world.root / "serving"
@@ -80,8 +101,25 @@ class TestWantBack:
         return world
 
     def test_it_is_the_last_other_version_that_really_served(self, history):
-        assert back() == {"generation": 1, "version": "2", "digest": "2" * 64}
+        found = back()
+        assert (found["generation"], found["version"], found["digest"]) == (1, "2", "2" * 64)
         assert history.target().wanted().kind == "rollback"
+
+    def test_it_does_not_ask_the_registry(self, history):
+        history.shelf.blessings.clear()
+        assert back()["version"] == "2"
+
+    def test_what_served_before_blessings_were_signed_never_serves_again(self, history):
+        history.ledger().append(Entry(what="release.live", subject="2", who="", why="", details={"digest": "2" * 64}))
+        with pytest.raises(AirflowFailException, match="Version 2 served before blessings were signed"):
+            back()
+        assert history.target().wanted() is None
+
+    def test_a_ledger_that_was_written_by_hand_is_not_believed(self, history):
+        details = {"digest": "9" * 64, "blessing": history.shelf.has_blessed("9", OTHER_KEY)}
+        history.ledger().append(Entry(what="release.live", subject="9", who="", why="", details=details))
+        with pytest.raises(AirflowFailException, match="is blessed by key"):
+            back()
 
     def test_one_may_name_an_older_one(self, history):
         assert back(params={"version": "1"})["version"] == "1"
@@ -110,11 +148,22 @@ class Walk:
 
 
 class TestRollout:
-    WISH = {"generation": 4, "version": "7", "digest": "d"}  # noqa: RUF012
+    WISH = {  # noqa: RUF012
+        "generation": 4,
+        "version": "7",
+        "digest": "7" * 64,
+        "blessing": blessed.envelope(blessed.document()),
+    }
 
     def follow(self, world, *steps, error=None, **verdicts):
         world.driver = Walk(world, steps, error, **verdicts)
         return RolloutOperator(task_id="rollout", wish=self.WISH).execute(context())
+
+    def test_not_one_step_is_taken_for_a_wish_that_names_another_artifact_than_its_blessing(self, world):
+        world.driver = Walk(world, [Step.SWITCH, Step.DONE])
+        with pytest.raises(AirflowFailException, match="has the artifact 888888888888, but its blessing is of 7777"):
+            RolloutOperator(task_id="rollout", wish=self.WISH | {"digest": "8" * 64}).execute(context())
+        assert list(world.ledger().entries()) == []
 
     def test_done_is_a_yes(self, world):
         found = self.follow(world, Step.SWITCH, Step.DONE, accepted=(Verdict.PASSED, "fine"))

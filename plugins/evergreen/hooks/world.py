@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
@@ -10,10 +11,13 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include.adapters import factory, s3
 from include.adapters.sources import POSTGRES_CONNECTION, POSTGRES_VARIABLE
+from include.core import blessing as blessings
+from include.core.errors import KeyInvalid
 from include.core.manifest import Manifest, PostgresSource
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from include.adapters.ledger_local import LocalLedger
     from include.adapters.registry_mlflow import MlflowRegistry
@@ -21,14 +25,20 @@ if TYPE_CHECKING:
     from include.adapters.serving_local import LocalTarget
 
 MLFLOW_CONNECTION = "mlflow_default"
+SIGNER_CONNECTION = "blessing_signer"  # the private key; read by the step that blesses and by nobody else
+TRUST_CONNECTION = "blessing_trust"  # the public keys, one or several; read by deploy and rollback
 
 
 class WorldHook(BaseHook):
     """The world as Airflow knows it. Adapters are built on request, so a DAG file that imports this pays nothing."""
 
     def environment(self) -> dict[str, str]:
-        """What a job needs to reach the world: the variables of this process, and what the Connections say."""
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": self.mlflow_uri()}
+        """What a job needs to reach the world: the variables of this process, and what the Connections say.
+
+        Without the Connection of the signing key, since no job signs anything.
+        """
+        own = {name: value for name, value in os.environ.items() if name != f"AIRFLOW_CONN_{SIGNER_CONNECTION.upper()}"}
+        environment = {**own, "MLFLOW_TRACKING_URI": self.mlflow_uri()}
         return self._with_postgres(self._with_s3(environment))
 
     def _with_s3(self, environment: dict[str, str]) -> dict[str, str]:
@@ -75,6 +85,34 @@ class WorldHook(BaseHook):
             return factory.setting("MLFLOW_TRACKING_URI")
         scheme = connection.conn_type if connection.conn_type in ("http", "https") else "http"
         return f"{scheme}://{connection.host}:{connection.port or 5000}"
+
+    def signer(self) -> Ed25519PrivateKey:
+        """The key that blesses. Raises `KeyInvalid`."""
+        return blessings.private_key(self._key_text(SIGNER_CONNECTION))
+
+    def trusted(self) -> blessings.Trusted:
+        """The public keys whose blessings count, by key id. Raises `KeyInvalid`."""
+        return blessings.public_keys(self._key_text(TRUST_CONNECTION))
+
+    def blessing(self, version: str, envelope: str, digest: str | None = None) -> blessings.Blessing:
+        """What the envelope says, once its signature holds for this version. Raises `NotBlessed`, `KeyInvalid`."""
+        return blessings.verify(envelope, self.trusted(), self.manifest.name, version, digest)
+
+    def _key_text(self, name: str) -> str:
+        """A Connection holds a key as its password, or names its file as `path` in its extra."""
+        connection = self._found(name)
+        if connection is None:
+            raise KeyInvalid(f"There is no Airflow Connection {name}; make it as README.md, Blessing, says.")
+        if connection.password:
+            return str(connection.password)
+        path = str(connection.extra_dejson.get("path", ""))
+        try:
+            return Path(path).read_text()
+        except OSError as error:
+            raise KeyInvalid(
+                f"The key file {path or 'without a name'} of the Airflow Connection {name} cannot be read: "
+                f"{error.strerror}; correct the Connection's path."
+            ) from error
 
     @property
     def manifest(self) -> Manifest:

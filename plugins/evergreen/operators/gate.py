@@ -1,4 +1,4 @@
-"""Takes a verdict and branches: on yes the run goes on, on no the rest is skipped. A no is a result, not a failure."""
+"""Takes a verdict and branches: go on, ask a person, or skip the rest. A no is a result, not a failure."""
 
 from __future__ import annotations
 
@@ -10,25 +10,32 @@ from airflow.sdk import Context
 
 from evergreen.edge import edge
 from evergreen.hooks.world import WorldHook
+from include.adapters import factory
+from include.core.approval import Next, after_gate
 from include.core.ledger import Entry
 
 
 class GateOperator(BaseBranchOperator):
-    """`told` is a job result (templated). The decision goes to the ledger, once a run."""
+    """`told` is the result of evaluate (templated). The verdict goes to the ledger, once a run.
+
+    `bless` and `ask` name the tasks that follow a pass and a question to a person; `gate.approval` says which it is.
+    """
 
     template_fields: Sequence[str] = ("told",)
     ui_color = "#f6d9c9"
 
-    def __init__(self, *, told: Any, **options: Any) -> None:
+    def __init__(self, *, told: Any, bless: str = "bless", ask: str = "approve", **options: Any) -> None:
         super().__init__(**options)
         self.told = told
+        self.follows = {Next.BLESS: bless, Next.ASK: ask, Next.STOP: None}
 
-    def choose_branch(self, context: Context) -> list[str] | None:
-        run, passed = edge(context), self.told["verdict"] == "yes"
+    def choose_branch(self, context: Context) -> str | None:
+        run, verdict = edge(context), self.told["outputs"]["gate"]["verdict"]
+        chosen = after_gate(verdict, factory.manifest().gate.approval, run.intent)
         self.log.info("%s", self.told["summary"])
         WorldHook().ledger().append(
             Entry(
-                what="gate.passed" if passed else "gate.refused",
+                what=f"gate.{verdict}",
                 subject=str(self.told["outputs"].get("run_id")),
                 who=run.who,
                 why=self.told["summary"],
@@ -36,4 +43,4 @@ class GateOperator(BaseBranchOperator):
                 key=f"gate-{run.key}",
             )
         )
-        return sorted(self.downstream_task_ids) if passed else None
+        return self.follows[chosen]

@@ -14,47 +14,77 @@ from evergreen.errors import as_airflow
 from evergreen.hooks.world import WorldHook
 from evergreen.links import MlflowLink
 from include.adapters import factory
+from include.core import blessing as blessings
+from include.core.approval import Approval
+from include.core.blessing import Blessing
+from include.core.errors import NotBlessed
 from include.core.ledger import Entry
-from include.core.ports import Blessing
 
 
 class BlessOperator(BaseOperator):
-    """Registers the challenger, once however many runs ask, and writes its blessing. Only a live run can bless."""
+    """Registers the challenger, once however many runs ask, and signs its blessing. Only a live run can bless.
 
-    template_fields: Sequence[str] = ("told",)
+    `told` is the result of evaluate, `approval` that of the task that asked a person, or None (both templated).
+    """
+
+    template_fields: Sequence[str] = ("told", "approval")
     operator_extra_links = (MlflowLink(),)
     ui_color = "#cfe5f5"
 
-    def __init__(self, *, told: Any, **options: Any) -> None:
+    def __init__(self, *, told: Any, approval: Any = None, **options: Any) -> None:
         super().__init__(outlets=[MODEL_BLESSED], **options)
         self.told = told
+        self.approval = approval
 
     def execute(self, context: Context) -> dict[str, Any]:
         run, found = edge(context), self.told["outputs"]
         if not run.is_live:
             raise AirflowSkipException(f"A {run.intent.value} training is never blessed.")
-        registry = WorldHook().registry()
+        world, registry = WorldHook(), WorldHook().registry()
+        approval = Approval.model_validate(self.approval) if self.approval else None
         with as_airflow():
+            key = world.signer()
+            _must_be_current(found)
+            blessings.may_be_blessed(found["gate"], run.intent, approval)
             version = registry.register(found["run_id"], f"runs:/{found['run_id']}/model")
-            registry.bless(_blessing(version, run, found))
+            blessing = _blessing(version, run, found, approval)
+            envelope = blessings.sign(blessing, key)
+            registry.bless(version, envelope)
         self.mlflow_url = registry.version_url(version)
-        _write("model.blessed", version, run, self.told["summary"], {"digest": found["digest"]})
+        details = {"digest": found["digest"], "blessing": blessings.envelope_digest(envelope)}
+        _write("model.blessed", version, run, self.told["summary"], details)
         extra = {"version": version, "as_of": str(run.as_of), "intent": run.intent.value}
         context["outlet_events"][MODEL_BLESSED].extra.update(extra)
         return extra
 
 
-def _blessing(version: str, run: Edge, found: dict[str, Any]) -> Blessing:
+def _must_be_current(found: dict[str, Any]) -> None:
+    """Raises `NotBlessed` when the model was judged by another manifest, or other code, than is in force now."""
+    now = {"manifest": factory.manifest().digest, "code": factory.code_digest()}
+    for what, digest in now.items():
+        if found[what] != digest:
+            raise NotBlessed(f"The {what} was changed after this model was judged; train again under the new one.")
+
+
+def _blessing(version: str, run: Edge, found: dict[str, Any], approval: Approval | None) -> Blessing:
+    report = found["gate"]
     return Blessing(
+        model=factory.manifest().name,
         version=version,
         digest=found["digest"],
+        run_id=found["run_id"],
         run_key=run.key,
         intent=run.intent,
         as_of=run.as_of,
-        manifest=factory.manifest().digest,
-        code=factory.code_digest(),
-        data=tuple(snapshot[:12] for snapshot in found["snapshots"]),
-        gate=found["gate"]["sentence"],
+        manifest=found["manifest"],
+        code=found["code"],
+        policy=(report.get("policy") or {}).get("sha256"),
+        data=tuple(found["snapshots"]),
+        report=blessings.report_digest(report),
+        verdict=report["verdict"],
+        checks=blessings.findings(report),
+        gate=report["sentence"],
+        approval=approval,
     )
 
 

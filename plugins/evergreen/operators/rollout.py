@@ -1,4 +1,7 @@
-"""Say what is wanted, then follow the release machine to its end. Neither operator decides anything."""
+"""Say what is wanted, then follow the release machine to its end. Neither operator decides anything.
+
+Both verify the blessing, whoever asks and for whatever reason: no Param and no variable leads around it.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from airflow.sdk import BaseOperator, Context
 from evergreen.edge import Edge, edge
 from evergreen.errors import as_airflow
 from evergreen.hooks.world import WorldHook
+from include.core.blessing import Blessing, envelope_digest
 from include.core.errors import NotBlessed, RequestInvalid
-from include.core.job import Intent
 from include.core.ledger import Entry
 from include.core.rollout import Release, Step, Verdict
 
@@ -27,38 +30,53 @@ class WantOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         run, world = edge(context), WorldHook()
         with as_airflow():
-            release, why = self._wish(context, run, world)
-            wanted = world.target().want(release, by=run.who, why=why, kind=self.kind)
-        _write(world, f"{self.kind}.wanted", run, release.version, why, {"generation": wanted.generation})
-        self.log.info("version %s is wanted (generation %d): %s", release.version, wanted.generation, why)
-        return {"generation": wanted.generation, "version": release.version, "digest": release.digest}
+            version, envelope = self._version(context, run, world)
+            blessing = world.blessing(version, envelope)
+            why = context["params"].get("why") or self._why(blessing)
+            release, paper = Release(version, blessing.digest), envelope_digest(envelope)
+            wanted = world.target().want(release, by=run.who, why=why, kind=self.kind, blessing=paper)
+        details = {"generation": wanted.generation, "blessing": paper}
+        _write(world, f"{self.kind}.wanted", run, version, why, details)
+        self.log.info("version %s is wanted (generation %d): %s", version, wanted.generation, why)
+        return {"generation": wanted.generation, "version": version, "digest": release.digest, "blessing": envelope}
 
-    def _wish(self, context: Context, run: Edge, world: WorldHook) -> tuple[Release, str]:
+    def _why(self, blessing: Blessing) -> str:
+        return blessing.gate
+
+    def _version(self, context: Context, run: Edge, world: WorldHook) -> tuple[str, str]:
+        """The version that is wanted, and its blessing as signed; not yet verified."""
         version = context["params"].get("version") or run.extra.get("version")
         if not version:
             raise RequestInvalid("deploy needs a version: fill in the form's version, or let the train DAG bless one.")
-        blessing = world.registry().blessing(str(version))
-        if blessing.intent is not Intent.LIVE:
-            raise NotBlessed(f"Version {version} comes from a {blessing.intent.value} training and is never deployed.")
-        return Release(blessing.version, blessing.digest), context["params"].get("why") or blessing.gate
+        return str(version), world.registry().blessing(str(version))
 
 
 class WantBackOperator(WantOperator):
     """Rollback: stores a wish for the version of the Param, or else the last one that really served before this one.
 
-    It needs the ledger alone, so it works while the registry is down.
+    It needs the ledger alone, which keeps each version's blessing too, so it works while the registry is down.
     """
 
     kind: Kind = "rollback"
 
-    def _wish(self, context: Context, run: Edge, world: WorldHook) -> tuple[Release, str]:
+    def _why(self, blessing: Blessing) -> str:
+        return "a person asked for it"
+
+    def _version(self, context: Context, run: Edge, world: WorldHook) -> tuple[str, str]:
         asked, live = context["params"].get("version"), world.target().observe().live.release
-        served = [Release(e.subject, e.details["digest"]) for e in world.ledger().entries("release.live")]
-        past = [release for release in served if (release.version == asked if asked else release != live)]
+        served = list(world.ledger().entries("release.live"))
+        past = [e for e in served if (e.subject == asked if asked else Release(e.subject, e.details["digest"]) != live)]
         if not past:
             what = f"Version {asked} never served" if asked else "No other version ever served"
             raise RequestInvalid(f"{what}, so there is nothing to roll back to; see `release.live` in the ledger.")
-        return past[-1], context["params"].get("why") or "a person asked for it"
+        return past[-1].subject, past[-1].details.get("blessing") or _unsigned(past[-1])
+
+
+def _unsigned(entry: Entry) -> str:
+    raise NotBlessed(
+        f"Version {entry.subject} served before blessings were signed, so it is never deployed again; name a later "
+        "version, or train a new one."
+    )
 
 
 class RolloutOperator(BaseOperator):
@@ -73,6 +91,8 @@ class RolloutOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         run, world, generation = edge(context), WorldHook(), int(self.wish["generation"])
+        with as_airflow():  # again, since what lies between two tasks is no safe place
+            world.blessing(self.wish["version"], self.wish["blessing"], self.wish["digest"])
         taken: list[list[Any]] = []  # lists, since XCom hands tuples back as objects of its own
         with as_airflow():
             for step, seconds in world.rollout().run(generation):

@@ -1,0 +1,24 @@
+"""The second half of `train` without its jobs: what evaluate would say comes with the run. For tests/e2e alone."""
+
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+
+from evergreen.operators.approval import ApproveOperator
+from evergreen.operators.gate import GateOperator
+from evergreen.operators.registry import BlessOperator
+
+
+@task
+def evaluate(**context: Any) -> Any:
+    return context["params"]["told"]
+
+
+with DAG("approvals", schedule=None, params={"told": Param({}, type="object")}, default_args={"retries": 2}):
+    told = evaluate()
+    gate = GateOperator(task_id="gate", told=told)
+    approve = ApproveOperator(task_id="approve", told=told, url="http://mlflow.example/run")
+    bless = BlessOperator(
+        task_id="bless", told=told, approval=approve.output, trigger_rule="none_failed_min_one_success"
+    )
+    gate >> [approve, bless]

@@ -1,0 +1,105 @@
+"""A person's yes, no and silence in a real Airflow, answered over its REST API as its form would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.adapters import factory
+from include.adapters.ledger_local import LocalLedger
+from include.adapters.registry_mlflow import MlflowRegistry
+from include.core import manifest as manifests
+from include.core.blessing import public_keys, verify
+from include.core.errors import NotBlessed
+from include.embedded.airflow_api import AirflowApi, wait_for
+from include.embedded.stack import Stack
+from tests import ground
+from tests.blessed import REPORT
+
+AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+PATIENCE_S = 45  # the third question is left open for this long; the first two are answered at once
+DIGEST = "7" * 64
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home = tmp_path_factory.mktemp("approval")
+    changes = {"gate.approval": "inconclusive", "gate.approval_hours": PATIENCE_S / 3600}
+    manifest = ground.write_manifest(home / "pipeline.yaml", ground.SMALL | changes)
+    with ground.stack(home, "mlflow", *AIRFLOW, dags=Path(__file__).parent / "dags", manifest=manifest) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def registry(stack: Stack) -> MlflowRegistry:
+    return MlflowRegistry(manifests.load(stack.settings.manifest).name, stack.settings.mlflow_url)
+
+
+@pytest.fixture(scope="module")
+def runs(stack: Stack, registry: MlflowRegistry) -> Iterator[tuple[AirflowApi, dict[str, str]]]:
+    """Three runs of the same inconclusive gate, all waiting: one for a yes, one for a no, one for nobody."""
+    api = AirflowApi(stack.settings.airflow_url, stack.settings.user, stack.settings.password)
+    wait_for("the DAG", lambda: True if "approvals" in api.dag_ids() else None, 60)
+    assert api.import_errors() == []
+    api.unpause("approvals")
+    yield api, {name: api.trigger("approvals", told=told(stack, registry)) for name in ("yes", "no", "silence")}
+
+
+def told(stack: Stack, registry: MlflowRegistry) -> dict[str, Any]:
+    """What evaluate would say of a run in MLflow."""
+    with registry.client() as client:
+        run_id = client.create_run("0").info.run_id
+    outputs = {
+        "gate": REPORT | {"verdict": "inconclusive", "sentence": "inconclusive: too few rows"},
+        "digest": DIGEST,
+        "run_id": run_id,
+        "snapshots": ["c" * 64],
+        "manifest": manifests.load(stack.settings.manifest).digest,
+        "code": factory.code_digest(),
+    }
+    return {"verdict": "no", "summary": "inconclusive: too few rows", "outputs": outputs}
+
+
+def answer(api: AirflowApi, run_id: str, option: str, why: str) -> None:
+    def waiting() -> bool | None:
+        return True if api.task_states("approvals", run_id)["approve"] == "awaiting_input" else None
+
+    wait_for("the question", waiting, 60)
+    api.answer("approvals", run_id, "approve", option, why=why)
+
+
+@pytest.mark.timeout(600)  # the stack's start is part of it
+def test_yes_blesses_no_and_silence_fail_the_run(runs, stack, registry):
+    api, started = runs
+    answer(api, started["yes"], "Approve", "better for the young")
+    answer(api, started["no"], "Reject", "unfair")
+    ended = {name: api.ended("approvals", run_id, 180)["state"] for name, run_id in started.items()}
+    assert ended == {"yes": "success", "no": "failed", "silence": "failed"}
+    for name in ("no", "silence"):
+        states = api.task_states("approvals", started[name])
+        assert (states["approve"], states["bless"]) == ("failed", "upstream_failed")
+
+    trusted = public_keys(stack.settings.trusted_keys.read_text())
+    blessing = verify(registry.blessing("1"), trusted, registry.name, "1", DIGEST)
+    assert (blessing.verdict, blessing.approval.who, blessing.approval.why) == (
+        "inconclusive",
+        "admin",
+        "better for the young",
+    )
+    entries = list(LocalLedger(stack.settings.store_dir / "ledger.jsonl").entries())
+    answers = {entry.what: (entry.who, entry.why) for entry in entries if entry.what.startswith("approval.")}
+    assert answers["approval.given"] == ("admin", "better for the young")
+    assert answers["approval.refused"] == ("admin", "unfair")
+    assert "Nobody answered" in answers["approval.expired"][1]
+    assert [entry.subject for entry in entries if entry.what == "model.blessed"] == ["1"]
+    with pytest.raises(NotBlessed, match="the blessing of version 1"):
+        verify(registry.blessing("1"), trusted, registry.name, "2")
+
+
+def test_the_question_shows_the_gates_table(runs):
+    api, started = runs
+    detail = api.get(f"/dags/approvals/dagRuns/{started['no']}/taskInstances/approve/-1/hitlDetails")
+    assert "| auc | passed |" in detail["body"] and "http://mlflow.example/run" in detail["body"]

@@ -1,0 +1,78 @@
+"""What a person's answer, and a person's silence, does to the run; Airflow's own part is played by its own classes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from evergreen.operators.approval import ApproveOperator
+from tests.blessed import REPORT
+from tests.plugins.conftest import context
+
+TOLD = {"outputs": {"gate": REPORT | {"verdict": "inconclusive"}, "run_id": "r1", "digest": "7" * 64}}
+NOW = datetime(2026, 8, 20, 9, tzinfo=UTC)
+SILENCE = {"error": "The response timeout has passed.", "error_type": "timeout"}
+
+
+def answered(option: str, why: str = "") -> dict:
+    user = {"id": "1", "name": "ada"}
+    given = {"chosen_options": [option], "params_input": {"why": why}, "timedout": False}
+    return {**given, "responded_at": NOW, "responded_by_user": user}
+
+
+def resume(event: dict, **run):
+    return ApproveOperator(task_id="approve", told=TOLD).execute_complete(context(**run), event)
+
+
+def written(world) -> list[tuple[str, str, str, str]]:
+    return [(entry.what, entry.subject, entry.who, entry.why) for entry in world.ledger().entries()]
+
+
+def test_a_yes_is_handed_on_with_who_and_why_and_stands_in_the_ledger(world):
+    assert resume(answered("Approve", " better for the young ")) == {
+        "who": "ada",
+        "why": "better for the young",
+        "at": "2026-08-20T09:00:00Z",
+    }
+    assert written(world) == [("approval.given", "r1", "ada", "better for the young")]
+
+
+def test_a_no_fails_the_run_for_good_and_names_who_and_why(world):
+    with pytest.raises(AirflowFailException, match=r"The release was refused by ada: unfair\."):
+        resume(answered("Reject", "unfair"))
+    assert written(world) == [("approval.refused", "r1", "ada", "unfair")]
+
+
+def test_silence_fails_the_run_for_good_and_says_how_long_was_waited(world, small):
+    small(**{"gate.approval_hours": 1.5})
+    with pytest.raises(AirflowFailException, match=r"Nobody answered within gate\.approval_hours \(1\.5\)"):
+        resume(SILENCE)
+    [(what, _, who, why)] = written(world)
+    assert (what, who) == ("approval.expired", "a_dag a_run") and "Nobody answered" in why
+
+
+def test_an_answer_without_a_reason_says_so(world):
+    with pytest.raises(AirflowFailException, match="refused by ada: no reason"):
+        resume(answered("Reject"))
+    assert [entry.why for entry in world.ledger().entries()] == ["no reason was given"]
+
+
+def test_a_retry_writes_no_second_answer(world):
+    for _ in range(2):
+        resume(answered("Approve", "fine"))
+    assert len(written(world)) == 1
+
+
+def test_the_form_asks_for_a_reason_and_for_nothing_the_run_was_started_with(bag_of_train):
+    approve = bag_of_train.get_task("approve")
+    assert list(approve.serialized_params) == ["why"]
+    assert approve.response_timeout.total_seconds() == 24 * 3600
+
+
+@pytest.fixture
+def bag_of_train():
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag("dags/train.py").dags["train"]
