@@ -80,8 +80,8 @@ class Server:
         state = attempts(self._look)
         if state is None:
             raise ServiceUnavailable(
-                f"The model server held no model after {patience:g} s (serving.ready_timeout_s); either this machine is "
-                "busy or the model takes too long to load. The task retries by itself."
+                f"The model server held no model after {patience:g} s (serving.ready_timeout_s); either this machine "
+                "is busy or the model takes too long to load. The task retries by itself."
             )
         return state
 
