@@ -54,6 +54,10 @@ lint: install ## Style, types and the direction of imports
 prove-gate: install ## How often the gate is wrong, what it sees, and whether it finds known faults
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.proofs.prove_gate
 
+.PHONY: prove-backfill
+prove-backfill: install ## Sixty days backfilled twice beside live runs, and a backtest: nothing that lives moves
+	@$(BIN)/python -m tests.proofs.prove_backfill
+
 lock: ## Resolve pyproject.toml into the three requirements files
 	@$(BIN)/python -m include.embedded.lock
 

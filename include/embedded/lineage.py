@@ -27,6 +27,7 @@ from include.core.snapshots import Snapshot
 from include.embedded.settings import EmbeddedSettings
 
 app = typer.Typer(add_completion=False)
+REPORT = "contract.json"  # what ingest keeps of the contract beside the rows
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def _tell_model(version: str) -> None:
     kept = {snapshot.id: snapshot for snapshot in factory.store().history()}
     console.print(_days_table(seen, kept))
     console.print(_sum(seen))
-    for source in sorted({kept[day.id].source for day in seen.days if day.id in kept}):
-        console.print(f"source: {source}", markup=False)
+    for line in _provenance([kept[day.id] for day in seen.days if day.id in kept]):
+        console.print(line, markup=False)
 
 
 def _passport(training: Training, gate: dict[str, Any] | None) -> Table:
@@ -114,6 +115,15 @@ def _described(snapshot: Snapshot | None) -> tuple[str, ...]:
         return ("not in this store", "", "", "", "")
     told = (snapshot.quarantined, snapshot.expectations, len(snapshot.warnings))
     return (str(snapshot.known_from), *map(str, told), f"manifest {snapshot.manifest[:8]}")
+
+
+def _provenance(snapshots: list[Snapshot]) -> Iterable[str]:
+    """Where the rows came from, what their contract warned of, and where its reports lie."""
+    yield from (f"source: {source}" for source in sorted({snapshot.source for snapshot in snapshots}))
+    for snapshot in snapshots:
+        if any(file.name == REPORT for file in snapshot.files):
+            yield f"contract report of {snapshot.day}: {factory.store().file(snapshot, REPORT)}"
+        yield from (f"warning of {snapshot.day}: {warning}" for warning in snapshot.warnings)
 
 
 def _sum(seen: Seen) -> str:
