@@ -241,7 +241,8 @@ class Demo:
         _must(run["state"] == "success", f"train ended {run['state']}: {self.api.url('train', run['dag_run_id'])}")
         gate: dict[str, Any] = self.api.returned("train", run["dag_run_id"], "evaluate")["outputs"]["gate"]
         for check in gate["checks"]:
-            self.console.print(f"  {check['verdict']:<13}{check['name']:<21}{check['reason']}")
+            mark = "" if check["blocks"] else "(warns)"
+            self.console.print(f"  {check['verdict']:<13}{mark:<8}{check['name']:<25}{check['reason']}")
         return gate
 
     def _released(self, run: dict[str, Any], dag: str = "deploy") -> dict[str, Any]:

@@ -34,8 +34,15 @@ TYPOS = [
     ("kind: replay", "kind: replays", ("source.kind: 'replays' is not known; did you mean 'replay'?", "files, s3,")),
     ("kind: replay", "kind: files", ("source.first_day is not a known setting; remove it.",)),
     ("  kind: replay  ", "  # kind", ("source.kind is missing; add it.",)),
+    ("protected: [Marital", "protectd: [Marital", ("groups.protectd is not a known", "did you mean 'protected'?")),
+    ("max_gap:", "max_gaps:", ("gate.overfit.max_gaps is not a known setting", "did you mean 'max_gap'?")),
+    ("fairness: {refused: warn", "fairness: {refuse: warn", ("gate.when.fairness.refuse is not", "'refused'?")),
+    ("    fairness: {refused", "    champion: {refused", ("gate.when.champion", "'fairness'")),
 ]
 CONTRADICTIONS = [
+    ("[Home, Job]", "[Hme, Job]", ("groups names 'Hme'", "did you mean 'Home'?")),
+    ("bands: {Age: [30, 45, 60]}", "bands: {}", ("groups names the number 'Age'; add its cuts", "groups.bands.Age")),
+    ("[30, 45, 60]", "[30, 60, 45]", ("bands.Age must hold rising cuts",)),
     ("{k: 2, n: 3}", "{k: 4, n: 3}", ("monitor.persistence: k must not be larger than n.",)),
     (
         "holdout_days: 4",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 
 import pytest
 
 from include.adapters import factory
-from include.core.errors import NotEnoughData, RequestInvalid
+from include.core.errors import NotEnoughData, Permanent, RequestInvalid
 from include.model import artifact
 from tests.unit.jobs.conftest import go_live
 
@@ -98,13 +99,40 @@ class TestEvaluate:
         assert gate["champion_version"] is None and set(gate["metrics"]) == {"challenger"}
         assert not any("non" in check["name"] or "superior" in check["name"] for check in gate["checks"])
 
-    def test_the_report_lies_beside_the_run(self, place, ask, registry, tmp_path):
+    def test_the_report_lies_beside_the_run_as_numbers_and_as_a_page(self, place, ask, registry, tmp_path):
         trained = ask("train")
-        ask("evaluate", run_id=trained.outputs["run_id"])
+        result = ask("evaluate", run_id=trained.outputs["run_id"])
         with registry.client() as client:
-            client.download_artifacts(trained.outputs["run_id"], "gate.json", str(tmp_path))
-            tags = client.get_run(trained.outputs["run_id"]).data.tags
-        assert (tmp_path / "gate.json").exists() and tags["evergreen.gate"] == "passed"
+            for name in ("gate.json", "gate.html"):
+                client.download_artifacts(trained.outputs["run_id"], name, str(tmp_path))
+            run = client.get_run(trained.outputs["run_id"]).data
+        document = json.loads((tmp_path / "gate.json").read_text())
+        assert document == result.outputs["gate"]
+        assert run.tags["evergreen.gate"] == document["verdict"] == "passed"
+        low, value, high = (run.metrics[f"holdout_auc{end}"] for end in ("_low", "", "_high"))
+        assert low < value < high and value == pytest.approx(document["metrics"]["challenger"]["auc"])
+        assert len(document["folds"]) == 5
+        assert {part["name"] for part in document["slices"]} >= {"Job=fixed", "Age=<30"}
+        page = (tmp_path / "gate.html").read_text()
+        assert all(check["name"] in page.replace("&lt;", "<").replace("&gt;", ">") for check in document["checks"])
+
+    def test_a_policy_may_refuse_what_the_gate_would_pass_and_is_named(self, small, place, ask, tmp_path):
+        policy = tmp_path / "never.rego"
+        policy.write_text('package evergreen.gate\n\ndeny contains "not on a Friday" if input.verdict == "passed"\n')
+        trained = ask("train")
+        small(name=place.name, **{"gate.policy": str(policy)})
+        result = ask("evaluate", run_id=trained.outputs["run_id"])
+        assert result.verdict == "no"
+        assert result.summary.startswith("refused: not on a Friday")
+        assert result.outputs["gate"]["policy"]["file"] == "never.rego"
+        assert len(result.outputs["gate"]["policy"]["sha256"]) == 64
+
+    def test_a_policy_that_cannot_be_run_ends_it_before_anything_is_fetched(self, small, ask, tmp_path):
+        policy = tmp_path / "broken.rego"
+        policy.write_text("package evergreen.gate\n\ndeny contains\n")
+        small(**{"gate.policy": str(policy)})
+        with pytest.raises(Permanent, match=r"broken\.rego cannot be run, line 3"):
+            ask("evaluate", run_id="none")
 
     def test_the_same_model_again_is_not_better_and_is_a_no_and_no_failure(self, place, ask, registry):
         run_id = ask("train").outputs["run_id"]
