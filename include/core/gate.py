@@ -166,8 +166,8 @@ def metrics(truth: st.Floats, score: st.Floats, spec: GateSpec) -> dict[str, flo
     }
 
 
-def intervals(truth: st.Floats, score: st.Floats, spec: GateSpec) -> dict[str, tuple[float, float, float]]:
-    """The same numbers as (value, low, high), and the calibration error where the manifest asks for it."""
+def intervals(truth: st.Floats, score: st.Floats, spec: GateSpec) -> dict[str, list[float]]:
+    """The same numbers as [value, low, high], and the calibration error where the manifest asks for it."""
     shares, (made, _) = ck.rates(truth, score, spec), ck.decisions(Scores(truth, score), spec)
     cost = st.cost(truth, score, spec.threshold, spec.cost.false_approval, spec.cost.false_denial)
     found = {
@@ -182,7 +182,7 @@ def intervals(truth: st.Floats, score: st.Floats, spec: GateSpec) -> dict[str, t
     }
     if spec.calibration:
         found["ece"] = ck.calibration_error(truth, score, spec, spec.calibration)
-    return {name: (each.value, each.low, each.high) for name, each in found.items()}
+    return {name: [float(end) for end in (each.value, each.low, each.high)] for name, each in found.items()}
 
 
 def by_slice(scores: Scores, groups: Mapping[str, Labels], spec: GateSpec) -> list[dict[str, Any]]:

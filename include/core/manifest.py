@@ -440,7 +440,7 @@ class InfraSpec(Section):
     """What the artifact may cost where it is served."""
 
     parity: Annotated[float, Field(gt=0)] = Field(
-        description="served minus trained probability of golden rows, at most"
+        description="golden rows, served minus trained probability, at most; a network declares 1e-5 of itself"
     )
     max_p99_ms: Annotated[float, Field(gt=0)] = Field(description="99th percentile of one row's time, milliseconds")
     max_rss_mb: Annotated[float, Field(gt=0)] = Field(description="resident memory of the server, MiB")

@@ -19,7 +19,7 @@ from include.adapters import factory, policy_rego
 from include.adapters.policy_rego import RegoPolicy
 from include.adapters.registry_mlflow import SERVING, MlflowRegistry
 from include.core import gate
-from include.core.gate import GateReport, Scores, Verdict
+from include.core.gate import GateReport, InfraMeasured, Scores, Verdict
 from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.snapshots import Split, split
@@ -54,7 +54,7 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
             rows = dataset.part(manifest, days, "holdout", dataset.columns(manifest))
             scores = Scores(rows.truth, _predict(judged.challenger, rows), _predict_maybe(judged.champion, rows))
             known = _evidence(registry, judged, manifest, days, rows)
-            known = replace(known, infra=server.measure(manifest.serving.ready_timeout_s) if server else None)
+            known = replace(known, infra=_measured(server, judged, manifest))
     report = _asked(gate.judge(scores, manifest.gate, known), policy, judged)
     document = _document(report, scores, known, judged, manifest) | {"policy": _named(policy)}
     _publish(registry, run_id, document, gate_page.page(document, curves.draw(scores, manifest.gate.threshold)))
@@ -92,6 +92,12 @@ def _asked(report: GateReport, policy: RegoPolicy | None, judged: Judged) -> Gat
 
 def _served(place: Path, manifest: Manifest) -> AbstractContextManager[infra.Server | None]:
     return infra.server(place, artifact.digest(place)) if manifest.gate.infra else nullcontext()
+
+
+def _measured(server: infra.Server | None, judged: Judged, manifest: Manifest) -> InfraMeasured | None:
+    if server is None:
+        return None
+    return replace(server.measure(manifest.serving.ready_timeout_s), tolerance=judged.challenger.meta.tolerance)
 
 
 def _judged(registry: MlflowRegistry, run_id: str, place: Path) -> Judged:

@@ -169,7 +169,7 @@ def upper(hits: int, draws: int) -> float:
 def table(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     shown = Table(title=title, title_justify="left")
     for number, heading in enumerate(headings):
-        shown.add_column(heading, justify="right" if number else "left")
+        shown.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         shown.add_row(*row)
     console.print(shown)
@@ -185,7 +185,7 @@ def false_passes(found: dict[Any, Counter[str]], draws: Counter[Any]) -> dict[st
     told = {name: {rows: _rate(found, draws, ("false", rows, 0.0), name) for rows in A_A} for name in [*held, *points]}
     table(
         f"(a, d) How often a challenger passes that should not, and the 95 % upper bound (asked: <= {BOUND:.0%})",
-        ["", *(f"n = {rows:,} ({draws['false', rows, 0.0]:,} pairs)" for rows in A_A)],
+        ["", *(f"n = {rows:,}\n{draws['false', rows, 0.0]:,} pairs" for rows in A_A)],
         ([name, *(f"{rate:.1%} (<= {high:.1%})" for rate, high in row.values())] for name, row in told.items()),
     )
     worst = max(high for name in held for _, high in told[name].values())

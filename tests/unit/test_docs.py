@@ -18,12 +18,13 @@ from include.embedded.settings import EmbeddedSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "docs/runbook.md", "include/data/README.md")]
+NAMES = ("README.md", "CHANGELOG.md", "docs/runbook.md", "docs/gate.md", "include/data/README.md")
+DOCUMENTS = [ROOT / name for name in NAMES]
 YAML_FILES = sorted(
     [*(ROOT / "k8s").rglob("*.yaml"), *(ROOT / "docker").glob("*.yaml"), *ROOT.glob("*.yaml")],
 )
 # dotted, and no setting: ledger entries and an artifact
-NO_SETTINGS = {"gate.json", "release.live", "release.rejected", "release.reverted", "retraining.declined"}
+NO_SETTINGS = {"gate.html", "gate.json", "release.live", "release.rejected", "release.reverted", "retraining.declined"}
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 

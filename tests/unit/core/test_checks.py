@@ -197,6 +197,14 @@ class TestWhatIsAsked:
         refused = {each.name for each in report.checks if each.verdict is Verdict.REFUSED}
         assert refused == {"parity", "rss"}
 
+    @pytest.mark.parametrize(("tolerance", "verdict"), [(0.0, Verdict.REFUSED), (1e-5, Verdict.PASSED)])
+    def test_an_artifact_of_single_precision_is_held_to_what_it_declares(
+        self, tolerance: float, verdict: Verdict
+    ) -> None:
+        measured = InfraMeasured(parity=5e-6, p99_ms=1.0, rss_mb=1.0, size_mb=1.0, tolerance=tolerance)
+        report = judge(sound()[0], SPEC, replace(sound()[1], infra=measured))
+        assert check(report, "parity").verdict is verdict
+
 
 class TestWhen:
     def test_a_warning_stops_nothing_and_is_told(self) -> None:
