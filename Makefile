@@ -66,3 +66,7 @@ bench-parse: install ## Seconds each DAG file adds to Airflow's parsing
 
 bench-orchestration: install ## Seconds Airflow costs between two tasks (a stack of its own)
 	@$(BIN)/python -m tests.benchmarks.bench_orchestration
+
+.PHONY: prove-training
+prove-training: install ## Kill a training at its effects, retry it, and look whether it happened exactly once
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.proofs.prove_training

@@ -353,6 +353,9 @@ class TrainSpec(Section):
     calibration: Literal["none", "sigmoid", "isotonic"] = Field(
         "sigmoid", description="map from score to probability; isotonic wants some thousand rows"
     )
+    explain_rows: Annotated[int, Field(ge=0)] = Field(
+        0, description="rows of a SHAP summary; 0 draws none. The import alone takes four seconds and 300 MB"
+    )
     int8_tolerance: Share = Field(
         0.05, description="how far a probability of the INT8 variant of a network may lie from the network's"
     )

@@ -69,6 +69,13 @@ def log_run(experiment: str, done: Finished) -> str:
     return run_id
 
 
+def forget(client: MlflowClient, experiment: str, run_id: str) -> None:
+    """Deletes an unfinished run with the models it logged. The run last: while it is there, this is done again."""
+    for model in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
+        client.delete_logged_model(model.model_id)
+    client.delete_run(run_id)
+
+
 def _log_model(done: Finished) -> None:
     """The artifact as an MLflow model with signature and example."""
     serving = done.files / SERVING

@@ -29,10 +29,10 @@ from include.core.job import JobRequest, JobResult, run_key
 from include.core.ledger import Entry
 from include.core.manifest import Manifest
 from include.core.snapshots import Split, split
-from include.jobs import dataset, fitting
+from include.jobs import dataset, explain, fitting
 from include.jobs.dataset import SCORE, Rows
 from include.jobs.fitting import Candidate
-from include.jobs.tracking import Finished, log_run
+from include.jobs.tracking import Finished, forget, log_run
 from include.model import artifact, export
 from include.model.artifact import ArtifactMeta, Model, ServableModel
 from include.model.export import Exported
@@ -119,7 +119,7 @@ def _once(client: Any, experiment: str, training: Training, kind: str) -> dict[s
         if found.info.status == "FINISHED":
             log.info("%s was trained already (run %s)", kind, found.info.run_id)
             return {"run_id": found.info.run_id, "metrics": dict(found.data.metrics)}
-        client.delete_run(found.info.run_id)
+        forget(client, experiment, found.info.run_id)
     return _trained(experiment, training, kind)
 
 
@@ -154,9 +154,12 @@ def _log(experiment: str, training: Training, candidate: Candidate) -> dict[str,
 def _beside(training: Training, candidate: Candidate, scratch: Path) -> dict[str, float]:
     """What is worth knowing beside the model: microseconds a row, the trials that led to it, its INT8 variant."""
     rows = _probes(training)
-    found = {"row_us": row_us(artifact.load(scratch / SERVING), rows)}
+    model = artifact.load(scratch / SERVING)
+    found = {"row_us": row_us(model, rows)}
     if candidate.tuned.trials:
         (scratch / "trials.json").write_text(json.dumps(candidate.tuned.trials, indent=1))
+    if count := training.manifest.train.explain_rows:
+        explain.write(model, training.newest.inputs.head(count), training.manifest.train.seed, scratch)
     if candidate.kind in NETWORKS:
         found |= _int8(training, _servable(training, candidate), scratch / INT8, rows)
     return found

@@ -135,10 +135,14 @@ class CompiledModel:
     score: runtimes.Score
 
     def predict_proba(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-        return self.meta.calibration(self.score(self.encoder.rows(rows)))
+        return self.answer(self.encoder.rows(rows))
 
     def predict_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
-        return self.meta.calibration(self.score(self.encoder.frame(table)))
+        return self.answer(self.encoder.frame(table))
+
+    def answer(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
+        """Probabilities (n,) of an encoded matrix (n, width)."""
+        return self.meta.calibration(self.score(matrix.astype(self.encoder.dtype, copy=False)))
 
 
 def save(model: Any, meta: ArtifactMeta, directory: Path) -> str:

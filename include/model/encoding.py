@@ -10,6 +10,7 @@ matrices, all numbers and all categories, and not column by column.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,6 +89,13 @@ class Encoding(_Table):
     def width(self) -> int:
         return self.numbers.width + self.categories.width
 
+    @property
+    def owners(self) -> list[str]:
+        """For each column of the matrix the input column it came from."""
+        names, spread = self.numbers.names, self.categories.style == "onehot"
+        categories = [[name] * (len(values) if spread else 1) for name, values in self.categories.values.items()]
+        return [*names, *(names[position] for position in self.numbers.indicators), *itertools.chain(*categories)]
+
 
 class Encoder:
     """Applies an `Encoding`: rows in, matrix (rows, width) out."""
@@ -99,7 +107,8 @@ class Encoder:
         self._scale, self._indicators = np.array(encoding.numbers.scale), list(encoding.numbers.indicators)
         self._categories = list(_places(encoding.categories).items())
         self._codes = _ordinal_codes(encoding.categories) if encoding.categories.style == "ordinal" else None
-        self._width, self._dtype = encoding.categories.width, np.dtype(encoding.dtype)
+        self._width, self.dtype = encoding.categories.width, np.dtype(encoding.dtype)
+        self.owners = encoding.owners
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
         """What a row lacks is missing."""
@@ -119,7 +128,7 @@ class Encoder:
 
     def _matrix(self, numbers: Floats, places: NDArray[np.intp]) -> NDArray[Any]:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, as in every float32 model
-            prepared = self._prepared(numbers).astype(self._dtype, copy=False)
+            prepared = self._prepared(numbers).astype(self.dtype, copy=False)
         if not self._categories:
             return prepared
         return np.concatenate([prepared, self._encoded(places)], axis=1)
@@ -137,8 +146,8 @@ class Encoder:
 
     def _encoded(self, places: NDArray[np.intp]) -> NDArray[Any]:
         if self._codes is not None:
-            return self._codes[places].astype(self._dtype, copy=False)
-        out = np.zeros((len(places), self._width + 1), dtype=self._dtype)  # the last column takes the unseen ones
+            return self._codes[places].astype(self.dtype, copy=False)
+        out = np.zeros((len(places), self._width + 1), dtype=self.dtype)  # the last column takes the unseen ones
         out[np.arange(len(places))[:, None], places] = 1
         return out[:, :-1]
 
