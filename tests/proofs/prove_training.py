@@ -13,7 +13,7 @@ one logged model a run, one version with one blessing, one ledger entry of each 
 undisturbed training, and no file of a study left. In between MLflow also goes away (outage): the task must end as
 temporary within its patience, and its retry must find the same end.
 
-`--all` takes every point; the default takes some of them, evenly spaced, and all of bless.
+`--points 0` takes every point; the default takes some of train and evaluate, evenly spaced, and all of bless.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tests.unit.jobs.conftest import FIRST, LAST, publish
 
 NAME = "credit-proof"
 TASKS = ("train", "evaluate", "bless")
-SOME = 30  # points of train and evaluate that are taken without --all
+SOME = 30  # points of train and evaluate, evenly spaced
 PATIENCE_S = 90  # an outage must be told within
 TEMPORARY, KILLED = 75, -9
 
@@ -166,13 +166,13 @@ class Proof:
         return ended
 
 
-def cases(effects: dict[str, Ended], everything: bool) -> list[Case]:
+def cases(effects: dict[str, Ended], some: int) -> list[Case]:
     """Every point of every task, or some of them and all of bless; and an outage near the start, middle and end."""
     found = [Case(task, point) for task, ended in effects.items() for point in _points(ended)]
-    if not everything:
+    if some:
         long = [case for case in found if case.task != "bless"]
-        some = [long[position * len(long) // SOME] for position in range(min(SOME, len(long)))]
-        found = some + [case for case in found if case.task == "bless"]
+        spaced = [long[position * len(long) // some] for position in range(min(some, len(long)))]
+        found = spaced + [case for case in found if case.task == "bless"]
     count = effects["train"].requests
     return found + [Case("train", Point("outage", number)) for number in (1, count // 2, count - 1)]
 
@@ -185,22 +185,22 @@ def _points(ended: Ended) -> Iterator[Point]:
         yield Point("write", number)
 
 
-def prove(everything: bool, home: Path) -> dict[str, Any]:
+def prove(some: int, home: Path) -> dict[str, Any]:
     with ground.stack(home, "mlflow") as stack:
         proxy = Proxy(stack.settings.mlflow_url)
         tasks = Tasks(proxy)
         try:
-            return _proved(Proof(World(home, stack.settings.mlflow_url, proxy), tasks), everything)
+            return _proved(Proof(World(home, stack.settings.mlflow_url, proxy), tasks), some)
         finally:
             tasks.close()
             proxy.close()
 
 
-def _proved(proof: Proof, everything: bool) -> dict[str, Any]:
+def _proved(proof: Proof, some: int) -> dict[str, Any]:
     effects = proof.undisturbed()
     for task, ended in effects.items():
         print(f"{task}: {ended.requests} requests, {ended.writes} writes", flush=True)
-    asked, failed, began = cases(effects, everything), [], time.monotonic()
+    asked, failed, began = cases(effects, some), [], time.monotonic()
     for number, case in enumerate(asked, 1):
         problem = proof.case(case)
         failed += [f"{case}: {problem}"] if problem else []
@@ -221,10 +221,10 @@ def _proved(proof: Proof, everything: bool) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="every point")
-    everything = parser.parse_args().all
+    parser.add_argument("--points", type=int, default=SOME, help="of train and evaluate; 0 takes every one")
+    some = parser.parse_args().points
     with tempfile.TemporaryDirectory(prefix="evergreen-proof-") as home:
-        document = prove(everything, Path(home))
+        document = prove(some, Path(home))
     print(json.dumps(document))
     return 0 if document["ok"] else 1
 
