@@ -20,11 +20,11 @@ from include.adapters import factory
 from include.adapters.content import read_content
 from include.adapters.files import scratch, storing, write_atomic
 from include.adapters.landing import Landing, land
-from include.adapters.sources import open_source
+from include.adapters.sources import Source, open_source
 from include.adapters.store import ContentStore
 from include.adapters.validator_polars import validate
 from include.core.contract import Validation, wants_docs
-from include.core.errors import DataRefused, RequestInvalid
+from include.core.errors import Conflict, DataRefused, RequestInvalid
 from include.core.job import Intent, JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.snapshots import Snapshot, known_on, visible
@@ -38,14 +38,14 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     day, scenario = _day(request), request.params.get("scenario") or None
     source, store = open_source(manifest, scenario), factory.store()
     with scratch(factory.work_room()) as room, storing(room):
-        landed = land(source.batches(day), room)
+        landed, read = _landed(source, day, room)
         if landed is None:
             return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
-        log.info("landed %d rows of %s%s", landed.rows, day, f" under scenario {scenario}" if scenario else "")
+        log.info("landed %d rows of %s from %s", landed.rows, day, read)
         found = _validated(landed, room, day, request.as_of, manifest, store)
         page = _page(landed, found, request, day, manifest)
         accepted = _accepted(found, page)
-        snapshot = _described(accepted, found, source.describe(day), request, day, manifest)
+        snapshot = _described(accepted, found, read, request, day, manifest)
         changed = store.publish(snapshot, accepted, _beside(found, room), intent=request.intent)
         shown = _shown(found, day)
     pages = {"data_docs": page, "quarantine_page": shown}
@@ -57,6 +57,15 @@ def _day(request: JobRequest) -> date:
         return date.fromisoformat(str(request.params["day"]))
     except (KeyError, ValueError) as error:
         raise RequestInvalid("ingest needs params.day as an ISO date, such as 2026-08-01.") from error
+
+
+def _landed(source: Source, day: date, room: Path) -> tuple[Landing | None, str]:
+    """The delivered rows and what they were read from. Raises `Conflict` when that changed while it was read."""
+    read = source.describe(day)
+    landed = land(source.batches(day), room)
+    if source.describe(day) != read:
+        raise Conflict(f"The delivery of {day} changed while it was read ({read}); try again when it is complete.")
+    return landed, read
 
 
 def _validated(
