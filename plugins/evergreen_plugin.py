@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from evergreen.links import MlflowLink
+from evergreen.links import CardLink, MlflowLink
 
 
 def _views() -> list[dict[str, Any]]:
@@ -34,4 +34,4 @@ def _below(variable: str, path: str) -> str | None:
 class EvergreenPlugin(AirflowPlugin):
     name = "evergreen"
     external_views = _views()
-    operator_extra_links = [MlflowLink()]  # noqa: RUF012  (the base class declares them so)
+    operator_extra_links = [MlflowLink(), CardLink()]  # noqa: RUF012  (the base class declares them so)

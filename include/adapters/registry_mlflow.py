@@ -7,7 +7,8 @@ runs. The client's patience is cut from minutes to seconds: an Airflow task retr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ CHAMPION = "champion"
 BLESSING_TAG = "evergreen.blessing"
 KEY_TAG = "evergreen.key"
 SERVING = "serving"  # where in a run's artifacts the serving artifact lies
+CURVES = "curves.svg"
+CARD = "card"
+CARD_TAG = "evergreen.card"
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -90,6 +94,25 @@ class MlflowRegistry:
                 "train DAG can be deployed."
             )
         return str(tag)
+
+    def run(self, run_id: str) -> tuple[dict[str, str], str, str]:
+        """Params of a run, its page, and its drawing of the curves (SVG; empty when it has none)."""
+        with self.client() as client:
+            found = client.get_run(run_id)
+            url = self.run_url(found.info.experiment_id, run_id)
+            if all(file.path != CURVES for file in client.list_artifacts(run_id)):
+                return dict(found.data.params), url, ""
+            with tempfile.TemporaryDirectory() as scratch:
+                drawing = Path(client.download_artifacts(run_id, CURVES, scratch)).read_text()
+        return dict(found.data.params), url, drawing
+
+    def describe(self, version: str, run_id: str, description: str, papers: Mapping[str, str]) -> None:
+        """The version's description, and files for people under card/ of its run. Said again, it is the same."""
+        with self.client() as client:
+            for name, text in papers.items():
+                client.log_text(run_id, text, f"{CARD}/{name}")
+            client.update_model_version(self.name, version, description)
+            client.set_model_version_tag(self.name, version, CARD_TAG, f"runs:/{run_id}/{CARD}/{next(iter(papers))}")
 
     def champion(self) -> str | None:
         from mlflow.exceptions import MlflowException

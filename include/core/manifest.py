@@ -503,6 +503,15 @@ class GroupsSpec(Section):
         return self
 
 
+class CardSpec(Section):
+    """What a model card says that no measurement can: plain sentences, by the people who answer for the model."""
+
+    intended_use: str = Field("", description="what the model decides or advises, about whom, for whom")
+    out_of_scope: str = Field("", description="uses that nobody has checked, or that are wrong")
+    limits: tuple[str, ...] = Field((), description="what a user should know before trusting a number")
+    contact: str = Field("", description="whom to write to")
+
+
 class ServingSpec(Section):
     smoke_rows: Count = Field(description="golden rows asked of a staged release")
     parity: Annotated[float, Field(gt=0)] = Field(description="served minus expected probability, at most")
@@ -577,6 +586,7 @@ class Manifest(Section):
     groups: GroupsSpec = Field(default_factory=GroupsSpec)
     backtest: BacktestSpec = Field(default_factory=BacktestSpec)
     gate: GateSpec
+    card: CardSpec = Field(default_factory=CardSpec)
     serving: ServingSpec
     release: ReleaseSpec
     monitor: MonitorSpec

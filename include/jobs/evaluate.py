@@ -21,6 +21,7 @@ from include.adapters.registry_mlflow import SERVING, MlflowRegistry
 from include.core import gate
 from include.core.gate import GateReport, InfraMeasured, Scores, Verdict
 from include.core.job import JobRequest, JobResult
+from include.core.lineage import PARTS
 from include.core.manifest import Manifest
 from include.core.snapshots import Split, split
 from include.jobs import curves, dataset, evidence, gate_page, infra
@@ -56,8 +57,9 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
             known = _evidence(registry, judged, manifest, days, rows)
             known = replace(known, infra=_measured(server, judged, manifest))
     report = _asked(gate.judge(scores, manifest.gate, known), policy, judged)
-    document = _document(report, scores, known, judged, manifest) | {"policy": _named(policy)}
-    _publish(registry, run_id, document, gate_page.page(document, curves.draw(scores, manifest.gate.threshold)))
+    document = _document(report, scores, known, judged, manifest) | {"policy": _named(policy), "data": _days(days)}
+    drawing = curves.draw(scores, manifest.gate.threshold)
+    _publish(registry, run_id, document, {"gate.html": gate_page.page(document, drawing), "curves.svg": drawing})
     _tell(report)
     return JobResult(
         job="evaluate",
@@ -160,7 +162,22 @@ def _document(
     }
 
 
-def _publish(registry: MlflowRegistry, run_id: str, document: dict[str, Any], page: str) -> None:
+def _days(days: Split) -> dict[str, dict[str, Any]]:
+    """Which days each part of the split is made of, and how many rows they hold."""
+    parts = {name: days.part(name) for name in PARTS}
+    return {
+        name: {
+            "first": str(found[0].day),
+            "last": str(found[-1].day),
+            "rows": sum(snapshot.rows for snapshot in found),
+            "snapshots": [snapshot.id for snapshot in found],
+        }
+        for name, found in parts.items()
+        if found
+    }
+
+
+def _publish(registry: MlflowRegistry, run_id: str, document: dict[str, Any], pages: dict[str, str]) -> None:
     from mlflow.entities import Metric, RunTag
 
     now = int(time.time() * 1000)
@@ -171,7 +188,8 @@ def _publish(registry: MlflowRegistry, run_id: str, document: dict[str, Any], pa
     ]
     with registry.client() as client:
         client.log_dict(run_id, document, "gate.json")
-        client.log_text(run_id, page, "gate.html")
+        for name, text in pages.items():
+            client.log_text(run_id, text, name)
         client.log_batch(run_id, metrics=found, tags=[RunTag("evergreen.gate", document["verdict"])])
 
 

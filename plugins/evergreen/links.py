@@ -1,6 +1,7 @@
-"""A button on a task that leads to its MLflow run or model version.
+"""Buttons on a task that lead to its MLflow run or model version, and to the version's model card.
 
-The task sets `mlflow_url` on itself while it runs; Airflow asks for the link when the task has ended, and keeps it.
+The task sets `mlflow_url` or `card_url` on itself while it runs; Airflow asks for the link when the task has ended,
+and keeps it.
 """
 
 from __future__ import annotations
@@ -16,3 +17,12 @@ class MlflowLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         return str(getattr(operator, "mlflow_url", ""))
+
+
+class CardLink(BaseOperatorLink):
+    @property
+    def name(self) -> str:
+        return "Model card"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        return str(getattr(operator, "card_url", ""))

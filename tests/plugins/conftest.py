@@ -57,10 +57,17 @@ class ShelfRegistry:
     def __init__(self) -> None:
         self.blessings: dict[str, str] = {}
         self.versions: dict[str, str] = {}
+        self.papers: dict[str, dict[str, str]] = {}
         self.champion: str | None = None
 
     def register(self, run_id: str, source: str) -> str:
         return self.versions.setdefault(run_id, str(len(self.versions) + 1))
+
+    def run(self, run_id: str) -> tuple[dict[str, str], str, str]:
+        return {"candidate": "boosting", "rows": "1600"}, f"http://mlflow/{run_id}", ""
+
+    def describe(self, version: str, run_id: str, description: str, papers: Mapping[str, str]) -> None:
+        self.papers[version] = dict(papers)
 
     def bless(self, version: str, envelope: str) -> None:
         self.blessings[version] = envelope

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
@@ -12,13 +12,16 @@ from evergreen.assets import MODEL_BLESSED, MODEL_LIVE
 from evergreen.edge import Edge, edge
 from evergreen.errors import as_airflow
 from evergreen.hooks.world import WorldHook
-from evergreen.links import MlflowLink
-from include.adapters import factory
+from evergreen.links import CardLink, MlflowLink
+from include.adapters import factory, model_card
 from include.core import blessing as blessings
 from include.core.approval import Approval
 from include.core.blessing import Blessing
 from include.core.errors import NotBlessed
 from include.core.ledger import Entry
+
+if TYPE_CHECKING:
+    from include.adapters.registry_mlflow import MlflowRegistry
 
 
 class BlessOperator(BaseOperator):
@@ -28,7 +31,7 @@ class BlessOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("told", "approval")
-    operator_extra_links = (MlflowLink(),)
+    operator_extra_links = (MlflowLink(), CardLink())
     ui_color = "#cfe5f5"
 
     def __init__(self, *, told: Any, approval: Any = None, **options: Any) -> None:
@@ -49,7 +52,8 @@ class BlessOperator(BaseOperator):
             version = registry.register(found["run_id"], f"runs:/{found['run_id']}/model")
             blessing = _blessing(version, run, found, approval)
             envelope = blessings.sign(blessing, key)
-            registry.bless(version, envelope)
+            self.card_url = _describe(registry, blessing, found["gate"])
+            registry.bless(version, envelope)  # the last thing: what is blessed has its card
         self.mlflow_url = registry.version_url(version)
         details = {"digest": found["digest"], "blessing": blessings.envelope_digest(envelope)}
         _write("model.blessed", version, run, self.told["summary"], details)
@@ -86,6 +90,14 @@ def _blessing(version: str, run: Edge, found: dict[str, Any], approval: Approval
         gate=report["sentence"],
         approval=approval,
     )
+
+
+def _describe(registry: MlflowRegistry, blessing: Blessing, report: dict[str, Any]) -> str:
+    """Writes the model card; gives its address."""
+    params, url, drawing = registry.run(blessing.run_id)
+    facts = model_card.Facts(factory.manifest(), blessing, report, params, url, drawing)
+    registry.describe(blessing.version, blessing.run_id, model_card.summary(facts), model_card.papers(facts))
+    return f"{url}/artifacts/card/{model_card.HTML}"
 
 
 class PromoteOperator(BaseOperator):
