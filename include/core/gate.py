@@ -24,6 +24,7 @@ from include.core.manifest import GateSpec
 __all__ = ["Check", "Evidence", "GateReport", "InfraMeasured", "Scores", "Verdict", "judge", "loss", "metrics"]
 
 HEADLINES = ("data", "floors", "champion", "policy")
+TOLD = 5  # reasons in one sentence; the rest is in the table
 ORDER = (Verdict.REFUSED, Verdict.INCONCLUSIVE)
 
 
@@ -64,12 +65,17 @@ class GateReport:
     def sentence(self) -> str:
         """The verdict with what decided it, and what it warns of."""
         decided = [c for c in self.checks if c.blocks and c.verdict is self.verdict]
-        if self.verdict is Verdict.PASSED:
-            decided = [c for c in decided if c.family in HEADLINES]
+        heads = [c for c in decided if c.family in HEADLINES]
+        told = (heads if self.verdict is Verdict.PASSED else heads + [c for c in decided if c not in heads])[:TOLD]
+        left = 0 if self.verdict is Verdict.PASSED else len(decided) - len(told)
+        parts = ["; ".join(c.reason for c in told), f"and {left} more" if left else "", self._warnings]
+        return f"{self.verdict.value}: {'; '.join(filter(None, parts))}"
+
+    @property
+    def _warnings(self) -> str:
         warned = Counter(c.family for c in self.checks if c.warns)
         told = ", ".join(f"{family} ({number})" for family, number in warned.items())
-        more = f"; warnings: {told}" if warned else ""
-        return f"{self.verdict.value}: {'; '.join(c.reason for c in decided)}{more}"
+        return f"warnings: {told}" if told else ""
 
     def denied(self, reasons: Iterable[str], policy: str) -> GateReport:
         """The report after a policy has looked at it; it may add denials and take none away."""

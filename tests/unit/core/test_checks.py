@@ -215,6 +215,13 @@ class TestWhen:
         assert warned.verdict is Verdict.PASSED
         assert warned.sentence.endswith("; warnings: leakage (1)")
 
+    def test_a_refusal_for_many_reasons_names_the_weightiest_and_counts_the_rest(self) -> None:
+        scores, known = sound()
+        report = judge(replace(scores, challenger=1 - scores.challenger), SPEC, known)
+        refused = [each for each in report.checks if each.blocks and each.verdict is Verdict.REFUSED]
+        assert report.sentence.startswith(f"refused: {refused[0].reason}; {refused[1].reason}")
+        assert f"; and {len(refused) - 5} more" in report.sentence
+
     def test_only_the_named_verdict_is_softened(self) -> None:
         scores, known = sound()
         report = judge(scores, soft(overfit=WhenSpec(refused="warn")), replace(known, training=None))
