@@ -37,7 +37,9 @@ from mlflow.entities import ViewType
 from include.adapters import factory
 from include.adapters.registry_mlflow import BLESSING_TAG
 from include.core import manifest as manifests
+from include.core.blessing import private_pem
 from tests import ground
+from tests.blessed import KEY
 from tests.proofs.interruption import Ended, Point, Proxy, Tasks
 from tests.unit.jobs.conftest import FIRST, LAST, publish
 
@@ -84,6 +86,7 @@ class World:
             "EVERGREEN_STORE": str(self.store),
             "MLFLOW_TRACKING_URI": self._proxy.url,
             "AIRFLOW_CONN_MLFLOW_DEFAULT": self._proxy.url,
+            "AIRFLOW_CONN_BLESSING_SIGNER": json.dumps({"conn_type": "generic", "password": private_pem(KEY)}),
             "PROOF_SCRATCH": str(scratch),
             "PROOF_AS_OF": str(LAST),
         }

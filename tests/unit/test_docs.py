@@ -24,7 +24,16 @@ YAML_FILES = sorted(
     [*(ROOT / "k8s").rglob("*.yaml"), *(ROOT / "docker").glob("*.yaml"), *ROOT.glob("*.yaml")],
 )
 # dotted, and no setting: ledger entries and an artifact
-NO_SETTINGS = {"gate.html", "gate.json", "release.live", "release.rejected", "release.reverted", "retraining.declined"}
+NO_SETTINGS = {
+    "gate.html",
+    "gate.json",
+    "release.live",
+    "release.rejected",
+    "release.reverted",
+    "retraining.declined",
+    "gate.refused",
+    "gate.inconclusive",
+}
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
