@@ -70,3 +70,7 @@ bench-orchestration: install ## Seconds Airflow costs between two tasks (a stack
 .PHONY: prove-training
 prove-training: install ## Kill a training at its effects, retry it, and look whether it happened exactly once
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.proofs.prove_training
+
+.PHONY: bench-data
+bench-data: install ## Seconds and memory of a day by its size, and the contract beside Great Expectations
+	@$(BIN)/python -m tests.benchmarks.bench_data
