@@ -258,53 +258,49 @@ def _bad_rows(day: Day, measured: Measured) -> pl.Series:
 def _written(
     day: Day, measured: Measured, bad: pl.Series, outcomes: tuple[Outcome, ...], on: date, directory: Path
 ) -> Validation:
-    warnings, aside = contracts.warnings(outcomes), int(bad.sum())
-    accepted = _accept(day, measured, bad, directory / ACCEPTED)
-    if not aside:
+    warnings, aside, accepted = contracts.warnings(outcomes), int(bad.sum()), directory / ACCEPTED
+    accepted.unlink(missing_ok=True)
+    schema = pa.schema([pa.field(cell.name, cell.arrow) for cell in day.form])
+    if schema.equals(day.file.schema_arrow) and not measured.untidy and not aside:
+        _linked(day.path, accepted)  # it is already what it should be
         return Validation(outcomes, day.rows, 0, accepted, None, None, warnings)
-    rows = _set_aside(day, measured, bad)
+    rows = _parted(day, measured, bad, schema, accepted)
+    if rows is None:
+        return Validation(outcomes, day.rows, 0, accepted, None, None, warnings)
     rows.write_parquet(directory / QUARANTINE)
     page = quarantine_page.write(directory / PAGE, on, rows.columns, rows.head(quarantine_page.ROWS).rows(), aside)
     return Validation(outcomes, day.rows, aside, accepted, directory / QUARANTINE, None, warnings, page)
 
 
-def _accept(day: Day, measured: Measured, bad: pl.Series, path: Path) -> Path:
-    """The rows that may be published. A file that is already what it should be is linked, not written again."""
-    schema = pa.schema([pa.field(cell.name, cell.arrow) for cell in day.form])
-    path.unlink(missing_ok=True)
-    if schema.equals(day.file.schema_arrow) and not measured.untidy and not bad.any():
-        return _linked(day.path, path)
-    began = 0
+def _parted(day: Day, measured: Measured, bad: pl.Series, schema: pa.Schema, accepted: Path) -> pl.DataFrame | None:
+    """Writes the rows that may be published; the others come back, since they are few."""
     texts = [cell.name for cell in day.form if pa.types.is_string(cell.arrow)]
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts) as writer:
+    parts, began = [], 0
+    with pq.ParquetWriter(accepted, schema, compression="snappy", use_dictionary=texts) as writer:
         for raw in day.batches(day.form):
-            kept = raw.filter(~bad[began : began + raw.height])
-            began += raw.height
+            flags, marks = bad[began : began + raw.height], measured.marks[began : began + raw.height]
+            kept = raw.filter(~flags) if flags.any() else raw
             typed = kept.select(cell.typed() if cell.kind else pl.col(cell.name) for cell in day.form)
             writer.write_table(typed.to_arrow().cast(schema))
-    return path
+            if kept is not raw:
+                parts.append(_aside(day, raw.filter(flags), marks.filter(flags), flags.arg_true() + began + 1))
+            began += raw.height
+    return pl.concat(parts) if parts else None
 
 
-def _linked(landed: Path, path: Path) -> Path:
+def _aside(day: Day, raw: pl.DataFrame, marks: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
+    """(row_number, reasons, every delivered cell as text) of bad rows; row 1 is the first row of data."""
+    texts = raw.select(map(cells.as_text, day.form))
+    taken: dict[str, str] = {name: f"delivered {name}" for name in ("row_number", "reasons") if name in texts.columns}
+    ours = [numbers.cast(pl.Int64).alias("row_number"), _reasons(day, marks)]
+    return texts.rename(taken).select(*ours, pl.all())
+
+
+def _linked(landed: Path, path: Path) -> None:
     try:
         os.link(landed, path)
     except OSError:  # another file system, or one without links
         shutil.copyfile(landed, path)
-    return path
-
-
-def _set_aside(day: Day, measured: Measured, bad: pl.Series) -> pl.DataFrame:
-    """(row_number, reasons, every delivered cell as text) of the bad rows; row 1 is the first row of data."""
-    parts, began = [], 0
-    for raw in day.batches(day.form):
-        flags = bad[began : began + raw.height]
-        if flags.any():
-            marks = measured.marks[began : began + raw.height].filter(flags)
-            numbers = flags.arg_true().cast(pl.Int64) + began + 1
-            texts = raw.filter(flags).select(map(cells.as_text, day.form))
-            parts.append(texts.select(numbers.alias("row_number"), _reasons(day, marks), pl.all()))
-        began += raw.height
-    return pl.concat(parts)
 
 
 def _reasons(day: Day, marks: pl.DataFrame) -> pl.Series:
