@@ -1,4 +1,4 @@
-"""The only AirflowPlugin: puts MLflow, the live model and the proxy into Airflow's navigation, and registers links.
+"""The only AirflowPlugin: entries in Airflow's navigation, the buttons on tasks, and the pages of reports.
 
 Operators, sensors, triggers and hooks are plain modules of the package beside this file; `.airflowignore` keeps the
 plugin loader from executing them one by one under their bare file names.
@@ -7,11 +7,13 @@ plugin loader from executing them one by one under their bare file names.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from evergreen.links import CardLink, MlflowLink
+from evergreen.links import CardLink, MlflowLink, ReportLink
+from evergreen.pages import PREFIX, StorePages
 
 
 def _views() -> list[dict[str, Any]]:
@@ -31,7 +33,13 @@ def _below(variable: str, path: str) -> str | None:
     return f"{base.rstrip('/')}{path}" if base else None
 
 
+def _pages() -> list[dict[str, Any]]:
+    store = os.environ.get("EVERGREEN_STORE")
+    return [{"app": StorePages(Path(store)), "url_prefix": PREFIX, "name": "Evergreen's reports"}] if store else []
+
+
 class EvergreenPlugin(AirflowPlugin):
     name = "evergreen"
+    fastapi_apps = _pages()
     external_views = _views()
-    operator_extra_links = [MlflowLink(), CardLink()]  # noqa: RUF012  (the base class declares them so)
+    operator_extra_links = [MlflowLink(), CardLink(), ReportLink()]  # noqa: RUF012  (the base class declares them so)

@@ -1,7 +1,7 @@
-"""Buttons on a task that lead to its MLflow run or model version, and to the version's model card.
+"""Buttons on a task: its MLflow run or model version, the version's model card, and the page of what a job found.
 
-The task sets `mlflow_url` or `card_url` on itself while it runs; Airflow asks for the link when the task has ended,
-and keeps it.
+The task sets `mlflow_url`, `card_url` or `report_url` on itself while it runs; Airflow asks when the task has ended,
+and keeps the link.
 """
 
 from __future__ import annotations
@@ -26,3 +26,12 @@ class CardLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         return str(getattr(operator, "card_url", ""))
+
+
+class ReportLink(BaseOperatorLink):
+    @property
+    def name(self) -> str:
+        return "Report"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        return str(getattr(operator, "report_url", ""))

@@ -16,7 +16,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from evergreen.edge import job_request
 from evergreen.errors import as_airflow
 from evergreen.hooks.world import WorldHook
-from evergreen.links import MlflowLink
+from evergreen.links import MlflowLink, ReportLink
+from evergreen.pages import address
 from include.adapters import factory
 from include.core.errors import Permanent
 from include.core.job import REQUEST_VARIABLE, RESULT_VARIABLE, JobRequest, JobResult
@@ -26,7 +27,7 @@ class LocalJobOperator(BaseOperator):
     """Returns the job's result as a dictionary. Exit 65 fails at once, anything else but 0 is retried."""
 
     template_fields: Sequence[str] = ("job_params",)
-    operator_extra_links = (MlflowLink(),)
+    operator_extra_links = (MlflowLink(), ReportLink())
     ui_color = "#dcefe3"
 
     def __init__(
@@ -44,6 +45,9 @@ class LocalJobOperator(BaseOperator):
         self.log.info("%s", result.summary)
         if "url" in result.outputs:
             self.mlflow_url = result.outputs["url"]
+        if page := _page(result.outputs):
+            self.report_url = address(page)
+            self.log.info("report: %s", self.report_url)
         return result.model_dump(mode="json")
 
     def _run(self, request: JobRequest) -> JobResult:
@@ -63,6 +67,13 @@ class LocalJobOperator(BaseOperator):
 
     def on_kill(self) -> None:
         self._process.send_sigterm()  # type: ignore[no-untyped-call]
+
+
+def _page(outputs: dict[str, Any]) -> str | None:
+    """The page a job drew: its own, or that of the day in the site of Data Docs."""
+    if day := outputs.get("data_docs"):
+        return str(factory.data_docs() / "site" / day)
+    return outputs.get("page")
 
 
 def _failure(job: str, exit_code: int, place: Path) -> AirflowException:

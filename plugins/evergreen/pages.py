@@ -1,0 +1,46 @@
+"""Reports as pages under Airflow's own address, so that a link on a task opens where the task is looked at.
+
+A browser follows no link from a web page to a file. Only the folders named here are served, and only from the store's
+own directory: rows are never among them. Like predictions, pages ask for no login; the address is this machine's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Channel = Callable[..., Awaitable[Any]]
+PREFIX = "/evergreen"
+FOLDERS = ("backtests", "reports", "data_docs")
+
+
+class StorePages:
+    """An ASGI application; the web framework is loaded by the first request, since every worker loads the plugin."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def __call__(self, scope: Scope, receive: Channel, send: Channel) -> None:
+        await self._files(scope, receive, send)
+
+    @cached_property
+    def _files(self) -> Any:
+        from starlette.staticfiles import StaticFiles
+
+        class Shown(StaticFiles):
+            def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+                return super().lookup_path(path) if path.split("/")[0] in FOLDERS else ("", None)
+
+        return Shown(directory=self._root, html=True, check_dir=False)
+
+
+def address(page: str) -> str:
+    """The page's address under Airflow; for a page elsewhere, that of the file."""
+    root, base = os.environ.get("EVERGREEN_STORE"), os.environ.get("EVERGREEN_AIRFLOW_URL")
+    if root and base and Path(page).is_relative_to(root):
+        return f"{base.rstrip('/')}{PREFIX}/{Path(page).relative_to(root)}"
+    return Path(page).absolute().as_uri()

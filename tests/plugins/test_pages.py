@@ -1,0 +1,78 @@
+"""Reports under Airflow's address: what is shown, and that nothing else is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from evergreen.operators.job_local import LocalJobOperator, _page
+from evergreen.pages import PREFIX, StorePages, address
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    for place in ("backtests/m/index.html", "reports/3/2026-08-01.html", "snapshots/d/rows.html", "ledger.jsonl"):
+        (tmp_path / "store" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "store" / place).write_text(place)
+    (tmp_path / "secret.html").write_text("secret")
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def browser(store: Path) -> Callable[[str], httpx.Response]:
+    """Asks the application, mounted as Airflow mounts that of a plugin."""
+    app = FastAPI()
+    app.mount(PREFIX, StorePages(store))
+
+    async def asked(place: str) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://airflow") as client:
+            return await client.get(f"{PREFIX}/{place}")
+
+    return lambda place: asyncio.run(asked(place))
+
+
+@pytest.mark.parametrize("place", ["backtests/m/", "backtests/m/index.html", "reports/3/2026-08-01.html"])
+def test_reports_are_shown(browser, place):
+    answer = browser(place)
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ledger.jsonl",
+        "snapshots/d/rows.html",
+        "reports/../ledger.jsonl",
+        "reports/..%2fledger.jsonl",
+        "reports/../../secret.html",
+        "reports/%2e%2e/%2e%2e/secret.html",
+        "",
+        "data_docs/index.html",
+    ],
+)
+def test_nothing_else_is(browser, place):
+    assert browser(place).status_code == 404
+
+
+def test_a_page_of_the_store_has_an_address_under_airflow_and_any_other_that_of_its_file(store, monkeypatch):
+    monkeypatch.setenv("EVERGREEN_STORE", str(store))
+    monkeypatch.setenv("EVERGREEN_AIRFLOW_URL", "http://127.0.0.1:8080")
+    found = address(str(store / "backtests/m/index.html"))
+    assert found == f"http://127.0.0.1:8080{PREFIX}/backtests/m/index.html"
+    assert address("/elsewhere/page.html") == "file:///elsewhere/page.html"
+
+
+def test_a_job_has_a_button_for_its_report():
+    assert "Report" in {link.name for link in LocalJobOperator.operator_extra_links}
+
+
+def test_the_page_of_an_ingest_is_the_one_in_data_docs(store, monkeypatch):
+    monkeypatch.setenv("EVERGREEN_STORE", str(store))
+    assert _page({"data_docs": "day/2026-08-01.html"}) == str(store / "data_docs/site/day/2026-08-01.html")
+    assert _page({"page": "/a/page.html", "data_docs": None}) == "/a/page.html"
+    assert _page({}) is None
