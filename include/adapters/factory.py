@@ -123,9 +123,9 @@ def rollout(known_registry: MlflowRegistry | None = None) -> Rollout:
 
 
 @cache
-def code_digest() -> str:
-    """sha256 over the Python files that decide what a model becomes."""
+def code_digest(parts: tuple[str, ...] = ("core", "model", "jobs")) -> str:
+    """sha256 over the Python files of these folders; by default those that decide what a model becomes."""
     total = hashlib.sha256()
-    for path in sorted(path for part in ("core", "model", "jobs") for path in (ROOT / "include" / part).glob("*.py")):
+    for path in sorted(path for part in parts for path in (ROOT / "include" / part).glob("*.py")):
         total.update(path.name.encode() + path.read_bytes())
     return total.hexdigest()

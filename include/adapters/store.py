@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -38,6 +39,7 @@ ROWS = "rows.parquet"
 SAMPLE = "sample.json"
 SAMPLE_ROWS = 50
 DESCRIPTION = "snapshot.json"
+READERS = 8
 ATTEMPTS = 20  # at the compare-and-set of a history; each one lost means that another publisher got through
 
 _history = TypeAdapter(tuple[Version, ...])
@@ -147,11 +149,15 @@ class ContentStore:
 
     def history(self) -> list[Snapshot]:
         """Every version of every day with the day from which it is known, in the order they were entered."""
-        return [self._described(day, version) for day in self.days() for version in self._known(day)]
+        days = self.days()
+        with ThreadPoolExecutor(READERS) as pool:  # in a bucket, each read is a journey
+            entries = zip(days, pool.map(self._known, days), strict=True)
+            versions = [(day, version) for day, known in entries for version in known]
+            return list(pool.map(self._described, *zip(*versions, strict=True))) if versions else []
 
     def snapshots(self) -> list[Snapshot]:
         """The snapshot that counts of every day, oldest day first."""
-        return [self._described(day, self._known(day)[-1]) for day in self.days()]
+        return list({snapshot.day: snapshot for snapshot in self.history()}.values())
 
     def _known(self, day: date) -> tuple[Version, ...]:
         return self._versions(day, self._objects.read(_pointer(day)))

@@ -46,6 +46,7 @@ def shared(settings: EmbeddedSettings) -> dict[str, str]:
         "EVERGREEN_HOME": str(settings.home),
         "EVERGREEN_MANIFEST": str(settings.manifest),
         "EVERGREEN_STORE": str(settings.store_dir),
+        **({"EVERGREEN_SNAPSHOTS": settings.snapshots} if settings.snapshots else {}),
         "EVERGREEN_SERVING_DIR": str(settings.serving_dir),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONPATH": PYTHON_PATH,

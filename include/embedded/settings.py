@@ -37,6 +37,7 @@ class EmbeddedSettings(BaseSettings):
     home: Path = REPO / ".evergreen"
     dags: Path = REPO / "dags"
     manifest: Path = REPO / "include" / "pipeline.yaml"
+    snapshots: str = Field("", description="another place for snapshots: a directory or s3://bucket/prefix")
     airflow_port: int = Field(8080, ge=1, le=65535)
     worker_log_port: int = Field(8793, ge=1, le=65535)
     trigger_log_port: int = Field(8794, ge=1, le=65535)

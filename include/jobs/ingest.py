@@ -133,7 +133,7 @@ def _described(
         source=source,
         quarantined=found.quarantined,
         manifest=manifest.digest,
-        code=factory.code_digest(),
+        code=factory.code_digest(("core", "adapters", "jobs")),
         expectations=len(found.outcomes),
         warnings=found.warnings,
         known_on=known_on(day, request.as_of),
