@@ -41,6 +41,10 @@ check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): 
 lineage: install ## From a model version to its rows (MODEL=3), or from a row to its models (ROW=A20260801-0003)
 	@$(BIN)/python -m include.embedded.lineage --model "$(MODEL)" --row "$(ROW)"
 
+.PHONY: contract
+contract: install ## Propose a contract section from SAMPLE=file (LABEL=column, OUT=file)
+	@$(BIN)/python -m include.embedded.propose_contract "$(SAMPLE)" --label "$(LABEL)" --out "$(OUT)"
+
 test: install ## Run all tests
 	@$(BIN)/python -m pytest
 

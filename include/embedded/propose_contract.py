@@ -1,0 +1,48 @@
+"""`make contract SAMPLE=path`: a first contract section from a sample file, to be read and edited by a person."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from include.adapters import factory
+from include.adapters.files import write_atomic
+from include.adapters.sample_profile import profile
+from include.core.errors import EvergreenError, RequestInvalid
+from include.core.proposal import propose
+
+
+def main(arguments: list[str] | None = None) -> int:
+    asked = argparse.ArgumentParser(prog="make contract", description=__doc__)
+    asked.add_argument("sample", help="CSV or Parquet file")
+    asked.add_argument("--label", default="", help="column that holds the outcome")
+    asked.add_argument("--out", default="", help="file to write; empty: print")
+    given = asked.parse_args(arguments)
+    try:
+        text = proposed(given.sample, given.label or None)
+    except EvergreenError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    if given.out:
+        write_atomic(Path(given.out), text)
+        print(f"{given.out} holds a proposal; edit it, then put it in the place of the contract section.")
+    else:
+        print(text, end="")
+    return 0
+
+
+def proposed(sample: str, label: str | None) -> str:
+    """The YAML. Raises `RequestInvalid` and `DataRefused`."""
+    if not sample:
+        raise RequestInvalid("Name a file: make contract SAMPLE=path/to/day.csv (and LABEL=column, OUT=file).")
+    with tempfile.TemporaryDirectory(prefix="evergreen-sample-") as room:
+        seen, rows = profile(Path(sample), Path(room))
+    ours = factory.manifest().label.column
+    known = ours if ours in {column.name for column in seen} else None
+    return propose(seen, rows, label or known, sample)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
