@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -169,8 +170,8 @@ class Tasks:
         return found
 
     def close(self) -> None:
-        self._server.stdin.close()
-        self._server.wait(10)
+        self._server.kill()
+        self._server.wait()
 
 
 class _Writes:
@@ -241,6 +242,8 @@ def _child(asked: dict[str, Any], scratch: Path, run: Any) -> None:
     code = 1
     try:
         code = run(asked["task"])
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
