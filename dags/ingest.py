@@ -7,7 +7,8 @@ publishes nothing; a day without rows is skipped.
 
 * **Daily**, for the day that just ended. **Backfill** it for history: a backfill publishes the same snapshots and
   announces nothing.
-* **Manual**: choose a day. `scenario` exists for demonstrations only and goes into the snapshot's description.
+* **Manual**: choose a day. A day delivered again becomes a new version, known from today or from *Known from*.
+  `scenario` exists for demonstrations only and goes into the snapshot's description.
 """
 
 from airflow.sdk import DAG

@@ -73,6 +73,18 @@ def test_a_day_corrected_since_is_found_in_both_versions_and_the_model_saw_the_f
     assert model[3] == places[0][2]
 
 
+def test_a_row_given_up_for_its_entity_was_not_trained_on_and_the_answer_says_so(place, small, ask, registry):
+    small(name=place.name, **{"train.candidates": {"logistic": {"C": 1.0}}, "train.entity": "Amount"})
+    ask("train")
+    first, *_, last = factory.store().snapshots()
+    judging = set(factory.store().rows([last], ["Amount"])["Amount"])
+    rows = factory.store().rows([first], ["application_id", "Amount"])
+    alone, shared = (rows[rows["Amount"].isin(judging) == among]["application_id"].iloc[0] for among in (False, True))
+    [kept] = [line for line in lines(lineage("--row", alone)) if line[0].startswith("not registered")]
+    [left] = [line for line in lines(lineage("--row", shared)) if line[0].startswith("not registered")]
+    assert (kept[2], left[2]) == ("train", "left out of train: its Amount is in a later part")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
