@@ -24,6 +24,8 @@ from include.core.manifest import GateSpec
 __all__ = ["Check", "Evidence", "GateReport", "InfraMeasured", "Scores", "Verdict", "judge", "loss", "metrics"]
 
 HEADLINES = ("data", "floors", "champion", "policy")
+ADVISED = ("floors", "champion", "classic")
+MOST_ROWS = 1_000_000  # beyond it, the honest answer is that the two are alike
 TOLD = 5  # reasons in one sentence; the rest is in the table
 ORDER = (Verdict.REFUSED, Verdict.INCONCLUSIVE)
 
@@ -101,7 +103,19 @@ def judge(scores: Scores, spec: GateSpec, evidence: Evidence | None = None) -> G
         *ck.champion(scores, spec),
         *_limits(scores, spec, evidence or Evidence(), facts),
     ]
-    return GateReport(tuple(_softened(check, spec) for check in found), rows, facts)
+    return GateReport(tuple(_softened(_advised(check, rows, spec), spec) for check in found), rows, facts)
+
+
+def _advised(check: Check, rows: int, spec: GateSpec) -> Check:
+    """An inconclusive check that is decided by more rows says how many, where a sane number of them is enough."""
+    distance = abs(check.value - check.threshold)
+    if check.verdict is not Verdict.INCONCLUSIVE or check.family not in ADVISED or distance == 0:
+        return check
+    half = check.value - check.low if check.value > check.threshold else check.high - check.value
+    needed = st.rows_needed(rows, distance, half, spec.confidence)
+    if needed > MOST_ROWS:
+        return check
+    return replace(check, reason=f"{check.reason}; if that is the truth, about {round(needed, -2):,.0f} rows show it")
 
 
 def _softened(check: Check, spec: GateSpec) -> Check:

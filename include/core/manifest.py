@@ -396,12 +396,14 @@ class WhenSpec(Section):
 
 
 class ClassicSpec(Section):
-    """The four every credit team asks for, at the threshold of the costs; each interval's lower end must reach it."""
+    """The four that most teams ask for, at the threshold of the costs; each interval's lower end must reach it."""
 
     f1_ratio: Annotated[float, Field(gt=0)] = Field(description="challenger's F1 over the champion's")
-    precision: Share = Field(description="share of the denied who would have defaulted")
-    specificity: Share = Field(description="share of the good who are approved; with sensitivity it keeps the balance")
-    sensitivity: Share = Field(description="share of the defaulters who are denied")
+    precision: Share = Field(description="share of those called positive who are")
+    specificity: Share = Field(
+        description="share of the negative who are called so; with sensitivity it keeps the balance"
+    )
+    sensitivity: Share = Field(description="share of the positive who are called so")
 
 
 class StabilitySpec(Section):
@@ -429,7 +431,7 @@ class SliceSpec(Section):
 class FairnessSpec(Section):
     """Over the groups of each protected column, by fairlearn's definitions."""
 
-    favourable: Literal["positive", "negative"] = Field(description="the class people hope for; here: approved")
+    favourable: Literal["positive", "negative"] = Field(description="the decision people hope for")
     min_rows: Count = Field(description="rows of the favourable class below which a group is left out")
     parity_ratio: Share = Field(description="lowest over highest rate of favourable decisions (four-fifths rule)")
     opportunity_difference: Share = Field(description="spread of that rate among those who deserve it, at most")

@@ -255,6 +255,16 @@ def group_rates(hits: Floats, rows: Floats, resamples: int, seed: int) -> Floats
     return np.vstack([hits / rows, drawn])
 
 
+def rows_needed(rows: int, distance: float, half: float, confidence: float, power: float = 0.8) -> float:
+    """Rows on which a one-sided look at an interval passes with `power`, if the estimate is the truth.
+
+    The textbook's sample size (Chow et al. 2008, 3.2) for a mean whose interval on `rows` rows reaches `half` to the
+    side of a threshold that lies `distance` away. Raises `ZeroDivisionError` where the estimate is the threshold.
+    """
+    wanted, known = z(confidence) + float(stats.norm.ppf(power)), z(confidence)
+    return rows * (half / distance * wanted / known) ** 2
+
+
 def deviation(values: Floats, confidence: float) -> Interval:
     """Standard deviation with its chi-square interval; values are taken as normal."""
     free, found = len(values) - 1, float(np.std(values, ddof=1))

@@ -26,7 +26,7 @@ def draw(scores: Scores, threshold: float) -> str:
         if score is not None:
             _ranked(roc, recall, scores.truth, score, {"label": name, "color": colour})
             _calibrated(calibration, scores.truth, score, {"label": name, "color": colour})
-    _labelled(roc, "ROC", "good who are denied", "defaulters who are denied")
+    _labelled(roc, "ROC", "false positive rate", "true positive rate")
     _labelled(recall, "Precision and recall", "recall", "precision")
     _labelled(calibration, "Calibration", "predicted", "observed")
     _counted(confusion, scores, threshold)

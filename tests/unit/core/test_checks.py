@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -83,6 +84,16 @@ class TestChampion:
                 pytest.approx(other.low),
                 pytest.approx(other.high),
             )
+
+    def test_an_inconclusive_comparison_says_how_many_rows_would_decide_it_and_is_about_right(self) -> None:
+        spec = SPEC.model_copy(update={"superiority": "auc", "when": {}})
+        off = spec.model_copy(update=dict.fromkeys(("classic", "stability", "overfit", "calibration", "slices")))
+        off = off.model_copy(update=dict.fromkeys(("fairness", "leakage", "infra")))
+        found = (judge(drawn(seed, 0.80, 0.82, 900), off) for seed in range(60))
+        told = [re.search(r"about ([\d,]+) rows show it", check(each, "auc_superiority").reason) for each in found]
+        numbers = [int(each[1].replace(",", "")) for each in told if each]
+        assert len(numbers) > 15
+        assert 1_000 < np.median(numbers) < 6_000  # `make prove-gate` finds 2,100 for a gain of 0.02
 
 
 class TestSlices:

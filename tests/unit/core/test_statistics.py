@@ -304,3 +304,10 @@ def test_a_deviation_has_the_chi_square_interval() -> None:
         found = own.deviation(random.normal(0, 0.03, 5), 0.9)
         held += found.low <= 0.03 <= found.high
     assert 0.86 < held / 500 < 0.94
+
+
+@given(st.floats(0.01, 2), st.floats(0.1, 5), st.integers(50, 5000))
+def test_the_rows_needed_are_the_sample_size_of_the_textbook(distance: float, spread: float, rows: int) -> None:
+    half = stats.norm.ppf(0.975) * spread / np.sqrt(rows)
+    expected = (spread * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / distance) ** 2
+    assert own.rows_needed(rows, distance, half, 0.95) == pytest.approx(expected)
