@@ -115,11 +115,20 @@ def _streams(array: pa.Array) -> Iterator[tuple[str, Any]]:
 def _plain(array: pa.Array) -> pa.Array:
     """Whole numbers of the same width that stand for the values, 0 where one is missing."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if pa.types.is_floating(array.type):
         array = _one_nan(array)
     whole = array.cast("uint8") if pa.types.is_boolean(array.type) else array.view(f"int{array.type.bit_width}")
-    return whole.fill_null(0) if whole.null_count else whole
+    return pc.coalesce(whole, _blank(whole.type)) if whole.null_count else whole
+
+
+def _blank(kind: pa.DataType) -> pa.Scalar:
+    """The zero or the empty text of a type, made of bytes: pyarrow loads pandas to make one of a Python value."""
+    import pyarrow as pa
+
+    buffers = [None, pa.py_buffer(bytes(16)), pa.py_buffer(b"")]
+    return pa.Array.from_buffers(kind, 1, buffers[:2] if pa.types.is_primitive(kind) else buffers)[0]
 
 
 def _one_nan(array: pa.Array) -> pa.Array:
@@ -137,7 +146,7 @@ def _texts(array: pa.Array) -> Iterator[tuple[str, Any]]:
 
     wide = pa.large_string() if not pa.types.is_binary(array.type) else pa.large_binary()
     texts = array.cast(wide)
-    texts = texts.fill_null("") if texts.null_count else texts
+    texts = pc.coalesce(texts, _blank(wide)) if texts.null_count else texts
     yield "length", _bytes(pc.binary_length(texts).cast("int64"))
     _, offsets, values = texts.buffers()
     places = memoryview(offsets).cast("q")
