@@ -10,7 +10,7 @@ FIND_PYTHON = for p in "$(PYTHON)" python3.11 python3; do \
 NO_PYTHON = Evergreen needs Python 3.11 and found none; install it, or name it: make $@ PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status reset demo check-manifest lineage test lint lock bench-parse bench-orchestration
+.PHONY: help install up down status reset demo check-manifest lineage test lint lock prove-data bench-parse bench-orchestration
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ prove-backfill: install ## Sixty days backfilled twice beside live runs, and a b
 
 lock: ## Resolve pyproject.toml into the three requirements files
 	@$(BIN)/python -m include.embedded.lock
+
+prove-data: install ## The whole list of bad input, through the real ingest job against real servers
+	@$(BIN)/python -W ignore -m tests.proofs.prove_data
 
 bench-parse: install ## Seconds each DAG file adds to Airflow's parsing
 	@$(BIN)/python -m tests.benchmarks.bench_parse

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -220,9 +220,11 @@ def _place(snapshot: Snapshot) -> str:
 
 
 def _sample(path: Path) -> list[dict[str, Any]]:
+    import polars as pl  # pyarrow would load pandas to make a datetime
+
     with parquet(path) as file:
         first = next(file.iter_batches(SAMPLE_ROWS), None)
-    rows = first.to_pylist() if first is not None else []
+    rows = cast(pl.DataFrame, pl.from_arrow(first)).to_dicts() if first is not None else []
     return [{name: _plain(value) for name, value in row.items()} for row in rows]
 
 
