@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -121,6 +121,7 @@ class FaultProxy:
     url: str
     faults: list[Fault] = field(default_factory=list)
     log: list[tuple[str, str]] = field(default_factory=list)
+    watch: Callable[[str, str], None] = lambda when, line: None  # told "before" and "after" a request is handed on
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def due(self, line: str) -> Action | None:
@@ -154,13 +155,14 @@ def _handler(proxy: FaultProxy, upstream: Any) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            action = proxy.due(f"{self.command} {self.path}")
+            line = f"{self.command} {self.path}"
+            action = proxy.due(line)
             with suppress(BrokenPipeError, ConnectionResetError):
-                self._act(action, sent)
+                self._act(action, sent, line)
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 
-        def _act(self, action: Action | None, sent: bytes) -> None:
+        def _act(self, action: Action | None, sent: bytes, line: str) -> None:
             if action == "silence":  # until the client gives up
                 self.connection.settimeout(30)
                 with suppress(TimeoutError):
@@ -171,7 +173,9 @@ def _handler(proxy: FaultProxy, upstream: Any) -> type[BaseHTTPRequestHandler]:
             if action == "503":
                 self._answer(503, [("Content-Type", "application/xml")], b"<Error><Code>SlowDown</Code></Error>")
                 return
+            proxy.watch("before", line)
             status, headers, body = self._asked(sent)
+            proxy.watch("after", line)
             if action == "flip":
                 body = bytes([*body[:-1], body[-1] ^ 1])
             self._answer(status, headers, body, len(body) // 2 if action == "cut" else None)

@@ -24,7 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from include.adapters.content import read_content
+from include.adapters.store import ContentStore
 from include.adapters.store_local import LocalStore
+from include.adapters.store_s3 import S3Store
 from include.core.snapshots import Snapshot
 from tests.ground import write_manifest
 
@@ -220,10 +222,29 @@ class Pipeline:
         results = [path for path in (self.home / "results").iterdir() if path.suffix != ".json" or path.name[0] == "."]
         return sorted(str(path.relative_to(self.home)) for path in [*rooms, *drafts, *results, *self.tmp.iterdir()])
 
+    def opened(self) -> ContentStore:
+        return LocalStore(self.store)
+
     def snapshots(self) -> list[Snapshot]:
         """All versions; each is read back and must hold what its name says."""
-        store = LocalStore(self.store)
-        found = store.history() if (self.store / "days").exists() else []
+        store = self.opened()
+        found = store.history()
         for snapshot in found:
             assert read_content(store.file(snapshot)).id == snapshot.id, f"{snapshot.day} is not what it is called"
         return found
+
+
+class BucketPipeline(Pipeline):
+    """The same with its snapshots in a bucket. Needs the server's variables in this process too, to look at it."""
+
+    def place(self, bucket: str, client: Any) -> None:
+        client.create_bucket(Bucket=bucket)
+        self._bucket, self._client = bucket, client
+        self.environment = {**self.environment, "EVERGREEN_SNAPSHOTS": f"s3://{bucket}/credit"}
+
+    def published(self) -> dict[str, str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket)
+        return {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", ())}
+
+    def opened(self) -> ContentStore:
+        return S3Store(f"s3://{self._bucket}/credit", cache=self.home / "looked-at")

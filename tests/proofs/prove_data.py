@@ -37,7 +37,7 @@ from tests import counterparts
 from tests.counterparts import Database, Fault, S3Server
 from tests.proofs import bad_input
 from tests.proofs.bad_input import FORBIDDEN, INJECTED, Case
-from tests.proofs.delivery import DAY, ROOT, Ended, Pipeline, as_csv, as_parquet, rows_of
+from tests.proofs.delivery import DAY, ROOT, BucketPipeline, Ended, Pipeline, as_csv, as_parquet, rows_of
 
 BEFORE, NEXT = DAY - timedelta(days=1), DAY + timedelta(days=1)
 KILLING = Path(__file__).parent / "killing"
@@ -58,6 +58,7 @@ class Proof:
     figures: dict[str, Any] = field(default_factory=dict)
     good_id: str = ""
     good_names: set[str] = field(default_factory=set)
+    bucket_names: set[str] = field(default_factory=set)
     seconds: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _made: int = 0
@@ -77,10 +78,13 @@ class Proof:
         must(ended.exit == 0, ended.log)
         self.good_id, self.good_names = ended.outputs["id"], set(undisturbed.published())
 
-    def pipeline(self, suffix: str = "csv", **more: Any) -> Pipeline:
+    def new_home(self) -> Path:
         with self._lock:
             self._made += 1
-            home = self.home / f"case-{self._made:03d}"
+            return self.home / f"case-{self._made:03d}"
+
+    def pipeline(self, suffix: str = "csv", **more: Any) -> Pipeline:
+        home = self.new_home()
         if (self.home / "template" / "store").exists():
             shutil.copytree(self.home / "template" / "store", home / "store")
         return Pipeline(home, suffix, **more)
@@ -256,6 +260,17 @@ def an_unmounted_folder(proof: Proof) -> None:
     proof.recovers(pipeline)
 
 
+def injected_rows_in_data_docs(proof: Proof) -> None:
+    """Great Expectations shows examples of bad cells in its pages, which are scripts and markup themselves."""
+    pipeline = proof.pipeline(contract={"data_docs": "always"})
+    pipeline.deliver(bad_input.changed(9, plan=INJECTED))
+    ended = pipeline.ingest()
+    must((ended.exit, "plan: in set" in ended.told) == (65, True), ended.log)
+    pages = [page.read_text() for page in (pipeline.store / "data_docs").rglob("*.html")]
+    must(any("alert(1)" in page for page in pages), "no page shows the bad cell")
+    must(not [page for page in pages if "<script>alert(1)" in page], "a page runs the bad cell")
+
+
 def injected_rows_set_aside(proof: Proof) -> None:
     """A row in quarantine is shown to people: in a page, where it must be text and nothing else."""
     pipeline = proof.pipeline(contract={"max_quarantined": 0.05})
@@ -335,19 +350,25 @@ def a_file_that_may_not_grow(proof: Proof, nbytes: int) -> None:
 
 
 def two_publishers(proof: Proof, same: bool) -> None:
-    for number in range(PUBLISHER_ROUNDS):
-        pipeline, other = proof.pipeline(), proof.pipeline()
-        other.store = pipeline.store
-        pipeline.deliver(rows_of())
-        other.deliver(rows_of(seed=1 if same else 2))
-        started = [each.start(as_of=DAY + timedelta(days=2 + number)) for each in (pipeline, other)]
-        first, second = (each.ended(process) for each, process in zip((pipeline, other), started, strict=True))
-        must(first.exit == second.exit == 0, f"{first.log[-300:]} {second.log[-300:]}")
-        versions = [each.id for each in pipeline.snapshots() if each.day == DAY]
-        wanted = {first.outputs["id"], second.outputs["id"]}
-        must(len(versions) == len(wanted) and set(versions) == wanted, f"versions are {versions}")
-        must(first.outputs["changed"] + second.outputs["changed"] == len(wanted), "both or none said they published")
-        must(pipeline.leftovers() == [], f"left {pipeline.leftovers()}")
+    for _ in range(PUBLISHER_ROUNDS):
+        first, second = proof.pipeline(), proof.pipeline()
+        second.store = first.store
+        first.deliver(rows_of())
+        second.deliver(rows_of(seed=1 if same else 2))
+        both_publish(first, second)
+
+
+def both_publish(first: Pipeline, second: Pipeline) -> None:
+    """At once: both end well, and the day's history holds what each of them brought, once."""
+    pipelines = (first, second)
+    started = [each.start(as_of=DAY + timedelta(days=2)) for each in pipelines]
+    ended = [each.ended(process) for each, process in zip(pipelines, started, strict=True)]
+    must([each.exit for each in ended] == [0, 0], " ".join(each.log[-300:] for each in ended))
+    versions = [each.id for each in first.snapshots() if each.day == DAY]
+    wanted = {each.outputs["id"] for each in ended}
+    must(len(versions) == len(wanted) and set(versions) == wanted, f"versions are {versions}")
+    must(sum(each.outputs["changed"] for each in ended) == len(wanted), "both or none said they published")
+    must(first.leftovers() == [], f"left {first.leftovers()}")
 
 
 def count_writes(proof: Proof) -> int:
@@ -495,6 +516,77 @@ def no_s3_server(proof: Proof, server: S3Server) -> None:
     proof.recovers(bucket.pipeline)
 
 
+# --- snapshots in a bucket --------------------------------------------------------------------------------------------
+
+
+def in_a_bucket(proof: Proof, server: S3Server, url: str = "") -> BucketPipeline:
+    """A pipeline whose snapshots go to an empty bucket, by way of `url` where that is given."""
+    pipeline = BucketPipeline(proof.new_home())
+    pipeline.environment = server.environment() | ({"AWS_ENDPOINT_URL_S3": url} if url else {})
+    pipeline.place(f"snapshots-{pipeline.home.name}", server.client())
+    pipeline.deliver(rows_of())
+    return pipeline
+
+
+def a_store_that_fails(proof: Proof, server: S3Server, where: str) -> None:
+    """S3 is busy for good at this point of publishing: nothing counts, and the next run finishes the work."""
+    with counterparts.fault_proxy(server.url) as proxy:
+        pipeline = in_a_bucket(proof, server, proxy.url)
+        proxy.faults = [Fault("503", f"PUT /snapshots-{pipeline.home.name}/credit/{where}")]
+        ended = pipeline.ingest()
+        must((ended.exit, ended.kind) == (75, "ServiceUnavailable"), f"{ended.exit} {ended.kind}: {ended.log[-600:]}")
+        must("answered 503 (SlowDown) to every attempt; try again later" in ended.told, f"says {ended.told}")
+        must(pipeline.snapshots() == [] and pipeline.leftovers() == [], f"left {pipeline.leftovers()}")
+        proxy.faults = []
+        proof.recovers(pipeline)
+
+
+def count_requests(proof: Proof, server: S3Server) -> int:
+    """Requests of one undisturbed run that write to the bucket; what it leaves is what every other run must leave."""
+    with counterparts.fault_proxy(server.url) as proxy:
+        pipeline = in_a_bucket(proof, server, proxy.url)
+        must(pipeline.ingest().exit == 0, "the run to count in failed")
+        proof.bucket_names = set(pipeline.published())
+        return sum(_is_write(line) for line, _ in proxy.log)
+
+
+def _is_write(line: str) -> bool:
+    return line.startswith(("PUT", "POST", "DELETE"))
+
+
+def killed_at_request(proof: Proof, server: S3Server, at: int, when: str) -> None:
+    """Before the bucket sees the request, or after it obeyed and before the answer comes back."""
+    with counterparts.fault_proxy(server.url) as proxy:
+        pipeline = in_a_bucket(proof, server, proxy.url)
+        process, seen = pipeline.start(), 0
+
+        def watch(now: str, line: str) -> None:
+            nonlocal seen
+            seen += now == when and _is_write(line)
+            if seen == at and now == when and process.poll() is None:
+                process.kill()
+                process.wait()
+                if when == "before":
+                    raise ConnectionResetError
+
+        proxy.watch = watch
+        ended = pipeline.ended(process)
+        must(ended.exit == -signal.SIGKILL, f"was not killed but ended with {ended.exit}")
+        proxy.watch = lambda now, line: None
+        found = {each.id for each in pipeline.snapshots()}
+        must(found <= {proof.good_id}, f"a half-published day: {found}")
+        proof.recovers(pipeline)
+        names = set(pipeline.published())
+        must(names == proof.bucket_names, f"differs from an undisturbed run: {sorted(names ^ proof.bucket_names)}")
+
+
+def two_publishers_in_a_bucket(proof: Proof, server: S3Server, same: bool) -> None:
+    first, second = in_a_bucket(proof, server), in_a_bucket(proof, server)
+    second.environment = first.environment
+    second.deliver(rows_of(seed=1 if same else 2))
+    both_publish(first, second)
+
+
 # --- a table ----------------------------------------------------------------------------------------------------------
 
 
@@ -613,6 +705,7 @@ def of_days(proof: Proof) -> list[tuple[str, Story]]:
         ("two files of a day that differ", partial(files_that_differ, proof)),
         ("a folder that is not mounted", partial(an_unmounted_folder, proof)),
         ("formula, HTML and newline in quarantine", partial(injected_rows_set_aside, proof)),
+        ("formula, HTML and newline in Data Docs", partial(injected_rows_in_data_docs, proof)),
         ("two publishers of the same rows", partial(two_publishers, proof, True)),
         ("two publishers of different rows", partial(two_publishers, proof, False)),
     ]
@@ -648,6 +741,21 @@ def of_buckets(proof: Proof, server: S3Server) -> list[tuple[str, Story]]:
     ]
 
 
+def of_stores(proof: Proof, server: S3Server) -> list[tuple[str, Story]]:
+    requests = count_requests(proof, server)
+    proof.figures["kill_requests"] = 2 * requests
+    stories: list[tuple[str, Story]] = [
+        ("store in S3: two publishers of the same rows", partial(two_publishers_in_a_bucket, proof, server, True)),
+        ("store in S3: two publishers of different rows", partial(two_publishers_in_a_bucket, proof, server, False)),
+    ]
+    for where in ("files", "snapshots", "days"):
+        stories.append((f"store in S3: 503 at {where}", partial(a_store_that_fails, proof, server, where)))
+    for at, when in ((at, when) for at in range(1, requests + 1) for when in ("before", "after")):
+        name = f"store in S3: kill -9 {when} request {at} of {requests}"
+        stories.append((name, partial(killed_at_request, proof, server, at, when)))
+    return stories
+
+
 def of_tables(proof: Proof, server: Database) -> list[tuple[str, Story]]:
     return [
         ("PostgreSQL: missing table", partial(a_table_that_is_not_there, proof, server)),
@@ -680,7 +788,8 @@ def main(words: list[str]) -> int:
         stories = [(case.name, partial(bad_delivery, proof, case)) for case in bad_input.CASES]
         stories += of_days(proof) + of_disks(proof)
         s3, database = stack.enter_context(counterparts.s3_server()), stack.enter_context(counterparts.database())
-        stories += of_buckets(proof, s3) + of_tables(proof, database) + of_kills(proof)
+        os.environ.update(s3.environment())  # to look into its buckets
+        stories += of_buckets(proof, s3) + of_stores(proof, s3) + of_tables(proof, database) + of_kills(proof)
         wanted = [named for named in stories if not words or any(word in named[0] for word in words)]
         proof.run(wanted)
         if not words or "down" in words:
