@@ -1,9 +1,9 @@
 """
 ### Ingest one day
 
-Lands the rows of one day, validates them against the manifest's contract with Great Expectations, and publishes an
-immutable, content-addressed snapshot. A broken contract fails the run with every broken rule in one sentence and
-publishes nothing; a day without rows is skipped.
+Lands the rows of one day, validates them against the manifest's contract, and publishes an immutable, content-addressed
+snapshot. A few bad rows are set aside with their reasons; a broken contract fails the run with every broken rule in one
+sentence and publishes nothing; a day without rows is skipped. The *Report* button opens the day's page of Data Docs.
 
 * **Daily**, for the day that just ended. **Backfill** it for history: a backfill publishes the same snapshots and
   announces nothing.

@@ -295,7 +295,7 @@ class ContractSpec(Section):
     def declared(self) -> dict[str, ColumnSpec | ExtraSpec]:
         """Inputs, then extras; the column of the event time is declared by its section."""
         times: dict[str, ExtraSpec] = {}
-        if self.event_time and self.event_time.column not in self.extras:
+        if self.event_time and self.event_time.column not in {**self.columns, **self.extras}:
             times[self.event_time.column] = ExtraSpec(kind="timestamp")
         return {**self.columns, **self.extras, **times}
 
@@ -620,6 +620,8 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _checks_name_declared_columns(self) -> Manifest:
+        for taken in {self.contract.id, self.label.column} & {*self.contract.declared}:
+            raise ValueError(f"contract.extras and contract.event_time must not name the id or label column {taken!r}")
         kinds = {name: str(spec.kind) for name, spec in self.contract.declared.items()}
         kinds |= {self.contract.id: "category", self.label.column: self.label.kind}
         for rule in self.contract.checks:

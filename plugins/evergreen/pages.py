@@ -1,7 +1,9 @@
 """Reports as pages under Airflow's own address, so that a link on a task opens where the task is looked at.
 
 A browser follows no link from a web page to a file. Only the folders named here are served, and only from the store's
-own directory: rows are never among them. Like predictions, pages ask for no login; the address is this machine's.
+own directory: snapshots are never among them, but the pages of the contract show the rows that broke it. Like
+predictions, pages ask for no login; the address is this machine's. Data Docs load scripts from elsewhere, so every page
+is shut off from Airflow's own origin.
 """
 
 from __future__ import annotations
@@ -34,6 +36,11 @@ class StorePages:
         class Shown(StaticFiles):
             def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
                 return super().lookup_path(path) if path.split("/")[0] in FOLDERS else ("", None)
+
+            async def get_response(self, path: str, scope: Scope) -> Any:
+                answer = await super().get_response(path, scope)
+                answer.headers["Content-Security-Policy"] = "sandbox allow-scripts allow-popups"
+                return answer
 
         return Shown(directory=self._root, html=True, check_dir=False)
 

@@ -40,6 +40,7 @@ def browser(store: Path) -> Callable[[str], httpx.Response]:
 def test_reports_are_shown(browser, place):
     answer = browser(place)
     assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
+    assert "sandbox" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize(
@@ -75,4 +76,5 @@ def test_the_page_of_an_ingest_is_the_one_in_data_docs(store, monkeypatch):
     monkeypatch.setenv("EVERGREEN_STORE", str(store))
     assert _page({"data_docs": "day/2026-08-01.html"}) == str(store / "data_docs/site/day/2026-08-01.html")
     assert _page({"page": "/a/page.html", "data_docs": None}) == "/a/page.html"
+    assert _page({"quarantine_page": "quarantine/d.html"}) == str(store / "data_docs/site/quarantine/d.html")
     assert _page({}) is None

@@ -70,8 +70,8 @@ class LocalJobOperator(BaseOperator):
 
 
 def _page(outputs: dict[str, Any]) -> str | None:
-    """The page a job drew: its own, or that of the day in the site of Data Docs."""
-    if day := outputs.get("data_docs"):
+    """The page a job drew: its own, or that of the day in the site of Data Docs, or that of its quarantine."""
+    if day := outputs.get("data_docs") or outputs.get("quarantine_page"):
         return str(factory.data_docs() / "site" / day)
     return outputs.get("page")
 
