@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from include.adapters.files import locked, write_atomic
 from include.core.backtest import Fold
+from include.core.errors import DataRefused
 
 
 class LocalBacktests:
@@ -40,7 +43,7 @@ class LocalBacktests:
 
     def folds(self) -> list[Fold]:
         """Oldest first."""
-        return [Fold.model_validate_json(path.read_text()) for path in sorted(self._place.glob("*.json"))]
+        return [_read(path) for path in sorted(self._place.glob("*.json"))]
 
     @property
     def page(self) -> Path:
@@ -48,3 +51,12 @@ class LocalBacktests:
 
     def _path(self, as_of: date) -> Path:
         return self._place / f"{as_of}.json"
+
+
+def _read(path: Path) -> Fold:
+    try:
+        return Fold.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise DataRefused(
+            f"{path} is no fold that this code can read; remove it and backfill that week again."
+        ) from error

@@ -41,7 +41,7 @@ class JobRequest(Frozen):
     protocol: Literal[1] = PROTOCOL
     job: str
     run_key: str = Field(min_length=1)
-    as_of: date = Field(description="what the job may know: rows up to and including this day")
+    as_of: date = Field(description="the job may know what was known at the end of this day")
     intent: Intent
     params: dict[str, Any] = Field(default_factory=dict)
 

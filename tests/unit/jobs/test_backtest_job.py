@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from include.adapters import factory
-from include.core.errors import RequestInvalid
+from include.core.errors import DataRefused, RequestInvalid
 from include.core.job import JobResult
 from tests.unit.jobs.conftest import FIRST
 
@@ -84,3 +84,13 @@ def test_too_little_before_or_after_is_a_no_that_says_so(past):
 def test_a_live_run_is_no_backtest(place, ask):
     with pytest.raises(RequestInvalid, match="A backtest looks at the past"):
         ask("backtest", as_of=AS_OF)
+
+
+def test_a_fold_that_cannot_be_read_is_named_with_what_to_do(place):
+    kept = factory.backtests()
+    kept.page.parent.mkdir(parents=True)
+    (kept.page.parent / "2026-08-03.json").write_text('{"as_of": ')
+    with pytest.raises(
+        DataRefused, match=r"2026-08-03.json is no fold that this code can read; remove it and backfill"
+    ):
+        kept.folds()
