@@ -143,12 +143,17 @@ def mark(rule: Expectation, there: Sequence[Cell]) -> pl.Expr | None:
         case "in_set" | "known_values":
             return ~column.is_in(pl.Series(list(given["values"]), dtype=POLARS[cell.kind or "category"]).implode())
         case "matches":
-            return ~column.str.contains(f"^(?:{given['pattern']})$")
+            return ~column.str.contains(whole(given["pattern"]))
         case "zoned":
             return pl.col(cell.name + UNZONED) if given["zone"] == "required" else ~pl.col(cell.name + UNZONED)
         case "in_day":
             return (column < pl.lit(given["since"], UTC)) | (column >= pl.lit(given["until"], UTC))
     return None
+
+
+def whole(pattern: str) -> str:
+    """`pattern` for the whole of a cell."""
+    return f"^(?:{pattern})$"
 
 
 def hashed(name: str) -> pl.Expr:

@@ -26,6 +26,7 @@ from include.adapters.cells import Cell
 from include.core import contract as contracts
 from include.core import row_check
 from include.core.contract import Expectation, Outcome, Reference, Validation
+from include.core.errors import ManifestInvalid
 from include.core.manifest import Manifest
 
 BATCH = 131_072  # rows; one batch of 20 columns is some 20 MB
@@ -107,7 +108,19 @@ def _open(landed: Path, manifest: Manifest, day: date, known: Reference | None, 
     rules = contracts.expectations(contract, manifest.label) + contracts.dated(contract, day)
     rules += [Expectation("new_id", contract.id)] if dated else []
     rules += contracts.compared(contract, known, file.metadata.num_rows)
+    _check_patterns(rules)
     return Day(file, landed, cells.form(file.schema_arrow, manifest), rules)
+
+
+def _check_patterns(rules: Sequence[Expectation]) -> None:
+    """The manifest has seen that Python reads a pattern; the engine has a grammar of its own."""
+    for rule in rules:
+        if rule.rule == "matches":
+            try:
+                pl.Series([""]).str.contains(cells.whole(rule.arguments["pattern"]))
+            except pl.exceptions.ComputeError as error:
+                why = " ".join(str(error).split())[:200]
+                raise ManifestInvalid(f"contract: the pattern of {rule.column!r} cannot be used ({why}).") from error
 
 
 def summarise(reference: Path, manifest: Manifest) -> Reference | None:

@@ -209,11 +209,13 @@ def regular_expression(text: str) -> str:
             re.compile(rf"\A(?:{text})\Z")
     except (re.error, Warning) as error:
         raise ValueError(f"{text!r} is no regular expression: {error}") from error
-    foreign = re.search(r"(?<!\\)(?:\\\\)*(\^|\$|\\[AZ1-9]|\(\?(?:[=!>(]|<[=!]|P=))", re.sub(r"\[\^", "[", text))
+    foreign = re.search(
+        r"(?<!\\)(?:\\\\)*(\^|\$|\\[AZ1-9]|[*+?}]\+|\(\?(?:[=!>(]|<[=!]|P=))", re.sub(r"\[\^", "[", text)
+    )
     if foreign:
         raise ValueError(
-            f"{foreign[1]!r} in {text!r} is not allowed: the whole cell is matched, so leave anchors, look-arounds and "
-            "references out"
+            f"{foreign[1]!r} in {text!r} is not allowed: the whole cell is matched, so leave anchors, look-arounds, "
+            "references and possessive repetitions out"
         )
     return text
 

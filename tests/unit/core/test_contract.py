@@ -174,6 +174,7 @@ def test_only_live_and_refused_days_pay_for_a_page_unless_the_manifest_says_othe
         ({"max_quarantind": 0.1}, "did you mean 'max_quarantined'"),
         ({"extras": {"note": {"kind": "category", "matches": "a$"}}}, "the whole cell is matched"),
         ({"extras": {"note": {"kind": "category", "matches": "(?=a)a"}}}, "look-arounds"),
+        ({"extras": {"note": {"kind": "category", "matches": "a++"}}}, "possessive"),
         ({"extras": {"note": {"kind": "category", "matches": "[a"}}}, "is no regular expression"),
         ({"rows": {"min": 9, "max": 2}}, "min must not be larger than max"),
     ],
