@@ -46,6 +46,8 @@ def write(model: ServableModel, directory: Path, rows: Sequence[Row]) -> Exporte
     reason = _compiled(model, directory, rows)
     if reason is None:
         return Exported(artifact.digest(directory), artifact.read_meta(directory))
+    if model.meta.framework == "torch":
+        raise Permanent(f"The network cannot serve, because {reason.rstrip('.')}; a network has no other form.")
     log.info("no compiled form: %s", reason)
     generic = ServableModel(model.meta.model_copy(update={"why": f"{GENERIC}{reason}"}), model.pipeline)
     problems = _written(generic, directory, rows, lambda: artifact.save(model.pipeline, generic.meta, directory))

@@ -13,7 +13,7 @@ one logged model a run, one version with one blessing, one ledger entry of each 
 undisturbed training, and no file of a study left. In between MLflow also goes away (outage): the task must end as
 temporary within its patience, and its retry must find the same end.
 
-`--points 0` takes every point; the default takes some of train and evaluate, evenly spaced, and all of bless.
+`--points 0` takes every point; the default takes some of all three tasks, evenly spaced.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tests.unit.jobs.conftest import FIRST, LAST, publish
 
 NAME = "credit-proof"
 TASKS = ("train", "evaluate", "bless")
-SOME = 30  # points of train and evaluate, evenly spaced
+SOME = 48  # points, evenly spaced over the tasks
 PATIENCE_S = 90  # an outage must be told within
 TEMPORARY, KILLED = 75, -9
 
@@ -170,14 +170,20 @@ class Proof:
 
 
 def cases(effects: dict[str, Ended], some: int) -> list[Case]:
-    """Every point of every task, or some of them and all of bless; and an outage near the start, middle and end."""
+    """Points of all tasks, every one or about `some`; then an outage near the start, the middle and the end."""
     found = [Case(task, point) for task, ended in effects.items() for point in _points(ended)]
-    if some:
-        long = [case for case in found if case.task != "bless"]
-        spaced = [long[position * len(long) // some] for position in range(min(some, len(long)))]
-        found = spaced + [case for case in found if case.task == "bless"]
     count = effects["train"].requests
-    return found + [Case("train", Point("outage", number)) for number in (1, count // 2, count - 1)]
+    outages = [Case("train", Point("outage", number)) for number in (1, count // 2, count - 1)]
+    return (_spaced(found, some) if some else found) + outages
+
+
+def _spaced(found: list[Case], some: int) -> list[Case]:
+    """Of each kind of point of each task a fair share, at least one, evenly spaced."""
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in found:
+        groups.setdefault((case.task, case.point.where), []).append(case)
+    shares = [(group, max(1, round(some * len(group) / len(found)))) for group in groups.values()]
+    return [group[(2 * place + 1) * len(group) // (2 * share)] for group, share in shares for place in range(share)]
 
 
 def _points(ended: Ended) -> Iterator[Point]:
@@ -224,7 +230,7 @@ def _proved(proof: Proof, some: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=SOME, help="of train and evaluate; 0 takes every one")
+    parser.add_argument("--points", type=int, default=SOME, help="evenly spaced over the tasks; 0 takes every one")
     some = parser.parse_args().points
     with tempfile.TemporaryDirectory(prefix="evergreen-proof-") as home:
         document = prove(some, Path(home))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from datetime import date
 
+import mlflow
 import pytest
 
 from include.adapters import factory
 from include.core.errors import NotEnoughData, Permanent, RequestInvalid
 from include.model import artifact
+from tests.unit import credit
 from tests.unit.jobs.conftest import go_live
 
 
@@ -88,6 +90,43 @@ class TestTrain:
             ask("train", as_of=date(2026, 8, 2))
         assert str(caught.value).startswith("As of 2026-08-02 only 1114 labelled rows on 1 days are known")
         assert "ingest more days" in str(caught.value)
+
+
+class TestWhatARunHolds:
+    """A network and a searched forest, with calibration days: everything a run may hold, in one training."""
+
+    @pytest.fixture
+    def trained(self, place, small, ask):
+        space = {"boosting": {"learning_rate": {"low": 0.05, "high": 0.3, "log": True}}}
+        changes = {
+            "name": place.name,
+            "train.candidates": {"boosting": {"max_iter": 20}, "torch_mlp": {"max_epochs": 3}},
+            "train.calibration_days": 1,
+            "train.tuning": {"trials": 2, "space": space},
+        }
+        small(**changes)
+        return ask("train")
+
+    def test_the_trials_the_variant_and_a_model_for_mlflow_are_there(self, trained, registry, tmp_path):
+        found = trained.outputs["candidates"]
+        with registry.client() as client:
+            client.download_artifacts(found["boosting"]["run_id"], "", str(tmp_path / "boosting"))
+            client.download_artifacts(found["torch_mlp"]["run_id"], "", str(tmp_path / "torch"))
+            params = client.get_run(found["boosting"]["run_id"]).data.params
+        trials = json.loads((tmp_path / "boosting/trials.json").read_text())
+        assert len(trials) == 2 and float(params["learning_rate"]) in {trial["learning_rate"] for trial in trials}
+        assert list((factory.studies()).glob("*")) == []
+
+        metrics = found["torch_mlp"]["metrics"]
+        assert metrics["int8_size"] < metrics["int8_full_size"] and 0 < metrics["int8_mean"] <= metrics["int8_worst"]
+        assert artifact.read_meta(tmp_path / "torch/serving-int8").precision == "int8"
+
+        served = artifact.load(tmp_path / "boosting/serving")
+        assert served.meta.calibration.method == "sigmoid" and served.meta.path == "compiled"
+        asked = credit.data()[[column.name for column in served.meta.columns]].head(20)
+        model = mlflow.pyfunc.load_model(f"runs:/{found['boosting']['run_id']}/model")
+        asked = asked.astype({c.name: float for c in served.meta.columns if c.kind == "number"})
+        assert model.predict(asked).tolist() == served.predict_proba(credit.rows()[:20]).tolist()
 
 
 class TestEvaluate:

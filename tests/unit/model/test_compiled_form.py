@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from include.core.errors import ArtifactRejected
+from include.core.errors import ArtifactRejected, Permanent
 from include.model import artifact, compiling, conformance, export
 from include.model.artifact import ServableModel
 from include.model.calibration import Calibration
@@ -133,6 +133,13 @@ class TestFallback:
             ServableModel(_meta().model_copy(update={"golden": ()}), pipeline), tmp_path, credit.rows()[:50]
         )
         assert done.meta.why.endswith("it is not made of the two steps prepare and model")
+
+    def test_a_network_with_a_feature_function_has_no_form_and_says_so(self, tmp_path) -> None:
+        model = credit.trained("torch_mlp")
+        update = {"features": "include.model.features:_identity", "framework": "torch"}
+        with pytest.raises(Permanent, match="is code and cannot be compiled; a network has no other form"):
+            export.write(ServableModel(model.meta.model_copy(update=update), model.pipeline), tmp_path, [])
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_feature_function_is_served_by_the_pipeline(self, tmp_path) -> None:
         model = credit.trained("logistic")
