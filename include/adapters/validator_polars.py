@@ -280,7 +280,7 @@ def _written(
     rows = _parted(day, measured, bad, schema, accepted)
     if rows is None:
         return Validation(outcomes, day.rows, 0, accepted, None, None, warnings)
-    rows.write_parquet(directory / QUARANTINE)
+    pq.write_table(rows.to_arrow(), directory / QUARANTINE)  # a full disk is an OSError here, and not so in polars
     page = quarantine_page.write(directory / PAGE, on, rows.columns, rows.head(quarantine_page.ROWS).rows(), aside)
     return Validation(outcomes, day.rows, aside, accepted, directory / QUARANTINE, None, warnings, page)
 

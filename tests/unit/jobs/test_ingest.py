@@ -109,9 +109,11 @@ def test_a_delivery_that_changes_while_it_is_read_is_tried_again(deliver, clean,
     assert factory.store().snapshots() == []
 
 
-def test_a_disk_that_is_full_publishes_nothing_and_the_next_run_recovers(deliver):
-    deliver()
-    with pytest.raises(StorageUnavailable, match="cannot be written"), at_most(3000):
+@pytest.mark.parametrize("size", [100, 6000, 10_000])
+def test_a_disk_that_is_full_publishes_nothing_and_the_next_run_recovers(deliver, clean, size):
+    """Full while the day lands, while its file is closed, or while the report is written."""
+    deliver(clean.assign(Age=clean["Age"].where(clean.index != 3, 17)))
+    with pytest.raises(StorageUnavailable, match="cannot be written"), at_most(size):
         run(request())
     assert factory.store().snapshots() == [] and list(factory.work_room().glob("work-*")) == []
     assert run(request()).outputs["changed"] is True
