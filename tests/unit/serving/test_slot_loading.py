@@ -69,3 +69,13 @@ def _point(directory: Path, digest: str) -> None:
     (directory / "slots").mkdir()
     content = {"version": "9", "digest": digest, "generation": 1}
     (directory / "slots" / "blue.json").write_text(json.dumps(content))
+
+
+def test_the_blessing_that_allowed_a_release_is_held_and_one_that_is_no_hash_is_refused(stage, tmp_path):
+    stage("blue")
+    path = tmp_path / "slots" / "blue.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "blessing": "e" * 64}))
+    assert load(tmp_path, "blue").file.blessing == "e" * 64
+    path.write_text(json.dumps({**content, "blessing": "yes"}))
+    assert isinstance(load(tmp_path, "blue"), Broken)
