@@ -22,28 +22,21 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_der_private_key,
-    load_der_public_key,
-)
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from include.core.approval import Approval
 from include.core.errors import KeyInvalid, NotBlessed
 from include.core.job import Intent
 
+if TYPE_CHECKING:  # where it is used it is imported: every DAG file would pay for it at every parse
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
 PAYLOAD_TYPE = "application/vnd.evergreen.blessing+json"
 RETRAIN = "train again, and the new version gets one"
 PEM = re.compile(r"-----BEGIN [A-Z ]+-----(.*?)-----END [A-Z ]+-----", re.DOTALL)
-Trusted = Mapping[str, Ed25519PublicKey]
+Trusted: TypeAlias = "Mapping[str, Ed25519PublicKey]"
 
 
 class _Document(BaseModel):
@@ -206,6 +199,8 @@ def _signed(envelope: Envelope, trusted: Trusted, what: str) -> bytes:
 
 
 def _holds(key: Ed25519PublicKey, signature: bytes, payload: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
     try:
         key.verify(signature, _covered(payload))
     except InvalidSignature:
@@ -233,11 +228,15 @@ def _document(payload: bytes, what: str) -> Blessing:
 
 def key_id(key: Ed25519PublicKey) -> str:
     """The first 16 hex digits of the sha256 over the raw public key."""
-    return hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
 def private_key(text: str) -> Ed25519PrivateKey:
     """From PEM (PKCS #8), or from the one line of base64 within it. Raises `KeyInvalid`, never with the key's text."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_der_private_key
+
     blocks = _blocks(text)
     try:
         key = load_der_private_key(base64.b64decode(blocks[0]), None) if len(blocks) == 1 else None
@@ -257,6 +256,10 @@ def public_keys(text: str) -> dict[str, Ed25519PublicKey]:
 
 
 def _public_key(block: str) -> Ed25519PublicKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
     try:
         key = load_der_public_key(base64.b64decode(block))
     except (ValueError, UnsupportedAlgorithm):
@@ -272,12 +275,18 @@ def _blocks(text: str) -> Sequence[str]:
 
 
 def new_key() -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     return Ed25519PrivateKey.generate()
 
 
 def private_pem(key: Ed25519PrivateKey) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def public_pem(key: Ed25519PrivateKey) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
