@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from include.adapters import factory
+from include.core.blessing import envelope_digest, public_keys, verify
 from include.core.manifest import Manifest
 from tests.unit import credit
 
@@ -71,6 +72,7 @@ def returned(run: Any, task_id: str) -> Any:
     return task.xcom_pull(task_ids=task_id)
 
 
+@pytest.mark.timeout(600)  # seven tasks with a process each, one after the other
 def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
     for number in range(DAYS):
         day = FIRST + timedelta(days=number)
@@ -91,6 +93,16 @@ def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
     assert answer.status_code == 200
     assert answer.json()["version"] == "1"
     assert factory.registry(os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"]).champion() == "1"
+    registry, settings = factory.registry(os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"]), world.stack.settings
+    signed = registry.blessing("1")
+    blessing = verify(signed, public_keys(settings.trusted_keys.read_text()), registry.name, "1")
+    assert world.describe()["blessing"] == envelope_digest(signed)
+    with registry.client() as client:
+        assert "card/model_card.html" in [file.path for file in client.list_artifacts(blessing.run_id, "card")]
+    registry.bless("1", signed.replace("a", "b"))
+    assert states(play("deploy", version="1", why="the tag was altered"))["want"] == "failed"
+    assert world.target.wanted().generation == 1
+
     assert [entry.what for entry in factory.ledger().entries()] == [
         "model.trained",
         "gate.passed",
