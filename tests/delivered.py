@@ -1,14 +1,17 @@
-"""Small days for tests of the store: rows as a Parquet file, and the description that goes with it."""
+"""Small days for tests: as a source delivers them, as a Parquet file, and with the description that goes with it."""
 
 from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from include.adapters.content import read_content
+from include.adapters.sources import open_source
+from include.core.manifest import Manifest
 from include.core.snapshots import Snapshot
 
 DAY = date(2026, 8, 1)
@@ -41,3 +44,20 @@ def described(path: Path, day: date = DAY, known_on: date | None = None) -> Snap
         expectations=1,
         known_on=known_on,
     )
+
+
+def read_day(manifest: Manifest, day: date, scenario: str | None = None) -> pd.DataFrame:
+    """The rows of `day` from the manifest's source as one DataFrame; text that holds nothing but numbers is numbers."""
+    batches = list(open_source(manifest, scenario).batches(day))
+    frame: pd.DataFrame = pa.Table.from_batches(batches).to_pandas() if batches else pd.DataFrame()
+    for name in frame.columns.intersection(list(manifest.contract.columns)):
+        if manifest.contract.columns[name].kind == "number":
+            frame[name] = _numbers(frame[name])
+    return frame
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    try:
+        return pd.to_numeric(column)
+    except (TypeError, ValueError):
+        return column

@@ -19,7 +19,6 @@ from include.core.errors import RequestInvalid
 from include.core.manifest import FilesSource, Manifest, ReplaySource, S3Source
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,30 +67,3 @@ def open_source(manifest: Manifest, scenario: str | None = None) -> Source:
 def absolute(path: str) -> Path:
     """A path of the manifest: from the project's root unless it starts with a slash."""
     return Path(path) if Path(path).is_absolute() else ROOT / path
-
-
-def read_day(manifest: Manifest, day: date, scenario: str | None = None) -> pd.DataFrame:
-    """The rows of `day` as one DataFrame, possibly empty: for who needs a small day whole.
-
-    Text columns that hold nothing but numbers become numbers, as in a CSV they cannot be told apart.
-    """
-    import pandas as pd
-    import pyarrow as pa
-
-    batches = list(open_source(manifest, scenario).batches(day))
-    if not batches:
-        return pd.DataFrame()
-    frame: pd.DataFrame = pa.Table.from_batches(batches).to_pandas()
-    for name in frame.columns.intersection(list(manifest.contract.columns)):
-        if manifest.contract.columns[name].kind == "number":
-            frame[name] = _numbers(frame[name])
-    return frame
-
-
-def _numbers(column: pd.Series) -> pd.Series:
-    import pandas as pd
-
-    try:
-        return pd.to_numeric(column)
-    except (TypeError, ValueError):
-        return column

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from include.adapters.sample_profile import profile
-from include.adapters.sources import read_day
 from include.adapters.validator_polars import validate
 from include.core import manifest as manifests
 from include.core.proposal import lower, room_for, upper
 from include.embedded.propose_contract import main
+from tests.delivered import read_day
 
 DAY = date(2026, 8, 1)
 ODD = pd.DataFrame(

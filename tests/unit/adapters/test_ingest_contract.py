@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from include.adapters import factory
-from include.adapters.sources import read_day
 from include.adapters.validator_polars import validate
 from include.core.contract import expectations
 from include.core.errors import DataRefused, RequestInvalid
 from include.core.job import Intent, JobRequest
 from include.core.manifest import DEFAULT_PATH, load
 from include.jobs.__main__ import run
+from tests.delivered import read_day
 
 DAY = date(2026, 8, 1)
 SHIPPED = load(DEFAULT_PATH)

@@ -5,10 +5,10 @@ from datetime import date, timedelta
 import pandas as pd
 import pytest
 
-from include.adapters.sources import read_day
 from include.adapters.sources_replay import SCENARIOS
 from include.core.errors import DataRefused, RequestInvalid
 from include.core.manifest import DEFAULT_PATH, load
+from tests.delivered import read_day
 from tests.unit import credit
 
 MANIFEST = load(DEFAULT_PATH)

@@ -14,12 +14,12 @@ from include.adapters import factory
 from include.adapters.content import read_content
 from include.adapters.files import scratch
 from include.adapters.registry_mlflow import MlflowRegistry
-from include.adapters.sources import read_day
 from include.adapters.store import ContentStore
 from include.core.job import Intent, JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.snapshots import Snapshot, known_on
 from include.jobs.__main__ import run
+from tests.delivered import read_day
 
 FIRST = date(2026, 8, 1)
 LAST = FIRST + timedelta(days=4)  # four days and one for the labels

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 
 from include.adapters import factory
-from include.adapters.sources import read_day
 from include.adapters.sources_files import Files
 from include.core.errors import Conflict, DataRefused, StorageUnavailable
 from include.core.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest
 from include.core.manifest import DEFAULT_PATH, load
 from include.jobs.__main__ import run
+from tests.delivered import read_day
 from tests.ground import wait_for
 from tests.unit.adapters.test_scratch import at_most
 
