@@ -24,6 +24,8 @@ HEAVY = (
     "mlflow",
     "numpy",
     "pandas",
+    "polars",
+    "pyarrow",
     "scipy",
     "sklearn",
 )
