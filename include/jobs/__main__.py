@@ -49,12 +49,19 @@ def main() -> int:
     try:
         result = run(read_request(os.environ.get(REQUEST_VARIABLE)))
     except EvergreenError as error:
-        write_atomic(place, json.dumps({"error": str(error), "kind": type(error).__name__}))
+        _leave(place, json.dumps({"error": str(error), "kind": type(error).__name__}))
         log.error("%s: %s", type(error).__name__, error)
         return error.exit_code
-    write_atomic(place, result.model_dump_json())
+    _leave(place, result.model_dump_json())
     log.info("%s in %.1f s: %s", result.job, time.monotonic() - began, result.summary)
     return 0
+
+
+def _leave(place: Path, text: str) -> None:
+    """The result, whole or not at all; drafts of runs that were killed while they wrote it go first."""
+    for draft in place.parent.glob(f".{place.name}.*"):
+        draft.unlink(missing_ok=True)
+    write_atomic(place, text)
 
 
 if __name__ == "__main__":
