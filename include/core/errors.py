@@ -40,7 +40,11 @@ class ManifestInvalid(Permanent):
 
 
 class DataRefused(Permanent):
-    pass
+    """`page` is the day's page in the site of Data Docs, where one was drawn."""
+
+    def __init__(self, message: str, page: str | None = None) -> None:
+        super().__init__(message)
+        self.page = page
 
 
 class AccessRefused(Permanent):

@@ -49,7 +49,8 @@ def main() -> int:
     try:
         result = run(read_request(os.environ.get(REQUEST_VARIABLE)))
     except EvergreenError as error:
-        _leave(place, json.dumps({"error": str(error), "kind": type(error).__name__}))
+        told = {"error": str(error), "kind": type(error).__name__, "data_docs": getattr(error, "page", None)}
+        _leave(place, json.dumps(told))
         log.error("%s: %s", type(error).__name__, error)
         return error.exit_code
     _leave(place, result.model_dump_json())

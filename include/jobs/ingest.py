@@ -103,7 +103,7 @@ def _accepted(found: Validation, page: str | None) -> Path:
     """The file of the rows that may be published. Raises `DataRefused`."""
     if found.refusal or found.accepted is None:
         where = f" Its page is {factory.data_docs() / 'site' / page}." if page else ""
-        raise DataRefused(f"{found.refusal}{where}")
+        raise DataRefused(f"{found.refusal}{where}", page)
     log.info("%d expectations run, %d rows set aside", len(found.outcomes), found.quarantined)
     for warning in found.warnings:
         log.warning("warning: %s", warning)

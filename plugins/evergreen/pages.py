@@ -18,6 +18,7 @@ Scope = MutableMapping[str, Any]
 Channel = Callable[..., Awaitable[Any]]
 PREFIX = "/evergreen"
 FOLDERS = ("backtests", "reports", "data_docs")
+LOOKS = "data_docs/site/static/"
 
 
 class StorePages:
@@ -38,11 +39,24 @@ class StorePages:
                 return super().lookup_path(path) if path.split("/")[0] in FOLDERS else ("", None)
 
             async def get_response(self, path: str, scope: Scope) -> Any:
+                if not path.startswith(LOOKS):
+                    await _logged_in(scope)
                 answer = await super().get_response(path, scope)
                 answer.headers["Content-Security-Policy"] = "sandbox allow-scripts allow-popups"
                 return answer
 
         return Shown(directory=self._root, html=True, check_dir=False)
+
+
+async def _logged_in(scope: Scope) -> None:
+    """As Airflow asks its own visitors: a bearer token, else the UI's cookie. Raises HTTPException 401 or 403."""
+    from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
+    from airflow.api_fastapi.core_api.security import resolve_user_from_token
+    from starlette.requests import Request
+
+    request = Request(scope)
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    await resolve_user_from_token(token if scheme.lower() == "bearer" else request.cookies.get(COOKIE_NAME_JWT_TOKEN))
 
 
 def address(page: str) -> str:

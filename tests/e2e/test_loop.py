@@ -7,8 +7,6 @@ schedules, so what an event carries is read from the task that sends it and hand
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -25,13 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 FIRST = date(2026, 8, 1)
 DAYS = 2  # of three large ones: one to train on, one to judge by
 Play = Callable[..., Any]
-
-
-@pytest.fixture(scope="session")
-def airflow_database() -> None:
-    airflow = Path(sys.executable).with_name("airflow")
-    done = subprocess.run([str(airflow), "db", "migrate"], env=os.environ, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

@@ -67,6 +67,16 @@ def test_a_permanent_error_fails_at_once_with_the_jobs_own_sentence(silent):
         operator("ingest", job_params={"day": "yesterday"}).execute(context())
 
 
+def test_a_refused_day_has_its_button_though_the_task_failed(silent, small, tmp_path):
+    """The rows that broke the contract are what the page is looked at for."""
+    (tmp_path / "2026-08-01.csv").write_text("application_id\nA1\n")
+    small(**{"source": {"kind": "files", "path": f"{tmp_path}/{{day}}.csv"}, "contract.data_docs": "always"})
+    job = operator("ingest", job_params={"day": "2026-08-01"})
+    with pytest.raises(AirflowFailException, match="of the contract and was not published"):
+        job.execute(context())
+    assert "/data_docs/site/validations/" in job.report_url
+
+
 def test_a_world_that_is_not_set_up_is_no_reason_to_retry(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(AirflowFailException, match="MLFLOW_TRACKING_URI is not set; start the stack"):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from airflow.api_fastapi.app import create_auth_manager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi import FastAPI
 
 from evergreen.operators.job_local import LocalJobOperator, _page
@@ -16,24 +18,49 @@ from evergreen.pages import PREFIX, StorePages, address
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    for place in ("backtests/m/index.html", "reports/3/2026-08-01.html", "snapshots/d/rows.html", "ledger.jsonl"):
+    places = ["backtests/m/index.html", "reports/3/2026-08-01.html", "snapshots/d/rows.html", "ledger.jsonl"]
+    for place in [*places, "data_docs/site/static/looks.css", "data_docs/site/day.html"]:
         (tmp_path / "store" / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "store" / place).write_text(place)
     (tmp_path / "secret.html").write_text("secret")
     return tmp_path / "store"
 
 
+@pytest.fixture(scope="module")
+def token(airflow_database: None) -> str:
+    """What Airflow gives to a user who logs in."""
+    return create_auth_manager().generate_jwt(SimpleAuthManagerUser(username="ada", role="viewer"))
+
+
 @pytest.fixture
-def browser(store: Path) -> Callable[[str], httpx.Response]:
+def visitor(store: Path) -> Callable[..., httpx.Response]:
     """Asks the application, mounted as Airflow mounts that of a plugin."""
     app = FastAPI()
     app.mount(PREFIX, StorePages(store))
 
-    async def asked(place: str) -> httpx.Response:
+    async def asked(place: str, headers: dict[str, str]) -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://airflow") as client:
-            return await client.get(f"{PREFIX}/{place}")
+            return await client.get(f"{PREFIX}/{place}", headers=headers)
 
-    return lambda place: asyncio.run(asked(place))
+    return lambda place, **headers: asyncio.run(asked(place, headers))
+
+
+@pytest.fixture
+def browser(visitor: Callable[..., httpx.Response], token: str) -> Callable[[str], httpx.Response]:
+    """The visitor, logged in to Airflow."""
+    return lambda place: visitor(place, cookie=f"_token={token}")
+
+
+def test_a_page_is_for_whoever_is_logged_in(visitor, token):
+    assert visitor("data_docs/site/day.html").status_code == 401
+    assert visitor("data_docs/site/day.html", cookie="_token=forged").status_code == 403
+    assert visitor("data_docs/site/day.html", authorization=f"Bearer {token}").status_code == 200
+
+
+def test_the_looks_of_data_docs_are_for_everybody_and_no_way_round(visitor):
+    assert visitor("data_docs/site/static/looks.css").status_code == 200
+    assert visitor("data_docs/site/static/../day.html").status_code in (401, 404)
+    assert visitor("data_docs/site/static/%2e%2e/day.html").status_code in (401, 404)
 
 
 @pytest.mark.parametrize("place", ["backtests/m/", "backtests/m/index.html", "reports/3/2026-08-01.html"])

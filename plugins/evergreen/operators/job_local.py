@@ -45,10 +45,13 @@ class LocalJobOperator(BaseOperator):
         self.log.info("%s", result.summary)
         if "url" in result.outputs:
             self.mlflow_url = result.outputs["url"]
-        if page := _page(result.outputs):
+        self._link(result.outputs)
+        return result.model_dump(mode="json")
+
+    def _link(self, outputs: dict[str, Any]) -> None:
+        if page := _page(outputs):
             self.report_url = address(page)
             self.log.info("report: %s", self.report_url)
-        return result.model_dump(mode="json")
 
     def _run(self, request: JobRequest) -> JobResult:
         with as_airflow():
@@ -62,7 +65,9 @@ class LocalJobOperator(BaseOperator):
                 cwd=str(factory.ROOT),
             )
             if ended.exit_code:
-                raise _failure(self.job, ended.exit_code, place)
+                left = _left(place)
+                self._link(left)  # what refuses a day is what its page is read for
+                raise _failure(self.job, ended.exit_code, left)
             return JobResult.model_validate_json(place.read_text())
 
     def on_kill(self) -> None:
@@ -76,11 +81,16 @@ def _page(outputs: dict[str, Any]) -> str | None:
     return outputs.get("page")
 
 
-def _failure(job: str, exit_code: int, place: Path) -> AirflowException:
+def _left(place: Path) -> dict[str, Any]:
+    """What a job that failed wrote about it; nothing, if it was killed."""
+    try:
+        return dict(json.loads(place.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _failure(job: str, exit_code: int, left: dict[str, Any]) -> AirflowException:
     """The job's own sentence if it left one; otherwise what its exit code tells."""
     kind = AirflowFailException if exit_code == Permanent.exit_code else AirflowException
-    try:
-        return kind(json.loads(place.read_text())["error"])
-    except (OSError, ValueError, KeyError):
-        how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with code {exit_code}"
-        return kind(f"Job {job} {how} and left no result; its last lines stand above in this log.")
+    how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with code {exit_code}"
+    return kind(left.get("error") or f"Job {job} {how} and left no result; its last lines stand above in this log.")

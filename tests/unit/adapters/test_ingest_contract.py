@@ -207,7 +207,9 @@ def test_a_refused_day_has_its_page_with_the_refusal_and_without_the_markup_of_i
     damaged = clean.assign(Home=clean["Home"].where(clean.index > 1, "<script>alert(1)</script>"))
     with pytest.raises(DataRefused, match=r"Its page is \S+\.html\.$") as caught:
         deliver(damaged, **{"contract.data_docs": "live"})
-    html = Path(str(caught.value).rsplit("Its page is ", 1)[1].removesuffix(".")).read_text()
+    place = str(caught.value).rsplit("Its page is ", 1)[1].removesuffix(".")
+    assert caught.value.page and place.endswith(caught.value.page)
+    html = Path(place).read_text()
     assert "breaks 1 rule(s) of the contract" in html and "<script>alert" not in html
 
 
