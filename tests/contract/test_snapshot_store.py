@@ -188,12 +188,14 @@ def test_publishers_of_one_day_at_once_all_stand_in_its_history_and_all_of_it_is
 
 
 # Publishes one day after the other; each time it is killed one step later: before the n-th change of a file or the
-# n-th piece that goes out to the server. Then somebody else publishes the same day.
+# n-th piece that goes out to the server. Then somebody else publishes the same day. All of it happens in children,
+# since the threads of polars do not survive a fork: the parent must not have started them.
 KILLED = """
-import json, os, signal, sys
+import json, os, signal, sys, traceback
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+import pandas, polars  # once, and not in every child
 from include.adapters import factory
 from tests.delivered import DAY, described, rows, written
 
@@ -209,26 +211,36 @@ def die_before(step):
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(look)
 
-def of(day):
-    return [found for found in store.snapshots() if found.day == day]
+def in_child(work, *arguments):
+    child = os.fork()
+    if not child:
+        try:
+            work(*arguments)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def killed_while_publishing(step, snapshot, path):
+    die_before(step)
+    store.publish(snapshot, path)
+
+def incomes(day):
+    return [store.rows([found])["Income"].tolist() for found in store.snapshots() if found.day == day]
+
+def finished(ended, mine, snapshot, path):
+    seen = incomes(snapshot.day)
+    changed = store.publish(snapshot, path)
+    after = incomes(snapshot.day)
+    print(json.dumps([ended, seen in ([], mine), changed == (not seen), after == mine]), flush=True)
 
 store = factory.store()
 for step in count(1):
-    day = DAY + timedelta(days=step)
     path = written(rows(float(step)), Path(sys.argv[1]), f"{step}.parquet")
-    snapshot = described(path, day)
-    child = os.fork()
-    if not child:
-        die_before(step)
-        store.publish(snapshot, path)
-        os._exit(0)
-    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    seen = [store.rows([found])["Income"].tolist() for found in of(day)]
-    changed = store.publish(snapshot, path)
-    after = [store.rows([found])["Income"].tolist() for found in of(day)]
-    mine = [[float(step)]]
-    print(json.dumps([ended, seen in ([], mine), changed == (not seen), after == mine]), flush=True)
-    if ended == 0:
+    snapshot = described(path, DAY + timedelta(days=step))
+    ended = in_child(killed_while_publishing, step, snapshot, path)
+    if in_child(finished, ended, [[float(step)]], snapshot, path) or ended >= 0:
         break
 """
 
