@@ -42,6 +42,10 @@ class AirflowApi:
 
         return self._checked(wait_for(f"an answer to GET {path}", look, 60))
 
+    def page(self, url: str) -> str:
+        """A page under Airflow's address, as a person who is logged in reads it."""
+        return self._http.get(url).raise_for_status().text
+
     def post(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
         return self._send("POST", path, content)
 

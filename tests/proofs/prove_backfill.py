@@ -179,11 +179,11 @@ class Proof:
         self.must(f"the live run of {day} beside the backfill ended well", state == "success", tasks)
         self.must(f"it announced {day}", tasks.get("announce") == "success", tasks)
 
-    def report(self) -> str:
-        """What a person sees who presses the button on the task of the newest fold."""
+    def button(self) -> str:
+        """Where the button Report on the task of the newest fold leads; empty where there is none."""
         run_id = self.backfilled("retrain")[-1]["dag_run_id"]
-        link = self.api.get(f"/dags/retrain/dagRuns/{run_id}/taskInstances/backtest/links")["extra_links"]["Report"]
-        return httpx.get(link, timeout=30).text if link else ""
+        links = self.api.get(f"/dags/retrain/dagRuns/{run_id}/taskInstances/backtest/links")["extra_links"]
+        return str(links["Report"] or "")
 
     def announced(self) -> list[str]:
         return [event["extra"]["day"] for event in self.api.asset_events("dataset.validated")]
@@ -258,7 +258,10 @@ def prove_backtest(proof: Proof) -> None:
     states = [proof.api.task_states("retrain", run["dag_run_id"]) for run in proof.backfilled("retrain")]
     silent = all((s["backtest"], s["decide"], s["request"]) == ("success", "skipped", "skipped") for s in states)
     proof.must("a backfilled retrain takes no decision and requests nothing", silent, states)
-    proof.must("the task's button leads to the page", proof.report() == page)
+    button = proof.button()
+    proof.must("the task's button leads to the page", bool(button) and proof.api.page(button) == page, button)
+    stranger = httpx.get(button, timeout=30).status_code if button else 0
+    proof.must("nobody reads it who is not logged in", stranger == 401, stranger)
     proof.figures |= {"folds": len(folds), "auc": [round(fold.model.auc.value, 3) for fold in folds]}
 
 
