@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
@@ -154,8 +155,8 @@ class Proof:
             began = time.monotonic()
             ended = self.tasks.run(task, environment, point)
             if task == case.task:
-                wanted = TEMPORARY if point.where == "outage" else KILLED
-                if ended.code != wanted or time.monotonic() - began > PATIENCE_S:
+                wanted, patience = (TEMPORARY, PATIENCE_S) if point.where == "outage" else (KILLED, math.inf)
+                if ended.code != wanted or time.monotonic() - began > patience:
                     return f"ended with {ended.code} after {time.monotonic() - began:.0f} s: {ended.output[-300:]}"
                 ended = self.tasks.run(task, environment)
             if ended.code != 0:
