@@ -1,4 +1,4 @@
-"""The other side of a source, for real: an S3 and a PostgreSQL server as processes, and a proxy that breaks HTTP.
+"""The other side of a source, for real: an S3 and a PostgreSQL server as processes.
 
 Each is a context that leaves no process behind. moto answers S3's protocol over HTTP and checks keys when told to;
 PostgreSQL is the server itself, from a wheel, listening on TCP with passwords asked of everybody but its owner.
@@ -6,24 +6,18 @@ PostgreSQL is the server itself, from a wheel, listening on TCP with passwords a
 
 from __future__ import annotations
 
-import http.client
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
 import boto3
 import httpx
@@ -100,117 +94,6 @@ def s3_server() -> Iterator[S3Server]:
     finally:
         process.kill()
         process.wait()
-
-
-Action = Literal["503", "silence", "cut", "flip", "reset"]
-
-
-@dataclass
-class Fault:
-    """What to do to the next `times` requests whose line holds `where`, such as "GET /lake/day.csv"."""
-
-    action: Action
-    where: str
-    times: int = 1_000_000
-
-
-@dataclass
-class FaultProxy:
-    """Hands requests on to a server unless a fault is due. `log` holds every request line and what was done to it."""
-
-    url: str
-    faults: list[Fault] = field(default_factory=list)
-    log: list[tuple[str, str]] = field(default_factory=list)
-    watch: Callable[[str, str], None] = lambda when, line: None  # told "before" and "after" a request is handed on
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def due(self, line: str) -> Action | None:
-        with self._lock:
-            found = next((fault for fault in self.faults if fault.times > 0 and fault.where in line), None)
-            if found:
-                found.times -= 1
-            self.log.append((line, found.action if found else "handed on"))
-            return found.action if found else None
-
-
-@contextmanager
-def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
-    [port] = free_ports(1)
-    proxy = FaultProxy(f"http://127.0.0.1:{port}")
-    server = ThreadingHTTPServer(("127.0.0.1", port), _handler(proxy, urlsplit(upstream)))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def _handler(proxy: FaultProxy, upstream: Any) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _serve(self) -> None:
-            sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            line = f"{self.command} {self.path}"
-            action = proxy.due(line)
-            with suppress(BrokenPipeError, ConnectionResetError):
-                self._act(action, sent, line)
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
-
-        def _act(self, action: Action | None, sent: bytes, line: str) -> None:
-            if action == "silence":  # until the client gives up
-                self.connection.settimeout(30)
-                with suppress(TimeoutError):
-                    self.connection.recv(1, socket.MSG_PEEK)
-            if action in ("silence", "reset"):
-                self.close_connection = True
-                return
-            if action == "503":
-                self._answer(503, [("Content-Type", "application/xml")], b"<Error><Code>SlowDown</Code></Error>")
-                return
-            proxy.watch("before", line)
-            status, headers, body = self._asked(sent)
-            proxy.watch("after", line)
-            if action == "flip":
-                body = bytes([*body[:-1], body[-1] ^ 1])
-            self._answer(status, headers, body, len(body) // 2 if action == "cut" else None)
-
-        def _asked(self, sent: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-            connection = http.client.HTTPConnection(upstream.hostname, upstream.port, timeout=30)
-            try:
-                connection.request(self.command, self.path, sent, dict(self.headers))
-                answer = connection.getresponse()
-                left_out = ("content-length", "connection", "transfer-encoding")
-                headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in left_out]
-                length = answer.getheader("Content-Length")
-                if self.command == "HEAD" and length:
-                    headers.append(("Content-Length", length))
-                return answer.status, headers, answer.read()
-            finally:
-                connection.close()
-
-        def _answer(
-            self, status: int, headers: list[tuple[str, str]], body: bytes, cut_after: int | None = None
-        ) -> None:
-            self.send_response_only(status)
-            for name, value in headers:
-                self.send_header(name, value)
-            if not any(name == "Content-Length" for name, _ in headers):
-                self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body if cut_after is None else body[:cut_after])
-            if cut_after is not None:
-                self.close_connection = True
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    return Handler
 
 
 class Database:

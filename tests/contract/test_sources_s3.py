@@ -18,7 +18,8 @@ from include.adapters.sources_s3 import S3
 from include.core.errors import AccessRefused, Conflict, DataRefused, ServiceUnavailable
 from include.core.manifest import S3Source
 from tests import counterparts
-from tests.counterparts import Fault, FaultProxy, S3Server
+from tests.counterparts import S3Server
+from tests.fault_proxy import Fault, FaultProxy, fault_proxy
 
 DAY = date(2026, 8, 1)
 BUCKET = "lake"
@@ -48,7 +49,7 @@ def put(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
 
 @pytest.fixture
 def proxy(server: S3Server, put: Put, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    with counterparts.fault_proxy(server.url) as proxy:
+    with fault_proxy(server.url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
         yield proxy
 

@@ -17,8 +17,9 @@ import pytest
 from include.adapters import s3, store_s3
 from include.adapters.store_s3 import S3Objects, S3Store
 from include.core.errors import AccessRefused, DataRefused, RequestInvalid, ServiceUnavailable
-from tests.counterparts import Fault, FaultProxy, S3Server, fault_proxy, s3_server
+from tests.counterparts import S3Server, s3_server
 from tests.delivered import DAY, described, rows, written
+from tests.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.ground import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,6 @@ other: SIGKILL ends it between two instructions.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import signal
@@ -21,13 +20,13 @@ import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.fault_proxy import Fault, FaultProxy
+
 ROOT = Path(__file__).resolve().parents[2]
 Where = Literal["request", "answer", "write", "outage", "never"]
-HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 
 
 @dataclass(frozen=True)
@@ -51,102 +50,45 @@ class Ended:
     output: str
 
 
-class Proxy:
-    """In front of MLflow: counts requests, and kills the watched process at one of them, or plays dead from it on."""
+class Watch:
+    """Counts a task's requests at the proxy; kills the task at one of them, or lets the proxy play dead from it on."""
 
-    def __init__(self, upstream: str) -> None:
-        self.upstream = upstream.removeprefix("http://")
-        self.requests, self._point, self._pid = 0, Point(), 0
-        self._lock, self._known = threading.Lock(), threading.Event()
-        handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+    def __init__(self, proxy: FaultProxy) -> None:
+        self.url, self.requests, self._point, self._pid = proxy.url, 0, Point(), 0
+        self._faults = proxy.faults
+        self._lock, self._known, self._own = threading.Lock(), threading.Event(), threading.local()
+        proxy.watch = self._seen
 
     def arm(self, point: Point) -> None:
         self.requests, self._point = 0, point
+        outage = Fault("reset", "", spared=point.number - 1)
+        self._faults[:] = [outage] if point.where == "outage" else []
         self._known.clear()
 
-    def watch(self, pid: int) -> None:
+    def follow(self, pid: int) -> None:
         self._pid = pid
         self._known.set()
 
-    def arrived(self) -> int:
-        """The number of this request; kills before it has any effect when that is the point."""
-        self._known.wait(10)
+    def _seen(self, when: str, line: str) -> None:
+        """Before and after a request come from one thread of the proxy, so each knows its own number."""
+        if when == "before":
+            self._known.wait(10)
+            self._own.number = self._counted()
+        if self._point == Point("request" if when == "before" else "answer", self._own.number):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def _counted(self) -> int:
         with self._lock:
             self.requests += 1
-            number = self.requests
-        if self._point == Point("request", number):
-            self.kill()
-        return number
-
-    def done(self, number: int) -> None:
-        if self._point == Point("answer", number):
-            self.kill()
-
-    def is_out(self, number: int) -> bool:
-        return self._point.where == "outage" and number >= self._point.number
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-
-    def close(self) -> None:
-        self._server.shutdown()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A killed task hangs up on everybody; that is what is being tested."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    proxy: Proxy
-    protocol_version = "HTTP/1.1"
-
-    def _pass_on(self) -> None:
-        number = self.proxy.arrived()
-        if self.proxy.is_out(number):
-            self.close_connection = True
-            return
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        connection = http.client.HTTPConnection(self.proxy.upstream, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
-        connection.request(self.command, self.path, body, headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        self.proxy.done(number)
-        with contextlib.suppress(OSError):  # whoever asked may be dead by now
-            self._answer(answer, content)
-
-    def _answer(self, answer: http.client.HTTPResponse, content: bytes) -> None:
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in HOP:
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _pass_on
-
-    def log_message(self, *_: Any) -> None:
-        pass
+            return self.requests
 
 
 class Tasks:
     """The process that has everything imported, and forks the tasks."""
 
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
         command = [sys.executable, "-m", "tests.proofs.interruption"]
         environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
@@ -155,12 +97,12 @@ class Tasks:
 
     def run(self, task: str, environment: Mapping[str, str], point: Point = Point()) -> Ended:
         """Runs one task to its end, or to its death at `point`."""
-        self._proxy.arm(point)
+        self._watch.arm(point)
         asked = {"task": task, "environment": dict(environment), "point": asdict(point)}
         self._server.stdin.write(json.dumps(asked) + "\n")
-        self._proxy.watch(self._told()["pid"])
+        self._watch.follow(self._told()["pid"])
         told = self._told()
-        return Ended(told["code"], self._proxy.requests, told["writes"], told["output"])
+        return Ended(told["code"], self._watch.requests, told["writes"], told["output"])
 
     def _told(self) -> dict[str, Any]:
         line = self._server.stdout.readline()

@@ -34,7 +34,8 @@ from rich.console import Console
 
 from include.adapters.store_local import LocalStore
 from tests import counterparts
-from tests.counterparts import Database, Fault, S3Server
+from tests.counterparts import Database, S3Server
+from tests.fault_proxy import Fault, fault_proxy
 from tests.proofs import bad_input
 from tests.proofs.bad_input import FORBIDDEN, INJECTED, Case
 from tests.proofs.delivery import DAY, ROOT, BucketPipeline, Ended, Pipeline, as_csv, as_parquet, rows_of
@@ -439,7 +440,7 @@ class Bucket:
 
 
 def a_bucket_that_fails(proof: Proof, server: S3Server, action: Any, told: str) -> None:
-    with counterparts.fault_proxy(server.url) as proxy:
+    with fault_proxy(server.url) as proxy:
         bucket = Bucket(proof, server, url=proxy.url)
         bucket.put(as_csv(rows_of()))
         proxy.faults = [Fault(action, f"GET /{bucket.name}/{bucket.key}")]
@@ -530,7 +531,7 @@ def in_a_bucket(proof: Proof, server: S3Server, url: str = "") -> BucketPipeline
 
 def a_store_that_fails(proof: Proof, server: S3Server, where: str) -> None:
     """S3 is busy for good at this point of publishing: nothing counts, and the next run finishes the work."""
-    with counterparts.fault_proxy(server.url) as proxy:
+    with fault_proxy(server.url) as proxy:
         pipeline = in_a_bucket(proof, server, proxy.url)
         proxy.faults = [Fault("503", f"PUT /snapshots-{pipeline.home.name}/credit/{where}")]
         ended = pipeline.ingest()
@@ -543,7 +544,7 @@ def a_store_that_fails(proof: Proof, server: S3Server, where: str) -> None:
 
 def count_requests(proof: Proof, server: S3Server) -> int:
     """Requests of one undisturbed run that write to the bucket; what it leaves is what every other run must leave."""
-    with counterparts.fault_proxy(server.url) as proxy:
+    with fault_proxy(server.url) as proxy:
         pipeline = in_a_bucket(proof, server, proxy.url)
         must(pipeline.ingest().exit == 0, "the run to count in failed")
         proof.bucket_names = set(pipeline.published())
@@ -556,7 +557,7 @@ def _is_write(line: str) -> bool:
 
 def killed_at_request(proof: Proof, server: S3Server, at: int, when: str) -> None:
     """Before the bucket sees the request, or after it obeyed and before the answer comes back."""
-    with counterparts.fault_proxy(server.url) as proxy:
+    with fault_proxy(server.url) as proxy:
         pipeline = in_a_bucket(proof, server, proxy.url)
         process, seen = pipeline.start(), 0
 

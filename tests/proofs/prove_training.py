@@ -41,7 +41,8 @@ from include.core import manifest as manifests
 from include.core.blessing import private_pem
 from tests import ground
 from tests.blessed import KEY
-from tests.proofs.interruption import Ended, Point, Proxy, Tasks
+from tests.fault_proxy import fault_proxy
+from tests.proofs.interruption import Ended, Point, Tasks, Watch
 from tests.unit.jobs.conftest import FIRST, LAST, publish
 
 NAME = "credit-proof"
@@ -63,8 +64,8 @@ class Case:
 class World:
     """A store and an MLflow experiment as new for each case; what was there is renamed away."""
 
-    def __init__(self, home: Path, url: str, proxy: Proxy) -> None:
-        self._home, self._proxy, self._number = home, proxy, 0
+    def __init__(self, home: Path, url: str, watch: Watch) -> None:
+        self._home, self._watch, self._number = home, watch, 0
         self._client = MlflowClient(tracking_uri=url, registry_uri=url)
         self._manifest = ground.write_manifest(
             home / "pipeline.yaml", ground.SMALL | {"name": NAME, "gate.infra": None, "train.tuning": TUNING}
@@ -85,8 +86,8 @@ class World:
         return {
             "EVERGREEN_MANIFEST": str(self._manifest),
             "EVERGREEN_STORE": str(self.store),
-            "MLFLOW_TRACKING_URI": self._proxy.url,
-            "AIRFLOW_CONN_MLFLOW_DEFAULT": self._proxy.url,
+            "MLFLOW_TRACKING_URI": self._watch.url,
+            "AIRFLOW_CONN_MLFLOW_DEFAULT": self._watch.url,
             "AIRFLOW_CONN_BLESSING_SIGNER": json.dumps({"conn_type": "generic", "password": private_pem(KEY)}),
             "PROOF_SCRATCH": str(scratch),
             "PROOF_AS_OF": str(LAST),
@@ -196,14 +197,13 @@ def _points(ended: Ended) -> Iterator[Point]:
 
 
 def prove(some: int, home: Path) -> dict[str, Any]:
-    with ground.stack(home, "mlflow") as stack:
-        proxy = Proxy(stack.settings.mlflow_url)
-        tasks = Tasks(proxy)
+    with ground.stack(home, "mlflow") as stack, fault_proxy(stack.settings.mlflow_url) as proxy:
+        watch = Watch(proxy)
+        tasks = Tasks(watch)
         try:
-            return _proved(Proof(World(home, stack.settings.mlflow_url, proxy), tasks), some)
+            return _proved(Proof(World(home, stack.settings.mlflow_url, watch), tasks), some)
         finally:
             tasks.close()
-            proxy.close()
 
 
 def _proved(proof: Proof, some: int) -> dict[str, Any]:
