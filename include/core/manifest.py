@@ -516,11 +516,34 @@ class CardSpec(Section):
     contact: str = Field("", description="whom to write to")
 
 
+class BreakerSpec(Section):
+    """When the model is no longer asked because it fails, and when it is tried again."""
+
+    failures: Count = Field(5, description="failed model calls in a row that open the breaker")
+    reset_s: Annotated[float, Field(gt=0)] = Field(10, description="seconds until one request tries the model again")
+
+
+class RuleSpec(Section):
+    """The same answer for everybody: for a lender, the probability that sends each application to an officer."""
+
+    rule: Annotated[float, Field(ge=0, le=1)] = Field(description="probability answered in the model's place")
+
+
 class ServingSpec(Section):
-    smoke_rows: Count = Field(description="golden rows asked of a staged release")
-    parity: Annotated[float, Field(gt=0)] = Field(description="served minus expected probability, at most")
-    max_latency_ms: Annotated[float, Field(gt=0)] = Field(description="slowest smoke request, milliseconds")
-    ready_timeout_s: Annotated[float, Field(gt=0)] = Field(description="seconds a staged slot has to become ready")
+    """How a release is tried, and how the model server behaves; a server without a manifest has these defaults."""
+
+    smoke_rows: Count = Field(20, description="golden rows asked of a staged release")
+    parity: Annotated[float, Field(gt=0)] = Field(1e-6, description="served minus expected probability, at most")
+    max_latency_ms: Annotated[float, Field(gt=0)] = Field(500, description="slowest smoke request, milliseconds")
+    ready_timeout_s: Annotated[float, Field(gt=0)] = Field(45, description="seconds a staged slot has to become ready")
+    deadline_ms: Count = Field(4000, description="milliseconds to an answer or a 504; below the proxy's 5 s a try")
+    queue_rows: Count = Field(1024, description="rows accepted and not yet answered; beyond them, 503 + Retry-After")
+    batch_rows: Count = Field(256, description="rows of several requests scored in one call of the model, at most")
+    breaker: BreakerSpec = BreakerSpec()
+    fallback: Literal["none", "previous"] | RuleSpec = Field(
+        "none", description="who answers when the model fails: nobody (503), the version before, or {rule: 0.5}"
+    )
+    cache_rows: Annotated[int, Field(ge=0)] = Field(0, description="answers kept for rows asked again; 0 is off")
 
 
 class ReleaseSpec(Section):

@@ -11,15 +11,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from include.serving.slot import Loaded, Slot
 
+PATHS = frozenset({"/predict", "/health", "/ready", "/model", "/metrics"})
 WHO = ("version", "slot")
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 SCORES = tuple(step / 20 for step in range(1, 21))
 
 
 class Metrics:
-    def __init__(self, version: str, colour: str) -> None:
+    def __init__(self, colour: str) -> None:
         self.registry = CollectorRegistry()
-        self._who = {"version": version, "slot": colour}
+        self._colour = colour
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
             "evergreen_requests", "Answers by path and status", (*WHO, "path", "status"), registry=self.registry
@@ -36,24 +37,26 @@ class Metrics:
             "evergreen_model_info", "Which model", (*WHO, "name", "digest", "generation"), registry=self.registry
         )
 
-    def answered(self, path: str, status: int, seconds: float) -> None:
-        self._requests.labels(**self._who, path=path, status=str(status)).inc()
+    def answered(self, version: str, path: str, status: int, seconds: float) -> None:
+        """A label must not grow with what callers invent: unknown paths are one."""
+        known = path if path in PATHS else "other"
+        self._requests.labels(version, self._colour, known, str(status)).inc()
         if path == "/predict":
-            self._latency.labels(**self._who).observe(seconds)
+            self._latency.labels(version, self._colour).observe(seconds)
 
-    def predicted(self, probabilities: Iterable[float], unseen: Mapping[str, int]) -> None:
-        scores = self._scores.labels(**self._who)
+    def predicted(self, version: str, probabilities: Iterable[float], unseen: Mapping[str, int]) -> None:
+        scores = self._scores.labels(version, self._colour)
         for probability in probabilities:
             scores.observe(probability)
         for column, count in unseen.items():
-            self._unseen.labels(**self._who, column=column).inc(count)
+            self._unseen.labels(version, self._colour, column).inc(count)
 
     def holds(self, slot: Slot) -> None:
-        self._ready.labels(**self._who).set(isinstance(slot, Loaded))
+        who = (slot.file.version if slot.file else "none", self._colour)
+        self._ready.labels(*who).set(isinstance(slot, Loaded))
         if isinstance(slot, Loaded):
             file = slot.file
-            what = {"name": slot.model.meta.name, "digest": file.digest, "generation": str(file.generation)}
-            self._info.labels(**self._who, **what).set(1)
+            self._info.labels(*who, slot.model.meta.name, file.digest, str(file.generation)).set(1)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

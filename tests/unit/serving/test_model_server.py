@@ -98,7 +98,7 @@ def test_one_row_is_answered_with_probability_label_and_decision(client: TestCli
     answer = client.post("/predict", json={"row": credit.rows()[0]}).json()
     probability = float(credit.trained("boosting").predict_proba(credit.rows()[:1])[0])
     expected = {"probability": pytest.approx(probability), "label": "good", "decision": False}
-    assert answer == {"version": "3", "slot": "blue", "predictions": [expected]}
+    assert answer == {"version": "3", "slot": "blue", "served_by": "model", "predictions": [expected]}
 
 
 def test_the_model_describes_itself_without_its_golden_rows(client: TestClient) -> None:

@@ -1,0 +1,30 @@
+"""The slot a server holds now. One reference, replaced whole: who has taken it keeps it until his request is done.
+
+So a reload needs no lock and drops nothing: requests in flight finish on the model they began with, and the old model
+is gone with the last of them.
+"""
+
+from __future__ import annotations
+
+from include.serving.slot import Loaded, Slot
+
+
+class Holder:
+    def __init__(self, colour: str, slot: Slot) -> None:
+        self.colour = colour
+        self.slot = slot
+        self.draining = False
+
+    @property
+    def version(self) -> str:
+        return self.slot.file.version if self.slot.file else "none"
+
+    @property
+    def refusal(self) -> str | None:
+        """Why no new traffic should come here; None while it may."""
+        if self.draining:
+            return "The server is shutting down; ask the other slot."
+        return None if isinstance(self.slot, Loaded) else self.slot.why
+
+    def swap(self, slot: Slot) -> None:
+        self.slot = slot

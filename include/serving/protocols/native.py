@@ -1,0 +1,33 @@
+"""Our own dialect: {"rows": [{column: value}]} in, version, slot and one prediction for each row out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+
+from include.serving.protocols import Parsed, Rendered
+from include.serving.validation import Problem, rows_of
+
+if TYPE_CHECKING:
+    from include.model.schema import Column
+    from include.serving.scoring import Answer
+
+
+def parse(body: bytes, headers: Mapping[str, str], columns: Sequence[Column], max_rows: int) -> Parsed | Problem:
+    rows = rows_of(body, columns, max_rows)
+    return rows if isinstance(rows, Problem) else Parsed(rows)
+
+
+def render(answer: Answer, parsed: Parsed) -> Rendered:
+    predictions = [
+        {"probability": probability, "label": label, "decision": decision}
+        for probability, label, decision in zip(answer.probabilities, answer.labels, answer.decisions, strict=True)
+    ]
+    told = {"version": answer.version, "slot": answer.slot, "served_by": answer.served_by}
+    return Rendered(to_json({**told, "predictions": predictions}))
+
+
+def refuse(problem: Problem) -> Rendered:
+    return Rendered(to_json(problem.document()))
