@@ -152,14 +152,15 @@ def _text(data: bytes) -> str:
 # --- believing one -------------------------------------------------------------------------------------------------
 
 
-def verify(envelope: str, trusted: Trusted, model: str, version: str, digest: str | None = None) -> Blessing:
+def verify(envelope: str, trusted: Trusted, model: str | None, version: str, digest: str | None = None) -> Blessing:
     """The blessing inside, if it is signed by a trusted key and is a live one of this version (and artifact).
 
-    Raises `NotBlessed` with the one reason why not. Nothing of the document is looked at before its signature holds.
+    `model` is None for a caller who learns its name from the artifact and compares then. Raises `NotBlessed` with the
+    one reason why not. Nothing of the document is looked at before its signature holds.
     """
-    what = f"Version {version} of {model}"
+    what = f"Version {version} of {model or 'the model'}"
     blessing = _document(_signed(_envelope(envelope, what), trusted, what), what)
-    if (blessing.model, blessing.version) != (model, version):
+    if (blessing.model, blessing.version) != (model or blessing.model, version):
         named = f"version {blessing.version} of {blessing.model}"
         raise NotBlessed(f"{what} carries the blessing of {named}; a blessing is of one version alone: {RETRAIN}.")
     if digest is not None and blessing.digest != digest:

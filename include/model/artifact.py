@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from include.model import runtimes
 from include.model.calibration import Calibration
 from include.model.encoding import Encoder, Encoding
 from include.model.schema import Column, frame
-from include.model.sealed import copy_verified, digest, verify
+from include.model.sealed import contents, copy_verified, digest, verify
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,7 @@ __all__ = [
     "copy_verified",
     "digest",
     "load",
+    "opened",
     "save",
     "save_compiled",
     "verify",
@@ -53,6 +54,7 @@ __all__ = [
 META = "artifact.json"
 MODEL = "model.skops"
 ENCODING = "encoding.json"
+Files: TypeAlias = Mapping[str, bytes]  # by the name relative to the artifact's directory
 Document = TypeVar("Document", bound=BaseModel)
 
 
@@ -170,28 +172,34 @@ def save_compiled(model: Compiled, meta: ArtifactMeta, directory: Path) -> str:
 
 
 def load(directory: Path) -> Model:
-    """Raises `ArtifactRejected` with one sentence when anything in it is not what it should be."""
-    meta = read_meta(directory)
+    """The model in a directory that its owner vouches for. Raises `ArtifactRejected` as `opened` does."""
+    return opened(contents(directory))
+
+
+def opened(files: Files) -> Model:
+    """The model in these files. Raises `ArtifactRejected` with one sentence when anything in it is not what it should
+    be. A server passes what `sealed.verified` gave it."""
+    meta = _parsed(ArtifactMeta, files, META)
     if meta.runtime == "skops":
-        return _generic(meta, directory)
-    encoding = _parsed(Encoding, directory / ENCODING)
+        return _generic(meta, _bytes(files, MODEL))
+    encoding = _parsed(Encoding, files, ENCODING)
     asked = {*encoding.numbers.names, *encoding.categories.values}
     unknown = sorted(asked - {column.name for column in meta.columns})
     if unknown:
         raise ArtifactRejected(f"{ENCODING} reads the column {unknown[0]!r}, which {META} does not have.")
-    score = runtimes.open_model(meta.runtime, directory / runtimes.FILES[meta.runtime], encoding.width)
+    score = runtimes.open_model(meta.runtime, _bytes(files, runtimes.FILES[meta.runtime]), encoding.width)
     return CompiledModel(meta, Encoder(encoding), score)
 
 
-def read_meta(directory: Path) -> ArtifactMeta:
+def read_meta(place: Path | Files) -> ArtifactMeta:
     """artifact.json alone, without the model."""
-    return _parsed(ArtifactMeta, directory / META)
+    return _parsed(ArtifactMeta, contents(place) if isinstance(place, Path) else place, META)
 
 
-def _generic(meta: ArtifactMeta, directory: Path) -> ServableModel:
+def _generic(meta: ArtifactMeta, data: bytes) -> ServableModel:
     from include.model import features, trust
 
-    pipeline = trust.read(_bytes(directory / MODEL))
+    pipeline = trust.read(data)
     positive_index(pipeline, meta.positive)
     try:
         features.resolve(meta.features)
@@ -206,20 +214,20 @@ def write_meta(meta: ArtifactMeta, directory: Path) -> str:
     return digest(directory)
 
 
-def _parsed(kind: type[Document], path: Path) -> Document:
+def _parsed(kind: type[Document], files: Files, name: str) -> Document:
     try:
-        return kind.model_validate_json(_bytes(path))
+        return kind.model_validate_json(_bytes(files, name))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise ArtifactRejected(f"{path.name} is not valid at {place}: {first['msg']}.") from error
+        raise ArtifactRejected(f"{name} is not valid at {place}: {first['msg']}.") from error
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(files: Files, name: str) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ArtifactRejected(f"The artifact has no readable {path.name}: {error.strerror}.") from error
+        return files[name]
+    except KeyError as error:
+        raise ArtifactRejected(f"The artifact has no readable {name}; stage the release again.") from error
 
 
 def positive_index(pipeline: Any, positive: str) -> int:

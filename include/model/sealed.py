@@ -11,27 +11,64 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from include.core.errors import ArtifactRejected
 
+MAX_BYTES = 1 << 30  # the gate's own limit for a model (gate.infra.max_size_mb) is far below
 
 def digest(directory: Path) -> str:
     """sha256, hex, over the sorted relative names and the content of every file. Raises `ArtifactRejected`."""
-    if not directory.is_dir():
-        raise ArtifactRejected(f"There is no artifact at {directory}; stage the release again.")
-    total = hashlib.sha256()
-    for path in _files(directory):
-        name = path.relative_to(directory).as_posix()
-        total.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n".encode())
-    return total.hexdigest()
+    return _total(_named(directory))
 
 
 def verify(directory: Path, expected: str) -> None:
     """Raises `ArtifactRejected` when the content is not what the digest says."""
-    found = digest(directory)
+    _compare(digest(directory), expected, directory)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file by its relative name, held in memory. Raises `ArtifactRejected`, also when that is too much."""
+    size = sum(path.stat().st_size for path in _files(directory))
+    if size > MAX_BYTES:
+        raise ArtifactRejected(f"The artifact in {directory} holds {size} bytes, and {MAX_BYTES} is the most a server loads.")
+    return dict(_named(directory))
+
+
+def verified(directory: Path, expected: str) -> dict[str, bytes]:
+    """The same, once its digest is the expected one: who goes on with these bytes, and never reads the directory again,
+    cannot be given another file after the check. Raises `ArtifactRejected`."""
+    files = contents(directory)
+    _compare(_total(files.items()), expected, directory)
+    return files
+
+
+def _named(directory: Path) -> Iterator[tuple[str, bytes]]:
+    for path in _files(directory):
+        yield path.relative_to(directory).as_posix(), _plain_bytes(path)
+
+
+def _plain_bytes(path: Path) -> bytes:
+    """Never through a symbolic link, also not one that was put there since the directory was listed."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ArtifactRejected(f"The artifact's {path.name} cannot be read: {error.strerror}.") from error
+
+
+def _total(files: Iterable[tuple[str, bytes]]) -> str:
+    total = hashlib.sha256()
+    for name, data in files:
+        total.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode())
+    return total.hexdigest()
+
+
+def _compare(found: str, expected: str, directory: Path) -> None:
     if found != expected:
         raise ArtifactRejected(
             f"The artifact in {directory} has the digest {found[:12]} instead of {expected[:12]}; stage it again."
@@ -86,6 +123,9 @@ def _holds(directory: Path, expected: str) -> bool:
 
 
 def _files(directory: Path) -> list[Path]:
+    """The plain files below, by name. Raises `ArtifactRejected` when there is no directory, or a symbolic link in it."""
+    if not directory.is_dir():
+        raise ArtifactRejected(f"There is no artifact at {directory}; stage the release again.")
     paths = sorted(directory.rglob("*"), key=lambda path: path.relative_to(directory).as_posix())
     links = [path for path in paths if path.is_symlink()]
     if links:

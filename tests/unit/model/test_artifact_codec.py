@@ -160,7 +160,7 @@ def test_conformance_finds_golden_rows_that_are_not_reproduced(tmp_path: Path) -
 
 def test_conformance_answers_a_file_that_cannot_be_loaded_as_a_problem(tmp_path: Path) -> None:
     assert check(credit.trained("logistic"), tmp_path) == [
-        "The artifact has no readable artifact.json: No such file or directory."
+        "The artifact has no readable artifact.json; stage the release again."
     ]
 
 
