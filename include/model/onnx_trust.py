@@ -55,7 +55,9 @@ def check(data: bytes) -> None:
     try:
         model = _model_class().FromString(data)
     except DecodeError as error:
-        raise ArtifactRejected("model.onnx cannot be read: it is not in the ONNX format; train the model again.") from error
+        raise ArtifactRejected(
+            "model.onnx cannot be read: it is not in the ONNX format; train the model again."
+        ) from error
     for complaint in _complaints(model):
         raise ArtifactRejected(f"model.onnx {complaint}, which is not allowed; train the model again.")
 
@@ -75,7 +77,7 @@ def _complaints(message: Any) -> Iterator[str]:
 
 
 def _operator(node: Any) -> str:
-    """domain.name; the standard domain goes by two names and is left out. Said twice, the last counts, as in protobuf."""
+    """domain.name; the standard domain has two names and is left out. Said twice, the last counts, as in protobuf."""
     domain, name = (b"".join(values[-1:]).decode("ascii", "replace") for values in (node.domain, node.op_type))
     return name if domain in ("", "ai.onnx") else f"{domain}.{name}"
 

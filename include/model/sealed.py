@@ -19,6 +19,7 @@ from include.core.errors import ArtifactRejected
 
 MAX_BYTES = 1 << 30  # the gate's own limit for a model (gate.infra.max_size_mb) is far below
 
+
 def digest(directory: Path) -> str:
     """sha256, hex, over the sorted relative names and the content of every file. Raises `ArtifactRejected`."""
     return _total(_named(directory))
@@ -33,7 +34,9 @@ def contents(directory: Path) -> dict[str, bytes]:
     """Every file by its relative name, held in memory. Raises `ArtifactRejected`, also when that is too much."""
     size = sum(path.stat().st_size for path in _files(directory))
     if size > MAX_BYTES:
-        raise ArtifactRejected(f"The artifact in {directory} holds {size} bytes, and {MAX_BYTES} is the most a server loads.")
+        raise ArtifactRejected(
+            f"The artifact in {directory} holds {size} bytes, and {MAX_BYTES} is the most a server loads."
+        )
     return dict(_named(directory))
 
 
@@ -123,7 +126,7 @@ def _holds(directory: Path, expected: str) -> bool:
 
 
 def _files(directory: Path) -> list[Path]:
-    """The plain files below, by name. Raises `ArtifactRejected` when there is no directory, or a symbolic link in it."""
+    """The plain files below, by name. Raises `ArtifactRejected`: there is no directory, or a symbolic link in it."""
     if not directory.is_dir():
         raise ArtifactRejected(f"There is no artifact at {directory}; stage the release again.")
     paths = sorted(directory.rglob("*"), key=lambda path: path.relative_to(directory).as_posix())

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from include.core.errors import ArtifactRejected
-from include.model.sealed import copy_verified, digest
+from include.model import sealed
+from include.model.sealed import contents, copy_verified, digest, verified
 
 
 @pytest.fixture
@@ -80,3 +81,22 @@ def test_many_may_repair_the_same_damaged_copy_at_once(source: Path, tmp_path: P
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: copy_verified(source, tmp_path / "root", promised), range(16)))
     assert [digest(path) for path in (tmp_path / "root").iterdir()] == [promised]
+
+
+def test_what_was_checked_is_what_is_handed_over_even_if_the_file_is_exchanged_later(source: Path) -> None:
+    files = verified(source, digest(source))
+    (source / "artifact.json").write_text("tampered")
+    assert files == {"artifact.json": b"{}", "more/baseline.json": b"[1]"}
+    with pytest.raises(ArtifactRejected, match="has the digest"):
+        verified(source, digest(source)[::-1])
+
+
+def test_neither_a_link_nor_more_than_memory_should_hold_is_read(source: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sealed, "MAX_BYTES", 4)
+    with pytest.raises(ArtifactRejected, match="holds 5 bytes, and 4 is the most"):
+        contents(source)
+    (source / "passwd").symlink_to("/etc/passwd")
+    with pytest.raises(ArtifactRejected, match="symbolic link, passwd"):
+        contents(source)
+    with pytest.raises(ArtifactRejected, match="passwd cannot be read"):
+        sealed._plain_bytes(source / "passwd")
