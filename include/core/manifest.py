@@ -546,10 +546,53 @@ class ServingSpec(Section):
     cache_rows: Annotated[int, Field(ge=0)] = Field(0, description="answers kept for rows asked again; 0 is off")
 
 
+class BoundsSpec(Section):
+    """Shares of requests, 0 to 1: candidate minus stable slot."""
+
+    tolerated: Annotated[float, Field(ge=0, lt=1)] = Field(description="a difference up to this is nobody's fault")
+    limit: Annotated[float, Field(gt=0, lt=1)] = Field(description="proven to be smaller, the candidate is good enough")
+
+    @model_validator(mode="after")
+    def _apart(self) -> BoundsSpec:
+        if self.tolerated >= self.limit:
+            raise ValueError("tolerated must lie below limit, or nothing could ever be decided")
+        return self
+
+
+class CanarySpec(Section):
+    """The candidate beside the stable slot, on live requests. What the numbers mean: include/core/canary.py."""
+
+    weights: Annotated[tuple[Annotated[int, Field(ge=1, le=99)], ...], Field(min_length=1)] = Field(
+        (5, 25, 50), description="per cent of the requests the candidate gets, one after the other"
+    )
+    min_requests: Count = Field(200, description="answered by the candidate at each weight")
+    false_abort: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.01, description="chance that a release as good as the stable one is ended, over a whole canary"
+    )
+    false_pass: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="chance that one question is passed by a release beyond its limit"
+    )
+    look_s: Annotated[float, Field(gt=0)] = Field(2.0, description="seconds between two looks at the counters")
+    looks: Count = Field(300, description="looks at one weight; undecided after them, the release is taken back")
+    errors: BoundsSpec = BoundsSpec(tolerated=0.0, limit=0.01)
+    latency: BoundsSpec = Field(
+        BoundsSpec(tolerated=0.0, limit=0.1), description="answers slower than 1.25 times the stable slot's"
+    )
+    scores: BoundsSpec = Field(BoundsSpec(tolerated=0.05, limit=0.15), description="above any twentieth of 0 to 1")
+    decisions: BoundsSpec = Field(BoundsSpec(tolerated=0.03, limit=0.1), description="rate of the positive label")
+
+    @model_validator(mode="after")
+    def _rising(self) -> CanarySpec:
+        if any(low >= high for low, high in pairwise(self.weights)):
+            raise ValueError("weights must rise, such as [5, 25, 50]")
+        return self
+
+
 class ReleaseSpec(Section):
     soak_s: Annotated[float, Field(ge=0)] = Field(description="seconds a new live release is watched")
     soak_interval_s: Annotated[float, Field(gt=0)] = Field(description="seconds between two probes while soaking")
     max_soak_failures: Annotated[int, Field(ge=0)] = Field(description="failed probes a soak survives")
+    canary: CanarySpec = CanarySpec()
 
 
 class Persistence(Section):

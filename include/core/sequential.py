@@ -1,0 +1,89 @@
+"""Is one share larger than another? An answer that may be looked at after every request, and stays true.
+
+A fixed-sample test that is repeated at every look finds a difference in the end also where there is none. An e-value
+does not: if nothing is wrong it exceeds 1/alpha with probability alpha at most, however often and for however long one
+looks (Ville 1939). Ours is the wealth of a gambler who bets against the hypothesis on every request; he can only grow
+rich if it is false (betting on bounded means: Waudby-Smith and Ramdas 2024, JRSS B 86:1; sequential tests for canary
+releases: Lindon, Sanden and Shirikian 2022, arXiv 2205.14762).
+
+Requests are dealt to candidate and stable slot at random with a known weight w. With Y = 1 for a request that has the
+event (an error, a slow answer, a score above a threshold), (Y/w if it went to the candidate, -Y/(1-w) if not) has the
+difference of the two shares as its mean, whatever they are. All wealths are functions of four counts in each period,
+so nothing has to be remembered between two looks but counters, and the order of requests does not matter.
+
+The trade-off: no assumption about the shares costs samples: at small weights, about the reciprocal of the weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+# How much of the largest allowed bet is placed. Nobody knows the best one beforehand, so the money is spread over all.
+FRACTIONS = tuple(0.9 * 0.6**step for step in range(16))
+
+
+@dataclass(frozen=True)
+class Split:
+    """One period of constant weight: requests of either slot, and how many of them had the event."""
+
+    weight: float  # with which probability a request went to the candidate, 0 < weight < 1
+    candidate: int
+    stable: int
+    candidate_events: int
+    stable_events: int
+
+    @property
+    def others(self) -> int:
+        """Requests without the event."""
+        return self.candidate + self.stable - self.candidate_events - self.stable_events
+
+
+def evidence_above(periods: Sequence[Split], margin: float) -> float:
+    """Log e-value against "the candidate's share exceeds the stable one by `margin` at most" (-1 < margin < 1)."""
+    return _mixture([_log_wealth(periods, margin, fraction) for fraction in FRACTIONS])
+
+
+def evidence_below(periods: Sequence[Split], margin: float) -> float:
+    """Log e-value against "the candidate's share exceeds the stable one by `margin` at least"."""
+    return _mixture([_log_wealth(periods, margin, -fraction) for fraction in FRACTIONS])
+
+
+def average(evidence: Iterable[float]) -> float:
+    """Log of the mean of e-values, which is an e-value against all of their hypotheses being true at once."""
+    return _mixture(list(evidence))
+
+
+def difference(periods: Sequence[Split]) -> float:
+    """Share of the candidate minus that of the stable slot, over all periods; 0 where one of them has no request."""
+    candidate = _share(sum(p.candidate_events for p in periods), sum(p.candidate for p in periods))
+    stable = _share(sum(p.stable_events for p in periods), sum(p.stable for p in periods))
+    return 0.0 if candidate is None or stable is None else candidate - stable
+
+
+def _share(events: int, requests: int) -> float | None:
+    return events / requests if requests else None
+
+
+def _log_wealth(periods: Sequence[Split], margin: float, fraction: float) -> float:
+    """Of a gambler with this fraction; a positive one bets on a larger difference than `margin`, a negative on less."""
+    wealth = 0.0
+    for period in periods:
+        candidate, stable, other = _growth(period.weight, margin, fraction)
+        wealth += period.candidate_events * candidate + period.stable_events * stable + period.others * other
+    return wealth
+
+
+@lru_cache(maxsize=4096)
+def _growth(weight: float, margin: float, fraction: float) -> tuple[float, float, float]:
+    """By what the log wealth grows with a candidate's event, a stable slot's event, and a request without one."""
+    gain, loss = 1 / weight - margin, 1 / (1 - weight) + margin
+    bet = fraction / (loss if fraction > 0 else gain)  # so that no single request can take all the wealth
+    return math.log1p(bet * gain), math.log1p(-bet * loss), math.log1p(-bet * margin)
+
+
+def _mixture(logs: Sequence[float]) -> float:
+    largest = max(logs)
+    return largest + math.log(sum(math.exp(each - largest) for each in logs) / len(logs))
