@@ -167,7 +167,8 @@ def healthy(pool: ProcessPoolExecutor, judge: str) -> dict[str, dict[str, float]
     for name, weights in SCHEDULES.items():
         ended = _runs(pool, Canary(Service(), weights, False, judge), RUNS)
         aborted = sum(each.verdict is Verdict.FAILED for each in ended)
-        found[name] = {"runs": RUNS, "aborted": aborted, "rate": round(aborted / RUNS, 4), "upper": _upper(aborted, RUNS)}
+        rate = round(aborted / RUNS, 4)
+        found[name] = {"runs": RUNS, "aborted": aborted, "rate": rate, "upper": _upper(aborted, RUNS)}
     return found
 
 
