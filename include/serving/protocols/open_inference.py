@@ -1,0 +1,269 @@
+"""The Open Inference Protocol, version 2, over HTTP: what the clients of KServe, Triton and MLServer speak.
+
+One tensor for each column, shape [n] or [n, 1]: numbers as FP64 (or any other number type, which is then exact or
+refused), categories as BYTES. Three tensors come back: probability FP64, label BYTES, decision BOOL, each of shape [n].
+Tensors travel as JSON or, by the binary data extension, as bytes behind the JSON; Triton's client does that unasked.
+
+Missing: a column that is not sent, null (or NaN, as Triton's client writes it) in JSON, NaN in the bytes of a float
+tensor. Bytes of integers cannot say missing: send FP64. BYTES has no way of its own either, so an empty string there is
+missing, in both forms alike, unless the training saw an empty string as a category.
+
+A parameter we do not know is ignored, as the protocol wants it (MLServer's clients send `content_type`), but not one
+that would change what is computed: shared memory, sequences and classification are refused.
+
+Protocol: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+Extension: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from include.serving.protocols import tensors
+from include.serving.validation import InputSchema, Problem, Refused, Row, document, too_many, wrong_form
+
+if TYPE_CHECKING:
+    from include.model.artifact import ArtifactMeta
+    from include.model.schema import Column
+    from include.serving.scoring import Answer
+
+JSON, BINARY = "application/json", "application/octet-stream"
+HEADER_LENGTH = "inference-header-content-length"
+EXTENSIONS = ("binary_tensor_data",)
+OUTPUTS: Final = {"probability": "FP64", "label": "BYTES", "decision": "BOOL"}
+PLATFORMS = {"onnx": "onnxruntime_onnx", "treelite": "treelite_treelite", "skops": "sklearn_skops"}
+TENSOR_KEYS = {"name", "shape", "datatype", "parameters", "data"}
+REQUEST_KEYS = {"id", "parameters", "inputs", "outputs", "model_name", "model_version"}
+REFUSED = {"classification", "sequence_id", "shared_memory_region"}
+LONGEST_ID = 256
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Validated rows, the request's id, and for each wanted output whether it is wanted as bytes."""
+
+    rows: list[Row]
+    id: str | None
+    wanted: Mapping[str, bool]
+
+
+def parse(
+    body: bytes, headers: Mapping[str, str], columns: Sequence[Column] | InputSchema, max_rows: int
+) -> Parsed | Problem:
+    """The request of an `infer` route. `headers` by lower-case name."""
+    try:
+        return _parsed(body, headers, InputSchema.of(columns), max_rows)
+    except Refused as refused:
+        return refused.problem
+
+
+def render(answer: Answer, parsed: Parsed, name: str) -> tuple[bytes, str, dict[str, str]]:
+    """The answer's body, content type and headers; `name` is the model's."""
+    outputs, raw = [], []
+    for output, as_bytes in parsed.wanted.items():
+        values = _OUTPUT_VALUES[output](answer)
+        tensor = {"name": output, "datatype": OUTPUTS[output], "shape": [len(values)]}
+        if as_bytes:
+            raw.append(_ENCODERS[output](values))
+            outputs.append({**tensor, "parameters": {"binary_data_size": len(raw[-1])}})
+        else:
+            outputs.append({**tensor, "data": values})
+    content = {"model_name": name, "model_version": answer.version, "outputs": outputs}
+    content |= {"id": parsed.id} if parsed.id is not None else {}
+    content |= {"parameters": {"served_by": answer.served_by}}
+    head = json.dumps(content).encode()
+    if not raw:
+        return head, JSON, {}
+    return b"".join((head, *raw)), BINARY, {HEADER_LENGTH: str(len(head))}
+
+
+def refusal(problem: Problem) -> dict[str, Any]:
+    """The body of a refusal. The protocol knows one string, so row and field stand in it."""
+    places = ", ".join(f"{name} {place}" for name, place in problem.places.items())
+    return {"error": f"At {places}: {problem.message}" if places else problem.message}
+
+
+def server_metadata(version: str) -> dict[str, Any]:
+    return {"name": "evergreen", "version": version, "extensions": list(EXTENSIONS)}
+
+
+def model_metadata(meta: ArtifactMeta, version: str) -> dict[str, Any]:
+    """Which tensors go in and come out. -1 is the number of rows."""
+    inputs = [(column.name, "FP64" if column.kind == "number" else "BYTES") for column in meta.columns]
+    return {
+        "name": meta.name,
+        "versions": [version],
+        "platform": PLATFORMS[meta.runtime],
+        "inputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in inputs],
+        "outputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in OUTPUTS.items()],
+    }
+
+
+def missing_model(name: str, version: str | None, held: str, held_version: str) -> Problem | None:
+    """Why a path's model or version is not the one held."""
+    if name != held:
+        return Problem(404, f"This server holds the model {held} and no other; ask for /v2/models/{held}.")
+    if version is not None and version != held_version:
+        return Problem(404, f"This server holds version {held_version} of {held} and no other; see /v2/models/{held}.")
+    return None
+
+
+def _parsed(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> Parsed:
+    _sound(wrong_form(headers, (JSON, BINARY)))
+    head, raw = _halves(body, headers.get(HEADER_LENGTH))
+    request = _sound(document(head, nan_is_missing=True))
+    if not isinstance(request, dict) or not {"inputs"} <= request.keys() <= REQUEST_KEYS:
+        raise Refused(422, "The body must be an object with inputs, and if you like id, parameters and outputs.")
+    parameters = _parameters(request, "parameters")
+    wanted = _wanted(request.get("outputs"), _flag(parameters, "binary_data_output"))
+    rows = _sound(schema.checked(_rows(request["inputs"], raw, schema, max_rows)))
+    return Parsed(rows, _id(request.get("id")), wanted)
+
+
+def _sound(found: Found | Problem) -> Found:
+    if isinstance(found, Problem):
+        raise Refused(found.status, found.message, found.row, found.field)
+    return found
+
+
+def _halves(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
+    """The JSON of a body and the bytes behind it."""
+    if length is None:
+        return body, memoryview(b"")
+    size = int(length) if re.fullmatch("[0-9]{1,18}", length) else -1
+    if not 0 <= size <= len(body):
+        raise Refused(400, "Inference-Header-Content-Length must be the length of the body's JSON in bytes.")
+    return body[:size], memoryview(body)[size:]
+
+
+def _id(sent: Any) -> str | None:
+    if sent is None or (isinstance(sent, str) and len(sent) <= LONGEST_ID and sent.isprintable()):
+        return sent
+    raise Refused(422, f"id must be a string of at most {LONGEST_ID} printable characters.", field="id")
+
+
+def _parameters(owner: Mapping[str, Any], field: str) -> dict[str, Any]:
+    parameters = owner.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise Refused(422, "parameters must be an object.", field=field)
+    refused = sorted(REFUSED & parameters.keys())
+    if refused:
+        raise Refused(422, f"This server has no {refused[0]}; leave the parameter out.", field=field)
+    return parameters
+
+
+def _flag(parameters: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise Refused(422, f"The parameter {name} must be true or false.", field=name)
+    return value
+
+
+def _wanted(outputs: Any, as_bytes: bool) -> dict[str, bool]:
+    if outputs is None or outputs == []:
+        return dict.fromkeys(OUTPUTS, as_bytes)
+    names = [str(each.get("name")) if isinstance(each, dict) else "" for each in _list(outputs, "outputs")]
+    if not OUTPUTS.keys() >= set(names) or len(set(names)) < len(names):
+        raise Refused(422, f"outputs may name {', '.join(OUTPUTS)}, each once.", field="outputs")
+    flags = [_flag(_parameters(each, "outputs"), "binary_data", as_bytes) for each in outputs]
+    return dict(zip(names, flags, strict=True))
+
+
+def _list(value: Any, field: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise Refused(422, f"{field} must be a list of tensors.", field=field)
+    return value
+
+
+def _rows(inputs: Any, raw: memoryview, schema: InputSchema, max_rows: int) -> list[dict[str, Any]]:
+    """The tensors turned into rows, whose values are still to be checked."""
+    if not _list(inputs, "inputs"):
+        raise Refused(422, "inputs needs one tensor for each column.", field="inputs")
+    columns: dict[str, list[Any]] = {}
+    first, count = 0, None
+    for tensor in inputs:
+        column = _column(tensor, columns, schema)
+        count = _count(tensor, column.name, count, max_rows)
+        size = _size(tensor, column.name)
+        columns[column.name] = _values(tensor, column, count, None if size is None else raw[first : first + size])
+        first += size or 0
+    if first != len(raw):
+        raise Refused(422, "The bytes behind the JSON are not as many as the binary_data_size of all inputs.")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _column(tensor: Any, seen: Mapping[str, Any], schema: InputSchema) -> Column:
+    name = tensor.get("name") if isinstance(tensor, dict) else None
+    if not isinstance(name, str) or not {"name", "shape", "datatype"} <= tensor.keys() <= TENSOR_KEYS:
+        raise Refused(422, "A tensor must be an object with name, shape, datatype and data.", field="inputs")
+    if name not in schema.columns:
+        _sound(schema.unknown(name))
+    if name in seen:
+        raise Refused(422, "The same tensor stands there twice; send each once.", field=name)
+    return schema.columns[name]
+
+
+def _count(tensor: Mapping[str, Any], name: str, known: int | None, max_rows: int) -> int:
+    """Rows, by the shape."""
+    shape = tensor["shape"]
+    if (
+        not isinstance(shape, list)
+        or [type(size) for size in shape] not in ([int], [int, int])
+        or shape[1:] not in ([], [1])
+    ):
+        raise Refused(422, f"The shape of {name} must be [n] or [n, 1] for n rows.", field=name)
+    count: int = shape[0]
+    if count < 1 or (known is not None and count != known):
+        raise Refused(422, f"The shape of {name} must tell the rows of the request, at least one.", field=name)
+    _sound(too_many(count, name, max_rows))
+    return count
+
+
+def _size(tensor: Mapping[str, Any], name: str) -> int | None:
+    """How many of the bytes behind the JSON are this tensor's; None for one that stands in the JSON."""
+    parameters = _parameters(tensor, name)
+    size = parameters.get("binary_data_size")
+    if size is None and "data" in tensor:
+        return None
+    if type(size) is not int or size < 0 or "data" in tensor:
+        raise Refused(422, f"{name} needs either data or the parameter binary_data_size.", field=name)
+    return size
+
+
+def _values(tensor: Mapping[str, Any], column: Column, count: int, raw: memoryview | None) -> list[Any]:
+    datatype, is_number = tensor["datatype"], column.kind == "number"
+    if not isinstance(datatype, str) or datatype not in (tensors.NUMBERS if is_number else ("BYTES",)):
+        asked = "FP64, or another FP, INT or UINT" if is_number else "BYTES"
+        raise Refused(422, f"The datatype of {column.name} must be {asked}.", field=column.name)
+    if raw is None:
+        flat = _flat(tensor["data"], len(tensor["shape"]), count, column.name)
+        values = tensors.exact(flat, datatype, column.name) if is_number else flat
+    else:
+        values = (tensors.numbers if is_number else tensors.strings)(raw, datatype, count, column.name)
+    return values if is_number or "" in column.categories else [None if value == "" else value for value in values]
+
+
+def _flat(data: Any, depth: int, count: int, name: str) -> list[Any]:
+    """`data` may be nested as the shape says, or flat."""
+    if depth == 2 and isinstance(data, list) and all(isinstance(each, list) and len(each) == 1 for each in data):
+        data = [value for (value,) in data]
+    if not isinstance(data, list) or len(data) != count:
+        raise Refused(422, f"The data of {name} must be a list of as many values as its shape says.", field=name)
+    return data
+
+
+_OUTPUT_VALUES: dict[str, Callable[[Answer], list[Any]]] = {
+    "probability": lambda answer: list(answer.probabilities),
+    "label": lambda answer: list(answer.labels),
+    "decision": lambda answer: list(answer.decisions),
+}
+_ENCODERS: dict[str, Callable[[Sequence[Any]], bytes]] = {
+    "probability": tensors.of_floats,
+    "label": tensors.of_strings,
+    "decision": tensors.of_flags,
+}
