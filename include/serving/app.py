@@ -19,8 +19,9 @@ from include.serving import slot as slots
 from include.serving.endpoint import Endpoint, Service
 from include.serving.envelope import Envelope, Handler
 from include.serving.holder import Holder
+from include.serving.interop import add_mlflow, add_open_inference
 from include.serving.metrics import Metrics
-from include.serving.protocols import native
+from include.serving.protocols import Dialect, mlflow_scoring, native, open_inference
 from include.serving.scoring import Scorer
 from include.serving.settings import Settings
 from include.serving.slot import Broken, Loaded, Slot
@@ -52,7 +53,7 @@ def _add_predicting(framework: FastAPI, service: Service) -> dict[str, Handler]:
     """The routes that predict, by path; each is the framework's too, where the OpenAPI document finds it."""
     hot: dict[str, Handler] = {"/predict": Endpoint(service, native)}
     framework.add_api_route("/predict", hot["/predict"], methods=["POST"], response_model=None)
-    return hot
+    return hot | add_mlflow(framework, service) | add_open_inference(framework, service)
 
 
 def _add_probes(framework: FastAPI, service: Service) -> None:
@@ -104,4 +105,12 @@ async def _plain_error(request: Request, error: Exception) -> Response:
         message = "The server failed on this request; its log has the reason."
     else:
         message = f"{getattr(error, 'detail', 'Error')}; see /model for what this server holds."
-    return JSONResponse(Problem(status, message).document(), status_code=status, headers=headers)
+    rendered = dialect_of(request.url.path).refuse(Problem(status, message))
+    return Response(rendered.body, status, headers, rendered.content_type)
+
+
+def dialect_of(path: str) -> Dialect:
+    """Whose clients ask there, and so in what shape they read a refusal."""
+    if path == "/v2" or path.startswith("/v2/"):
+        return open_inference
+    return mlflow_scoring if path in ("/invocations", "/ping", "/version") else native

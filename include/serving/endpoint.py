@@ -66,7 +66,7 @@ class Endpoint:
         body = await read_body(request, settings.max_body_bytes)
         if isinstance(body, Problem):
             return body
-        return self._dialect.parse(body, request.headers, slot.model.meta.columns, settings.max_rows)
+        return self._dialect.parse(body, request.headers, slot.inputs, settings.max_rows)
 
     def _answered(self, slot: Loaded, asked: Asked, parsed: Parsed, answer: Answer | Problem) -> Response:
         status = answer.status if isinstance(answer, Problem) else 200

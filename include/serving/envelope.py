@@ -30,6 +30,13 @@ CRASHED = json.dumps({"error": {"message": "The server failed on this request; i
 FORGERY = re.compile(r"[^A-Za-z0-9._-]")
 
 
+INFER = "/v2/models/{name}/infer"  # stands for every model and version a path may name
+
+
+def route_of(path: str) -> str:
+    return INFER if path.startswith("/v2/models/") and path.endswith("/infer") else path
+
+
 class Envelope:
     """`hot`: what POSTs to these paths are answered by; everything else goes to the framework."""
 
@@ -64,10 +71,10 @@ class Envelope:
             if not status:
                 await _send_crash(stamped)
         # a client that hung up got no answer: 499, as proxies count it
-        self._metrics.answered(version, scope["path"], status or 499, time.perf_counter() - started)
+        self._metrics.answered(version, route_of(scope["path"]), status or 499, time.perf_counter() - started)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
+        handler = self._hot.get(route_of(scope["path"])) if scope["method"] == "POST" else None
         if handler is None:
             return await self.framework(scope, receive, send)
         response = await handler(Request(scope, receive))

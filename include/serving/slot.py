@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from include.core.errors import ArtifactRejected
+from include.serving.validation import InputSchema
 
 if TYPE_CHECKING:
     from include.model.artifact import Model
@@ -38,6 +40,10 @@ class Loaded:
     file: SlotFile
     model: Model
     loaded_at: datetime
+
+    @cached_property
+    def inputs(self) -> InputSchema:
+        return InputSchema(self.model.meta.columns, self.model.meta.name)
 
 
 @dataclass(frozen=True)

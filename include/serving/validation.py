@@ -51,15 +51,12 @@ class Refused(Exception):
 
 
 class InputSchema:
-    """A model's columns, prepared once for the rows of many requests."""
+    """A model's name and columns, prepared once for the rows of many requests."""
 
-    def __init__(self, columns: Iterable[Column]) -> None:
+    def __init__(self, columns: Iterable[Column], model: str = "") -> None:
+        self.model = model
         self.columns = {column.name: column for column in columns}
         self._kinds = [(column.name, column.kind == "number", column.nullable) for column in self.columns.values()]
-
-    @classmethod
-    def of(cls, columns: Sequence[Column] | InputSchema) -> InputSchema:
-        return columns if isinstance(columns, cls) else cls(columns)  # type: ignore[arg-type]
 
     def checked(self, rows: Sequence[Any]) -> list[Row] | Problem:
         """Complete rows, every number a float; or what is wrong with the first row that is not right."""
@@ -107,7 +104,7 @@ class InputSchema:
         return Problem(422, "The model has no such column.", row, name if NAME.match(name) else None)
 
 
-def rows_of(body: bytes, columns: Sequence[Column] | InputSchema, max_rows: int) -> list[Row] | Problem:
+def rows_of(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
     """Validated rows in the order they were sent, or the first problem."""
     payload = document(body)
     if isinstance(payload, Problem):
@@ -115,7 +112,7 @@ def rows_of(body: bytes, columns: Sequence[Column] | InputSchema, max_rows: int)
     if not isinstance(payload, dict) or len(payload) != 1 or not payload.keys() <= {"rows", "row"}:
         return Problem(422, 'The body must be {"rows": [...]} or {"row": {...}} and nothing else.')
     rows = payload["rows"] if "rows" in payload else [payload["row"]]
-    return checked_list(rows, "rows", InputSchema.of(columns), max_rows)
+    return checked_list(rows, "rows", schema, max_rows)
 
 
 def checked_list(rows: Any, field: str, schema: InputSchema, max_rows: int) -> list[Row] | Problem:

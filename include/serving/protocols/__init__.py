@@ -5,14 +5,13 @@ So a model gets no second path to it by getting a second protocol, and a dialect
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from include.model.schema import Column
     from include.serving.scoring import Answer
-    from include.serving.validation import Problem, Row
+    from include.serving.validation import InputSchema, Problem, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Dialect(Protocol):
     """A module of this package."""
 
     def parse(
-        self, body: bytes, headers: Mapping[str, str], columns: Sequence[Column], max_rows: int
+        self, body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int
     ) -> Parsed | Problem: ...
 
     def render(self, answer: Answer, parsed: Parsed) -> Rendered: ...

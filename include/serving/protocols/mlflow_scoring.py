@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_json
+
+from include.serving.protocols import Parsed, Rendered
 from include.serving.validation import (
     InputSchema,
     Problem,
@@ -33,7 +34,6 @@ from include.serving.validation import (
 )
 
 if TYPE_CHECKING:
-    from include.model.schema import Column
     from include.serving.scoring import Answer
 
 # The answer of /version. Clients take it for the version of MLflow whose protocol is spoken; a test holds it to ours.
@@ -41,41 +41,40 @@ SPOKEN = "3.17.2"
 JSON, CSV = "application/json", "text/csv"
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 NUMBER = re.compile(r"\A[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
-CODES = {400: "BAD_REQUEST", 413: "BAD_REQUEST", 415: "BAD_REQUEST", 422: "INVALID_PARAMETER_VALUE", 404: "NOT_FOUND"}
+CODES = {
+    **dict.fromkeys((400, 405, 413, 415), "BAD_REQUEST"),
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    422: "INVALID_PARAMETER_VALUE",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    503: "TEMPORARILY_UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """Validated rows; nothing else can be asked for."""
-
-    rows: list[Row]
-
-
-def parse(
-    body: bytes, headers: Mapping[str, str], columns: Sequence[Column] | InputSchema, max_rows: int
-) -> Parsed | Problem:
+def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> Parsed | Problem:
     """Rows of a body in any of the formats. `headers` by lower-case name."""
     problem = wrong_form(headers, (JSON, CSV))
     if problem:
         return problem
-    schema = InputSchema.of(columns)
     is_csv = headers.get("content-type", JSON).partition(";")[0].strip().lower() == CSV
     rows = _rows_of_csv(body, schema, max_rows) if is_csv else _rows_of_json(body, schema, max_rows)
     return rows if isinstance(rows, Problem) else Parsed(rows)
 
 
-def render(answer: Answer, parsed: Parsed) -> tuple[bytes, str, dict[str, str]]:
-    """The answer's body, content type and headers. Who answered is said only when it was not the model."""
-    content: dict[str, Any] = {"predictions": list(answer.probabilities)}
+def render(answer: Answer, parsed: Parsed) -> Rendered:
+    """Who answered is said only when it was not the model."""
+    content: dict[str, Any] = {"predictions": answer.probabilities}
     if answer.served_by != "model":
         content["served_by"] = answer.served_by
-    return json.dumps(content).encode(), JSON, {}
+    return Rendered(to_json(content))
 
 
-def refusal(problem: Problem) -> dict[str, Any]:
-    """The body of a refusal, as MLflow's server writes it; row and field stand beside the message."""
-    code = CODES.get(problem.status, "TEMPORARILY_UNAVAILABLE" if problem.status == 503 else "INTERNAL_ERROR")
-    return {"error_code": code, "message": problem.message, **problem.places}
+def refuse(problem: Problem) -> Rendered:
+    """As MLflow's server writes it; row and field stand beside the message."""
+    code = CODES.get(problem.status, "INTERNAL_ERROR")
+    return Rendered(to_json({"error_code": code, "message": problem.message, **problem.places}))
 
 
 def _rows_of_json(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | Problem:

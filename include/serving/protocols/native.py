@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
 from include.serving.protocols import Parsed, Rendered
-from include.serving.validation import Problem, rows_of
+from include.serving.validation import InputSchema, Problem, rows_of, wrong_form
 
 if TYPE_CHECKING:
-    from include.model.schema import Column
     from include.serving.scoring import Answer
 
 
-def parse(body: bytes, headers: Mapping[str, str], columns: Sequence[Column], max_rows: int) -> Parsed | Problem:
-    rows = rows_of(body, columns, max_rows)
+def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> Parsed | Problem:
+    rows = wrong_form(headers, ("application/json",)) or rows_of(body, schema, max_rows)
     return rows if isinstance(rows, Problem) else Parsed(rows)
 
 

@@ -17,14 +17,14 @@ Extension: https://github.com/triton-inference-server/server/blob/main/docs/prot
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from include.serving.protocols import tensors
-from include.serving.validation import InputSchema, Problem, Refused, Row, document, too_many, wrong_form
+from pydantic_core import to_json
+
+from include.serving.protocols import Parsed, Rendered, tensors
+from include.serving.validation import InputSchema, Problem, Refused, document, too_many, wrong_form
 
 if TYPE_CHECKING:
     from include.model.artifact import ArtifactMeta
@@ -43,49 +43,35 @@ LONGEST_ID = 256
 Found = TypeVar("Found")
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """Validated rows, the request's id, and for each wanted output whether it is wanted as bytes."""
-
-    rows: list[Row]
-    id: str | None
-    wanted: Mapping[str, bool]
-
-
-def parse(
-    body: bytes, headers: Mapping[str, str], columns: Sequence[Column] | InputSchema, max_rows: int
-) -> Parsed | Problem:
-    """The request of an `infer` route. `headers` by lower-case name."""
+def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> Parsed | Problem:
+    """The request of an `infer` route. `wanted`: model, id, and for each wanted output whether as bytes."""
     try:
-        return _parsed(body, headers, InputSchema.of(columns), max_rows)
+        return _parsed(body, headers, schema, max_rows)
     except Refused as refused:
         return refused.problem
 
 
-def render(answer: Answer, parsed: Parsed, name: str) -> tuple[bytes, str, dict[str, str]]:
-    """The answer's body, content type and headers; `name` is the model's."""
-    outputs, raw = [], []
-    for output, as_bytes in parsed.wanted.items():
-        values = _OUTPUT_VALUES[output](answer)
+def render(answer: Answer, parsed: Parsed) -> Rendered:
+    described, raw = [], []
+    for output, as_bytes in parsed.wanted["outputs"].items():
+        values = _VALUES[output](answer)
         tensor = {"name": output, "datatype": OUTPUTS[output], "shape": [len(values)]}
         if as_bytes:
             raw.append(_ENCODERS[output](values))
-            outputs.append({**tensor, "parameters": {"binary_data_size": len(raw[-1])}})
+            described.append({**tensor, "parameters": {"binary_data_size": len(raw[-1])}})
         else:
-            outputs.append({**tensor, "data": values})
-    content = {"model_name": name, "model_version": answer.version, "outputs": outputs}
-    content |= {"id": parsed.id} if parsed.id is not None else {}
-    content |= {"parameters": {"served_by": answer.served_by}}
-    head = json.dumps(content).encode()
+            described.append({**tensor, "data": values})
+    told = {"model_name": parsed.wanted["model"], "model_version": answer.version, **parsed.wanted["id"]}
+    head = to_json({**told, "parameters": {"served_by": answer.served_by}, "outputs": described})
     if not raw:
-        return head, JSON, {}
-    return b"".join((head, *raw)), BINARY, {HEADER_LENGTH: str(len(head))}
+        return Rendered(head)
+    return Rendered(b"".join((head, *raw)), BINARY, {HEADER_LENGTH: str(len(head))})
 
 
-def refusal(problem: Problem) -> dict[str, Any]:
-    """The body of a refusal. The protocol knows one string, so row and field stand in it."""
+def refuse(problem: Problem) -> Rendered:
+    """The protocol knows one string, so row and field stand in it."""
     places = ", ".join(f"{name} {place}" for name, place in problem.places.items())
-    return {"error": f"At {places}: {problem.message}" if places else problem.message}
+    return Rendered(to_json({"error": f"At {places}: {problem.message}" if places else problem.message}))
 
 
 def server_metadata(version: str) -> dict[str, Any]:
@@ -120,9 +106,9 @@ def _parsed(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_ro
     if not isinstance(request, dict) or not {"inputs"} <= request.keys() <= REQUEST_KEYS:
         raise Refused(422, "The body must be an object with inputs, and if you like id, parameters and outputs.")
     parameters = _parameters(request, "parameters")
-    wanted = _wanted(request.get("outputs"), _flag(parameters, "binary_data_output"))
-    rows = _sound(schema.checked(_rows(request["inputs"], raw, schema, max_rows)))
-    return Parsed(rows, _id(request.get("id")), wanted)
+    outputs = _wanted(request.get("outputs"), _flag(parameters, "binary_data_output"))
+    wanted = {"model": schema.model, "id": _id(request.get("id")), "outputs": outputs}
+    return Parsed(_sound(schema.checked(_rows(request["inputs"], raw, schema, max_rows))), wanted)
 
 
 def _sound(found: Found | Problem) -> Found:
@@ -141,9 +127,11 @@ def _halves(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
     return body[:size], memoryview(body)[size:]
 
 
-def _id(sent: Any) -> str | None:
-    if sent is None or (isinstance(sent, str) and len(sent) <= LONGEST_ID and sent.isprintable()):
-        return sent
+def _id(sent: Any) -> dict[str, str]:
+    if sent is None:
+        return {}
+    if isinstance(sent, str) and len(sent) <= LONGEST_ID and sent.isprintable():
+        return {"id": sent}
     raise Refused(422, f"id must be a string of at most {LONGEST_ID} printable characters.", field="id")
 
 
@@ -257,10 +245,10 @@ def _flat(data: Any, depth: int, count: int, name: str) -> list[Any]:
     return data
 
 
-_OUTPUT_VALUES: dict[str, Callable[[Answer], list[Any]]] = {
-    "probability": lambda answer: list(answer.probabilities),
-    "label": lambda answer: list(answer.labels),
-    "decision": lambda answer: list(answer.decisions),
+_VALUES: dict[str, Callable[[Answer], list[Any]]] = {
+    "probability": lambda answer: answer.probabilities,
+    "label": lambda answer: answer.labels,
+    "decision": lambda answer: answer.decisions,
 }
 _ENCODERS: dict[str, Callable[[Sequence[Any]], bytes]] = {
     "probability": tensors.of_floats,

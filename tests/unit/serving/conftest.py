@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stage(source: Path, tmp_path: Path) -> Stage:
     """Stages the boosting model into a slot below tmp_path and answers its digest."""
+    return partial(stage_in, tmp_path, source)
 
-    def staged(slot: str, version: str = "3", generation: int = 5) -> str:
-        digest = artifact.digest(source)
-        artifact.copy_verified(source, tmp_path / "artifacts", digest)
-        (tmp_path / "slots").mkdir(exist_ok=True)
-        content = {"version": version, "digest": digest, "generation": generation}
-        (tmp_path / "slots" / f"{slot}.json").write_text(json.dumps(content))
-        return digest
 
-    return staged
+def stage_in(directory: Path, source: Path, slot: str, version: str = "3", generation: int = 5) -> str:
+    digest = artifact.digest(source)
+    artifact.copy_verified(source, directory / "artifacts", digest)
+    (directory / "slots").mkdir(exist_ok=True)
+    content = {"version": version, "digest": digest, "generation": generation}
+    (directory / "slots" / f"{slot}.json").write_text(json.dumps(content))
+    return digest

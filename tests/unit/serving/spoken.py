@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.model.schema import Column
-from include.serving.protocols import mlflow_scoring, open_inference
-from include.serving.validation import Problem, Row, rows_of
+from include.serving.protocols import mlflow_scoring, native, open_inference
+from include.serving.validation import InputSchema, Problem, Row
 
 JSON, OCTETS, CSV = "application/json", "application/octet-stream", "text/csv"
+CATEGORIES = ("Home", "Marital", "Records", "Job")  # of the example data
 Rows = Sequence[Mapping[str, Any]]
 Headers = dict[str, str]
 
@@ -36,7 +37,7 @@ def dumps(value: Any) -> str:
     return json.dumps(value)
 
 
-def native(rows: Rows) -> tuple[bytes, Headers]:
+def in_rows(rows: Rows) -> tuple[bytes, Headers]:
     return dumps({"rows": list(rows)}).encode(), {"content-type": JSON}
 
 
@@ -87,7 +88,7 @@ def binary_tensors(rows: Rows) -> tuple[bytes, Headers]:
 
 
 FORMS: dict[str, Callable[[Rows], tuple[bytes, Headers]]] = {
-    "native": native,
+    "native": in_rows,
     "dataframe_split": split,
     "dataframe_records": records,
     "instances": instances,
@@ -101,10 +102,8 @@ IN_JSON = ("native", "dataframe_split", "dataframe_records", "instances", "input
 
 def read(form: str, body: bytes, headers: Headers, columns: Sequence[Column], max_rows: int) -> list[Row] | Problem:
     """What the server reads in a body of that form."""
-    if form == "native":
-        return rows_of(body, columns, max_rows)
-    protocol = open_inference if "tensors" in form else mlflow_scoring
-    parsed = protocol.parse(body, headers, columns, max_rows)
+    protocol = native if form == "native" else open_inference if "tensors" in form else mlflow_scoring
+    parsed = protocol.parse(body, headers, InputSchema(columns), max_rows)
     return parsed if isinstance(parsed, Problem) else parsed.rows
 
 
@@ -113,7 +112,7 @@ def _names(rows: Rows) -> list[str]:
 
 
 def _datatype(name: str) -> str:
-    return "BYTES" if name == "Job" else "FP64"
+    return "BYTES" if name in CATEGORIES else "FP64"
 
 
 def _tensor(name: str, rows: Rows) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from typing import Any
 import pytest
 
 from include.model.schema import Column
-from include.serving.validation import Problem, rows_of, unseen
+from include.serving.validation import InputSchema, Problem, rows_of, unseen
 
 AGE = Column(name="Age", kind="number", nullable=False)
 DEBT = Column(name="Debt", kind="number")
 JOB = Column(name="Job", kind="category", categories=("fixed", "freelance"))
 COLUMNS = (AGE, DEBT, JOB)
+SCHEMA = InputSchema(COLUMNS)
 
 SECRET = "s3cret-of-a-person"
 BAD: list[tuple[str, str, int, int | None, str | None]] = [
@@ -48,7 +49,7 @@ BAD: list[tuple[str, str, int, int | None, str | None]] = [
 def test_a_bad_request_is_one_sentence_with_its_place(
     what: str, body: str, status: int, row: int | None, field: str | None
 ) -> None:
-    problem = rows_of(body.encode("utf-8", "surrogateescape"), COLUMNS, max_rows=3)
+    problem = rows_of(body.encode("utf-8", "surrogateescape"), SCHEMA, max_rows=3)
     assert isinstance(problem, Problem)
     assert (problem.status, problem.row, problem.field) == (status, row, field)
     assert problem.message.endswith(".") and "\n" not in problem.message
@@ -56,7 +57,7 @@ def test_a_bad_request_is_one_sentence_with_its_place(
 
 @pytest.mark.parametrize("body", [case[1] for case in BAD], ids=[case[0] for case in BAD])
 def test_a_refusal_never_repeats_what_was_sent(body: str) -> None:
-    problem = rows_of(body.encode("utf-8", "surrogateescape"), COLUMNS, max_rows=3)
+    problem = rows_of(body.encode("utf-8", "surrogateescape"), SCHEMA, max_rows=3)
     assert isinstance(problem, Problem)
     said = json.dumps(problem.document())
     assert SECRET not in said and "31337" not in said and "1.5" not in said
@@ -71,10 +72,10 @@ def test_a_refusal_never_repeats_what_was_sent(body: str) -> None:
     ],
 )
 def test_a_good_request_becomes_complete_rows(body: str, rows: list[dict[str, Any]]) -> None:
-    assert rows_of(body.encode(), COLUMNS, max_rows=3) == rows
+    assert rows_of(body.encode(), SCHEMA, max_rows=3) == rows
 
 
 def test_unseen_categories_pass_and_are_counted() -> None:
-    rows = rows_of(b'{"rows": [{"Age": 1, "Job": "clown"}, {"Age": 1, "Job": "fixed"}, {"Age": 1}]}', COLUMNS, 3)
+    rows = rows_of(b'{"rows": [{"Age": 1, "Job": "clown"}, {"Age": 1, "Job": "fixed"}, {"Age": 1}]}', SCHEMA, 3)
     assert not isinstance(rows, Problem)
     assert unseen(rows, COLUMNS) == {"Job": 1}
