@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +23,7 @@ from include.embedded.settings import EmbeddedSettings, ProgramName
 from include.embedded.stack import Stack
 
 Seen = TypeVar("Seen")
+_luck = random.SystemRandom()  # a test that seeds `random` must not make two runs pick the same
 PORTS = tuple(name for name in EmbeddedSettings.model_fields if name.endswith("_port"))
 
 # The example in small: all rows in four days, weak but quick candidates, a soak of one second.
@@ -40,15 +44,27 @@ SMALL: dict[str, Any] = {
 
 
 def free_ports(count: int) -> list[int]:
-    """All held at once while they are picked, so that no two are the same."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports nobody listens on, picked from below those the kernel lends to clients (32768 and up on Linux).
+
+    A port of the kernel's own choosing may be lent to some client before the server it is meant for has started.
+    Parallel workers pick from blocks of their own, and at random, since other test runs may be on the machine.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    block = list(range(20_000 + worker * 1_500, 21_500 + worker * 1_500))
+    _luck.shuffle(block)
+    picked = list(itertools.islice(filter(_is_free, block), count))
+    assert len(picked) == count, "the machine has no free port left"
+    return picked
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: one that just ended is no reason
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def write_manifest(path: Path, changes: Mapping[str, Any]) -> Path:
@@ -68,8 +84,11 @@ def write_manifest(path: Path, changes: Mapping[str, Any]) -> Path:
     return path
 
 
-def wait_for(look: Callable[[], Seen], seconds: float = 20) -> Seen:
-    """The first answer of `look` that is true; what goes wrong meanwhile on the wire counts as not yet."""
+def wait_for(look: Callable[[], Seen], seconds: float = 60) -> Seen:
+    """The first answer of `look` that is true; what goes wrong meanwhile on the wire counts as not yet.
+
+    The default is for a machine that other tests keep busy: starting a slot takes two seconds alone, and once took 25.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from include.adapters import envoy_routes
 from include.adapters.files import write_atomic
 from include.adapters.serving_local import LocalAddresses, LocalTarget
-from include.core.rollout import Colour, Release, Route, Verdict, Wanted
+from include.core.rollout import Colour, Release, Route, Verdict, Wanted, other
 from include.embedded.settings import ProgramName
 from include.embedded.stack import Stack
-from include.model import artifact
+from include.model import artifact, compiling
 from include.model.artifact import Golden, ServableModel
 from include.model.sealed import copy_verified
 from tests.ground import wait_for
@@ -62,6 +62,14 @@ class Serving:
         answer = self.ask()
         return answer.status_code == 200 and answer.json()["version"] == version
 
+    def proxy_trusts(self, colour: Colour) -> bool:
+        """Whether the proxy's own probes find this slot ready to be first, with the other one as its standby."""
+        told = self._client.get(f"{self.stack.settings.envoy_admin_url}/clusters?format=json").json()
+        name = envoy_routes.cluster_name(Route(colour, other(colour)))
+        [cluster] = [each for each in told["cluster_statuses"] if each["name"] == name]
+        [host] = [each for each in cluster["host_statuses"] if each.get("priority", 0) == 0]
+        return not host["health_status"].get("failed_active_health_check", False)
+
     def kill(self, program: ProgramName) -> None:
         """SIGKILL by the process manager, which then restarts what it still wants."""
         self.stack.supervisor.rpc.signalProcess(program, "KILL")
@@ -97,18 +105,24 @@ def _remove(path: Path) -> None:
 
 
 class Trained:
-    """Artifacts of the example data by version, as a registry hands them out."""
+    """Artifacts of the example data by version, as a registry hands them out.
+
+    The good ones are compiled, as trainings leave them, and load in a tenth of a second; the bad ones are generic.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._save("1", credit.trained("logistic"))
-        self._save("2", credit.trained("boosting"))
+        self._save_compiled("1", credit.trained("logistic"))
+        self._save_compiled("2", credit.trained("boosting"))
         self._save("extra-column", _asking_for_more(credit.trained("logistic")))
         self._damage(self._save("unloadable", credit.trained("logistic")))
 
     def _save(self, version: str, model: ServableModel) -> Path:
         artifact.save(model.pipeline, model.meta, self.root / version)
         return self.root / version
+
+    def _save_compiled(self, version: str, model: ServableModel) -> None:
+        artifact.save_compiled(compiling.compiled(model.pipeline), model.meta, self.root / version)
 
     @staticmethod
     def _damage(place: Path) -> None:

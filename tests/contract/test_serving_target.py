@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 
 import pytest
 
@@ -96,7 +95,7 @@ class TestSteps:
     def test_the_standby_stays_warm_until_its_slot_is_needed(self, serving, one_is_live, staged, wish, trained):
         wanted = staged("2", "green")
         serving.target.switch("green", wanted)
-        time.sleep(1)  # a soak: the proxy looks at a slot's health twice a second
+        wait_for(lambda: serving.proxy_trusts("green"))  # which in a release happens while it soaks
         serving.target.retire(wanted)
         assert serving.target.observe().route == Route("green", "blue", 2)
         assert serving.target.observe().blue.ready and serving.answers_with("2")

@@ -147,22 +147,23 @@ class Walk:
             raise self.error
 
 
-class TestRollout:
-    WISH = {  # noqa: RUF012
-        "generation": 4,
-        "version": "7",
-        "digest": "7" * 64,
-        "blessing": blessed.envelope(blessed.document()),
-    }
+WISH = {
+    "generation": 4,
+    "version": "7",
+    "digest": "7" * 64,
+    "blessing": blessed.envelope(blessed.document()),
+}
 
+
+class TestRollout:
     def follow(self, world, *steps, error=None, **verdicts):
         world.driver = Walk(world, steps, error, **verdicts)
-        return RolloutOperator(task_id="rollout", wish=self.WISH).execute(context())
+        return RolloutOperator(task_id="rollout", wish=WISH).execute(context())
 
     def test_not_one_step_is_taken_for_a_wish_that_names_another_artifact_than_its_blessing(self, world):
         world.driver = Walk(world, [Step.SWITCH, Step.DONE])
         with pytest.raises(AirflowFailException, match="has the artifact 888888888888, but its blessing is of 7777"):
-            RolloutOperator(task_id="rollout", wish=self.WISH | {"digest": "8" * 64}).execute(context())
+            RolloutOperator(task_id="rollout", wish=WISH | {"digest": "8" * 64}).execute(context())
         assert list(world.ledger().entries()) == []
 
     def test_done_is_a_yes(self, world):
