@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from include.adapters.ledger_local import LocalLedger
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
+    from include.adapters.segments import Segments
     from include.adapters.serving_local import LocalTarget
     from include.adapters.store import ContentStore
     from include.adapters.store_local import LocalReports
@@ -54,6 +55,27 @@ def store() -> ContentStore:
     from include.adapters.store_local import LocalStore
 
     return LocalStore(Path(place))
+
+
+def segments(attempts: int = 5) -> Segments:
+    """The prediction log and the outcomes, beside the snapshots. `attempts` at one request to a bucket."""
+    from include.adapters.segments import Segments
+
+    place = _snapshots()
+    if place.startswith("s3://"):
+        from include.adapters import s3
+        from include.adapters.store_s3 import S3Objects
+
+        patient = s3.client(read_timeout_s=10.0, attempts=attempts)
+        return Segments(S3Objects(place, cache=Path(), client=patient))
+    from include.adapters.store_local import LocalObjects
+
+    return Segments(LocalObjects(Path(place)))
+
+
+def has_snapshots() -> bool:
+    """Whether the environment names a place for them: a model server may run without one."""
+    return bool(os.environ.get("EVERGREEN_SNAPSHOTS") or os.environ.get("EVERGREEN_STORE"))
 
 
 def _snapshots() -> str:

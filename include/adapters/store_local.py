@@ -62,6 +62,30 @@ class LocalObjects:
         path = self._root / key
         return path if path.exists() else None
 
+    def add(self, key: str, data: bytes) -> None:
+        """Stores `data` under a new key, whole or not at all; a key that is there already is left as it is.
+
+        The draft's name is the key's own: who repeats what a kill interrupted, takes it up and leaves none.
+        """
+        path = self._root / key
+        if path.exists():
+            return
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f".{path.name}")
+            with open(draft, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+
+    def local(self, key: str, room: Path) -> Path | None:
+        return self.fetch(key, "")
+
+    def remove(self, key: str) -> None:
+        with storing(self._root / key):
+            (self._root / key).unlink(missing_ok=True)
+
     def keys(self, prefix: str) -> list[str]:
         files = (path for path in (self._root / prefix).rglob("[!.]*") if path.is_file())
         return sorted(str(path.relative_to(self._root)) for path in files)

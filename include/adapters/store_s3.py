@@ -34,14 +34,14 @@ LOST = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", 
 class S3Objects:
     """`uri` is s3://bucket or s3://bucket/prefix. Raises what `s3.explained` makes of S3's answers."""
 
-    def __init__(self, uri: str, cache: Path) -> None:
+    def __init__(self, uri: str, cache: Path, client: Any = None) -> None:
         self.uri = uri.rstrip("/")
         self._bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
         if not self.uri.startswith("s3://") or not self._bucket:
             raise RequestInvalid(f"EVERGREEN_SNAPSHOTS is {uri!r}; set it to a directory or to s3://bucket/prefix.")
         self._prefix = f"{prefix}/" if prefix else ""
         self._cache = cache
-        self._client = s3.client()
+        self._client = client or s3.client()
 
     def read(self, key: str) -> Found | None:
         with self._explained(key):
@@ -109,6 +109,23 @@ class S3Objects:
             if md5_of(path) == md5:
                 break
         return path
+
+    def add(self, key: str, data: bytes) -> None:
+        """Stores `data` under a new key; a key that is there already is left as it is."""
+        if not self.write(key, data, None) and self._size(key) is None:
+            raise ServiceUnavailable(f"{self.uri}/{key} was being written by somebody else; try again.")
+
+    def local(self, key: str, room: Path) -> Path | None:
+        path = room / key.replace("/", "_")
+        with storing(path), self._explained(key):
+            if self._size(key) is None:
+                return None
+            self._client.download_file(self._bucket, self._prefix + key, str(path), Config=_transfer())
+        return path
+
+    def remove(self, key: str) -> None:
+        with self._explained(key):
+            self._client.delete_object(**self._named(key))
 
     def keys(self, prefix: str) -> list[str]:
         with self._explained(prefix):

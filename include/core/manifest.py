@@ -529,6 +529,34 @@ class RuleSpec(Section):
     rule: Annotated[float, Field(ge=0, le=1)] = Field(description="probability answered in the model's place")
 
 
+class LogSpec(Section):
+    """The prediction log: Parquet segments in the snapshot store, written beside the predictions."""
+
+    enabled: bool = Field(True, description="without EVERGREEN_STORE or EVERGREEN_SNAPSHOTS there is no log either")
+    sample: Share = Field(1.0, description="share of requests that are logged, chosen by their id")
+    rows_per_segment: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        50_000, description="rows after which a segment is written; a row takes about 200 bytes of memory until then"
+    )
+    flush_s: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="seconds after which a segment is written though it has fewer rows"
+    )
+    buffer_rows: Count = Field(
+        100_000, description="rows that wait in memory at most; further ones are lost and counted"
+    )
+    keep_days: Days = Field(0, description="days after which records are deleted; 0 keeps them")
+    drop: tuple[str, ...] = Field((), description="inputs, or the id, that are never written")
+    hash: tuple[str, ...] = Field((), description="inputs, or the id, written as HMAC-SHA256 under EVERGREEN_LOG_KEY")
+
+    @model_validator(mode="after")
+    def _possible(self) -> LogSpec:
+        both = sorted({*self.drop} & {*self.hash})
+        if both:
+            raise ValueError(f"{both[0]!r} stands under drop and under hash; keep one")
+        if self.rows_per_segment > self.buffer_rows:
+            raise ValueError("rows_per_segment must not be larger than buffer_rows")
+        return self
+
+
 class ServingSpec(Section):
     """How a release is tried, and how the model server behaves; a server without a manifest has these defaults."""
 
@@ -544,6 +572,7 @@ class ServingSpec(Section):
         "none", description="who answers when the model fails: nobody (503), the version before, or {rule: 0.5}"
     )
     cache_rows: Annotated[int, Field(ge=0)] = Field(0, description="answers kept for rows asked again; 0 is off")
+    log: LogSpec = LogSpec()
 
 
 class BoundsSpec(Section):
@@ -684,6 +713,17 @@ class Manifest(Section):
                 raise ValueError(
                     f"groups names the number {name!r}; add its cuts, such as groups.bands.{name}: [30, 45]"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _log_hides_what_there_is(self) -> Manifest:
+        """A typo here would write what should be hidden."""
+        known = [*self.contract.columns, self.contract.id]
+        for field, names in (("drop", self.serving.log.drop), ("hash", self.serving.log.hash)):
+            for name in (name for name in names if name not in known):
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"serving.log.{field} names {name!r}, which is no input and not the id{hint}")
         return self
 
     @model_validator(mode="after")

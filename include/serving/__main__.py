@@ -16,6 +16,7 @@ from types import ModuleType
 
 from pydantic import ValidationError
 
+from include.core.errors import EvergreenError
 from include.serving.settings import Settings
 
 USAGE = 64  # EX_USAGE
@@ -48,7 +49,11 @@ def main() -> int:
         names = ", ".join(f"EVERGREEN_{str(item['loc'][0]).upper()}" for item in error.errors())
         print(f"Set {names} for the model server.", file=sys.stderr)
         return USAGE
-    serve(settings)
+    try:
+        serve(settings)
+    except EvergreenError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     return 0
 
 

@@ -6,17 +6,21 @@ gone. Who predicts and how is in `endpoint`, what stands around every answer in 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from include.adapters import factory
 from include.core import manifest
 from include.core.errors import ManifestInvalid
-from include.core.manifest import ServingSpec
+from include.core.manifest import LogSpec, ServingSpec
 from include.serving import slot as slots
-from include.serving.endpoint import Endpoint, Service
+from include.serving.endpoint import Endpoint, Service, forget
 from include.serving.envelope import Envelope, Handler
 from include.serving.holder import Holder
 from include.serving.interop import add_mlflow, add_open_inference
@@ -27,10 +31,16 @@ from include.serving.settings import Settings
 from include.serving.slot import Broken, Loaded, Slot
 from include.serving.validation import Problem
 
+if TYPE_CHECKING:
+    from include.serving.prediction_log import PredictionLog
+
 
 def create_app(settings: Settings) -> Envelope:
+    """Raises `RequestInvalid` when the manifest hides columns of the prediction log by a secret that is not set."""
     service = serve_slot(settings)
-    framework = FastAPI(title="Evergreen model server", docs_url=None, redoc_url=None, openapi_url=None)
+    framework = FastAPI(
+        title="Evergreen model server", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_logging(service)
+    )
     framework.add_exception_handler(HTTPException, _plain_error)
     framework.add_exception_handler(Exception, _plain_error)
     _add_probes(framework, service)
@@ -40,13 +50,46 @@ def create_app(settings: Settings) -> Envelope:
 def serve_slot(settings: Settings) -> Service:
     """Loads what slot file and manifest say; a manifest that cannot be read breaks the slot, with its sentence."""
     try:
-        spec = manifest.load(settings.manifest).serving if settings.manifest else ServingSpec()
+        known = manifest.load(settings.manifest) if settings.manifest else None
         slot = slots.load(settings.serving_dir, settings.slot)
     except ManifestInvalid as error:
-        spec, slot = ServingSpec(), Broken(str(error))
+        known, slot = None, Broken(str(error))
+    spec, key = (known.serving, known.contract.id) if known else (ServingSpec(), None)
     metrics = Metrics(settings.slot)
     metrics.holds(slot)
-    return Service(settings, spec, Holder(settings.slot, slot), Scorer(settings.slot, spec), metrics)
+    holder = Holder(settings.slot, slot)
+    log = _opened_log(settings, spec.log, holder, metrics, key)
+    return Service(settings, spec, holder, Scorer(settings.slot, spec), metrics, log.append if log else forget, log)
+
+
+def _opened_log(
+    settings: Settings, spec: LogSpec, holder: Holder, metrics: Metrics, key: str | None
+) -> PredictionLog | None:
+    if not spec.enabled or not factory.has_snapshots():
+        return None
+    from include.serving.prediction_log import PredictionLog  # brings pyarrow: 35 MB
+
+    return PredictionLog(
+        spec,
+        holder,
+        lambda: factory.segments(attempts=1),
+        metrics.of_log,
+        key=key,
+        secret=settings.log_key.get_secret_value() if settings.log_key else None,
+        spool=settings.serving_dir / "spool",
+    )
+
+
+def _logging(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        if service.log:
+            service.log.start()
+        yield
+        if service.log:
+            await anyio.to_thread.run_sync(service.log.close)
+
+    return running
 
 
 def _add_predicting(framework: FastAPI, service: Service) -> dict[str, Handler]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
@@ -21,6 +22,9 @@ from include.serving.scoring import Answer, Asked, Scorer
 from include.serving.settings import Settings
 from include.serving.slot import Loaded
 from include.serving.validation import Problem, Row, unseen
+
+if TYPE_CHECKING:
+    from include.serving.prediction_log import PredictionLog
 
 # called with every parsed request once its answer is known: who asked, rows, answer, status, seconds since it came
 Record = Callable[[Asked, Sequence[Row], Answer | Problem, int, float], None]
@@ -41,6 +45,7 @@ class Service:
     scorer: Scorer
     metrics: Metrics
     record: Record = forget
+    log: PredictionLog | None = None
 
 
 class Endpoint:

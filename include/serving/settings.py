@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -18,6 +18,7 @@ class Settings(BaseSettings):
     serving_dir: Path = Field(description="holds slots/<slot>.json and artifacts/<digest>/")
     port: int = Field(ge=0, le=65535)
     manifest: Path | None = Field(default=None, description="its section `serving` is how the server behaves")
+    log_key: SecretStr | None = Field(default=None, description="secret of serving.log.hash, 16 bytes or more")
     bind: str = Field(default="127.0.0.1", description="only the proxy talks to a slot; a container sets 0.0.0.0")
     max_rows: int = Field(default=1000, ge=1, description="rows in one request; a thousand take about 10 ms")
     max_body_bytes: int = Field(default=1 << 20, ge=1, description="a thousand rows of the example take 0.2 MB")

@@ -1,0 +1,188 @@
+"""What was predicted for whom, and what became of it: two streams of records that wait for nobody.
+
+`append` is called when an answer is ready. It costs a microsecond or two, never blocks and never raises: a prediction
+is worth more than its record. What the log cannot take is lost and counted (`evergreen_log_lost_rows_total`), so a gap
+is known, not guessed. Outcomes that callers send back are the other way round: nobody waits for the answer, so what
+cannot be taken is refused, and the caller tries again.
+
+Hiding columns, sampling and shape are decided in `include.core.prediction_records`; how records get to their place in
+`segment_writer`. Hiding is done before a record is written anywhere, the spool included.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include.core.manifest import LogSpec
+from include.core.prediction_records import FEATURE, FEEDBACK, Kind, Layout, checked_secret, hashed, layout, sampled
+from include.serving.segment_writer import Counts, Item, SegmentWriter
+from include.serving.slot import Loaded, Slot
+from include.serving.spool import Spool
+
+if TYPE_CHECKING:
+    from include.adapters.segments import Segments
+    from include.serving.holder import Holder
+    from include.serving.scoring import Answer, Asked
+    from include.serving.validation import Problem
+
+log = logging.getLogger(__name__)
+REMEMBERED = 10_000  # hashes kept, since categories repeat
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one row of one request; `happened` in microseconds since 1970, None if the caller did not say."""
+
+    request_id: str
+    row: int
+    label: str
+    happened: int | None
+
+
+class PredictionRows:
+    """Encodes answered requests. Its state is a cache of hashes; only the writing thread uses it."""
+
+    def __init__(self, shape: Layout, secret: bytes) -> None:
+        self.columns: Mapping[str, Kind] = shape.columns
+        self._shape, self._secret = shape, secret
+        self._known: dict[tuple[str, Any], str | None] = {}
+
+    def values(self, items: Sequence[Item]) -> dict[str, list[Any]]:
+        rows = [row for item in items for row in item.content[1]]
+        inputs = {FEATURE + name: self._column(name, rows) for name in self._shape.features}
+        return {**_envelopes(items), **_answers(items), "key": self._keys(rows), **inputs}
+
+    def _keys(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        key = self._shape.key
+        if key is None:
+            return [None] * len(rows)
+        return self._column(key, rows)
+
+    def _column(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        found = [row.get(name) for row in rows]
+        return [self._hashed(name, value) for value in found] if name in self._shape.hashed else found
+
+    def _hashed(self, name: str, value: Any) -> str | None:
+        if (name, value) not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[name, value] = hashed(self._secret, name, value)
+        return self._known[name, value]
+
+
+def _envelopes(items: Sequence[Item]) -> dict[str, list[Any]]:
+    """What all rows of a request share; the number of each in its request."""
+    told: dict[str, list[Any]] = {name: [] for name in ("request_id", "at", "status", "latency_ms", "row")}
+    for item in items:
+        asked, _, _, status, seconds = item.content
+        shared = {"request_id": asked.id, "at": item.at, "status": status, "latency_ms": seconds * 1e3}
+        for name, value in shared.items():
+            told[name] += [value] * item.rows
+        told["row"] += range(item.rows)
+    return told
+
+
+def _answers(items: Sequence[Item]) -> dict[str, list[Any]]:
+    """What was answered; nothing where nothing could be."""
+    told: dict[str, list[Any]] = {name: [] for name in ("version", "digest", "slot", "served_by")}
+    each: dict[str, list[Any]] = {"score": [], "label": [], "decision": []}
+    for item in items:
+        answer = item.content[2]
+        for name, values in told.items():
+            values += [getattr(answer, name, None)] * item.rows
+        each["score"] += answer.probabilities if answer else [None] * item.rows
+        each["label"] += answer.labels if answer else [None] * item.rows
+        each["decision"] += map(bool, answer.decisions) if answer else [None] * item.rows
+    return {**told, **each}
+
+
+class OutcomeRows:
+    """Encodes what callers sent to /feedback."""
+
+    columns: Mapping[str, Kind] = FEEDBACK
+
+    def values(self, items: Sequence[Item]) -> dict[str, list[Any]]:
+        outcomes: list[Outcome] = [outcome for item in items for outcome in item.content]
+        return {
+            "request_id": [each.request_id for each in outcomes],
+            "row": [each.row for each in outcomes],
+            "label": [each.label for each in outcomes],
+            "happened": [each.happened for each in outcomes],
+            "received": [item.at for item in items for _ in item.content],
+        }
+
+
+class PredictionLog:
+    """Both streams of one slot. Raises `RequestInvalid` when the manifest hashes columns and there is no secret."""
+
+    def __init__(
+        self,
+        spec: LogSpec,
+        holder: Holder,
+        place: Callable[[], Segments],
+        counts: Callable[[str], Counts],
+        *,
+        key: str | None = None,
+        secret: str | None = None,
+        spool: Path | None = None,
+    ) -> None:
+        """`key` is the column that names a row to the caller; `counts` makes the metrics of a stream by its name.
+
+        `spool` is a directory that survives this process, or None.
+        """
+        self._spec, self._key, self._secret = spec, key, checked_secret(spec, secret)
+        self._holder, self._slot = holder, holder.slot
+        self._rows = self._encoder(holder.slot)
+        self._outcomes = OutcomeRows()
+        writer, self._counts = (holder.colour, uuid.uuid4().hex[:12]), counts("predictions")
+        self._writers = (
+            SegmentWriter("predictions", writer, spec, place, self._counts, Spool(spool)),
+            SegmentWriter("feedback", writer, spec, place, counts("feedback"), Spool(spool)),
+        )
+        self._predictions, self._feedback = self._writers
+
+    def start(self) -> None:
+        for writer in self._writers:
+            writer.start()
+
+    def append(
+        self, asked: Asked, rows: Sequence[Mapping[str, Any]], answer: Answer | Problem, status: int, seconds: float
+    ) -> None:
+        """Rows of one validated request, and what they were answered with; nothing of it may be changed afterwards."""
+        try:
+            if self._holder.slot is not self._slot:
+                self._swapped()
+            if self._spec.sample < 1 and not sampled(asked.id, self._spec.sample):
+                return
+            content = (asked, rows, answer if status < 400 else None, status, seconds)
+            item = Item(time.time_ns() // 1000, self._rows, len(rows), content)
+            if not self._predictions.offer(item):
+                self._counts.lost(len(rows), "full")
+        except Exception:  # a record is never worth a prediction
+            log.exception("the prediction log failed")
+
+    def _swapped(self) -> None:
+        """Another model may have other columns; its records begin another segment."""
+        self._slot = self._holder.slot
+        self._rows = self._encoder(self._slot)
+
+    def _encoder(self, slot: Slot) -> PredictionRows:
+        columns = slot.model.meta.columns if isinstance(slot, Loaded) else ()
+        shape = layout({column.name: column.kind for column in columns}, self._spec, self._key)
+        return PredictionRows(shape, self._secret)
+
+    def feedback(self, outcomes: Sequence[Outcome]) -> bool:
+        """False when there is no room for them now."""
+        item = Item(time.time_ns() // 1000, self._outcomes, len(outcomes), tuple(outcomes))
+        return self._feedback.offer(item)
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Writes what waits, within `seconds` for each stream; afterwards nothing is taken."""
+        for writer in self._writers:
+            writer.close(seconds)
