@@ -232,7 +232,8 @@ def test_without_a_spool_what_could_not_be_written_is_lost_at_shutdown_and_count
 def test_outcomes_are_kept_and_refused_when_there_is_no_room(logged):
     one = logged(buffer_rows=2, rows_per_segment=2)
     happened = datetime(2026, 8, 1, 12, tzinfo=UTC)
-    assert one.log.feedback([Outcome("r-1", 0, "bad", int(happened.timestamp() * 1e6)), Outcome("r-1", 1, "good", None)])
+    micros = int(happened.timestamp() * 1e6)
+    assert one.log.feedback([Outcome("r-1", 0, "bad", micros), Outcome("r-1", 1, "good", None)])
     assert not one.log.feedback([Outcome("r-2", number, "bad", None) for number in range(3)])
     one.log.close()
     first, second = one.table("feedback").to_dicts()
