@@ -358,6 +358,11 @@ class TrainSpec(Section):
     explain_rows: Annotated[int, Field(ge=0)] = Field(
         0, description="rows of a SHAP summary; 0 draws none. The import alone takes four seconds and 300 MB"
     )
+    explain_background: Annotated[int, Field(ge=0, le=500)] = Field(
+        0,
+        description="real training rows kept in the artifact, which a network or a pipeline of your own is explained "
+        "against; 0 keeps nobody's row and uses one of medians and most frequent values",
+    )
     int8_tolerance: Share = Field(
         0.05, description="how far a probability of the INT8 variant of a network may lie from the network's"
     )

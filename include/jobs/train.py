@@ -188,7 +188,9 @@ def _save(training: Training, candidate: Candidate, directory: Path) -> Exported
     model = _servable(training, candidate)
     directory.mkdir()
     directory.joinpath("baseline.json").write_text(_baseline(training, model))
-    return export.write(model, directory, _probes(training))
+    spec = training.manifest.train
+    against = export.Reference(training.rows.inputs, spec.explain_background, spec.seed)
+    return export.write(model, directory, _probes(training), against)
 
 
 def _servable(training: Training, candidate: Candidate) -> ServableModel:

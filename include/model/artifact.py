@@ -118,10 +118,14 @@ class ServableModel:
         return self.predict_frame(frame(rows, self.meta.columns))
 
     def predict_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        return self.meta.calibration(self.raw_frame(table))
+
+    def raw_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        """Scores (n,) before calibration."""
         from include.model import features
 
         probabilities = self.pipeline.predict_proba(features.apply(self.meta.features, table))
-        return self.meta.calibration(np.asarray(probabilities, dtype=np.float64)[:, self._positive])
+        return np.asarray(probabilities, dtype=np.float64)[:, self._positive]
 
     @property
     def _positive(self) -> int:
@@ -144,7 +148,11 @@ class CompiledModel:
 
     def answer(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
         """Probabilities (n,) of an encoded matrix (n, width)."""
-        return self.meta.calibration(self.score(matrix.astype(self.encoder.dtype, copy=False)))
+        return self.meta.calibration(self.raw(matrix))
+
+    def raw(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
+        """Scores (n,) before calibration."""
+        return self.score(matrix.astype(self.encoder.dtype, copy=False))
 
 
 def save(model: Any, meta: ArtifactMeta, directory: Path) -> str:

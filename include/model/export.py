@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from include.core.errors import ArtifactRejected, Permanent
-from include.model import artifact, compiling, conformance
+from include.model import artifact, compiling, conformance, explanation
 from include.model.artifact import ArtifactMeta, Golden, ServableModel
 from include.model.compiling import NotCompilable
+from include.model.schema import frame
 
 log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
@@ -38,14 +39,31 @@ class Exported:
         return {"evergreen.runtime": self.meta.runtime, "evergreen.runtime.why": self.meta.why}
 
 
-def write(model: ServableModel, directory: Path, rows: Sequence[Row]) -> Exported:
-    """Writes the form that serves; `rows` decide about it, besides the awkward ones.
+@dataclass(frozen=True)
+class Reference:
+    """What explanations compare a row with: a table of input columns (pandas); `sample` rows of it may be kept."""
 
-    Raises `Permanent` when neither form computes what the model computes.
+    inputs: Any
+    sample: int = 0
+    seed: int = 0
+
+
+def write(model: ServableModel, directory: Path, rows: Sequence[Row], reference: Reference | None = None) -> Exported:
+    """Writes the form that serves and what explains it; `rows` decide about the form, besides the awkward ones.
+
+    Without a `reference` explanations compare with `rows`. Raises `Permanent` when neither form computes what the
+    model computes.
     """
+    _write_form(model, directory, rows)
+    against = reference or Reference(frame(rows, model.meta.columns))
+    explanation.write(model, directory, against.inputs, against.sample, against.seed)
+    return Exported(artifact.digest(directory), artifact.read_meta(directory))
+
+
+def _write_form(model: ServableModel, directory: Path, rows: Sequence[Row]) -> None:
     reason = _compiled(model, directory, rows)
     if reason is None:
-        return Exported(artifact.digest(directory), artifact.read_meta(directory))
+        return
     if model.meta.framework == "torch":
         raise Permanent(f"The network cannot serve, because {reason.rstrip('.')}; a network has no other form.")
     log.info("no compiled form: %s", reason)
@@ -53,7 +71,6 @@ def write(model: ServableModel, directory: Path, rows: Sequence[Row]) -> Exporte
     problems = _written(generic, directory, rows, lambda: artifact.save(model.pipeline, generic.meta, directory))
     if problems:
         raise Permanent(f"The artifact does not conform to its pipeline: {' '.join(problems)}")
-    return Exported(artifact.digest(directory), generic.meta)
 
 
 def _compiled(model: ServableModel, directory: Path, rows: Sequence[Row]) -> str | None:
@@ -116,6 +133,7 @@ def write_int8(model: ServableModel, directory: Path, rows: Sequence[Row], toler
     small = compiling.int8(full)
     meta = model.meta.model_copy(update={"precision": "int8", "tolerance": tolerance, "why": "8-bit weights"})
     artifact.save_compiled(small, meta, directory)
+    explanation.write(model, directory, frame(rows, model.meta.columns))
     variant, threshold = artifact.load(directory), meta.threshold
     expected = model.predict_proba(rows)
     found = np.concatenate([variant.predict_proba([row]) for row in rows])

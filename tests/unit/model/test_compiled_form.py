@@ -121,7 +121,7 @@ class TestFallback:
         assert (
             done.meta.path == "generic" and "its onnx form does not conform: The saved model differs" in done.meta.why
         )
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["artifact.json", "model.skops"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["artifact.json", "explanation.json", "model.skops"]
         assert artifact.load(tmp_path).meta == done.meta
 
     def test_a_pipeline_that_is_not_known_serves_by_itself(self, tmp_path) -> None:
