@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from include.core.errors import ArtifactRejected, Permanent
 from include.model import explanation
-from include.model.artifact import ArtifactMeta, CompiledModel, Model, ServableModel
+from include.model.artifact import ArtifactMeta, CompiledModel, Files, Model, ServableModel
 from include.model.calibration import EDGE, Calibration, log_odds
 from include.model.explanation import Explanation
 from include.model.schema import frame
@@ -67,16 +66,16 @@ class Explainer(Protocol):
     def __call__(self, rows: Rows) -> Attributed: ...
 
 
-def explainer(directory: Path, model: Model) -> Explainer:
-    """For the artifact in `directory`, which holds `model`. Raises `ArtifactRejected`."""
-    document = explanation.read(directory)
+def explainer(files: Files, model: Model) -> Explainer:
+    """For the artifact of these files, which holds `model`. Raises `ArtifactRejected`."""
+    document = explanation.read(files)
     if document is None:
         raise ArtifactRejected(missing(model.meta.name))
     if isinstance(model, CompiledModel):
         if document.method == "linear":
             return LinearExplainer(document, model)
         if document.method == "trees":
-            return TreeExplainer(document, model, directory)
+            return TreeExplainer(document, model, files)
     if document.method != "permutation" or not document.background:
         raise ArtifactRejected(f"{explanation.FILE} does not fit the model beside it; train the model again.")
     return PermutationExplainer(document, model)
@@ -106,11 +105,11 @@ class LinearExplainer:
 class TreeExplainer:
     """Path-dependent TreeSHAP (Lundberg et al. 2020, algorithm 2) by shap's compiled code."""
 
-    def __init__(self, document: Explanation, model: CompiledModel, directory: Path) -> None:
+    def __init__(self, document: Explanation, model: CompiledModel, files: Files) -> None:
         import shap
 
         self._model, self._owned = model, explanation.by_column(model.encoder.owners, _names(model.meta))
-        trees = explanation.read_tables(directory, len(self._owned))
+        trees = explanation.read_tables(files, len(self._owned))
         ensemble = {
             "trees": [_as_shap_names_it(tree) for tree in trees],
             "base_offset": document.offset,

@@ -12,6 +12,8 @@ stand in the artifact twice: some hundred kilobytes. The server holds every answ
 
 from __future__ import annotations
 
+import io
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -25,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from include.core.errors import ArtifactRejected
 from include.model import artifact
-from include.model.artifact import CompiledModel, ServableModel
+from include.model.artifact import CompiledModel, Files, ServableModel
 from include.model.schema import Column, is_missing
 
 FILE, TABLES = "explanation.json", "explanation.npz"
@@ -70,22 +72,22 @@ def write(model: ServableModel, directory: Path, inputs: Any, sample: int = 0, s
     return made
 
 
-def read(directory: Path) -> Explanation | None:
+def read(files: Files) -> Explanation | None:
     """None for an artifact that keeps nothing to explain it. Raises `ArtifactRejected`."""
-    try:
-        return Explanation.model_validate_json((directory / FILE).read_bytes())
-    except FileNotFoundError:
+    if FILE not in files:
         return None
-    except (OSError, ValidationError) as error:
+    try:
+        return Explanation.model_validate_json(files[FILE])
+    except ValidationError as error:
         raise ArtifactRejected(f"{FILE} cannot be read; train the model again.") from error
 
 
-def read_tables(directory: Path, width: int) -> list[Tables]:
+def read_tables(files: Files, width: int) -> list[Tables]:
     """The trees, each checked so that no node points outside of its tree. Raises `ArtifactRejected`."""
     try:
-        with np.load(directory / TABLES, allow_pickle=False) as file:
+        with np.load(io.BytesIO(files[TABLES]), allow_pickle=False) as file:
             tables = {name: file[name] for name in ("starts", *TREE)}
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
         raise ArtifactRejected(f"{TABLES} cannot be read; train the model again.") from error
     starts = tables.pop("starts")
     trees = [{name: tables[name][a:b] for name in TREE} for a, b in pairwise(starts)]
@@ -105,9 +107,8 @@ def _sound(tree: Tables, width: int) -> bool:
     default = (tree["default"][inner] == children).any(axis=0).all()
     asked, weighed = tree["features"][inner], (tree["weights"] > 0).all()
     leaves = all((tree[name][~inner] == -1).all() for name in ("right", "default"))
-    return bool(
-        inside and default and leaves and ((asked >= 0) & (asked < width)).all() and (tree["weights"] > 0).all()
-    )
+    known = ((asked >= 0) & (asked < width)).all()
+    return bool(inside and default and leaves and weighed and known)
 
 
 def _exact(pipeline: Any, saved: Any, inputs: Any) -> tuple[Explanation, Tables] | None:

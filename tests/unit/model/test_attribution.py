@@ -17,6 +17,7 @@ from include.model.attribution import Attributed, NotAdditive, explainer, settle
 from include.model.calibration import Calibration, fit
 from include.model.explanation import Explanation
 from include.model.schema import conform
+from include.model.sealed import contents
 from tests.unit import credit
 
 KINDS = ("logistic", "boosting", "random_forest", "torch_mlp")
@@ -39,9 +40,10 @@ def opened(model: ServableModel, place: Path) -> Opened:
     if not place.exists():
         place.mkdir()
         export.write(model, place, credit.rows()[:300])
-    loaded, document = artifact.load(place), explanation.read(place)
+    files = contents(place)
+    loaded, document = artifact.opened(files), explanation.read(files)
     assert document is not None
-    return loaded, document, explainer(place, loaded)
+    return loaded, document, explainer(files, loaded)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_nobodys_row_is_kept_unless_real_ones_are_asked_for(tmp_path: Path) -> N
         place = tmp_path / str(sample)
         place.mkdir()
         export.write(calibrated("torch_mlp", "none"), place, credit.rows()[:50], export.Reference(table, sample))
-        document = explanation.read(place)
+        document = explanation.read(contents(place))
         kept = [row for row in document.background if row in credit.rows()]
         assert len(kept) == sample and len(document.background) == max(sample, 1)
 
@@ -122,7 +124,7 @@ def test_an_artifact_from_before_says_that_it_cannot_be_explained(tmp_path: Path
     model = credit.trained("logistic")
     artifact.save(model.pipeline, model.meta, tmp_path)
     with pytest.raises(ArtifactRejected, match=r"holds no explanation.json; train the model again"):
-        explainer(tmp_path, artifact.load(tmp_path))
+        explainer(contents(tmp_path), artifact.load(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -135,14 +137,14 @@ def test_trees_that_point_outside_are_refused(name: str, value: float, places: P
     tables[name][0] = value
     np.savez(tmp_path / explanation.TABLES, **tables)
     with pytest.raises(ArtifactRejected, match="point outside"):
-        explanation.read_tables(tmp_path, 13)
+        explanation.read_tables(contents(tmp_path), 13)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not numbers"])
 def test_tables_that_cannot_be_read_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / explanation.TABLES).write_bytes(content)
     with pytest.raises(ArtifactRejected, match="cannot be read"):
-        explanation.read_tables(tmp_path, 13)
+        explanation.read_tables(contents(tmp_path), 13)
 
 
 def test_native_categories_are_explained_by_permutation_for_treeshap_is_wrong_on_them(tmp_path: Path) -> None:
