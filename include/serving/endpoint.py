@@ -21,7 +21,7 @@ from include.serving.protocols import Dialect, Parsed, Rendered
 from include.serving.scoring import Answer, Asked, Scorer
 from include.serving.settings import Settings
 from include.serving.slot import Loaded
-from include.serving.validation import Problem, Row, unseen
+from include.serving.validation import Problem, Row
 
 if TYPE_CHECKING:
     from include.serving.prediction_log import PredictionLog
@@ -78,8 +78,7 @@ class Endpoint:
         self._service.record(asked, parsed.rows, answer, status, time.monotonic() - asked.received)
         if isinstance(answer, Problem):
             return self._refusal(answer)
-        columns = slot.model.meta.columns
-        self._service.metrics.predicted(answer.version, answer.probabilities, unseen(parsed.rows, columns))
+        self._service.metrics.predicted(answer.version, answer.probabilities, slot.inputs.unseen(parsed.rows))
         return respond(self._dialect.render(answer, parsed))
 
     def _refusal(self, problem: Problem) -> Response:

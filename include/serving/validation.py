@@ -13,9 +13,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
 
 if TYPE_CHECKING:
     from include.model.schema import Column
@@ -33,6 +35,7 @@ class Problem:
     message: str
     row: int | None = None
     field: str | None = None
+    retry_after: int | None = None  # seconds; a header of the answer
 
     @property
     def places(self) -> dict[str, Any]:
@@ -53,9 +56,10 @@ class Refused(Exception):
 class InputSchema:
     """A model's name and columns, prepared once for the rows of many requests."""
 
-    def __init__(self, columns: Iterable[Column], model: str = "") -> None:
+    def __init__(self, columns: Sequence[Column], model: str = "") -> None:
         self.model = model
         self.columns = {column.name: column for column in columns}
+        self._categories = [(column.name, frozenset(column.categories)) for column in columns if column.categories]
         self._kinds = [(column.name, column.kind == "number", column.nullable) for column in self.columns.values()]
 
     def checked(self, rows: Sequence[Any]) -> list[Row] | Problem:
@@ -67,6 +71,16 @@ class InputSchema:
                 return self._problem(index, row)
             checked.append(complete)
         return checked
+
+    def unseen(self, rows: Sequence[Row]) -> dict[str, int]:
+        """How many values of each category column the training has not seen: served, but counted."""
+        counts: dict[str, int] = {}
+        for name, known in self._categories:
+            for row in rows:
+                value = row[name]
+                if value is not None and value not in known:
+                    counts[name] = counts.get(name, 0) + 1
+        return counts
 
     def _complete(self, row: dict[str, Any]) -> Row | None:
         if not row.keys() <= self.columns.keys():
@@ -106,13 +120,30 @@ class InputSchema:
 
 def rows_of(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
     """Validated rows in the order they were sent, or the first problem."""
-    payload = document(body)
+    payload = _plain_document(body)
+    if payload is None:
+        payload = document(body)
     if isinstance(payload, Problem):
         return payload
     if not isinstance(payload, dict) or len(payload) != 1 or not payload.keys() <= {"rows", "row"}:
         return Problem(422, 'The body must be {"rows": [...]} or {"row": {...}} and nothing else.')
     rows = payload["rows"] if "rows" in payload else [payload["row"]]
     return checked_list(rows, "rows", schema, max_rows)
+
+
+def _plain_document(body: bytes) -> dict[str, Any] | None:
+    """The JSON of a body in our own form, read in a fifth of `document`'s time; None when that may miss a flaw.
+
+    This parser keeps the last of equal keys. But every key is followed by a colon, so where there are no more colons
+    than keys were kept, none was dropped.
+    """
+    try:
+        payload = from_json(body, allow_inf_nan=False)
+        [rows] = payload.values()
+        keys = 1 + (sum(map(len, rows)) if type(rows) is list else len(rows))
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return payload if body.count(b":") == keys else None
 
 
 def checked_list(rows: Any, field: str, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
@@ -126,12 +157,6 @@ def too_many(count: int, field: str | None, max_rows: int) -> Problem | None:
     if count > max_rows:
         return Problem(422, f"A request may hold {max_rows} rows at most; split it.", field=field)
     return None
-
-
-def unseen(rows: Sequence[Row], columns: Iterable[Column]) -> dict[str, int]:
-    """How many values of each category column the training has not seen: served, but counted."""
-    counts = {column.name: _unseen(rows, column) for column in columns if column.categories}
-    return {name: count for name, count in counts.items() if count}
 
 
 def wrong_form(headers: Mapping[str, str], accepted: Sequence[str]) -> Problem | None:
@@ -255,8 +280,3 @@ def _as_float(value: float) -> float:
         return float(value)
     except OverflowError:  # an integer of hundreds of digits
         return math.inf
-
-
-def _unseen(rows: Sequence[Row], column: Column) -> int:
-    values = (row.get(column.name) for row in rows)
-    return sum(1 for value in values if value is not None and value not in column.categories)

@@ -2,9 +2,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from include.model.schema import Column
-from include.serving.validation import InputSchema, Problem, rows_of, unseen
+from include.serving.validation import InputSchema, Problem, checked_list, document, rows_of
 
 AGE = Column(name="Age", kind="number", nullable=False)
 DEBT = Column(name="Debt", kind="number")
@@ -78,4 +80,29 @@ def test_a_good_request_becomes_complete_rows(body: str, rows: list[dict[str, An
 def test_unseen_categories_pass_and_are_counted() -> None:
     rows = rows_of(b'{"rows": [{"Age": 1, "Job": "clown"}, {"Age": 1, "Job": "fixed"}, {"Age": 1}]}', SCHEMA, 3)
     assert not isinstance(rows, Problem)
-    assert unseen(rows, COLUMNS) == {"Job": 1}
+    assert SCHEMA.unseen(rows) == {"Job": 1}
+
+
+EDGES = [True, "", "1.5", "a:b", 'a":', "fixed", 0, -0.0, 1e308, 10**400, 2**63 + 1, "\ud800", [], {"Age": 1}]
+VALUES = st.sampled_from(EDGES) | st.none() | st.floats() | st.integers() | st.text(max_size=3)
+ROWS = st.dictionaries(st.sampled_from(["Age", "Debt", "Job", "Shoe", "Job:"]), VALUES, max_size=4)
+WHOLE = st.builds(lambda age, rest: {**rest, "Age": age}, st.integers() | st.floats(), ROWS)
+PAYLOADS = st.dictionaries(st.sampled_from(["row", "rows"]), st.lists(ROWS | WHOLE | VALUES, max_size=4) | WHOLE)
+
+
+@given(PAYLOADS | VALUES)
+def test_the_quick_parser_changes_no_verdict(payload: Any) -> None:
+    body = json.dumps(payload).encode()
+    read = document(body)
+    found = rows_of(body, SCHEMA, 3)
+    if isinstance(read, dict) and read.keys() in ({"row"}, {"rows"}):
+        rows = read["rows"] if "rows" in read else [read["row"]]
+        assert repr(found) == repr(checked_list(rows, "rows", SCHEMA, 3))
+    else:
+        assert isinstance(found, Problem)
+
+
+@pytest.mark.parametrize("body", ['{"row": {"Age": 1, "Age": 2}}', '{"rows": [{"Age": 1}], "rows": [{"Age": 2}]}'])
+def test_a_key_that_stands_twice_is_found_by_its_colon(body: str) -> None:
+    problem = rows_of(body.encode(), SCHEMA, 3)
+    assert isinstance(problem, Problem) and "the same key twice" in problem.message
