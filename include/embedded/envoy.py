@@ -32,6 +32,8 @@ READY_CHECK = {
     "healthy_threshold": 1,
     "http_health_check": {"path": "/ready"},
 }
+# By default a client may take for ever to send its request, and hold a connection as long.
+SLOW_CLIENTS = {"request_headers_timeout": "5s", "request_timeout": "10s"}
 # Envoy allows three retries at a time by default: too few for all that is in flight when a slot dies.
 LIMITS = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 1024}
 LOG_SOON = ("--file-flush-interval-msec", "500")  # 10 s by default: too long for somebody who looks
@@ -87,6 +89,7 @@ def _listener(settings: EmbeddedSettings) -> dict[str, Any]:
     manager = {
         "@type": HTTP_MANAGER,
         "stat_prefix": "predictions",
+        **SLOW_CLIENTS,
         "rds": {"route_config_name": ROUTE_NAME, "config_source": _route_source(settings.route_file)},
         "http_filters": [{"name": "router", "typed_config": {"@type": ROUTER}}],
         "access_log": [_access_log(settings.logs_dir / "envoy_access.log")],

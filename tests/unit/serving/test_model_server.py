@@ -107,6 +107,13 @@ def test_the_model_describes_itself_without_its_golden_rows(client: TestClient) 
     assert {"digest", "generation", "threshold", "columns", "loaded_at"} <= set(told) and "golden" not in told
 
 
+def test_a_body_announced_as_too_long_is_not_waited_for(stage: Any, tmp_path: Path) -> None:
+    stage("blue")
+    with process(tmp_path) as (client, _), socket.create_connection((client.base_url.host, client.base_url.port)) as sock:
+        sock.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10000000000\r\n\r\n")
+        assert sock.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
 BAD: list[tuple[str, int, bytes]] = [
     ("no JSON", 400, b"s3cret"),
     ("too large", 413, b'{"rows": "' + b"s3cret" * 1000 + b'"}'),
