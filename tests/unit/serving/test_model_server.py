@@ -107,9 +107,16 @@ def test_the_model_describes_itself_without_its_golden_rows(client: TestClient) 
     assert {"digest", "generation", "threshold", "columns", "loaded_at"} <= set(told) and "golden" not in told
 
 
+def _socket(client: httpx.Client) -> socket.socket:
+    return socket.create_connection((client.base_url.host, client.base_url.port or 80))
+
+
 def test_a_body_announced_as_too_long_is_not_waited_for(stage: Any, tmp_path: Path) -> None:
     stage("blue")
-    with process(tmp_path) as (client, _), socket.create_connection((client.base_url.host, client.base_url.port)) as sock:
+    with (
+        process(tmp_path) as (client, _),
+        socket.create_connection((client.base_url.host, client.base_url.port)) as sock,
+    ):
         sock.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10000000000\r\n\r\n")
         assert sock.recv(1000).startswith(b"HTTP/1.1 413 ")
 
