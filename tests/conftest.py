@@ -32,6 +32,8 @@ os.environ |= {
     "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}",
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
+    # A server started by hand has no key. Stacks take nothing of this: theirs have keys, and ask for blessings.
+    "EVERGREEN_UNBLESSED": "allow",
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from include.adapters import envoy_routes
 from include.adapters.files import write_atomic
 from include.adapters.serving_local import LocalAddresses, LocalTarget
+from include.core.blessing import public_pem
 from include.core.rollout import Colour, Release, Route, Verdict, Wanted, other
 from include.embedded.settings import ProgramName
 from include.embedded.stack import Stack
 from include.model import artifact, compiling
 from include.model.artifact import Golden, ServableModel
 from include.model.sealed import copy_verified
+from tests import blessed
 from tests.ground import wait_for
 from tests.unit import credit
+
+MODEL = "credit"  # the name in the artifacts of tests.unit.credit
 
 
 class Serving:
@@ -39,6 +43,13 @@ class Serving:
         )
         self.target = LocalTarget(self.root, self.addresses)
         self._client = httpx.Client(trust_env=False, timeout=5)
+        with stack.settings.trusted_keys.open("a") as trusted:
+            trusted.write(public_pem(blessed.KEY))
+
+    def want(self, release: Release, kind: Literal["deploy", "rollback"] = "deploy", by: str = "a test") -> Wanted:
+        """A wish as the deploy DAG makes it, with a blessing that the slots trust."""
+        named = {"model": MODEL, "version": release.version, "digest": release.digest}
+        return self.target.want(release, by, "to see", kind, blessing=blessed.envelope(blessed.document(**named)))
 
     def ask(self, row: Mapping[str, Any] | None = None) -> httpx.Response:
         """One prediction through the proxy, as a client would ask for it."""
@@ -83,7 +94,7 @@ class Serving:
 
     def forget(self) -> None:
         """Nothing wanted, nothing staged, no route; the slots' processes keep what they hold until they are staged."""
-        for name in ("wanted.json", "verdicts", "artifacts", "slots"):
+        for name in ("wanted.json", "verdicts", "artifacts", "blessings", "slots"):
             _remove(self.root / name)
         write_atomic(self.root / "route" / "routes.yaml", envoy_routes.render(Route()))
         wait_for(lambda: self.ask().headers["x-evergreen-generation"] == "0")
@@ -91,7 +102,7 @@ class Serving:
     def go_live(self, colour: Colour, wanted: Wanted, artifact_: Path) -> None:
         """As an earlier release left it; a slot whose process holds the release already is not restarted."""
         copy_verified(artifact_, self.root / "artifacts", wanted.release.digest)
-        content = {**asdict(wanted.release), "generation": wanted.generation}
+        content = {**asdict(wanted.release), "generation": wanted.generation, "blessing": wanted.blessing}
         write_atomic(self.root / "slots" / f"{colour}.json", json.dumps(content))
         self.target.nudge(colour)
         wait_for(lambda: self.target.observe().slot(colour).ready)

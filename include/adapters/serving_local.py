@@ -4,6 +4,7 @@
     <serving>/route/routes.yaml        where traffic goes; Envoy watches it, and it is the only record of the route
     <serving>/slots/<colour>.json      what a slot loads when it starts
     <serving>/artifacts/<digest>/      verified copies, so that a slot comes back with the registry down
+    <serving>/blessings/<hash>.json    the signed documents that allow them, which a slot verifies before it loads
     <serving>/verdicts/<generation>/   accepted.json and soaked.json
 
 A process manager owns the slots: a child of an Airflow task would die with its task. Every write that concerns traffic
@@ -25,6 +26,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from include.adapters import envoy_routes
 from include.adapters.files import locked, write_atomic
+from include.core.blessing import envelope_digest
 from include.core.errors import Conflict, ServiceUnavailable
 from include.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Verdict, Wanted
 from include.model.sealed import copy_verified
@@ -67,7 +69,8 @@ class LocalTarget:
     ) -> Wanted:
         """Stores a new wish with the next generation. Said again before it came to its end, it is the same wish.
 
-        With `expected`, raises `Conflict` unless the stored generation is that one.
+        `blessing` is the signed envelope, kept for the slots. With `expected`, raises `Conflict` unless the stored
+        generation is that one.
         """
         with self._lock():
             known = self.wanted()
@@ -76,9 +79,17 @@ class LocalTarget:
             generation = known.generation if known else 0
             if expected is not None and expected != generation:
                 raise Conflict(f"Generation {expected} was expected but {generation} is wanted; look again and retry.")
-            wish = Wanted(release, generation + 1, by, why, kind, blessing)
+            wish = Wanted(release, generation + 1, by, why, kind, self._kept(blessing))
             write_atomic(self._root / "wanted.json", json.dumps(asdict(wish), indent=1))
             return wish
+
+    def _kept(self, envelope: str | None) -> str | None:
+        """The hash by which an envelope lies in blessings/; there before anything names it."""
+        if envelope is None:
+            return None
+        paper = envelope_digest(envelope)
+        write_atomic(self._root / "blessings" / f"{paper}.json", envelope)
+        return paper
 
     def _is_same_wish(self, known: Wanted, by: str) -> bool:
         """A second run for an unfinished release joins the first, so that evidence is not split between the two."""

@@ -576,6 +576,9 @@ class ServingSpec(Section):
     fallback: Literal["none", "previous"] | RuleSpec = Field(
         "none", description="who answers when the model fails: nobody (503), the version before, or {rule: 0.5}"
     )
+    version_skew: Literal["refuse", "warn"] = Field(
+        "refuse", description="a pipeline fitted by another minor version of scikit-learn than the server's"
+    )
     cache_rows: Annotated[int, Field(ge=0)] = Field(0, description="answers kept for rows asked again; 0 is off")
     log: LogSpec = LogSpec()
 

@@ -69,6 +69,7 @@ def slot(settings: EmbeddedSettings, secret: Credentials, colour: Colour) -> dic
         "EVERGREEN_SLOT": colour,
         "EVERGREEN_PORT": str(port),
         "EVERGREEN_SERVING_TOKEN": secret.serving_token,
+        "EVERGREEN_TRUSTED_KEYS_FILE": str(settings.trusted_keys),
     }
 
 

@@ -115,7 +115,7 @@ class EmbeddedSettings(BaseSettings):
 
     @property
     def directories(self) -> tuple[Path, ...]:
-        serving = [self.serving_dir / name for name in ("slots", "artifacts", "route", "verdicts")]
+        serving = [self.serving_dir / name for name in ("slots", "artifacts", "blessings", "route", "verdicts")]
         return (self.airflow_dir, self.mlflow_dir / "artifacts", self.store_dir, self.logs_dir, *serving)
 
     def url(self, port: int) -> str:

@@ -41,7 +41,8 @@ REQUESTS = 300  # of one row each: the 99th percentile is then the third slowest
 SECONDS = 1.5  # for those requests; a slow model is asked fewer times
 WARM_UP = 5
 MIB = 1024**2
-PRIVATE = ("AIRFLOW_", "MLFLOW_", "EVERGREEN_S", "EVERGREEN_B")  # what a server on its own has no use for
+PRIVATE = ("AIRFLOW_", "MLFLOW_", "EVERGREEN_", "OTEL_")  # what a server on its own has no use for
+KEPT = ("EVERGREEN_STACK", "EVERGREEN_MANIFEST")
 
 
 class Server:
@@ -173,14 +174,11 @@ def _command() -> list[str]:
 
 
 def _environment(root: Path, port: int) -> dict[str, str]:
-    """That of a slot; the mark by which the stack finds what belongs to it travels on."""
-    kept = {name: value for name, value in os.environ.items() if name == "EVERGREEN_STACK" or _is_plain(name)}
-    told = {"SLOT": "blue", "SERVING_DIR": str(root), "PORT": str(port), "BIND": "127.0.0.1"}
+    """That of a slot, except that what is judged here cannot be blessed yet; the mark by which the stack finds what
+    belongs to it travels on."""
+    kept = {name: value for name, value in os.environ.items() if name in KEPT or not name.startswith(PRIVATE)}
+    told = {"SLOT": "blue", "SERVING_DIR": str(root), "PORT": str(port), "BIND": "127.0.0.1", "UNBLESSED": "allow"}
     return kept | {f"EVERGREEN_{name}": value for name, value in told.items()}
-
-
-def _is_plain(name: str) -> bool:
-    return not name.startswith(PRIVATE)
 
 
 def _free_port() -> int:

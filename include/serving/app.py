@@ -19,6 +19,7 @@ from include.adapters import factory
 from include.core import manifest
 from include.core.errors import ManifestInvalid
 from include.core.manifest import LogSpec, ServingSpec
+from include.serving import admission
 from include.serving import slot as slots
 from include.serving.endpoint import Endpoint, Service, forget
 from include.serving.envelope import Envelope, Handler
@@ -51,10 +52,10 @@ def serve_slot(settings: Settings) -> Service:
     """Loads what slot file and manifest say; a manifest that cannot be read breaks the slot, with its sentence."""
     try:
         known = manifest.load(settings.manifest) if settings.manifest else None
-        slot = slots.load(settings.serving_dir, settings.slot)
+        spec, key = (known.serving, known.contract.id) if known else (ServingSpec(), None)
+        slot = slots.load(settings.serving_dir, settings.slot, admission.told(settings, spec))
     except ManifestInvalid as error:
-        known, slot = None, Broken(str(error))
-    spec, key = (known.serving, known.contract.id) if known else (ServingSpec(), None)
+        spec, key, slot = ServingSpec(), None, Broken(str(error))
     metrics = Metrics(settings.slot)
     metrics.holds(slot)
     holder = Holder(settings.slot, slot)

@@ -19,6 +19,12 @@ class Settings(BaseSettings):
     port: int = Field(ge=0, le=65535)
     manifest: Path | None = Field(default=None, description="its section `serving` is how the server behaves")
     log_key: SecretStr | None = Field(default=None, description="secret of serving.log.hash, 16 bytes or more")
+    trusted_keys_file: Path | None = Field(default=None, description="public keys whose blessings count, in PEM")
+    trusted_keys: str = Field(default="", description="the same in place, where no file can be mounted")
+    unblessed: Literal["refuse", "allow"] = Field(
+        default="refuse", description="what becomes of models without a blessing, as long as no key is trusted"
+    )
+    model: str | None = Field(default=None, description="the one model served here; needed where teams share a key")
     bind: str = Field(default="127.0.0.1", description="only the proxy talks to a slot; a container sets 0.0.0.0")
     max_rows: int = Field(default=1000, ge=1, description="rows in one request; a thousand take about 10 ms")
     max_body_bytes: int = Field(default=1 << 20, ge=1, description="a thousand rows of the example take 0.2 MB")

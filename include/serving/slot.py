@@ -1,7 +1,10 @@
-"""What a slot holds, read once at start: a loaded model, nothing, or something broken with the reason why.
+"""What a slot holds, read at start and at a reload: a loaded model, nothing, or something broken with the reason why.
 
 A broken slot is a state and not a crash: a process manager would restart a crash for ever, while a server that answers
 503 with a sentence can be asked what is wrong and leaves the other slot to carry the traffic.
+
+The order is the safety: the blessing's signature first (see admission), then the digest of the artifact's bytes, then
+what artifact.json says, and only then does a model runtime parse anything, from the very bytes that were checked.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from include.core.errors import ArtifactRejected
+from include.core.blessing import Blessing
+from include.core.errors import ArtifactRejected, Permanent
+from include.serving.admission import Admission
 from include.serving.validation import InputSchema
 
 if TYPE_CHECKING:
@@ -29,7 +34,7 @@ class SlotFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     generation: int = Field(ge=0)
     blessing: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the document that allowed it")
@@ -40,6 +45,7 @@ class Loaded:
     file: SlotFile
     model: Model
     loaded_at: datetime
+    blessing: Blessing | None = None  # verified; None where none is asked for
 
     @cached_property
     def inputs(self) -> InputSchema:
@@ -61,8 +67,8 @@ class Broken:
 Slot = Loaded | Empty | Broken
 
 
-def load(serving_dir: Path, colour: str) -> Slot:
-    """Never raises: whatever is wrong becomes `Broken` and a line in the log."""
+def load(serving_dir: Path, colour: str, admission: Admission | None = None) -> Slot:
+    """Never raises: whatever is wrong becomes `Broken` and a line in the log. Without `admission` nothing is loaded."""
     path = serving_dir / "slots" / f"{colour}.json"
     try:
         file = SlotFile.model_validate_json(path.read_bytes())
@@ -70,25 +76,33 @@ def load(serving_dir: Path, colour: str) -> Slot:
         return Empty()
     except (OSError, ValidationError):
         return _broken(f"The slot file {path.name} cannot be read; stage the release again.", None)
-    return _filled(file, serving_dir / "artifacts" / file.digest)
+    return _filled(file, serving_dir, admission or Admission())
 
 
-def _filled(file: SlotFile, directory: Path) -> Slot:
+def _filled(file: SlotFile, serving_dir: Path, admission: Admission) -> Slot:
     try:
-        return Loaded(file, _warm_model(directory, file.digest), datetime.now(UTC))
-    except ArtifactRejected as error:
+        blessing = admission.blessing(serving_dir / "blessings", file.blessing, file.version, file.digest)
+        model = _warm_model(serving_dir / "artifacts" / file.digest, file.digest, blessing, admission)
+        return Loaded(file, model, datetime.now(UTC), blessing)
+    except Permanent as error:
         return _broken(str(error), file)
     except Exception as error:
         log.exception("the model of version %s cannot be loaded", file.version)
         return _broken(f"The model cannot be loaded: {type(error).__name__}.", file)
 
 
-def _warm_model(directory: Path, digest: str) -> Model:
+def _warm_model(directory: Path, digest: str, blessing: Blessing | None, admission: Admission) -> Model:
     # imported here, so that an empty slot starts in a second and without scikit-learn's memory
-    from include.model import artifact, conformance
+    from include.model import artifact, conformance, sealed
 
-    artifact.verify(directory, digest)
-    model = artifact.load(directory)
+    if directory.is_symlink():
+        raise ArtifactRejected(f"The artifact {directory.name} is a symbolic link; stage the release again.")
+    files = sealed.verified(directory, digest)
+    meta = artifact.read_meta(files)
+    admission.fits(blessing, meta.name)
+    if meta.path == "generic":
+        admission.installed(meta.sklearn_version)
+    model = artifact.opened(files)
     problem = conformance.golden(model)
     if problem:
         raise ArtifactRejected(problem)

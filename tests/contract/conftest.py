@@ -21,7 +21,7 @@ from tests.unit import credit
 @pytest.fixture
 def wish(serving: Serving, trained: Trained) -> Callable[..., Wanted]:
     def wished(version: str, by: str = "a test", kind: Any = "deploy") -> Wanted:
-        return serving.target.want(trained.release(version), by=by, why="to see", kind=kind)
+        return serving.want(trained.release(version), kind, by)
 
     return wished
 

@@ -47,8 +47,8 @@ def asked(job: str, **params: Any) -> JobRequest:
     return JobRequest(job=job, run_key="k", as_of=LAST, intent=Intent.LIVE, params=params)
 
 
-def blessed(manifest: Manifest) -> tuple[Release, str]:
-    """What the train DAG does: the version with its digest, and the candidate."""
+def blessed(manifest: Manifest) -> tuple[Release, str, str]:
+    """What the train DAG does: the version with its digest, the candidate, and the envelope."""
     trained = run(asked("train")).outputs
     judged = run(asked("evaluate", run_id=trained["run_id"]))
     assert judged.verdict == "yes", judged.summary
@@ -56,7 +56,7 @@ def blessed(manifest: Manifest) -> tuple[Release, str]:
     version = registry.register(trained["run_id"], f"runs:/{trained['run_id']}/model")
     registry.bless(version, envelope(document(model=manifest.name, version=version, digest=digest)))
     assert registry.register(trained["run_id"], f"runs:/{trained['run_id']}/model") == version
-    return Release(version, digest), trained["best"]
+    return Release(version, digest), trained["best"], registry.blessing(version)
 
 
 def of_the_training(manifest: Manifest, kind: str, journal: Any) -> Any:
@@ -68,8 +68,8 @@ def of_the_training(manifest: Manifest, kind: str, journal: Any) -> Any:
 def test_it_reaches_production_and_answers_there_as_the_training_does(
     manifest: Manifest, serving: Serving, tmp_path: Any
 ) -> None:
-    release, kind = blessed(manifest)
-    wanted = serving.target.want(release, by="a test", why="to see", kind="deploy")
+    release, kind, paper = blessed(manifest)
+    wanted = serving.target.want(release, by="a test", why="to see", kind="deploy", blessing=paper)
     steps = [
         step
         for step, _ in Rollout(serving.target, factory.registry(), manifest, credit.rows()[:10]).run(wanted.generation)

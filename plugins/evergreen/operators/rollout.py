@@ -34,7 +34,7 @@ class WantOperator(BaseOperator):
             blessing = world.blessing(version, envelope)
             why = context["params"].get("why") or self._why(blessing)
             release, paper = Release(version, blessing.digest), envelope_digest(envelope)
-            wanted = world.target().want(release, by=run.who, why=why, kind=self.kind, blessing=paper)
+            wanted = world.target().want(release, by=run.who, why=why, kind=self.kind, blessing=envelope)
         details = {"generation": wanted.generation, "blessing": paper}
         _write(world, f"{self.kind}.wanted", run, version, why, details)
         self.log.info("version %s is wanted (generation %d): %s", version, wanted.generation, why)

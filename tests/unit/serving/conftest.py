@@ -6,13 +6,31 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from include.adapters.files import write_atomic
+from include.core.blessing import envelope_digest
 from include.model import artifact
+from tests import blessed
 from tests.unit import credit
 
 Stage = Callable[..., str]
+
+
+def bless(place: Path, key: Ed25519PrivateKey = blessed.KEY, **changes: Any) -> str:
+    """Puts a signed blessing of the model `credit` into blessings/ and answers its hash."""
+    envelope = blessed.envelope(blessed.document(**{"model": "credit", **changes}), key)
+    paper = envelope_digest(envelope)
+    write_atomic(place / "blessings" / f"{paper}.json", envelope)
+    return paper
+
+
+def point(place: Path, slot: str = "blue", **content: Any) -> None:
+    """The slot's file."""
+    write_atomic(place / "slots" / f"{slot}.json", json.dumps({"version": "3", "generation": 5, **content}))
 
 
 @pytest.fixture(scope="session")
@@ -25,14 +43,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stage(source: Path, tmp_path: Path) -> Stage:
-    """Stages the boosting model into a slot below tmp_path and answers its digest."""
+    """Stages the boosting model, blessed by the tests' key, into a slot below tmp_path and answers its digest."""
     return partial(stage_in, tmp_path, source)
 
 
 def stage_in(directory: Path, source: Path, slot: str, version: str = "3", generation: int = 5) -> str:
     digest = artifact.digest(source)
     artifact.copy_verified(source, directory / "artifacts", digest)
-    (directory / "slots").mkdir(exist_ok=True)
-    content = {"version": version, "digest": digest, "generation": generation}
-    (directory / "slots" / f"{slot}.json").write_text(json.dumps(content))
+    paper = bless(directory, version=version, digest=digest)
+    point(directory, slot, version=version, digest=digest, generation=generation, blessing=paper)
     return digest

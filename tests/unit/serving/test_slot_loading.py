@@ -1,12 +1,22 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from include.core.blessing import public_pem
 from include.model import artifact
-from include.serving.slot import Broken, Empty, Loaded, load
+from include.serving import slot as slots
+from include.serving.admission import Admission
+from include.serving.slot import Broken, Empty, Loaded, Slot
+from tests import blessed
 from tests.unit import credit
+from tests.unit.serving.conftest import bless, point
+
+TRUSTING = Admission(keys=public_pem(blessed.KEY))
+
+
+def load(place: Path, colour: str) -> Slot:
+    return slots.load(place, colour, TRUSTING)
 
 
 def test_a_staged_slot_is_loaded(stage: Any, tmp_path: Path) -> None:
@@ -40,7 +50,7 @@ def test_a_slot_file_that_is_not_one_breaks_the_slot_and_nothing_else(content: s
 
 
 def test_an_artifact_that_is_not_there_is_said(tmp_path: Path) -> None:
-    _point(tmp_path, "0" * 64)
+    _release(tmp_path, "0" * 64)
     slot = load(tmp_path, "blue")
     assert isinstance(slot, Broken) and slot.why.startswith("There is no artifact at")
 
@@ -60,22 +70,18 @@ def test_a_model_that_misses_its_golden_rows_is_not_served(tmp_path: Path) -> No
     source = tmp_path / "source"
     digest = artifact.save(model.pipeline, model.meta.model_copy(update={"golden": (wrong,)}), source)
     artifact.copy_verified(source, tmp_path / "artifacts", digest)
-    _point(tmp_path, digest)
+    _release(tmp_path, digest)
     slot = load(tmp_path, "blue")
     assert isinstance(slot, Broken) and slot.why.startswith("The model misses its golden rows by")
 
 
-def _point(directory: Path, digest: str) -> None:
-    (directory / "slots").mkdir()
-    content = {"version": "9", "digest": digest, "generation": 1}
-    (directory / "slots" / "blue.json").write_text(json.dumps(content))
-
-
 def test_the_blessing_that_allowed_a_release_is_held_and_one_that_is_no_hash_is_refused(stage, tmp_path):
-    stage("blue")
-    path = tmp_path / "slots" / "blue.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "blessing": "e" * 64}))
-    assert load(tmp_path, "blue").file.blessing == "e" * 64
-    path.write_text(json.dumps({**content, "blessing": "yes"}))
-    assert isinstance(load(tmp_path, "blue"), Broken)
+    digest = stage("blue")
+    slot = load(tmp_path, "blue")
+    assert slot.blessing and (slot.blessing.digest, slot.blessing.model) == (digest, "credit")
+    point(tmp_path, digest=digest, blessing="yes")
+    assert "blue.json cannot be read" in load(tmp_path, "blue").why
+
+
+def _release(place: Path, digest: str) -> None:
+    point(place, digest=digest, blessing=bless(place, version="3", digest=digest))
