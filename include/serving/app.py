@@ -23,6 +23,7 @@ from include.serving import admission
 from include.serving import slot as slots
 from include.serving.endpoint import Endpoint, Service, forget
 from include.serving.envelope import Envelope, Handler
+from include.serving.feedback import add_feedback
 from include.serving.holder import Holder
 from include.serving.interop import add_mlflow, add_open_inference
 from include.serving.metrics import Metrics
@@ -45,6 +46,7 @@ def create_app(settings: Settings) -> Envelope:
     framework.add_exception_handler(HTTPException, _plain_error)
     framework.add_exception_handler(Exception, _plain_error)
     _add_probes(framework, service)
+    add_feedback(framework, service)
     return Envelope(framework, _add_predicting(framework, service), service.holder, service.metrics)
 
 
@@ -58,14 +60,12 @@ def serve_slot(settings: Settings) -> Service:
         spec, key, slot = ServingSpec(), None, Broken(str(error))
     metrics = Metrics(settings.slot)
     metrics.holds(slot)
-    holder = Holder(settings.slot, slot)
-    log = _opened_log(settings, spec.log, holder, metrics, key)
+    holder = Holder(settings.slot, slot, key)
+    log = _opened_log(settings, spec.log, holder, metrics)
     return Service(settings, spec, holder, Scorer(settings.slot, spec), metrics, log.append if log else forget, log)
 
 
-def _opened_log(
-    settings: Settings, spec: LogSpec, holder: Holder, metrics: Metrics, key: str | None
-) -> PredictionLog | None:
+def _opened_log(settings: Settings, spec: LogSpec, holder: Holder, metrics: Metrics) -> PredictionLog | None:
     if not spec.enabled or not factory.has_snapshots():
         return None
     from include.serving.prediction_log import PredictionLog  # brings pyarrow: 35 MB
@@ -75,7 +75,6 @@ def _opened_log(
         holder,
         lambda: factory.segments(attempts=1),
         metrics.of_log,
-        key=key,
         secret=settings.log_key.get_secret_value() if settings.log_key else None,
         spool=settings.serving_dir / "spool",
     )

@@ -6,13 +6,17 @@ is gone with the last of them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from include.serving.slot import Loaded, Slot
 
 
 class Holder:
-    def __init__(self, colour: str, slot: Slot) -> None:
+    def __init__(self, colour: str, slot: Slot, key: str | None = None) -> None:
+        """`key` is the column, no input of any model, by which callers may name their rows."""
         self.colour = colour
-        self.slot = slot
+        self.key = key
+        self.swap(slot)
         self.draining = False
 
     @property
@@ -27,4 +31,4 @@ class Holder:
         return None if isinstance(self.slot, Loaded) else self.slot.why
 
     def swap(self, slot: Slot) -> None:
-        self.slot = slot
+        self.slot: Slot = replace(slot, key=self.key) if isinstance(slot, Loaded) else slot

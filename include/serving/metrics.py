@@ -11,7 +11,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from include.serving.slot import Loaded, Slot
 
-PATHS = frozenset({"/predict", "/invocations", "/v2/models/{name}/infer", "/health", "/ready", "/model", "/metrics"})
+PATHS = frozenset(
+    {"/predict", "/feedback", "/invocations", "/v2/models/{name}/infer", "/health", "/ready", "/model", "/metrics"}
+)
 WHO = ("version", "slot")
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 LOG = ("stream", "slot")

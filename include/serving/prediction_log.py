@@ -15,12 +15,12 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.core.manifest import LogSpec
 from include.core.prediction_records import FEATURE, FEEDBACK, Kind, Layout, checked_secret, hashed, layout, sampled
+from include.serving.feedback import Outcome
 from include.serving.segment_writer import Counts, Item, SegmentWriter
 from include.serving.slot import Loaded, Slot
 from include.serving.spool import Spool
@@ -32,17 +32,8 @@ if TYPE_CHECKING:
     from include.serving.validation import Problem
 
 log = logging.getLogger(__name__)
+LONGEST = 256  # characters of a text that are kept, or a caller could fill the memory
 REMEMBERED = 10_000  # hashes kept, since categories repeat
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one row of one request; `happened` in microseconds since 1970, None if the caller did not say."""
-
-    request_id: str
-    row: int
-    label: str
-    happened: int | None
 
 
 class PredictionRows:
@@ -66,7 +57,11 @@ class PredictionRows:
 
     def _column(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         found = [row.get(name) for row in rows]
-        return [self._hashed(name, value) for value in found] if name in self._shape.hashed else found
+        if name in self._shape.hashed:
+            return [self._hashed(name, value) for value in found]
+        if self._shape.features.get(name) == "number":
+            return found
+        return [value and value[:LONGEST] for value in found]
 
     def _hashed(self, name: str, value: Any) -> str | None:
         if (name, value) not in self._known:
@@ -128,15 +123,11 @@ class PredictionLog:
         place: Callable[[], Segments],
         counts: Callable[[str], Counts],
         *,
-        key: str | None = None,
         secret: str | None = None,
         spool: Path | None = None,
     ) -> None:
-        """`key` is the column that names a row to the caller; `counts` makes the metrics of a stream by its name.
-
-        `spool` is a directory that survives this process, or None.
-        """
-        self._spec, self._key, self._secret = spec, key, checked_secret(spec, secret)
+        """`counts` makes the metrics of a stream by its name; `spool` is a directory that survives this process."""
+        self._spec, self._secret = spec, checked_secret(spec, secret)
         self._holder, self._slot = holder, holder.slot
         self._rows = self._encoder(holder.slot)
         self._outcomes = OutcomeRows()
@@ -174,7 +165,7 @@ class PredictionLog:
 
     def _encoder(self, slot: Slot) -> PredictionRows:
         columns = slot.model.meta.columns if isinstance(slot, Loaded) else ()
-        shape = layout({column.name: column.kind for column in columns}, self._spec, self._key)
+        shape = layout({column.name: column.kind for column in columns}, self._spec, self._holder.key)
         return PredictionRows(shape, self._secret)
 
     def feedback(self, outcomes: Sequence[Outcome]) -> bool:

@@ -46,10 +46,11 @@ class Loaded:
     model: Model
     loaded_at: datetime
     blessing: Blessing | None = None  # verified; None where none is asked for
+    key: str | None = None  # the column that names a row to the caller; the holder knows it
 
     @cached_property
     def inputs(self) -> InputSchema:
-        return InputSchema(self.model.meta.columns, self.model.meta.name)
+        return InputSchema(self.model.meta.columns, self.model.meta.name, self.key)
 
 
 @dataclass(frozen=True)

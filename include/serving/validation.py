@@ -54,12 +54,18 @@ class Refused(Exception):
 
 
 class InputSchema:
-    """A model's name and columns, prepared once for the rows of many requests."""
+    """A model's name and columns, prepared once for the rows of many requests.
 
-    def __init__(self, columns: Sequence[Column], model: str = "") -> None:
+    `key` names a further column that a row may have: the caller's own id of the row, a text. The model does not see it;
+    the prediction log keeps it, so that outcomes which come with the data find their predictions.
+    """
+
+    def __init__(self, columns: Sequence[Column], model: str = "", key: str | None = None) -> None:
         self.model = model
         self.columns = {column.name: column for column in columns}
         self._categories = [(column.name, frozenset(column.categories)) for column in columns if column.categories]
+        if key:
+            self.columns.setdefault(key, _key_column(key))
         self._kinds = [(column.name, column.kind == "number", column.nullable) for column in self.columns.values()]
 
     def checked(self, rows: Sequence[Any]) -> list[Row] | Problem:
@@ -116,6 +122,12 @@ class InputSchema:
     def unknown(name: str, row: int | None = None) -> Problem:
         """A column the model does not have; named only if it looks like a name, and not like somebody's data."""
         return Problem(422, "The model has no such column.", row, name if NAME.match(name) else None)
+
+
+def _key_column(name: str) -> Column:
+    from include.model.schema import Column
+
+    return Column(name=name, kind="category")
 
 
 def rows_of(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | Problem:

@@ -19,8 +19,9 @@ from include.adapters.store_local import LocalObjects
 from include.core.errors import RequestInvalid
 from include.core.manifest import LogSpec
 from include.model.schema import Column
+from include.serving.feedback import Outcome
 from include.serving.holder import Holder
-from include.serving.prediction_log import Outcome, PredictionLog
+from include.serving.prediction_log import PredictionLog
 from include.serving.scoring import Answer, Asked
 from include.serving.slot import Loaded, SlotFile
 from include.serving.validation import Problem
@@ -60,11 +61,11 @@ class Logged:
 
     def __init__(self, root: Path, spool: bool = True, **spec: Any) -> None:
         self.root, self.counts = root / "store", {"predictions": Counts(), "feedback": Counts()}
-        self.holder = Holder("blue", slot(*COLUMNS))
+        self.holder = Holder("blue", slot(*COLUMNS), key="customer")
         self.spec = LogSpec(**{"flush_s": 60.0, "buffer_rows": 10_000, "rows_per_segment": 5000, **spec})
         self.log = PredictionLog(
             self.spec, self.holder, lambda: Segments(LocalObjects(self.root)), self.counts.__getitem__,
-            key="customer", secret=SECRET, spool=root / "spool" if spool else None,
+            secret=SECRET, spool=root / "spool" if spool else None,
         )  # fmt: skip
 
     def predict(self, request: str, *rows: dict[str, Any], score: float = 0.25, version: str = "3") -> None:
