@@ -85,3 +85,7 @@ bench-data: install ## Seconds and memory of a day by its size, and the contract
 .PHONY: prove-canary
 prove-canary: install ## How often the canary ends a healthy release, and how soon it ends a faulty one
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.proofs.prove_canary
+
+.PHONY: bench-serving
+bench-serving: install ## The model server beside MLflow, BentoML, LitServe and FastAPI: same model, same core
+	@$(BIN)/python -W ignore -m tests.benchmarks.bench_serving

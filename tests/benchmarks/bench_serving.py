@@ -1,0 +1,364 @@
+"""The model server beside its peers: same model, same machine, same core, one run: `make bench-serving`.
+
+    python -m tests.benchmarks.bench_serving --quick       two short rounds, to see that all of it works
+    python -m tests.benchmarks.bench_serving --markdown    the table for the README as well
+
+Rounds are interleaved and each begins with another server, so that a slow minute of the machine falls on all; the
+figure of a server is its median round, and a goal must be missed by no round by more than a fifth. Before anything is
+measured, all servers must give the same probabilities. The server's process is bound to one core and the client to
+another, the same for everybody (see contestants). The last line is JSON; `ok` says whether every bound held.
+
+CPU is the server's own time for a request, children included: unlike requests a second, it says something on a busy
+machine too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tests import load
+from tests.benchmarks import contestants
+from tests.benchmarks.contestants import Contestant, Running, started
+from tests.load import Result
+
+CONNECTIONS = (1, 16, 64)
+TOLERANCE = 1e-6
+COMPARED = 500  # rows
+WORST_ROUND = 0.8  # of a goal, in the worst round
+STARTS = 3
+MAX_RSS_MB, MAX_READY_S = 250.0, 2.0
+OPEN_SHARE, OPEN_TAIL, OPEN_GROWTH = 0.5, 10.0, 1.25  # of capacity; p99 / p50; last third / first third
+console = Console(width=150)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long everything takes."""
+
+    rounds: int = 5
+    seconds: float = 3.0
+    warm_s: float = 3.0
+    open_s: float = 60.0
+
+
+QUICK = Size(rounds=2, seconds=1.0, warm_s=1.0, open_s=6.0)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One server in one round."""
+
+    per_second: float  # answers with 200
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    cpu_us: float
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`name` divided by `peer` (p99: the other way round) is at least this, at so many connections."""
+
+    name: str
+    peer: str
+    connections: int
+    least: float
+    of: str = "per_second"
+
+    def ratios(self, figures: Figures) -> list[float]:
+        own, other = (figures.rounds(name, self.connections, self.of) for name in (self.name, self.peer))
+        pairs = zip(own, other, strict=True)
+        return [b / a if self.of == "p99_ms" else a / b if b else float("inf") for a, b in pairs]
+
+
+GOALS = (
+    Goal("ours", "mlflow", 1, 20),
+    Goal("ours", "mlflow", 16, 40),
+    Goal("ours", "mlflow", 64, 40),
+    Goal("ours", "mlflow", 16, 5, "p99_ms"),
+    Goal("ours", "mlflow", 64, 5, "p99_ms"),
+    Goal("ours", "litserve", 64, 3),
+    Goal("ours", "bentoml", 64, 5),
+    Goal("ours", "noop", 64, 0.5),
+    Goal("ours generic", "naive generic", 64, 10),
+    Goal("ours generic", "naive generic", 1, 0.95),
+)
+
+
+class Figures:
+    """All rounds of all servers."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int], list[Figure]] = {}
+
+    def add(self, name: str, connections: int, figure: Figure) -> None:
+        self._found.setdefault((name, connections), []).append(figure)
+
+    def rounds(self, name: str, connections: int, of: str) -> list[float]:
+        return [getattr(figure, of) for figure in self._found[name, connections]]
+
+    def median(self, name: str, connections: int, of: str) -> float:
+        return statistics.median(self.rounds(name, connections, of))
+
+    def failed(self, name: str) -> int:
+        return sum(figure.failed for (of, _), found in self._found.items() for figure in found if of == name)
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in self._found))
+
+    def at(self, name: str) -> list[int]:
+        return [connections for of, connections in self._found if of == name]
+
+
+class Bench:
+    """The servers, the client, and what was found."""
+
+    def __init__(self, client: ProcessPoolExecutor, known: dict[str, Any], size: Size) -> None:
+        self._client, self._size = client, size
+        self.rows, self._known = known["rows"], known
+        self.figures = Figures()
+        self.answered: dict[str, int] = {}
+
+    def load(self, server: Running, **how: Any) -> Result:
+        """Runs one load with all other servers frozen."""
+        server.thaw()
+        result = self._client.submit(load.run, server.contestant.plan(server.port, self.rows, **how)).result()
+        name = server.contestant.name
+        self.answered[name] = self.answered.get(name, 0) + result.answered
+        return result
+
+    def agree(self, server: Running, expected: Sequence[float] | None) -> None:
+        """Warms the server up and holds each of its answers against the pipeline's; the floor computes nothing."""
+        self.load(server, connections=64, seconds=self._size.warm_s)
+        found = self.load(server, connections=16, seconds=30, most=COMPARED, keep=True, timeout_s=30)
+        if found.failed:
+            raise SystemExit(f"{server.contestant.name} failed on {found.failed} rows: {found.summary()}")
+        served = [server.contestant.read(json.loads(body)) for body in found.bodies]
+        if expected is None:
+            return
+        off = float(np.max(np.abs(np.array(served) - np.array(expected)[found.which])))
+        console.print(
+            f"{server.contestant.name}: ready in {server.ready_s:.1f} s; {len(served)} rows, off by {off:.1e}"
+        )
+        if off > TOLERANCE:
+            raise SystemExit(f"{server.contestant.name} answers another question: off by {off:g}.")
+
+    def measure(self, server: Running, connections: int) -> Figure:
+        before = server.cpu_s()
+        found = self.load(server, connections=connections, seconds=self._size.seconds)
+        cpu_us = (server.cpu_s() - before) / max(found.answered, 1) * 1e6
+        good = int((found.status == 200).sum()) / found.seconds if found.seconds else 0.0
+        return Figure(good, found.ms(50), found.ms(99), found.failed, cpu_us)
+
+    def rounds(self, servers: Sequence[Running], connections: Sequence[int]) -> None:
+        for number in range(self._size.rounds):
+            for open_ in connections:
+                first = number % len(servers)
+                for server in (*servers[first:], *servers[:first]):
+                    self.figures.add(server.contestant.name, open_, self.measure(server, open_))
+                    server.freeze()
+                self._tell(servers, number, open_)
+
+    def _tell(self, servers: Sequence[Running], number: int, connections: int) -> None:
+        names = [server.contestant.name for server in servers]
+        last = [self.figures.rounds(name, connections, "per_second")[-1] for name in names]
+        told = [f"{name} {figure:,.0f}" for name, figure in zip(names, last, strict=True)]
+        console.print(f"round {number + 1}, {connections:>2} connections, requests/s: {', '.join(told)}")
+
+    def open_loop(self, server: Running) -> dict[str, float]:
+        """At half of what the closed loop found: does it stay as fast as it began?"""
+        rate = OPEN_SHARE * self.figures.median("ours", 64, "per_second")
+        server.thaw()
+        before = server.rss_mb()
+        found = self.load(server, connections=64, seconds=self._size.open_s, rate=rate, timeout_s=20)
+        thirds = np.array_split(found.latency[np.argsort(found.due)], 3)
+        first, last = (float(np.median(third)) for third in (thirds[0], thirds[-1]))
+        return {
+            "rate": rate,
+            "requests": found.answered,
+            "failed": found.failed,
+            "p50_ms": found.ms(50),
+            "p99_ms": found.ms(99),
+            "max_ms": found.ms(100),
+            "tail": found.ms(99) / found.ms(50),
+            "growth": last / first,
+            "rss_growth": server.rss_mb() / before,
+        }
+
+
+@contextmanager
+def frozen(contestant: Contestant, room: Path) -> Iterator[Running]:
+    with started(contestant, room, contestants.cores()[0]) as server:
+        server.freeze()
+        yield server
+
+
+def start_seconds(contestant: Contestant, room: Path) -> list[float]:
+    """From the start of the process to ready, with nobody beside it."""
+    found = []
+    for _ in range(STARTS):
+        with started(contestant, room, contestants.cores()[0]) as server:
+            found.append(server.ready_s)
+    console.print(f"start to ready: {', '.join(f'{each:.2f} s' for each in found)}")
+    return found
+
+
+def made(room: Path) -> dict[str, Any]:
+    """Trains the model in a process of its own, unless `room` holds it; answers rows and what the pipelines say."""
+    if (room / "rows.json").exists():
+        return dict(json.loads((room / "rows.json").read_text()))
+    console.print("training the model")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.serving_model", str(room)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"The model could not be trained:\n{done.stderr[-3000:]}")
+    known: dict[str, Any] = json.loads((room / "rows.json").read_text())
+    return known
+
+
+def field(room: Path) -> list[tuple[Contestant, str | None]]:
+    """Who is compared, and under which name rows.json holds what he must answer."""
+    pipeline = room / "pipeline.joblib"
+    return [
+        (contestants.ours(room / "serving"), "expected"),
+        (contestants.fastapi("noop", "noop", pipeline), None),
+        (contestants.mlflow(room / "mlflow"), "expected"),
+        (contestants.bentoml(pipeline, room), "expected"),
+        (contestants.litserve(pipeline), "expected"),
+        (contestants.ours(room / "serving-generic", "ours generic"), "generic"),
+        (contestants.fastapi("naive generic", "naive", room / "generic.joblib"), "generic"),
+    ]
+
+
+def judged(figures: Figures, goals: Sequence[Goal]) -> list[dict[str, Any]]:
+    found = []
+    for goal in goals:
+        ratios = goal.ratios(figures)
+        median, worst = statistics.median(ratios), min(ratios)
+        ok = median >= goal.least and worst >= WORST_ROUND * goal.least
+        found.append({**vars(goal), "median": round(median, 2), "worst": round(worst, 2), "ok": ok})
+    return found
+
+
+def compare(room: Path, size: Size) -> dict[str, Any]:
+    contestants.install_peers()
+    known = made(room)
+    with ExitStack() as stack:
+        client = stack.enter_context(load.process(contestants.cores()[1]))
+        bench = Bench(client, known, size)
+        starts = start_seconds(contestants.ours(room / "serving"), room)
+        servers = []
+        for contestant, expected in field(room):
+            server = stack.enter_context(frozen(contestant, room))
+            bench.agree(server, known[expected] if expected else None)
+            server.freeze()
+            servers.append(server)
+        bench.rounds(servers[:5], CONNECTIONS)
+        bench.rounds(servers[5:], (1, 64))
+        opened = bench.open_loop(servers[0])
+        rss = servers[0].rss_mb()
+    return report(bench, starts, opened, rss)
+
+
+def report(bench: Bench, starts: list[float], opened: dict[str, float], rss: float) -> dict[str, Any]:
+    goals = judged(bench.figures, GOALS)
+    bounds = {
+        "goals": all(goal["ok"] for goal in goals),
+        "failed": bench.figures.failed("ours") + bench.figures.failed("ours generic") + int(opened["failed"]) == 0,
+        "ready": max(starts) <= MAX_READY_S,
+        "rss": rss <= MAX_RSS_MB,
+        "open_tail": opened["tail"] <= OPEN_TAIL,
+        "open_growth": opened["growth"] <= OPEN_GROWTH and opened["rss_growth"] <= OPEN_GROWTH,
+    }
+    show(bench, goals)
+    return {
+        "ok": all(bounds.values()),
+        "bounds": bounds,
+        "goals": goals,
+        "ready_s": [round(each, 2) for each in starts],
+        "rss_mb": round(rss),
+        "open": {name: round(value, 3) for name, value in opened.items()},
+        "servers": {name: told(bench.figures, name) for name in bench.figures.names},
+    }
+
+
+def told(figures: Figures, name: str) -> dict[str, Any]:
+    names = ("per_second", "p50_ms", "p99_ms", "cpu_us")
+    medians = {str(at): {of: round(figures.median(name, at, of), 2) for of in names} for at in figures.at(name)}
+    return {**medians, "failed": figures.failed(name)}
+
+
+def show(bench: Bench, goals: list[dict[str, Any]]) -> None:
+    console.print(table(bench.figures))
+    for goal in goals:
+        what = "p99 of {peer} / {name}" if goal["of"] == "p99_ms" else "{name} / {peer}"
+        said = f"{what.format(**goal)} at {goal['connections']}: {goal['median']:g}, at least {goal['least']:g}"
+        console.print(f"{'ok  ' if goal['ok'] else 'FAIL'} {said} (worst round {goal['worst']:g})")
+
+
+def cells(figures: Figures) -> Iterator[list[str]]:
+    for name in figures.names:
+        row = [name]
+        for at in CONNECTIONS:
+            if at in figures.at(name):
+                median = [figures.median(name, at, of) for of in ("per_second", "p99_ms", "cpu_us")]
+                row.append("{:,.0f} ({:.1f} ms, {:,.0f} us)".format(*median))
+            else:
+                row.append("")
+        yield [*row, str(figures.failed(name))]
+
+
+HEADINGS = ("server", *(f"{at} connection{'s' if at > 1 else ''}" for at in CONNECTIONS), "failed")
+
+
+def table(figures: Figures) -> Table:
+    made = Table(*HEADINGS, title="requests/s (99th percentile, CPU a request), median round")
+    for row in cells(figures):
+        made.add_row(*row)
+    return made
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    """The servers' table for the README, from the figures of the last line."""
+    lines = ["| server | " + " | ".join(HEADINGS[1:-1]) + " |", "|---|" + "---|" * len(CONNECTIONS)]
+    for name, found in figures["servers"].items():
+        lines.append(f"| {name} | {' | '.join(_cell(found.get(str(at))) for at in CONNECTIONS)} |")
+    return "\n".join(lines)
+
+
+def _cell(found: dict[str, float] | None) -> str:
+    return f"{found['per_second']:,.0f} ({found['p99_ms']:.1f})" if found else ""
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--quick", action="store_true")
+    asked.add_argument("--markdown", action="store_true")
+    asked.add_argument("--room", type=Path, help="an empty directory for model and logs, which then stay")
+    given = asked.parse_args()
+    with tempfile.TemporaryDirectory(prefix="evergreen-bench-") as scratch:
+        figures = compare(given.room or Path(scratch), QUICK if given.quick else Size())
+    if given.markdown:
+        print(markdown(figures))
+    print(json.dumps(figures))
+    return 0 if figures["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The one model that all servers of bench-serving answer with: trained once, written in every form they read.
+
+    python -m tests.benchmarks.serving_model DIRECTORY
+
+The boosting candidate of the example, by the training job's own code on twenty days of it. Calibration is off, so that
+the fitted pipeline alone says what the model says, and no peer needs code of ours:
+
+    serving/            the compiled form, staged as our server finds it
+    pipeline.joblib     the fitted pipeline, for every server that holds objects of scikit-learn
+    mlflow/             the same, saved by MLflow with its signature
+    serving-generic/    a pipeline that has no compiled form, staged
+    generic.joblib      the same for the naive server
+    rows.json           rows of the newest days and the pipelines' probabilities for them
+
+A process of its own, because it loads what no client should: pandas, mlflow, scikit-learn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+ROWS = 500
+NONE = {"train.calibration": "none", "train.explain_rows": 0}
+
+
+def main(place: Path) -> None:
+    from tests import ground
+
+    manifest = ground.write_manifest(place / "pipeline.yaml", NONE)
+    os.environ |= {"EVERGREEN_MANIFEST": str(manifest), "EVERGREEN_STORE": str(place / "store")}
+    training = prepared(manifest)
+    candidate = fitted(training, place)
+    rows = recorded(training)
+    write(training, candidate, place)
+    beside = generic(training, candidate, place)
+    stage(place / "artifact", place / "serving", manifest)
+    stage(place / "generic", place / "serving-generic", manifest)
+    table = training.newest.inputs.head(ROWS)
+    expected = candidate.pipeline.predict_proba(table)[:, 1].tolist()
+    other = beside.predict_proba(table)[:, 1].tolist()
+    (place / "rows.json").write_text(json.dumps({"rows": rows, "expected": expected, "generic": other}))
+
+
+def prepared(path: Path) -> Any:
+    """The training job up to the fit, on days published as the ingest job would."""
+    from include.adapters import factory
+    from include.core import manifest as manifests
+    from include.core.job import Intent, JobRequest
+    from include.jobs import train
+    from tests.unit.jobs.conftest import FIRST, publish
+
+    manifest = manifests.load(path)
+    days = manifest.train.window_days + manifest.train.holdout_days
+    for number in range(days):
+        publish(factory.store(), manifest, FIRST + timedelta(days=number))
+    as_of = FIRST + timedelta(days=days - 1 + manifest.label.delay_days)
+    return train._prepare(JobRequest(job="train", run_key="bench", as_of=as_of, intent=Intent.LIVE), manifest)
+
+
+def fitted(training: Any, place: Path) -> Any:
+    from include.jobs import fitting
+
+    return fitting.fit("boosting", training.manifest, training.rows, training.later, place / "journal")
+
+
+def recorded(training: Any) -> list[dict[str, Any]]:
+    from include.jobs import train
+
+    return train._records(training.newest.inputs.head(ROWS))
+
+
+def write(training: Any, candidate: Any, place: Path) -> None:
+    import joblib
+    import mlflow
+
+    from include.jobs import train
+
+    saved = train._save(training, candidate, place / "artifact")
+    assert saved.meta.path == "compiled", saved.meta.why
+    joblib.dump(candidate.pipeline, place / "pipeline.joblib")
+    table = training.newest.inputs
+    mlflow.sklearn.save_model(
+        candidate.pipeline,
+        place / "mlflow",
+        signature=mlflow.models.infer_signature(table, candidate.pipeline.predict_proba(table)),
+        pyfunc_predict_fn="predict_proba",  # a decision needs the probability; the default answers the class alone
+        serialization_format="cloudpickle",
+    )
+
+
+def generic(training: Any, candidate: Any, place: Path) -> Any:
+    """The same trees behind an encoder that merges rare values, which has no compiled form."""
+    import joblib
+    from sklearn.base import clone
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    from include.jobs import train
+    from include.jobs.fitting import Candidate
+    from include.model.pipelines import _names
+
+    encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20, sparse_output=False)
+    parts = [("numbers", "passthrough", "number"), ("categories", encoder, "category")]
+    prepare = ColumnTransformer([(name, step, _names(training.columns, kind)) for name, step, kind in parts])
+    made = Pipeline([("prepare", prepare), ("model", clone(candidate.pipeline[-1]))])
+    made.fit(training.rows.inputs, training.rows.truth.astype(int))
+    other = Candidate(**{**vars(candidate), "pipeline": made})
+    saved = train._save(training, other, place / "generic")
+    assert saved.meta.path == "generic", "it was compiled after all"
+    joblib.dump(made, place / "generic.joblib")
+    return made
+
+
+def stage(artifact_: Path, serving: Path, manifest: Path) -> None:
+    """As a release leaves a slot, with the manifest beside it."""
+    from include.model import artifact
+
+    digest = artifact.digest(artifact_)
+    artifact.copy_verified(artifact_, serving / "artifacts", digest)
+    (serving / "slots").mkdir()
+    (serving / "slots" / "blue.json").write_text(json.dumps({"version": "1", "digest": digest, "generation": 1}))
+    shutil.copy(manifest, serving / "pipeline.yaml")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
