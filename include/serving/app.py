@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from include.adapters import factory
 from include.core import manifest
 from include.core.errors import ManifestInvalid
 from include.core.manifest import LogSpec, ServingSpec
-from include.serving import admission
+from include.serving import admission, docs_page, openapi
 from include.serving import slot as slots
 from include.serving.endpoint import Endpoint, Service, forget
 from include.serving.envelope import Envelope, Handler
@@ -47,6 +47,7 @@ def create_app(settings: Settings) -> Envelope:
     framework.add_exception_handler(Exception, _plain_error)
     _add_probes(framework, service)
     add_feedback(framework, service)
+    _add_description(framework, service)
     return Envelope(framework, _add_predicting(framework, service), service.holder, service.metrics)
 
 
@@ -120,6 +121,20 @@ def _add_probes(framework: FastAPI, service: Service) -> None:
     @framework.get("/metrics")
     async def scrape() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _add_description(framework: FastAPI, service: Service) -> None:
+    def described() -> dict[str, Any]:
+        slot = service.holder.slot
+        return openapi.document(slot if isinstance(slot, Loaded) else None, service.settings.max_rows)
+
+    @framework.get("/openapi.json")
+    async def document() -> Response:
+        return JSONResponse(described())
+
+    @framework.get("/docs")
+    async def page() -> Response:
+        return HTMLResponse(docs_page.page(described()), headers={"content-security-policy": docs_page.POLICY})
 
 
 def _description(colour: str, slot: Slot) -> dict[str, Any]:

@@ -36,11 +36,11 @@ def add_mlflow(framework: FastAPI, service: Service) -> dict[str, Handler]:
     async def ping() -> Response:
         if service.holder.refusal:
             return respond(mlflow_scoring.refuse(Problem(503, service.holder.refusal)), 503)
-        return Response("\n", media_type="application/json")
+        return Response("\n", media_type="text/plain")
 
     @framework.get("/version")
     async def version() -> Response:
-        return Response(mlflow_scoring.SPOKEN, media_type="application/json")
+        return Response(mlflow_scoring.SPOKEN, media_type="text/plain")
 
     return {"/invocations": endpoint}
 
