@@ -41,6 +41,16 @@ check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): 
 lineage: install ## From a model version to its rows (MODEL=3), or from a row to its models (ROW=A20260801-0003)
 	@$(BIN)/python -m include.embedded.lineage --model "$(MODEL)" --row "$(ROW)"
 
+.PHONY: feedback tidy-log bench-log
+feedback: install ## Outcomes of predictions from FILE (CSV or Parquet: request_id, label, row, time)
+	@$(BIN)/python -m include.embedded.feedback "$(FILE)"
+
+tidy-log: install ## Join the small segments of past days in the prediction log; remove days past serving.log.keep_days
+	@$(BIN)/python -m include.embedded.tidy_log
+
+bench-log: install ## What the prediction log costs the predictions beside it
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench_log
+
 .PHONY: contract
 contract: install ## Propose a contract section from SAMPLE=file (LABEL=column, OUT=file)
 	@$(BIN)/python -m include.embedded.propose_contract "$(SAMPLE)" --label "$(LABEL)" --out "$(OUT)"

@@ -23,6 +23,10 @@ class Place(Protocol):
         """Stores `data` unless the key is there already: then it is the same segment, written before a kill."""
         ...
 
+    def keep(self, key: str, file: Path) -> None:
+        """The same for a file, however large."""
+        ...
+
     def local(self, key: str, room: Path) -> Path | None:
         """A file with the object's bytes, to be read only, in `room` if it must be fetched; None when it is gone."""
         ...

@@ -36,14 +36,16 @@ class Credentials(BaseModel):
     supervisor_user: str = "evergreen"
     supervisor_password: str = Field(default_factory=lambda: secrets.token_hex(16))
     serving_token: str = Field(default_factory=lambda: secrets.token_hex(16))
+    log_key: str = Field(default_factory=lambda: secrets.token_hex(32), min_length=16)
 
 
 def credentials(home: Path) -> Credentials:
-    """Those of this home; made now if there are none."""
+    """Those of this home; what there is none of is made now, once."""
     path = home / "secrets.json"
-    if not path.exists():
-        write_private(path, Credentials().model_dump_json(indent=2))
-    return Credentials.model_validate_json(path.read_text())
+    known = Credentials.model_validate_json(path.read_text()) if path.exists() else Credentials()
+    if known.model_fields_set != set(Credentials.model_fields):
+        write_private(path, known.model_dump_json(indent=2))
+    return known
 
 
 def ensure_keys(signing: Path, trusted: Path) -> None:

@@ -70,6 +70,7 @@ def slot(settings: EmbeddedSettings, secret: Credentials, colour: Colour) -> dic
         "EVERGREEN_PORT": str(port),
         "EVERGREEN_SERVING_TOKEN": secret.serving_token,
         "EVERGREEN_TRUSTED_KEYS_FILE": str(settings.trusted_keys),
+        "EVERGREEN_LOG_KEY": secret.log_key,
     }
 
 

@@ -6,7 +6,6 @@ keeps every version of every day. Nothing is derived again from a manifest that 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from include.adapters.trainings_mlflow import MlflowTrainings, Training
 from include.core.errors import EvergreenError, RequestInvalid
 from include.core.lineage import PARTS, Seen, SeenDay
 from include.core.snapshots import Snapshot
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.settings import see_as_the_stack
 
 app = typer.Typer(add_completion=False)
 REPORT = "contract.json"  # what ingest keeps of the contract beside the rows
@@ -48,19 +47,11 @@ def main(
     try:
         if bool(model) == bool(row):
             raise RequestInvalid("Name one of the two: make lineage MODEL=3, or make lineage ROW=A20260801-0003.")
-        _see_as_the_stack()
+        see_as_the_stack()
         _tell_model(model) if model else _tell_row(row)
     except (EvergreenError, ValidationError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(getattr(error, "exit_code", 1)) from None
-
-
-def _see_as_the_stack() -> None:
-    """What the caller has set counts; the rest is as in the embedded stack."""
-    settings = EmbeddedSettings()
-    os.environ.setdefault("EVERGREEN_STORE", str(settings.store_dir))
-    os.environ.setdefault("EVERGREEN_MANIFEST", str(settings.manifest))
-    os.environ.setdefault("MLFLOW_TRACKING_URI", settings.mlflow_url)
 
 
 # --- a model's rows ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ exception is Airflow's: its two log servers take no host; they answer only to re
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
@@ -148,3 +149,11 @@ class EmbeddedSettings(BaseSettings):
     @property
     def supervisor_url(self) -> str:
         return self.url(self.supervisor_port)
+
+
+def see_as_the_stack() -> None:
+    """For commands beside the stack: what the caller has set counts; the rest is as in the embedded stack."""
+    settings = EmbeddedSettings()
+    os.environ.setdefault("EVERGREEN_STORE", str(settings.store_dir))
+    os.environ.setdefault("EVERGREEN_MANIFEST", str(settings.manifest))
+    os.environ.setdefault("MLFLOW_TRACKING_URI", settings.mlflow_url)
