@@ -41,7 +41,7 @@ class Serving:
             {"blue": stack.settings.blue_url, "green": stack.settings.green_url},
             stack.environment()["EVERGREEN_SUPERVISOR_URL"],
         )
-        self.target = LocalTarget(self.root, self.addresses)
+        self.target = LocalTarget(self.root, self.addresses, stack.secret.serving_token)
         self._client = httpx.Client(trust_env=False, timeout=5)
         with stack.settings.trusted_keys.open("a") as trusted:
             trusted.write(public_pem(blessed.KEY))

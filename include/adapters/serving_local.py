@@ -44,10 +44,12 @@ class LocalAddresses:
 
 
 class LocalTarget:
-    def __init__(self, root: Path, addresses: LocalAddresses) -> None:
+    """`token` is the serving token: slots that know API tokens ask for one of these or for it."""
+
+    def __init__(self, root: Path, addresses: LocalAddresses, token: str | None = None) -> None:
         self._root = root
         self._addresses = addresses
-        self._http = httpx.Client(timeout=5.0)
+        self._http = httpx.Client(timeout=5.0, headers={"authorization": f"Bearer {token}"} if token else {})
 
     # --- the wish -------------------------------------------------------------------------------------------------
 

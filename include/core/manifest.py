@@ -534,6 +534,13 @@ class RuleSpec(Section):
     rule: Annotated[float, Field(ge=0, le=1)] = Field(description="probability answered in the model's place")
 
 
+class RateLimit(Section):
+    """For each API token by itself."""
+
+    per_second: Annotated[float, Field(gt=0)] = Field(description="requests a second, on average")
+    burst: Count = Field(description="requests at once, after a pause")
+
+
 class LogSpec(Section):
     """The prediction log: Parquet segments in the snapshot store, written beside the predictions."""
 
@@ -580,6 +587,7 @@ class ServingSpec(Section):
         "refuse", description="a pipeline fitted by another minor version of scikit-learn than the server's"
     )
     cache_rows: Annotated[int, Field(ge=0)] = Field(0, description="answers kept for rows asked again; 0 is off")
+    rate_limit: RateLimit | None = Field(None, description="beyond it an API token is answered 429 + Retry-After")
     log: LogSpec = LogSpec()
 
 

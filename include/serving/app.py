@@ -19,18 +19,22 @@ from include.adapters import factory
 from include.core import manifest
 from include.core.errors import ManifestInvalid
 from include.core.manifest import LogSpec, ServingSpec
-from include.serving import admission, docs_page, openapi
+from include.serving import docs_page, openapi
 from include.serving import slot as slots
+from include.serving.admission import Admission, told
+from include.serving.description import described
 from include.serving.endpoint import Endpoint, Service, forget
 from include.serving.envelope import Envelope, Handler
 from include.serving.feedback import add_feedback
+from include.serving.guard import Guard
 from include.serving.holder import Holder
 from include.serving.interop import add_mlflow, add_open_inference
 from include.serving.metrics import Metrics
 from include.serving.protocols import Dialect, mlflow_scoring, native, open_inference
+from include.serving.reloading import Reload
 from include.serving.scoring import Scorer
 from include.serving.settings import Settings
-from include.serving.slot import Broken, Loaded, Slot
+from include.serving.slot import Broken, Loaded
 from include.serving.validation import Problem
 
 if TYPE_CHECKING:
@@ -45,10 +49,13 @@ def create_app(settings: Settings) -> Envelope:
     )
     framework.add_exception_handler(HTTPException, _plain_error)
     framework.add_exception_handler(Exception, _plain_error)
-    _add_probes(framework, service)
+    admission = told(settings, service.spec)
+    _add_probes(framework, service, admission)
     add_feedback(framework, service)
     _add_description(framework, service)
-    return Envelope(framework, _add_predicting(framework, service), service.holder, service.metrics)
+    framework.add_api_route("/admin/reload", Reload(service, admission), methods=["POST"], response_model=None)
+    guard = Guard(settings, service.spec.rate_limit, dialect_of)
+    return Envelope(framework, _add_predicting(framework, service), service.holder, service.metrics, guard)
 
 
 def serve_slot(settings: Settings) -> Service:
@@ -56,7 +63,7 @@ def serve_slot(settings: Settings) -> Service:
     try:
         known = manifest.load(settings.manifest) if settings.manifest else None
         spec, key = (known.serving, known.contract.id) if known else (ServingSpec(), None)
-        slot = slots.load(settings.serving_dir, settings.slot, admission.told(settings, spec))
+        slot = slots.load(settings.serving_dir, settings.slot, told(settings, spec))
     except ManifestInvalid as error:
         spec, key, slot = ServingSpec(), None, Broken(str(error))
     metrics = Metrics(settings.slot)
@@ -100,7 +107,7 @@ def _add_predicting(framework: FastAPI, service: Service) -> dict[str, Handler]:
     return hot | add_mlflow(framework, service) | add_open_inference(framework, service)
 
 
-def _add_probes(framework: FastAPI, service: Service) -> None:
+def _add_probes(framework: FastAPI, service: Service, admission: Admission) -> None:
     holder = service.holder
 
     @framework.get("/health")
@@ -116,7 +123,7 @@ def _add_probes(framework: FastAPI, service: Service) -> None:
 
     @framework.get("/model")
     async def model() -> Response:
-        return JSONResponse(_description(holder.colour, holder.slot))
+        return JSONResponse(described(holder.colour, holder.slot, admission))
 
     @framework.get("/metrics")
     async def scrape() -> Response:
@@ -124,33 +131,17 @@ def _add_probes(framework: FastAPI, service: Service) -> None:
 
 
 def _add_description(framework: FastAPI, service: Service) -> None:
-    def described() -> dict[str, Any]:
+    def documented() -> dict[str, Any]:
         slot = service.holder.slot
         return openapi.document(slot if isinstance(slot, Loaded) else None, service.settings.max_rows)
 
     @framework.get("/openapi.json")
     async def document() -> Response:
-        return JSONResponse(described())
+        return JSONResponse(documented())
 
     @framework.get("/docs")
     async def page() -> Response:
-        return HTMLResponse(docs_page.page(described()), headers={"content-security-policy": docs_page.POLICY})
-
-
-def _description(colour: str, slot: Slot) -> dict[str, Any]:
-    file = slot.file.model_dump() if slot.file else dict.fromkeys(slots.SlotFile.model_fields)
-    state = type(slot).__name__.lower()
-    if not isinstance(slot, Loaded):
-        return {"slot": colour, "state": state, "why": slot.why, **file}
-    meta = slot.model.meta.model_dump(mode="json", exclude={"golden"})
-    return {
-        **meta,
-        "path": slot.model.meta.path,
-        "slot": colour,
-        "state": state,
-        "loaded_at": slot.loaded_at.isoformat(),
-        **file,
-    }
+        return HTMLResponse(docs_page.page(documented()), headers={"content-security-policy": docs_page.POLICY})
 
 
 def _refusal(problem: Problem) -> Response:

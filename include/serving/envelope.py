@@ -21,6 +21,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
+    from include.serving.guard import Guard
     from include.serving.holder import Holder
     from include.serving.metrics import Metrics
 
@@ -40,8 +41,11 @@ def route_of(path: str) -> str:
 class Envelope:
     """`hot`: what POSTs to these paths are answered by; everything else goes to the framework."""
 
-    def __init__(self, framework: FastAPI, hot: Mapping[str, Handler], holder: Holder, metrics: Metrics) -> None:
+    def __init__(
+        self, framework: FastAPI, hot: Mapping[str, Handler], holder: Holder, metrics: Metrics, guard: Guard
+    ) -> None:
         self.framework = framework
+        self._guard = guard
         self._hot = hot
         self._holder = holder
         self._metrics = metrics
@@ -74,10 +78,12 @@ class Envelope:
         self._metrics.answered(version, route_of(scope["path"]), status or 499, time.perf_counter() - started)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handler = self._hot.get(route_of(scope["path"])) if scope["method"] == "POST" else None
-        if handler is None:
-            return await self.framework(scope, receive, send)
-        response = await handler(Request(scope, receive))
+        response = self._guard.refusal(scope)
+        if response is None:
+            handler = self._hot.get(route_of(scope["path"])) if scope["method"] == "POST" else None
+            if handler is None:
+                return await self.framework(scope, receive, send)
+            response = await handler(Request(scope, receive))
         await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": response.body})
 

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from include.serving.guard import POLICY
 from include.serving.slot import Loaded, Slot
 
-PATHS = frozenset(
-    {"/predict", "/feedback", "/invocations", "/v2/models/{name}/infer", "/health", "/ready", "/model", "/metrics"}
-)
+PATHS = frozenset(POLICY)
 WHO = ("version", "slot")
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 LOG = ("stream", "slot")
@@ -61,6 +60,9 @@ class Metrics:
             self._unseen.labels(version, self._colour, column).inc(count)
 
     def holds(self, slot: Slot) -> None:
+        """What was held before is no longer told; its counts are."""
+        self._ready.clear()
+        self._info.clear()
         who = (slot.file.version if slot.file else "none", self._colour)
         self._ready.labels(*who).set(isinstance(slot, Loaded))
         if isinstance(slot, Loaded):

@@ -21,6 +21,7 @@ JSON, CSV, OCTETS = "application/json", "text/csv", "application/octet-stream"
 WHY = {
     400: "The body is no JSON, no CSV or no UTF-8, or holds a key twice.",
     401: "A token is needed, and none that is known was sent.",
+    403: "The route is for this machine and the serving token alone.",
     404: "The server holds another model or version.",
     409: "This server keeps no prediction log.",
     413: "The body is larger than this server takes.",
@@ -67,6 +68,7 @@ def _own(columns: Sequence[Column], labels: Sequence[str]) -> Json:
         "/metrics": _get("metrics", "Figures for Prometheus", TEXT, kind="text/plain"),
         "/openapi.json": _get("openapi", "This document", ANY),
         "/docs": _get("docs", "This document as a page", TEXT, kind="text/html"),
+        "/admin/reload": _reload(),
     }
 
 
@@ -78,6 +80,14 @@ def _feedback(labels: Sequence[str]) -> Json:
     responses = described["post"]["responses"]
     responses["202"] = {**responses.pop("200"), "description": "The outcomes will be stored"}
     return described
+
+
+def _reload() -> Json:
+    answer = opened({"status": TEXT, "before": TEXT, "version": TEXT})
+    [described] = _get("reload", "The slot's file is read again", answer, "Refusal", (401, 403, 409, 422)).values()
+    described["responses"]["409"]["description"] = "The slot is empty, a reload is under way, or the server shuts down."
+    described["responses"]["422"]["description"] = "The release cannot serve; what served before goes on."
+    return {"post": described}
 
 
 def _mlflow(columns: Sequence[Column]) -> Json:

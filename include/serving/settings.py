@@ -25,6 +25,10 @@ class Settings(BaseSettings):
         default="refuse", description="what becomes of models without a blessing, as long as no key is trusted"
     )
     model: str | None = Field(default=None, description="the one model served here; needed where teams share a key")
+    serving_token: SecretStr | None = Field(default=None, min_length=16, description="opens /admin, and all the rest")
+    admin_from: Literal["loopback", "anywhere"] = Field(default="loopback", description="whom /admin answers")
+    api_tokens: SecretStr | None = Field(default=None, description="name:token, several; with any, clients need one")
+    api_tokens_file: Path | None = Field(default=None, description="the same, one a line; name:sha256:hash is enough")
     bind: str = Field(default="127.0.0.1", description="only the proxy talks to a slot; a container sets 0.0.0.0")
     max_rows: int = Field(default=1000, ge=1, description="rows in one request; a thousand take about 10 ms")
     max_body_bytes: int = Field(default=1 << 20, ge=1, description="a thousand rows of the example take 0.2 MB")

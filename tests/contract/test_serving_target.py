@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 
+import httpx
 import pytest
 
 from include.core.errors import ArtifactRejected, Conflict
@@ -129,6 +130,27 @@ class TestSteps:
         assert serving.target.evidence(7).accepted is Verdict.FAILED
         assert serving.target.verdicts(7) == {"accepted": {"verdict": "failed", "why": "answered 422"}}
         assert serving.target.evidence(8).accepted is Verdict.PENDING
+
+
+class TestSlots:
+    def test_a_slot_that_is_live_tells_the_blessing_it_verified(self, serving, one_is_live):
+        told = serving.describe()
+        assert told["blessing"] == serving.target.wanted().blessing
+        assert told["blessed"]["hashes"]["digest"] == told["digest"]
+
+    def test_a_release_nobody_blessed_never_becomes_ready(self, serving, one_is_live, trained):
+        wanted = serving.target.want(trained.release("2"), "a thief", "to see", "deploy")
+        serving.target.stage("green", wanted, trained.root / "2")
+        wait_for(lambda: serving.target.refusal("green", wanted.release))
+        assert "names no blessing of version 2" in serving.target.refusal("green", wanted.release)
+        assert serving.answers_with("1")
+
+    def test_the_admin_routes_are_not_reached_through_the_proxy_not_even_with_the_token(self, serving, one_is_live):
+        token = {"authorization": f"Bearer {serving.stack.secret.serving_token}"}
+        with httpx.Client(trust_env=False, headers=token) as admin:
+            outside = admin.post(f"{serving.addresses.proxy}/admin/reload")
+            inside = admin.post(f"{serving.addresses.slots['blue']}/admin/reload")
+        assert (outside.status_code, inside.status_code) == (403, 200)
 
 
 class TestKills:

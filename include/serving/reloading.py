@@ -1,0 +1,77 @@
+"""POST /admin/reload: the slot file is read again, what it names is loaded beside the model that serves, then swapped.
+
+A release of the local target restarts the idle slot instead; this is for a slot without a partner, for keys that
+changed and for a slot that broke for a reason outside of it. Loading runs in a thread, so requests go on; those in
+flight end on the model they began with (see holder). A new one that cannot serve leaves the old one serving, and the
+answer says why. Every call leaves a line in the audit log, whatever came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import anyio.to_thread
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
+from include.serving import slot as slots
+from include.serving.admission import Admission
+from include.serving.endpoint import Service
+from include.serving.slot import Empty, Loaded, Slot
+from include.serving.validation import Problem
+
+audit = logging.getLogger("evergreen.audit")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    said: str
+
+
+class Reload:
+    """One at a time: `await reload(request)`."""
+
+    def __init__(self, service: Service, admission: Admission) -> None:
+        self._service = service
+        self._admission = admission
+        self._alone = asyncio.Lock()
+
+    async def __call__(self, request: Request) -> Response:
+        before = self._service.holder.version
+        outcome = await self._outcome()
+        held = self._service.holder.slot
+        now = {"version": self._service.holder.version, "digest": held.file.digest if held.file else None}
+        self._write(request, outcome, before, now["version"] or "none")
+        if outcome.status != 200:
+            return JSONResponse(Problem(outcome.status, outcome.said).document(), outcome.status)
+        return JSONResponse({"status": outcome.said, "before": before, **now})
+
+    async def _outcome(self) -> Outcome:
+        if self._alone.locked():
+            return Outcome(409, "A reload is under way; ask again when it has ended.")
+        if self._service.holder.draining:
+            return Outcome(409, "The server is shutting down; ask the other slot.")
+        async with self._alone:
+            settings = self._service.settings
+            loaded = await anyio.to_thread.run_sync(
+                slots.load, settings.serving_dir, settings.slot, self._admission, abandon_on_cancel=False
+            )
+            return self._take(loaded)
+
+    def _take(self, found: Slot) -> Outcome:
+        holder = self._service.holder
+        if isinstance(found, Loaded) or not isinstance(holder.slot, Loaded):
+            holder.swap(found)
+            self._service.metrics.holds(found)
+        if isinstance(found, Loaded):
+            return Outcome(200, "loaded")
+        kept = f"version {holder.version} goes on serving" if isinstance(holder.slot, Loaded) else "nothing serves"
+        return Outcome(409 if isinstance(found, Empty) else 422, f"{found.why.rstrip('.')}; {kept}.")
+
+    def _write(self, request: Request, outcome: Outcome, before: str, now: str) -> None:
+        host = request.client.host if request.client else "unknown"
+        told = {"caller": request.scope["state"].get("caller"), "from": host, "status": outcome.status}
+        audit.info("reload: %s", outcome.said, extra={**told, "before": before, "version": now})
