@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from include.adapters.ledger_local import LocalLedger
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
+    from include.adapters.scores import ScoreStore
     from include.adapters.segments import Segments
     from include.adapters.serving_local import LocalTarget
     from include.adapters.store import ContentStore
@@ -78,6 +79,13 @@ def has_snapshots() -> bool:
     return bool(os.environ.get("EVERGREEN_SNAPSHOTS") or os.environ.get("EVERGREEN_STORE"))
 
 
+def scores() -> ScoreStore:
+    """Results of batch scoring, beside the snapshots."""
+    from include.adapters.scores import ScoreStore
+
+    return ScoreStore(store().objects)
+
+
 def _snapshots() -> str:
     return os.environ.get("EVERGREEN_SNAPSHOTS") or setting("EVERGREEN_STORE")
 
@@ -122,6 +130,12 @@ def registry(uri: str | None = None) -> MlflowRegistry:
     from include.adapters.registry_mlflow import MlflowRegistry
 
     return MlflowRegistry(manifest().name, (uri or setting("MLFLOW_TRACKING_URI")).rstrip("/"))
+
+
+def served_artifact(digest: str) -> Path | None:
+    """The copy of an artifact that the slots of this machine load, not verified; None where there is none."""
+    place = Path(os.environ.get("EVERGREEN_SERVING_DIR") or "/nowhere") / "artifacts" / digest
+    return place if place.is_dir() else None
 
 
 def target() -> LocalTarget:

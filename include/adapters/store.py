@@ -84,6 +84,11 @@ class ContentStore:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
+    @property
+    def objects(self) -> Objects:
+        """The place itself, for what is kept in it beside snapshots."""
+        return self._objects
+
     def publish(
         self,
         snapshot: Snapshot,

@@ -105,7 +105,7 @@ def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for draft in path.parent.glob(f".{path.name}.*"):
         draft.unlink()
-    write_atomic(path, data.decode())
+    write_atomic(path, data)
 
 
 class LocalStore(ContentStore):
@@ -125,6 +125,10 @@ class LocalReports:
     def report_page(self, version: str, as_of: date) -> Path:
         """Where the report's HTML page belongs."""
         return self._report_path(version, as_of).with_suffix(".html")
+
+    def score_page(self, day: date, version: str, key: str) -> Path:
+        """Where the page of a scored day belongs."""
+        return self._root / "reports" / "scores" / str(day) / f"version-{version}-{key}.html"
 
     def write_page(self, place: Path, html: str) -> None:
         write_atomic(place, html)

@@ -28,7 +28,7 @@ from include.core.job import (
     read_request,
 )
 
-JOBS = ("ingest", "train", "evaluate", "monitor", "backtest")
+JOBS = ("ingest", "train", "evaluate", "monitor", "backtest", "score")
 log = logging.getLogger("evergreen.job")
 
 

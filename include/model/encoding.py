@@ -23,6 +23,7 @@ from include.model.schema import is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
 
 Floats = NDArray[np.float64]
 
@@ -126,6 +127,16 @@ class Encoder:
             places[:, position] = [known[value] for value in table[name]]
         return self._matrix(numbers, places)
 
+    def batch(self, table: pl.DataFrame) -> NDArray[Any]:
+        """The same for rows as they lie in a snapshot: each column at once, each value of a category once."""
+        numbers = np.empty((table.height, len(self._names)))
+        places = np.empty((table.height, len(self._categories)), dtype=np.intp)
+        for position, name in enumerate(self._names):
+            numbers[:, position] = _number_column(table[name])
+        for position, (name, known) in enumerate(self._categories):
+            places[:, position] = _place_column(table[name], known)
+        return self._matrix(numbers, places)
+
     def _matrix(self, numbers: Floats, places: NDArray[np.intp]) -> NDArray[Any]:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, as in every float32 model
             prepared = self._prepared(numbers).astype(self.dtype, copy=False)
@@ -177,6 +188,20 @@ def _ordinal_codes(categories: Categories) -> Floats:
     for values in categories.values.values():
         codes += [*range(len(values)), -1.0]
     return np.array(codes)
+
+
+def _number_column(values: pl.Series) -> Floats:
+    import polars as pl
+
+    return values.cast(pl.Float64).fill_null(math.nan).to_numpy()
+
+
+def _place_column(values: pl.Series, known: Mapping[Any, int]) -> NDArray[np.int64]:
+    import polars as pl
+
+    found = values.unique()
+    places = [known[value] for value in found.to_list()]
+    return values.replace_strict(found, places, return_dtype=pl.Int64).to_numpy()
 
 
 def _floats(values: list[list[Any]]) -> Floats:

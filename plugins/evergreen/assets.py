@@ -15,3 +15,4 @@ DRIFT_DETECTED = _asset("drift.detected")
 TRAINING_REQUESTED = _asset("training.requested")
 MODEL_BLESSED = _asset("model.blessed")
 MODEL_LIVE = _asset("model.live")
+SCORES_PUBLISHED = _asset("scores.published")  # nobody in this house waits for it: it is for whoever uses the scores

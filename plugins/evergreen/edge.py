@@ -58,6 +58,18 @@ def newest_extra(context: Mapping[str, Any]) -> Mapping[str, Any]:
     return (live or extras or [{}])[-1]
 
 
+def announced(context: Mapping[str, Any], field: str) -> list[date]:
+    """The days in this field of all triggering events: a run may answer several, and each names a day of its own."""
+    events = [event for asset in (context.get("triggering_asset_events") or {}).values() for event in asset]
+    return [date.fromisoformat(event.extra[field]) for event in events if (event.extra or {}).get(field)]
+
+
+def interval_day(context: Mapping[str, Any]) -> date | None:
+    """The day a run of a daily schedule is about: the one its interval begins with."""
+    moment = context.get("data_interval_start")
+    return date.fromisoformat(moment.strftime("%Y-%m-%d")) if moment else None
+
+
 def _own_day(context: Mapping[str, Any]) -> date:
     moment = context.get("data_interval_end") or context["dag_run"].run_after
     return date.fromisoformat(moment.strftime("%Y-%m-%d"))

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "dags").glob("**/*.py"))
-IDS = {"ingest", "train", "deploy", "monitor", "watch", "retrain", "rollback"}
+IDS = {"ingest", "train", "deploy", "monitor", "watch", "retrain", "rollback", "score"}
 HEAVY = (
     "pandas",
     "numpy",
@@ -29,7 +29,7 @@ HEAVY = (
 OURS = ("assets", "house", "operators", "sensors")
 
 
-def test_every_dag_file_loads_and_there_are_seven_dags(bag):
+def test_every_dag_file_loads_and_there_are_eight_dags(bag):
     assert bag.import_errors == {}
     assert set(bag.dags) == IDS
 
@@ -78,7 +78,7 @@ class TestPolicy:
 
 def test_a_job_has_an_end_even_when_it_hangs(bag):
     jobs = [task for dag in bag.dags.values() for task in dag.tasks if hasattr(task, "job")]
-    assert {task.job for task in jobs} == {"ingest", "train", "evaluate", "monitor", "backtest"}
+    assert {task.job for task in jobs} == {"ingest", "train", "evaluate", "monitor", "backtest", "score"}
     assert all(task.execution_timeout for task in jobs)
 
 

@@ -17,7 +17,7 @@ def serialized() -> dict[str, str]:
 
 def test_two_parses_of_the_same_files_are_the_same_dags():
     first, second = serialized(), serialized()
-    assert len(first) == 7
+    assert len(first) == 8
     assert first == second
 
 

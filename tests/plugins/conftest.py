@@ -122,7 +122,7 @@ class SmallWorld:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorld:
     """Stands in for WorldHook wherever an operator asks for it."""
     made = SmallWorld(tmp_path)
-    for module in ("announce", "approval", "gate", "registry", "rollout"):
+    for module in ("announce", "approval", "gate", "registry", "rollout", "scoring"):
         monkeypatch.setattr(f"evergreen.operators.{module}.WorldHook", lambda: made)
     monkeypatch.setattr("evergreen.sensors.retraining.WorldHook", lambda: made)
     return made

@@ -12,7 +12,7 @@ from evergreen.operators.job_pod import PodJobOperator
 from include.core.job import DEFAULT_RESULT_PATH, REQUEST_VARIABLE, JobRequest
 from tests.plugins.conftest import context
 
-JOBS = ("ingest", "train", "evaluate", "monitor")
+JOBS = ("ingest", "train", "evaluate", "monitor", "score")
 
 
 @pytest.fixture

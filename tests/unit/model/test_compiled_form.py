@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from include.core.errors import ArtifactRejected, Permanent
@@ -170,6 +171,20 @@ class TestEncoder:
         rows = [{**credit.rows()[0], "Age": age, "Job": job} for age, job in ((30, None), (True, 3), (None, np.nan))]
         expected = pipeline[:-1].transform(frame(rows, credit.columns()))
         assert np.allclose(encoder.rows(rows), expected, rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("kind", ["logistic", "boosting"])
+    def test_a_columnar_table_becomes_the_very_matrix_of_the_frame(self, kind) -> None:
+        encoder = Encoder(compiling.encoding_of(credit.trained(kind).pipeline[0]))
+        found = credit.data().assign(Job=credit.data()["Job"].where(credit.data()["Age"] > 20, "never seen before"))
+        expected = encoder.frame(conform(found, credit.columns()))
+        assert np.array_equal(encoder.batch(pl.from_pandas(found)), expected, equal_nan=True)
+
+    def test_columns_of_any_type_are_read_as_the_frame_would_read_them(self) -> None:
+        encoder = Encoder(compiling.encoding_of(credit.trained("logistic").pipeline[0]))
+        odd = {"Age": [True, None, False], "Income": [2**60, None, -1], "Job": [3, None, 4], "Home": [None] * 3}
+        rows = [{**credit.rows()[0], **{name: values[row] for name, values in odd.items()}} for row in range(3)]
+        table = pl.DataFrame({name: [row[name] for row in rows] for name in rows[0]})
+        assert np.array_equal(encoder.batch(table), encoder.frame(frame(rows, credit.columns())), equal_nan=True)
 
     def test_an_encoding_whose_tables_do_not_fit_is_refused(self) -> None:
         for wrong in ({"fill": [1.0, 2.0]}, {"indicators": [1]}, {"shift": [0.0], "scale": [0.0]}, {"scale": [1, 2]}):

@@ -1,0 +1,48 @@
+"""
+### Score whole days
+
+Scores every row of a day with the version that serves, in parts, into Parquet files beside the snapshots. Version and
+snapshot are chosen once, by the task `pin`; a retry goes on with both behind the last whole part. The same snapshot and
+artifact give the same files, so asking twice costs nothing. Nothing that serves is moved.
+
+* Runs when `dataset.validated`, for the days the events name, and daily for the newest day, should an event be missed.
+* **Manual**: choose a day or a range, and a blessed version; empty: the newest day, the live version.
+* **Backfill** it to score past days, each as it was known then. A backfill announces nothing.
+"""
+
+from airflow.sdk import DAG, AssetOrTimeSchedule
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from evergreen.assets import DATASET_VALIDATED, SCORES_PUBLISHED
+from evergreen.house import date_param, house, intent_param, text_param
+from evergreen.operators.announce import AnnounceOperator
+from evergreen.operators.job import job_task
+from evergreen.operators.scoring import PinOperator
+from include.adapters import factory
+
+manifest = factory.manifest()
+
+with DAG(
+    "score",
+    schedule=AssetOrTimeSchedule(
+        timetable=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"), assets=[DATASET_VALIDATED]
+    ),
+    doc_md=__doc__,
+    params={
+        "day": date_param("Day", "The day to score, or the first of a range; empty: the newest."),
+        "until": date_param("Until", "The last day of a range; empty: one day only."),
+        "version": text_param("Version", "A blessed version; empty: the one that serves now."),
+        "as_of": date_param("As of", "Score the days as they were known on this one; empty: as known now."),
+        "intent": intent_param(),
+    },
+    **(house(manifest, "model") | {"max_active_runs": 2}),
+) as dag:
+    pin = PinOperator(task_id="pin")
+    score = job_task("score", job="score", job_params={"pinned": pin.output})
+    announce = AnnounceOperator(
+        task_id="announce",
+        asset=SCORES_PUBLISHED,
+        told=score.output,
+        fields=["version", "digest", "days", "snapshots", "uris", "rows"],
+    )
+    pin >> score >> announce
