@@ -99,3 +99,7 @@ prove-canary: install ## How often the canary ends a healthy release, and how so
 .PHONY: bench-serving
 bench-serving: install ## The model server beside MLflow, BentoML, LitServe and FastAPI: same model, same core
 	@$(BIN)/python -W ignore -m tests.benchmarks.bench_serving
+
+.PHONY: prove-score
+prove-score: install ## Batch scoring in flat memory, killed anywhere and gone on with: the same bytes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.proofs.prove_score

@@ -25,7 +25,7 @@ from include.core.job import run_key
 from include.core.snapshots import Snapshot, visible
 
 FORM = "evergreen-scores-1"  # part of the key: what would give other bytes must have another name
-PART_ROWS = 65_536  # rows scored at a time, and lost to a kill at most
+PART_ROWS = 32_768  # rows scored at a time, and lost to a kill at most
 BINS = 20  # of the histogram, over scores from 0 to 1
 COLUMNS = ("score", "label", "decision", "version", "digest")  # of a result, behind the id
 Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from include.core.backtest import Fold, Judged, Measured, made_by_several
-from include.jobs.monitor_page import STYLE
+from include.jobs.page_style import STYLE
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 860, 300, 56, 36
 MORE = """

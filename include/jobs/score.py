@@ -13,8 +13,7 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import cast
@@ -36,6 +35,7 @@ from include.jobs.score_page import page
 from include.model import artifact, conformance
 from include.model.artifact import ArtifactMeta, CompiledModel, Model
 from include.model.encoding import Floats
+from include.model.sealed import verified
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     done = {day: scores for day in days if (scores := kept.whole(day.day, pinned.version, _key(day, pinned)))}
     missing, made = [day for day in days if day not in done], 0
     if missing:
-        with _model(pinned) as model:
-            for day in missing:
-                done[day], scored = _scored(day, pinned, model, manifest, store, kept)
-                made += scored
+        model = _model(pinned)
+        for day in missing:
+            done[day], scored = _scored(day, pinned, model, manifest, store, kept)
+            made += scored
     results = [done[day] for day in days]
     for scores in results:
         log.info("%s", scores.sentence)
@@ -73,29 +73,25 @@ def _key(day: Snapshot, pinned: Pinned) -> str:
     return scoring.key(day.id, pinned.version, pinned.digest)
 
 
-@contextmanager
-def _model(pinned: Pinned) -> Iterator[Model]:
+def _model(pinned: Pinned) -> Model:
     """The model of exactly this digest. Raises `ArtifactRejected` when it does not compute its golden rows."""
-    with tempfile.TemporaryDirectory(prefix="evergreen-score-") as scratch:
-        model = artifact.load(_place(pinned, Path(scratch)))
-        if problem := conformance.golden(model):
-            raise ArtifactRejected(problem)
-        log.info("version %s, %s (%s)", pinned.version, model.meta.runtime, model.meta.path)
-        yield model
+    model = artifact.opened(_files(pinned))
+    if problem := conformance.golden(model):
+        raise ArtifactRejected(problem)
+    log.info("version %s, %s (%s)", pinned.version, model.meta.runtime, model.meta.path)
+    return model
 
 
-def _place(pinned: Pinned, scratch: Path) -> Path:
+def _files(pinned: Pinned) -> Mapping[str, bytes]:
     """The verified artifact: the slots' own copy on this machine, or a download."""
     served = factory.served_artifact(pinned.digest)
     if served is not None:
         try:
-            artifact.verify(served, pinned.digest)
-            return served
+            return verified(served, pinned.digest)
         except ArtifactRejected as error:
             log.warning("%s The registry is asked instead.", error)
-    place = factory.registry().fetch(pinned.version, scratch)
-    artifact.verify(place, pinned.digest)
-    return place
+    with tempfile.TemporaryDirectory(prefix="evergreen-score-") as scratch:
+        return verified(factory.registry().fetch(pinned.version, Path(scratch)), pinned.digest)
 
 
 def _scored(
@@ -120,7 +116,7 @@ def _scored(
 def _tables(day: Snapshot, meta: ArtifactMeta, manifest: Manifest, store: ContentStore) -> Iterator[pl.DataFrame]:
     wanted = list(dict.fromkeys([manifest.contract.id, *(column.name for column in meta.columns)]))
     with parquet(store.file(day)) as file:
-        for batch in file.iter_batches(PART_ROWS, columns=wanted):
+        for batch in file.iter_batches(PART_ROWS, columns=wanted, use_threads=False):
             yield cast(pl.DataFrame, pl.from_arrow(batch))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from include.core.scoring import BINS, Scores, Tally
-from include.jobs.monitor_page import STYLE
+from include.jobs.page_style import STYLE
 
 WIDTH, HEIGHT, BOTTOM = 860, 240, 28
 MORE = """

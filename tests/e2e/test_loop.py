@@ -12,6 +12,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 
 from include.adapters import factory
@@ -90,6 +92,16 @@ def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
     assert world.describe()["blessing"] == envelope_digest(signed)
     with registry.client() as client:
         assert "card/model_card.html" in [file.path for file in client.list_artifacts(blessing.run_id, "card")]
+    run = play("score", day=str(FIRST), until=str(FIRST + timedelta(days=DAYS)))
+    assert states(run) == {"pin": "success", "score": "success", "announce": "success"}
+    told = returned(run, "announce")
+    assert (told["version"], told["digest"], len(told["uris"])) == ("1", blessing.digest, DAYS)
+    rows = factory.store().rows(factory.store().snapshots()[:1])
+    scores = pl.read_parquet(f"{told['uris'][0]}/*.parquet")["score"]
+    served, _ = world.scores(
+        rows[[column.name for column in credit.columns()]].head(50).replace({np.nan: None}).to_dict("records")
+    )
+    assert np.allclose(scores[:50], served, rtol=0, atol=1e-9)
     registry.bless("1", signed.replace("a", "b"))
     assert states(play("deploy", version="1", why="the tag was altered"))["want"] == "failed"
     assert world.target.wanted().generation == 1
