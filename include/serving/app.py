@@ -19,6 +19,7 @@ from include.adapters import factory
 from include.core import manifest
 from include.core.errors import ManifestInvalid
 from include.core.manifest import LogSpec, ServingSpec
+from include.core.rollout import other
 from include.serving import docs_page, openapi
 from include.serving import slot as slots
 from include.serving.admission import Admission, told
@@ -34,7 +35,7 @@ from include.serving.protocols import Dialect, mlflow_scoring, native, open_infe
 from include.serving.reloading import Reload
 from include.serving.scoring import Scorer
 from include.serving.settings import Settings
-from include.serving.slot import Broken, Loaded
+from include.serving.slot import Broken, Loaded, Slot
 from include.serving.validation import Problem
 
 if TYPE_CHECKING:
@@ -68,9 +69,18 @@ def serve_slot(settings: Settings) -> Service:
         spec, key, slot = ServingSpec(), None, Broken(str(error))
     metrics = Metrics(settings.slot)
     metrics.holds(slot)
-    holder = Holder(settings.slot, slot, key)
+    keeps = spec.fallback == "previous"
+    holder = Holder(settings.slot, slot, key, keeps, _previous(settings, spec, slot) if keeps else None)
     log = _opened_log(settings, spec.log, holder, metrics)
-    return Service(settings, spec, holder, Scorer(settings.slot, spec), metrics, log.append if log else forget, log)
+    return Service(settings, spec, holder, Scorer(holder, spec, metrics), metrics, log.append if log else forget, log)
+
+
+def _previous(settings: Settings, spec: ServingSpec, slot: Slot) -> Loaded | None:
+    """The version before, which a release leaves in the other slot."""
+    beside = slots.load(settings.serving_dir, other(settings.slot), told(settings, spec))
+    if isinstance(slot, Loaded) and isinstance(beside, Loaded) and beside.file.generation < slot.file.generation:
+        return beside
+    return None
 
 
 def _opened_log(settings: Settings, spec: LogSpec, holder: Holder, metrics: Metrics) -> PredictionLog | None:

@@ -7,12 +7,13 @@ when the slot is swapped meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
+from anyio import CapacityLimiter
 from fastapi import Request, Response
-from starlette.requests import ClientDisconnect
 
 from include.core.manifest import ServingSpec
 from include.serving.holder import Holder
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 # called with every parsed request once its answer is known: who asked, rows, answer, status, seconds since it came
 Record = Callable[[Asked, Sequence[Row], Answer | Problem, int, float], None]
+LONG_BODY = 1 << 14  # bytes, some sixty rows: half a millisecond to parse
 TIMEOUTS = ("x-evergreen-timeout-ms", "x-envoy-expected-rq-timeout-ms")
 
 
@@ -46,6 +48,7 @@ class Service:
     metrics: Metrics
     record: Record = forget
     log: PredictionLog | None = None
+    parsers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # of long bodies, at a time
 
 
 class Endpoint:
@@ -59,19 +62,25 @@ class Endpoint:
         slot = self._service.holder.slot
         if not isinstance(slot, Loaded):
             return self._refusal(Problem(503, slot.why))
-        asked = asked_by(request, self._service.spec)
-        parsed = await self._parsed(request, slot)
+        headers = headers_of(request)
+        asked = asked_by(request, headers, self._service.spec)
+        parsed = await self._parsed(request, headers, slot)
         if isinstance(parsed, Problem):
             return self._refusal(parsed)
         answer = await self._service.scorer.score(slot, parsed.rows, asked)
         return self._answered(slot, asked, parsed, answer)
 
-    async def _parsed(self, request: Request, slot: Loaded) -> Parsed | Problem:
+    async def _parsed(self, request: Request, headers: Mapping[str, str], slot: Loaded) -> Parsed | Problem:
+        """A long body is parsed beside the event loop, so that probes and small requests are answered meanwhile."""
         settings = self._service.settings
-        body = await read_body(request, settings.max_body_bytes)
+        body = await read_body(request, headers, settings.max_body_bytes)
         if isinstance(body, Problem):
             return body
-        return self._dialect.parse(body, request.headers, slot.inputs, settings.max_rows)
+        if len(body) <= LONG_BODY:
+            return self._dialect.parse(body, headers, slot.inputs, settings.max_rows)
+        return await anyio.to_thread.run_sync(
+            self._dialect.parse, body, headers, slot.inputs, settings.max_rows, limiter=self._service.parsers
+        )
 
     def _answered(self, slot: Loaded, asked: Asked, parsed: Parsed, answer: Answer | Problem) -> Response:
         status = answer.status if isinstance(answer, Problem) else 200
@@ -82,32 +91,52 @@ class Endpoint:
         return respond(self._dialect.render(answer, parsed))
 
     def _refusal(self, problem: Problem) -> Response:
-        return respond(self._dialect.refuse(problem), problem.status)
+        return refusal(self._dialect, problem)
+
+
+def refusal(dialect: Dialect, problem: Problem) -> Response:
+    response = respond(dialect.refuse(problem), problem.status)
+    if problem.retry_after is not None:
+        response.headers["retry-after"] = str(problem.retry_after)
+    return response
 
 
 def respond(rendered: Rendered, status: int = 200) -> Response:
     return Response(rendered.body, status, dict(rendered.headers) or None, rendered.content_type)
 
 
-def asked_by(request: Request, spec: ServingSpec) -> Asked:
+def headers_of(request: Request) -> dict[str, str]:
+    """By lower-case name, the first of equal ones; the framework's own search the list at every look."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(request.scope["headers"])}
+
+
+def asked_by(request: Request, headers: Mapping[str, str], spec: ServingSpec) -> Asked:
     """The deadline is the manifest's, or sooner when the caller or the proxy says it will not wait that long."""
-    received, headers = time.monotonic(), request.headers
-    told = [int(value) for value in map(headers.get, TIMEOUTS) if value and value.isascii() and value.isdigit()]
-    patience = min([spec.deadline_ms, *told]) / 1000
-    return Asked(request.scope["state"]["request_id"], headers.get("x-evergreen-key"), received + patience, received)
+    received, patience = time.monotonic(), spec.deadline_ms
+    for name in TIMEOUTS:
+        told = headers.get(name)
+        if told and told.isascii() and told.isdigit():
+            patience = min(patience, int(told[:9]))
+    id_ = request.scope["state"]["request_id"]
+    return Asked(id_, headers.get("x-evergreen-key"), received + patience / 1000, received)
 
 
-async def read_body(request: Request, limit: int) -> bytes | Problem:
+async def read_body(request: Request, headers: Mapping[str, str], limit: int) -> bytes | Problem:
     """Reads nothing of a body announced as too long, and stops at the limit of one that was announced as shorter."""
-    too_long = Problem(413, f"The body may hold {limit} bytes at most; send fewer rows.")
-    announced, body = request.headers.get("content-length", ""), bytearray()
-    if announced.isdecimal() and int(announced) > limit:
-        return too_long
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                return too_long
-    except ClientDisconnect:
-        return Problem(400, "The body ended early.")
+    announced = headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:18]) > limit:
+        return too_long(limit)
+    body, more = bytearray(), True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            return Problem(400, "The body ended early.")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > limit:
+            return too_long(limit)
     return bytes(body)
+
+
+def too_long(limit: int) -> Problem:
+    return Problem(413, f"The body may hold {limit} bytes at most; send fewer rows.")

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -98,7 +98,7 @@ class Envelope:
 def request_id(scope: Scope) -> str:
     """The caller's id without anything that could forge a log line or a header; a new one if nothing is left."""
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return FORGERY.sub("", sent.decode("latin-1"))[:64] or uuid.uuid4().hex
+    return FORGERY.sub("", sent.decode("latin-1"))[:64] or f"{random.getrandbits(128):032x}"
 
 
 async def _send_crash(send: Send) -> None:

@@ -120,13 +120,13 @@ def add_feedback(framework: FastAPI, service: Service) -> None:
 
 
 async def _outcomes(request: Request, service: Service) -> list[Outcome] | Problem:
-    from include.serving.endpoint import read_body
+    from include.serving.endpoint import headers_of, read_body
 
     slot, settings = service.holder.slot, service.settings
     if not isinstance(slot, Loaded):
         return Problem(503, slot.why)
     wrong = wrong_form(request.headers, ("application/json",))
-    body = wrong or await read_body(request, settings.max_body_bytes)
+    body = wrong or await read_body(request, headers_of(request), settings.max_body_bytes)
     if isinstance(body, Problem):
         return body
     labels = (slot.model.meta.positive, slot.model.meta.negative)

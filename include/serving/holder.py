@@ -1,22 +1,32 @@
 """The slot a server holds now. One reference, replaced whole: who has taken it keeps it until his request is done.
 
 So a reload needs no lock and drops nothing: requests in flight finish on the model they began with, and the old model
-is gone with the last of them.
+is gone with the last of them. Where the manifest's fallback is the previous version, that one is kept beside it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from include.serving.slot import Loaded, Slot
+from include.serving.slot import Empty, Loaded, Slot
 
 
 class Holder:
-    def __init__(self, colour: str, slot: Slot, key: str | None = None) -> None:
+    def __init__(
+        self,
+        colour: str,
+        slot: Slot,
+        key: str | None = None,
+        keeps_previous: bool = False,
+        previous: Loaded | None = None,
+    ) -> None:
         """`key` is the column, no input of any model, by which callers may name their rows."""
         self.colour = colour
         self.key = key
+        self.slot: Slot = Empty()
+        self._keeps_previous = keeps_previous
         self.swap(slot)
+        self.previous = previous
         self.draining = False
 
     @property
@@ -31,4 +41,6 @@ class Holder:
         return None if isinstance(self.slot, Loaded) else self.slot.why
 
     def swap(self, slot: Slot) -> None:
-        self.slot: Slot = replace(slot, key=self.key) if isinstance(slot, Loaded) else slot
+        if self._keeps_previous and isinstance(self.slot, Loaded):
+            self.previous = self.slot
+        self.slot = replace(slot, key=self.key) if isinstance(slot, Loaded) else slot

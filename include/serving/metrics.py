@@ -5,18 +5,20 @@ Every sample carries version and slot, so that old and new stand side by side on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
 from include.serving.guard import POLICY
 from include.serving.slot import Loaded, Slot
+from include.serving.tally import Tallies
 
 PATHS = frozenset(POLICY)
 WHO = ("version", "slot")
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 LOG = ("stream", "slot")
 SCORES = tuple(step / 20 for step in range(1, 21))
+BATCHES = tuple(2**power for power in range(0, 11))
 
 
 class Metrics:
@@ -27,10 +29,18 @@ class Metrics:
         self._requests = Counter(
             "evergreen_requests", "Answers by path and status", (*WHO, "path", "status"), registry=self.registry
         )
-        self._latency = Histogram(
-            "evergreen_predict_seconds", "Time to answer /predict", WHO, buckets=SECONDS, registry=self.registry
+        self._answered: dict[tuple[str, str, int], Counter] = {}
+        self._latency = Tallies("evergreen_predict_seconds", "Time to answer /predict", WHO, SECONDS, self.registry)
+        self._scores = Tallies("evergreen_score", "Served probabilities", WHO, SCORES, self.registry)
+        batches = Tallies("evergreen_batch_rows", "Rows in one call of the model", ("slot",), BATCHES, self.registry)
+        self._batches = batches.labels(colour)
+        self._fallback = Counter(
+            "evergreen_fallback", "Answers in the model's place", (*WHO, "served_by"), registry=self.registry
         )
-        self._scores = Histogram("evergreen_score", "Served probabilities", WHO, buckets=SCORES, registry=self.registry)
+        self._queue = Gauge("evergreen_queue_rows", "Rows not answered yet", ("slot",), registry=self.registry)
+        self._breaker = Gauge(
+            "evergreen_breaker_open", "1 while the model is left alone", ("slot",), registry=self.registry
+        )
         self._unseen = Counter(
             "evergreen_unseen_categories", "Values not seen in training", (*WHO, "column"), registry=self.registry
         )
@@ -48,16 +58,29 @@ class Metrics:
     def answered(self, version: str, path: str, status: int, seconds: float) -> None:
         """A label must not grow with what callers invent: unknown paths are one."""
         known = path if path in PATHS else "other"
-        self._requests.labels(version, self._colour, known, str(status)).inc()
+        counter = self._answered.get((version, known, status))
+        if counter is None:
+            counter = self._requests.labels(version, self._colour, known, str(status))
+            self._answered[version, known, status] = counter
+        counter.inc()
         if path == "/predict":
-            self._latency.labels(version, self._colour).observe(seconds)
+            self._latency.labels(version, self._colour).add(seconds)
 
-    def predicted(self, version: str, probabilities: Iterable[float], unseen: Mapping[str, int]) -> None:
-        scores = self._scores.labels(version, self._colour)
-        for probability in probabilities:
-            scores.observe(probability)
+    def predicted(self, version: str, probabilities: Sequence[float], unseen: Mapping[str, int]) -> None:
+        self._scores.labels(version, self._colour).add_all(probabilities)
         for column, count in unseen.items():
             self._unseen.labels(version, self._colour, column).inc(count)
+
+    def batch(self, rows: int) -> None:
+        self._batches.add(rows)
+
+    def fell_back(self, version: str, served_by: str) -> None:
+        self._fallback.labels(version, self._colour, served_by).inc()
+
+    def watch(self, queue: Callable[[], float], breaker: Callable[[], float]) -> None:
+        """What is asked when the metrics are read: rows not answered yet, and whether a breaker is open."""
+        self._queue.labels(self._colour).set_function(queue)
+        self._breaker.labels(self._colour).set_function(breaker)
 
     def holds(self, slot: Slot) -> None:
         """What was held before is no longer told; its counts are."""

@@ -151,7 +151,7 @@ def test_a_wrong_address_is_answered_in_the_same_shape(method: str, path: str, s
 def test_a_crash_of_the_model_is_an_answer_with_headers(client: TestClient, monkeypatch: Any) -> None:
     monkeypatch.setattr("include.model.features.apply", lambda *_: 1 / 0)
     answer = client.post("/predict", json={"row": {"Amount": 1}})
-    assert answer.status_code == 500 and "its log has the reason" in answer.json()["error"]["message"]
+    assert answer.status_code == 500 and "log has the reason" in answer.json()["error"]["message"]
     assert _names(answer)[:2] == ("3", "blue")
 
 
