@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,24 @@ PATIENCE_S = 90.0
 GRACE_S = 15.0
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 Row = dict[str, Any]
+Reads = Callable[[Any], float]
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """`command` may hold {port} and {python} (the peers' environment); `ask` makes a body, `read` a probability."""
+    """`command` may hold {port} and {python} (the peers' environment); `ask` makes a body, `read` a probability.
+
+    `residual` is how far an explanation is from adding up to the log-odds of its probability.
+    """
 
     name: str
     command: tuple[str, ...]
     path: str
     ask: Callable[[Row], dict[str, Any]]
-    read: Callable[[Any], float]
+    read: Reads
     environment: Mapping[str, str] = field(default_factory=dict)
     ready: str = "/health"
+    residual: Reads | None = None
 
     def plan(self, port: int, rows: Sequence[Row], **more: Any) -> Plan:
         bodies = [json.dumps(self.ask(row), separators=(",", ":")).encode() for row in rows]
@@ -63,12 +69,22 @@ def _split(row: Row) -> dict[str, Any]:
     return {"dataframe_split": {"columns": list(row), "data": [list(row.values())]}}
 
 
-def ours(serving: Path, name: str = "ours", path: str = "/predict") -> Contestant:
-    """As a slot runs: the shipped command, with a manifest."""
-    told = {"SLOT": "blue", "SERVING_DIR": str(serving), "PORT": "{port}", "MANIFEST": str(serving / "pipeline.yaml")}
+def _probability(answer: Any) -> float:
+    return float(answer["predictions"][0]["probability"])
+
+
+def ours(serving: Path, name: str = "ours", path: str = "/predict", read: Reads = _probability) -> Contestant:
+    """As a slot runs: the shipped command, with manifest, trusted key and a place for the prediction log."""
+    told = {
+        "SLOT": "blue",
+        "SERVING_DIR": str(serving),
+        "PORT": "{port}",
+        "MANIFEST": str(serving / "pipeline.yaml"),
+        "TRUSTED_KEYS_FILE": str(serving / "trusted.pem"),
+        "STORE": str(serving / "store"),
+    }
     command = (sys.executable, "-W", "ignore", "-m", "include.serving")
-    environment = {f"EVERGREEN_{key}": value for key, value in told.items()}
-    return Contestant(name, command, path, _rows, lambda a: a["predictions"][0]["probability"], environment, "/ready")
+    return Contestant(name, command, path, _rows, read, {f"EVERGREEN_{k}": v for k, v in told.items()}, "/ready")
 
 
 def fastapi(name: str, app: str, pipeline: Path, path: str = "/predict") -> Contestant:
@@ -77,6 +93,29 @@ def fastapi(name: str, app: str, pipeline: Path, path: str = "/predict") -> Cont
     command = (*start, "--app-dir", str(PEERS), "--port", "{port}", *quiet)
     environment = {"PIPELINE": str(pipeline)}
     return Contestant(name, command, path, _rows, lambda a: a["probabilities"][0], environment, "/openapi.json")
+
+
+def explaining(serving: Path) -> Contestant:
+    """Ours on /predict-and-explain, a server of its own: its explainer is another process."""
+    return replace(ours(serving, "ours explain", "/predict-and-explain"), residual=_residual)
+
+
+def _residual(answer: Any) -> float:
+    [found] = answer["predictions"]
+    assert answer["space"] == "log_odds", answer["space"]
+    return _apart(found["probability"], found["base_value"], found["contributions"])
+
+
+def naive_explaining(pipeline: Path) -> Contestant:
+    return replace(fastapi("naive explain", "explain", pipeline, "/explain"), residual=_naive_residual)
+
+
+def _naive_residual(answer: Any) -> float:
+    return _apart(answer["probabilities"][0], answer["base"], answer["contributions"][0])
+
+
+def _apart(probability: float, base: float, contributions: Mapping[str, float]) -> float:
+    return abs(math.log(probability / (1 - probability)) - base - sum(contributions.values()))
 
 
 def mlflow(model: Path) -> Contestant:
@@ -120,6 +159,14 @@ class Running:
             time.sleep(0.01)
         said = self._log.read_text(errors="replace")[-3000:]
         raise SystemExit(f"{self.contestant.name} did not become ready; it said:\n{said}")
+
+    def await_answer(self, row: Row) -> None:
+        """Until a first row is answered: an explainer starts with its first question."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (answer := self.http.post(self.contestant.path, json=self.contestant.ask(row))).status_code == 503:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{self.contestant.name} answers nothing but {answer.text}")
+            time.sleep(0.2)
 
     def cpu_s(self) -> float:
         """CPU seconds so far of the server and all its children."""

@@ -5,7 +5,7 @@
 The boosting candidate of the example, by the training job's own code on twenty days of it. Calibration is off, so that
 the fitted pipeline alone says what the model says, and no peer needs code of ours:
 
-    serving/            the compiled form, staged as our server finds it
+    serving/            the compiled form, staged as our server finds it; serving-explain/ the same once more
     pipeline.joblib     the fitted pipeline, for every server that holds objects of scikit-learn
     mlflow/             the same, saved by MLflow with its signature
     serving-generic/    a pipeline that has no compiled form, staged
@@ -25,7 +25,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from include.adapters.files import write_atomic
+from tests import blessed
+
 ROWS = 500
+VERSION = "1"
 NONE = {"train.calibration": "none", "train.explain_rows": 0}
 
 
@@ -40,6 +44,7 @@ def main(place: Path) -> None:
     write(training, candidate, place)
     beside = generic(training, candidate, place)
     stage(place / "artifact", place / "serving", manifest)
+    stage(place / "artifact", place / "serving-explain", manifest)
     stage(place / "generic", place / "serving-generic", manifest)
     table = training.newest.inputs.head(ROWS)
     expected = candidate.pipeline.predict_proba(table)[:, 1].tolist()
@@ -119,13 +124,21 @@ def generic(training: Any, candidate: Any, place: Path) -> Any:
 
 
 def stage(artifact_: Path, serving: Path, manifest: Path) -> None:
-    """As a release leaves a slot, with the manifest beside it."""
+    """As a release leaves a slot: artifact, a blessing by a key of this run, the slot's file; and the manifest."""
+    from include.core import blessing
+    from include.core.blessing import Blessing
+    from include.core.manifest import load
     from include.model import artifact
 
-    digest = artifact.digest(artifact_)
+    digest, key = artifact.digest(artifact_), blessing.new_key()
     artifact.copy_verified(artifact_, serving / "artifacts", digest)
-    (serving / "slots").mkdir()
-    (serving / "slots" / "blue.json").write_text(json.dumps({"version": "1", "digest": digest, "generation": 1}))
+    named = {"model": load(manifest).name, "version": VERSION, "digest": digest}
+    signed = blessing.sign(Blessing.model_validate(blessed.document(**named)), key)
+    paper = blessing.envelope_digest(signed)
+    write_atomic(serving / "blessings" / f"{paper}.json", signed)
+    slot = {"version": VERSION, "digest": digest, "generation": 1, "blessing": paper}
+    write_atomic(serving / "slots" / "blue.json", json.dumps(slot))
+    write_atomic(serving / "trusted.pem", blessing.public_pem(key))
     shutil.copy(manifest, serving / "pipeline.yaml")
 
 
