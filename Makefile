@@ -103,3 +103,9 @@ bench-serving: install ## The model server beside MLflow, BentoML, LitServe and 
 .PHONY: prove-score
 prove-score: install ## Batch scoring in flat memory, killed anywhere and gone on with: the same bytes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.proofs.prove_score
+
+.PHONY: load
+load: install ## A hundred users of the model server for a minute (USERS, SECONDS, HOST; WEB=1: locust's page)
+	@$(BIN)/python -W ignore -m locust -f tests/benchmarks/locustfile.py -u $(or $(USERS),100) -r 50 \
+		-t $(or $(SECONDS),60)s $(if $(HOST),-H $(HOST)) \
+		$(if $(WEB),--autostart --web-host 127.0.0.1,--headless --only-summary)
