@@ -74,10 +74,10 @@ def by_document(url: str, cases: int, tally: Tally) -> None:
     session.trust_env = False
     for result in schema.get_all_operations():
         operation = result.ok()
-        posts = operation.method == "post"
-        modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE) if posts else (GenerationMode.POSITIVE,)
+        reads = "requestBody" in operation.definition.raw
+        modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE) if reads else (GenerationMode.POSITIVE,)
         for mode in modes:
-            run(operation.as_strategy(generation_mode=mode), cases if posts else 1, _asked(session, tally))
+            run(operation.as_strategy(generation_mode=mode), cases if reads else 1, _asked(session, tally))
 
 
 def _asked(session: requests.Session, tally: Tally) -> Callable[[Any], None]:

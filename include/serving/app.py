@@ -142,8 +142,9 @@ def _add_probes(framework: FastAPI, service: Service, admission: Admission) -> N
 
 def _add_description(framework: FastAPI, service: Service) -> None:
     def documented() -> dict[str, Any]:
-        slot = service.holder.slot
-        return openapi.document(slot if isinstance(slot, Loaded) else None, service.settings.max_rows)
+        slot, settings = service.holder.slot, service.settings
+        tokens = bool(settings.api_tokens or settings.api_tokens_file)
+        return openapi.document(slot if isinstance(slot, Loaded) else None, settings.max_rows, tokens)
 
     @framework.get("/openapi.json")
     async def document() -> Response:

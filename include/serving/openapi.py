@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from include.serving import VERSION
+from include.serving.guard import access_of
 from include.serving.openapi_schemas import ANY, COUNT, TEXT, Json, infer_example, opened, ref, row_example, schemas
 
 if TYPE_CHECKING:
@@ -33,19 +34,22 @@ WHY = {
     504: "The answer was not there in time.",
 }
 PREDICTING = (400, 413, 415, 422, 500, 503, 504)
+REFUSALS = {"/v2": "OpenInferenceRefusal", "/invocations": "MlflowRefusal"}
 MODEL = "/v2/models/{name}"
 
 
-def document(slot: Loaded | None, max_rows: int) -> Json:
-    """`slot` None: a server without a model, whose columns are not known."""
+def document(slot: Loaded | None, max_rows: int, tokens: bool = False) -> Json:
+    """`slot` None: a server without a model, whose columns are not known. `tokens`: whether clients need one."""
     columns = tuple(slot.inputs.columns.values()) if slot else ()
     labels = (slot.model.meta.positive, slot.model.meta.negative) if slot else ()
     name, version = (slot.model.meta.name, slot.file.version) if slot else ("model", "none")
+    paths = {**_own(columns, labels), **_mlflow(columns), **_open_inference(columns, name, version)}
+    bearer = {"type": "http", "scheme": "bearer"}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Evergreen model server", "version": VERSION, "description": _about(slot)},
-        "paths": {**_own(columns, labels), **_mlflow(columns), **_open_inference(columns, name, version)},
-        "components": {"schemas": schemas(columns, labels, max_rows)},
+        "paths": {path: _guarded(path, item, tokens) for path, item in paths.items()},
+        "components": {"schemas": schemas(columns, labels, max_rows), "securitySchemes": {"token": bearer}},
     }
 
 
@@ -54,6 +58,20 @@ def _about(slot: Loaded | None) -> str:
         return "No model is held now; its columns are not known until one is."
     meta = slot.model.meta
     return f"Holds version {slot.file.version} of {meta.name}, which tells {meta.positive!r} from {meta.negative!r}."
+
+
+def _guarded(path: str, item: Json, tokens: bool) -> Json:
+    """The token a route asks for, and how it refuses without; see guard for who may ask what."""
+    access = access_of(path)
+    if access == "open" or (access == "client" and not tokens):
+        return item
+    schema = next((schema for start, schema in REFUSALS.items() if path.startswith(start)), "Refusal")
+    told = {name: each for name, each in item.items() if name == "parameters"}
+    for method, operation in item.items():
+        if method != "parameters":
+            responses = {**operation["responses"], **_refusals((401,) if access == "admin" else (401, 429), schema)}
+            told[method] = {**operation, "security": [{"token": []}], "responses": responses}
+    return told
 
 
 def _own(columns: Sequence[Column], labels: Sequence[str]) -> Json:
@@ -84,7 +102,7 @@ def _feedback(labels: Sequence[str]) -> Json:
 
 def _reload() -> Json:
     answer = opened({"status": TEXT, "before": TEXT, "version": TEXT})
-    [described] = _get("reload", "The slot's file is read again", answer, "Refusal", (401, 403, 409, 422)).values()
+    [described] = _get("reload", "The slot's file is read again", answer, "Refusal", (403, 409, 422)).values()
     described["responses"]["409"]["description"] = "The slot is empty, a reload is under way, or the server shuts down."
     described["responses"]["422"]["description"] = "The release cannot serve; what served before goes on."
     return {"post": described}

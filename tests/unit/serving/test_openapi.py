@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from include.serving.app import create_app
+from include.serving.guard import access_of
 from include.serving.settings import Settings
 from tests.unit import credit
 from tests.unit.serving.conftest import stage_in
@@ -26,8 +27,9 @@ def client(source: Path, tmp_path_factory: pytest.TempPathFactory) -> TestClient
     return _client(directory)
 
 
-def _client(directory: Path) -> TestClient:
-    return TestClient(create_app(Settings.model_validate({"slot": "blue", "serving_dir": directory, "port": 0})))
+def _client(directory: Path, **told: str) -> TestClient:
+    settings = {"slot": "blue", "serving_dir": directory, "port": 0, "unblessed": "allow", **told}
+    return TestClient(create_app(Settings.model_validate(settings)))
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,20 @@ def test_the_page_needs_no_script_and_nothing_from_elsewhere(client: TestClient)
     assert "<script" not in answer.text and "://" not in answer.text and "src=" not in answer.text
     for name in ("/v2/models/{name}/infer", "<code>Amount</code><td>number<td>no", "bad", "/invocations"):
         assert name in answer.text
+
+
+def test_where_clients_need_a_token_the_document_says_so(source: Path, tmp_path: Path) -> None:
+    stage_in(tmp_path, source, "blue")
+    told = _client(tmp_path, api_tokens="team:0123456789abcdef", serving_token="fedcba9876543210")
+    assert told.get("/openapi.json").status_code == 401
+    paths = told.get("/openapi.json", headers={"authorization": "Bearer 0123456789abcdef"}).json()["paths"]
+    for path, item in paths.items():
+        for name, operation in item.items():
+            guarded = access_of(path) != "open"
+            if name != "parameters":
+                assert ("security" in operation, "401" in operation["responses"]) == (guarded, guarded)
+    refusal = paths["/v2/models/{name}/infer"]["post"]["responses"]["429"][CONTENT]["application/json"]["schema"]
+    assert refusal == {"$ref": "#/components/schemas/OpenInferenceRefusal"}
 
 
 def _posted(client: TestClient, path: str, kind: str, value: Any) -> httpx.Response:
