@@ -109,3 +109,7 @@ load: install ## A hundred users of the model server for a minute (USERS, SECOND
 	@$(BIN)/python -W ignore -m locust -f tests/benchmarks/locustfile.py -u $(or $(USERS),100) -r 50 \
 		-t $(or $(SECONDS),60)s $(if $(HOST),-H $(HOST)) \
 		$(if $(WEB),--autostart --web-host 127.0.0.1,--headless --only-summary)
+
+.PHONY: prove-serving
+prove-serving: install ## What the model server promises when requests, models, disks and processes go wrong
+	@$(BIN)/python -W ignore -m tests.proofs.prove_serving

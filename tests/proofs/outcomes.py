@@ -63,6 +63,10 @@ class Outcomes:
         return 0 if ok else 1
 
 
+class Unheld(AssertionError):
+    """A guarantee did not hold: what a case is there to find."""
+
+
 def must(held: bool, problem: str) -> None:
     if not held:
-        raise AssertionError(problem)
+        raise Unheld(problem)
