@@ -41,7 +41,7 @@ OUTCOME = {"outcome": pl.String(), "outcome_from": pl.String(), "outcome_at": pl
 
 
 class Predictions:
-    """Reads the log of one place. Segments of a bucket are copied into `room`, which the caller removes.
+    """Reads the log of one place. Segments of a bucket are copied into the directory `room`, which the caller removes.
 
     Raises `Conflict` when segments were compacted while they were read, `DataRefused` for one that is damaged.
     """
@@ -124,7 +124,9 @@ class Predictions:
     def _judged(self, part: pl.LazyFrame, told: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
         """The part with its outcomes; only what belongs to it is taken from the others."""
         rows = part.collect(engine="streaming")
-        given = told.sort("received").unique(["request_id", "row"], keep="last", maintain_order=True)
+        given = told.sort("received", maintain_order=True).unique(
+            ["request_id", "row"], keep="last", maintain_order=True
+        )
         named = given.select("request_id", "row", pl.col("label").alias("told"), "received")
         seen = self._ingested(rows, labels)
         joined = rows.join(named.collect(engine="streaming"), ["request_id", "row"], "left").join(seen, "key", "left")

@@ -174,6 +174,8 @@ class PredictionLog:
         return self._feedback.offer(item)
 
     def close(self, seconds: float = 5.0) -> None:
-        """Writes what waits, within `seconds` for each stream; afterwards nothing is taken."""
+        """Writes what waits, both streams at once, within about `seconds`; afterwards nothing is taken."""
+        for writer in self._writers:
+            writer.stop()
         for writer in self._writers:
             writer.close(seconds)

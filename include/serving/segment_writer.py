@@ -185,9 +185,13 @@ class SegmentWriter:
         self._offered.append(item)
         return True
 
-    def close(self, seconds: float) -> None:
-        """Writes what is there, within `seconds`."""
+    def stop(self) -> None:
+        """Takes nothing more, and begins to write what is there."""
         self._closing.set()
+
+    def close(self, seconds: float) -> None:
+        """Waits until it is written, `seconds` at most."""
+        self.stop()
         if not self._thread.is_alive():
             return
         self._thread.join(seconds)
