@@ -1,0 +1,96 @@
+"""Results of batch scoring in a bucket: the same names, and the same recovery, as in a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+
+import pytest
+
+from include.adapters.scores import ScoreStore
+from include.adapters.store_local import LocalObjects
+from include.adapters.store_s3 import S3Objects
+from include.core import scoring
+from include.core.errors import Conflict
+from include.core.scoring import Part, Scores, Tally
+from tests.counterparts import S3Server, s3_server
+
+DAY, KEY, VERSION = date(2026, 8, 1), "0123456789abcdef", "3"
+PLACE = scoring.place(DAY, VERSION, KEY)
+PART = Part(index=0, first=0, rows=2)
+TALLY = Tally(rows=2, positives=1, total=0.75)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def objects(request, server, tmp_path, monkeypatch):
+    if request.param == "directory":
+        return LocalObjects(tmp_path / "store")
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    server.client().create_bucket(Bucket=tmp_path.name.replace("_", "-").lower())
+    return S3Objects(f"s3://{tmp_path.name.replace('_', '-').lower()}/risk", tmp_path / "cache")
+
+
+def test_a_part_counts_once_its_record_is_there_and_its_bytes_hold(objects):
+    kept = ScoreStore(objects)
+    record = kept.keep_part(PLACE, KEY, PART, b"\x00PAR1\xff", TALLY)
+    assert kept.part(PLACE, KEY, PART) == record
+    assert kept.part(PLACE, KEY, PART.model_copy(update={"rows": 3})) is None
+    assert kept.part(PLACE, "another", PART) is None
+    found = objects.read(f"{PLACE}/{PART.name}")
+    assert objects.write(f"{PLACE}/{PART.name}", b"damaged", found.tag)
+    assert kept.part(PLACE, KEY, PART) is None
+    assert kept.keep_part(PLACE, KEY, PART, b"\x00PAR1\xff", TALLY) == kept.part(PLACE, KEY, PART) == record
+
+
+def test_the_whole_is_found_by_its_name_and_finishing_it_again_changes_nothing(objects):
+    kept = ScoreStore(objects)
+    scores = finished(kept.keep_part(PLACE, KEY, PART, b"rows", TALLY))
+    assert kept.whole(DAY, VERSION, KEY) is None
+    kept.finish(scores)
+    before = objects.read(f"{PLACE}/scores.json")
+    kept.finish(scores)
+    assert objects.read(f"{PLACE}/scores.json") == before
+    assert kept.whole(DAY, VERSION, KEY) == scores
+    assert kept.uri(DAY, VERSION, KEY) == f"{objects.uri}/{PLACE}"
+
+
+def test_who_loses_to_other_bytes_is_told_to_try_again(objects):
+    """Another run writes between this one's look and its write."""
+
+    class Raced:
+        uri = objects.uri
+
+        def read(self, key):
+            return objects.read(key)
+
+        def write(self, key, data, tag):
+            objects.write(key, b"what another run wrote", tag)
+            return objects.write(key, data, tag)
+
+    with pytest.raises(Conflict, match="is being written by another run too"):
+        ScoreStore(Raced()).keep_part(PLACE, KEY, PART, b"ours", TALLY)
+
+
+def finished(record) -> Scores:
+    return Scores(
+        key=KEY,
+        model="credit",
+        version=VERSION,
+        digest="a" * 64,
+        day=DAY,
+        snapshot="b" * 64,
+        id="id",
+        positive="bad",
+        negative="good",
+        threshold=0.5,
+        rows=2,
+        tally=TALLY,
+        parts=(record,),
+    )
