@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from include.core.errors import ArtifactRejected, Permanent
-from include.model import artifact, compiling, conformance, export
+from include.model import artifact, compiling, conformance, export, runtimes
 from include.model.artifact import ServableModel
 from include.model.calibration import Calibration
 from include.model.encoding import Encoder, Encoding, Numbers
@@ -195,3 +195,53 @@ class TestEncoder:
 
 def _meta() -> artifact.ArtifactMeta:
     return credit.trained("logistic").meta
+
+
+class TestTreelite:
+    @pytest.fixture
+    def form(self) -> compiling.Compiled:
+        return compiling.compiled(credit.trained("boosting").pipeline)
+
+    def test_the_c_function_computes_what_the_library_does_to_the_last_bit(self, form: compiling.Compiled) -> None:
+        import treelite
+
+        model = treelite.Model.deserialize_bytes(form.data)
+        rows = np.random.default_rng(1).normal(0, 1e3, (300, form.encoding.width))
+        rows[rows > 1500] = np.nan
+        rows[0] = np.inf
+        score = runtimes.open_model("treelite", form.data, form.encoding.width)
+        for matrix in (rows, rows[:1], rows[:, ::-1], np.asfortranarray(rows), rows.astype(np.float32), rows[:0]):
+            expected = treelite.gtil.predict(model, np.ascontiguousarray(matrix, dtype=np.float64)).reshape(-1)
+            assert score(matrix).tobytes() == expected.tobytes()
+
+    def test_rows_of_another_width_are_refused(self, form: compiling.Compiled) -> None:
+        score = runtimes.open_model("treelite", form.data, form.encoding.width)
+        for wrong in (np.zeros((2, form.encoding.width - 1)), np.zeros(form.encoding.width)):
+            with pytest.raises(ValueError, match="reads 13 features"):
+                score(wrong)
+
+    def test_a_model_of_several_outputs_or_of_single_precision_is_refused(self) -> None:
+        for precision, classes in (("float64", 3), ("float32", 1)):
+            model = _other(precision, classes)
+            with pytest.raises(ArtifactRejected, match="one probability for each row"):
+                runtimes.open_model("treelite", model.serialize_bytes(), 2)
+
+
+def _other(precision: str, classes: int) -> Any:
+    """One tree that is one leaf, with as many outputs in this precision."""
+    from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
+
+    builder = ModelBuilder(
+        threshold_type=precision,
+        leaf_output_type=precision,
+        metadata=Metadata(2, "kMultiClf", False, 1, [classes], (1, 1)),
+        tree_annotation=TreeAnnotation(1, [0], [classes - 1]),
+        postprocessor=PostProcessorFunc(name="identity_multiclass"),
+        base_scores=[0.0] * classes,
+    )
+    builder.start_tree()
+    builder.start_node(0)
+    builder.leaf(1.0)
+    builder.end_node()
+    builder.end_tree()
+    return builder.commit()
