@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from include.core import row_check
+from include.core import reasons, row_check
 from include.core.approval import Ask
 from include.core.errors import ManifestInvalid
 
@@ -569,6 +569,28 @@ class LogSpec(Section):
         return self
 
 
+class ReasonSpec(Section):
+    """What people are told when this column moved the risk; without it, code and sentence come from its name."""
+
+    code: Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")] | None = Field(
+        None, description="stable name of the reason"
+    )
+    text: str | None = Field(None, description="the sentence when the column raised the risk")
+    lowered: str | None = Field(None, description="the sentence when it lowered the risk")
+
+
+class ExplainSpec(Section):
+    """/predict-and-explain. A linear model is explained by the server itself, others by a process of their own."""
+
+    start: Literal["lazy", "ready", "off"] = Field(
+        "lazy", description="when that process starts: with the first question, with the server, never; it takes 300 MB"
+    )
+    queue_rows: Count = Field(512, description="rows waiting to be explained; beyond them, 503 + Retry-After")
+    max_rows: Count = Field(100, description="rows of one request; trees take 0.2 ms each, a forest of 200 about 20")
+    top_reasons: Annotated[int, Field(ge=0)] = Field(4, description="reasons told of each direction, at most")
+    adverse: Literal["positive", "negative"] = Field("positive", description="the class nobody hopes for")
+
+
 class ServingSpec(Section):
     """How a release is tried, and how the model server behaves; a server without a manifest has these defaults."""
 
@@ -588,6 +610,8 @@ class ServingSpec(Section):
     )
     cache_rows: Annotated[int, Field(ge=0)] = Field(0, description="answers kept for rows asked again; 0 is off")
     rate_limit: RateLimit | None = Field(None, description="beyond it an API token is answered 429 + Retry-After")
+    explain: ExplainSpec = ExplainSpec()
+    reasons: dict[str, ReasonSpec] = Field({}, description="column of the contract -> its reason code and sentences")
     log: LogSpec = LogSpec()
 
 
@@ -740,6 +764,23 @@ class Manifest(Section):
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"serving.log.{field} names {name!r}, which is no input and not the id{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _reasons_can_be_told_apart(self) -> Manifest:
+        for name in self.serving.reasons:
+            if name not in self.contract.columns:
+                raise ValueError(f"serving.reasons names {name!r}, which contract.columns does not have")
+        codes: dict[str, str] = {}
+        for name in self.contract.columns:
+            own = self.serving.reasons.get(name)
+            code = own.code if own and own.code else reasons.default_code(name)
+            if code in codes:
+                raise ValueError(
+                    f"serving.reasons gives {codes[code]!r} and {name!r} the code {code!r}; set serving.reasons."
+                    f"{name}.code to another one"
+                )
+            codes[code] = name
         return self
 
     @model_validator(mode="after")

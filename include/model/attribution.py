@@ -37,6 +37,10 @@ class NotAdditive(Permanent):
     """The contributions do not add up to the score: a fault, never shown as an explanation."""
 
 
+class TooLarge(Permanent):
+    """A row's numbers are beyond what can be added up."""
+
+
 @dataclass(frozen=True)
 class Attributed:
     """`base` + the sum of a row of `contributions` (n, input columns) is the raw score, in the explanation's space.
@@ -98,8 +102,11 @@ class LinearExplainer:
 
     def __call__(self, rows: Rows) -> Attributed:
         matrix = self._model.encoder.rows(rows)
-        moved = (matrix - self._means) * self._weights
-        return Attributed(self._base, moved @ self._owned, self._model.raw(matrix))
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = ((matrix - self._means) * self._weights) @ self._owned
+        if not np.isfinite(moved).all():
+            raise TooLarge("A number of the row is too large to be explained; send one that can be true.")
+        return Attributed(self._base, moved, self._model.raw(matrix))
 
 
 class TreeExplainer:

@@ -26,6 +26,8 @@ from include.serving.admission import Admission, told
 from include.serving.description import described
 from include.serving.endpoint import Endpoint, Service, forget
 from include.serving.envelope import Envelope, Handler
+from include.serving.explain_endpoint import ExplainEndpoint
+from include.serving.explaining import Explaining
 from include.serving.feedback import add_feedback
 from include.serving.guard import Guard
 from include.serving.holder import Holder
@@ -113,8 +115,18 @@ def _logging(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManage
 def _add_predicting(framework: FastAPI, service: Service) -> dict[str, Handler]:
     """The routes that predict, by path; each is the framework's too, where the OpenAPI document finds it."""
     hot: dict[str, Handler] = {"/predict": Endpoint(service, native)}
-    framework.add_api_route("/predict", hot["/predict"], methods=["POST"], response_model=None)
+    hot["/predict-and-explain"] = _explained(service)
+    for path, endpoint in hot.items():
+        framework.add_api_route(path, endpoint, methods=["POST"], response_model=None)
     return hot | add_mlflow(framework, service) | add_open_inference(framework, service)
+
+
+def _explained(service: Service) -> ExplainEndpoint:
+    artifacts = service.settings.serving_dir / "artifacts"
+    explaining = Explaining(artifacts, service.spec.explain, service.holder, service.metrics)
+    explaining.begin()
+    service.holder.on_swap.append(explaining.begin)
+    return ExplainEndpoint(service, explaining)
 
 
 def _add_probes(framework: FastAPI, service: Service, admission: Admission) -> None:

@@ -6,6 +6,7 @@ is gone with the last of them. Where the manifest's fallback is the previous ver
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from include.serving.slot import Empty, Loaded, Slot
@@ -23,6 +24,7 @@ class Holder:
         """`key` is the column, no input of any model, by which callers may name their rows."""
         self.colour = colour
         self.key = key
+        self.on_swap: list[Callable[[], None]] = []  # called after a swap, by whoever swaps
         self.slot: Slot = Empty()
         self._keeps_previous = keeps_previous
         self.swap(slot)
@@ -44,3 +46,5 @@ class Holder:
         if self._keeps_previous and isinstance(self.slot, Loaded):
             self.previous = self.slot
         self.slot = replace(slot, key=self.key) if isinstance(slot, Loaded) else slot
+        for follow in self.on_swap:
+            follow()

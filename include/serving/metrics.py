@@ -51,6 +51,21 @@ class Metrics:
             "refused": Counter("evergreen_log_refused", "Times the log's place refused", LOG, registry=self.registry),
         }
         self._log_waiting = Gauge("evergreen_log_waiting_rows", "Rows not stored yet", LOG, registry=self.registry)
+        self._explained = Counter(
+            "evergreen_explanations",
+            "Requests by what became of their explanation",
+            (*WHO, "outcome"),
+            registry=self.registry,
+        )
+        self._not_additive = Counter(
+            "evergreen_not_additive", "Explanations withheld, for they missed the score", WHO, registry=self.registry
+        )
+        self._explain_seconds = Tallies(
+            "evergreen_explain_seconds", "Time to answer /predict-and-explain", WHO, SECONDS, self.registry
+        )
+        self._explainer_starts = Counter(
+            "evergreen_explainer_starts", "Starts of the explainer's process", ("slot",), registry=self.registry
+        )
         self._info = Gauge(
             "evergreen_model_info", "Which model", (*WHO, "name", "digest", "generation"), registry=self.registry
         )
@@ -65,6 +80,18 @@ class Metrics:
         counter.inc()
         if path == "/predict":
             self._latency.labels(version, self._colour).add(seconds)
+        elif path == "/predict-and-explain":
+            self._explain_seconds.labels(version, self._colour).add(seconds)
+
+    def explained(self, version: str, outcome: str) -> None:
+        """`outcome`: explained, or refused_ and the status."""
+        self._explained.labels(version, self._colour, outcome).inc()
+
+    def not_additive(self, version: str) -> None:
+        self._not_additive.labels(version, self._colour).inc()
+
+    def explainer_started(self) -> None:
+        self._explainer_starts.labels(self._colour).inc()
 
     def predicted(self, version: str, probabilities: Sequence[float], unseen: Mapping[str, int]) -> None:
         self._scores.labels(version, self._colour).add_all(probabilities)

@@ -79,6 +79,7 @@ def _own(columns: Sequence[Column], labels: Sequence[str]) -> Json:
     answer = {JSON: {"schema": ref("PredictAnswer")}}
     return {
         "/predict": _post("predict", "Predictions for rows, by column name", body, answer, "Refusal"),
+        "/predict-and-explain": _explain(body),
         "/feedback": _feedback(labels),
         "/health": _get("health", "Whether the process answers", opened({"status": TEXT})),
         "/ready": _get("ready", "Whether a model answers", opened({"status": TEXT}), "Refusal", (503,)),
@@ -88,6 +89,17 @@ def _own(columns: Sequence[Column], labels: Sequence[str]) -> Json:
         "/docs": _get("docs", "This document as a page", TEXT, kind="text/html"),
         "/admin/reload": _reload(),
     }
+
+
+def _explain(body: Json) -> Json:
+    answer = {JSON: {"schema": ref("ExplainAnswer")}}
+    described = _post(
+        "predict_and_explain", "Predictions, and which columns moved them", body, answer, "Refusal", (409,)
+    )
+    responses = described["post"]["responses"]
+    responses["409"]["description"] = "The held artifact keeps nothing to explain it, or explaining is switched off."
+    responses["500"]["description"] = "The contributions did not add up to the probability, so they are withheld."
+    return described
 
 
 def _feedback(labels: Sequence[str]) -> Json:

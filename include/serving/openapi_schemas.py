@@ -20,6 +20,8 @@ ANY: Json = {"type": "object"}
 COUNT: Json = {"type": "integer", "minimum": 0}
 FLAG: Json = {"type": "boolean"}
 PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1}
+NUMBER: Json = {"type": "number"}
+PREDICTION: dict[str, Json] = {"probability": PROBABILITY, "label": TEXT, "decision": FLAG}
 FINITE: Json = {"type": "number", "description": "finite in 64 bits"}  # a maximum of 309 digits helps no reader
 
 
@@ -30,6 +32,7 @@ def schemas(columns: Sequence[Column], labels: Sequence[str], max_rows: int) -> 
         "Row": _row(columns),
         "PredictRequest": {"oneOf": [closed({"rows": rows}), closed({"row": ref("Row")})]},
         "PredictAnswer": _predict_answer(),
+        "ExplainAnswer": _explain_answer(columns),
         "FeedbackRequest": _feedback(labels, max_rows),
         "InvocationsRequest": _invocations(columns, rows, max_rows),
         "InvocationsAnswer": opened({"predictions": many(PROBABILITY)}, served_by=TEXT),
@@ -89,10 +92,30 @@ def _row(columns: Sequence[Column]) -> Json:
 
 
 def _predict_answer() -> Json:
-    prediction = closed({"probability": PROBABILITY, "label": TEXT, "decision": FLAG})
+    return opened({**_who(), "predictions": many(closed(PREDICTION))})
+
+
+def _explain_answer(columns: Sequence[Column]) -> Json:
+    """`space` is what base_value and contributions add up to (see include/model/attribution.py)."""
+    direction = {"enum": ["raised", "lowered"]}
+    reason = closed({"code": TEXT, "column": TEXT, "direction": direction, "text": TEXT, "contribution": NUMBER})
+    reasons = {"type": "array", "items": reason}
+    explained = closed(
+        {
+            **PREDICTION,
+            "base_value": NUMBER,
+            "contributions": closed({column.name: NUMBER for column in columns}),
+            "reasons": reasons,
+            "mitigating": reasons,
+        }
+    )
+    space = {"enum": ["log_odds", "probability", "score_log_odds", "score"]}
+    return opened({**_who(), "space": space, "predictions": many(explained)})
+
+
+def _who() -> dict[str, Json]:
     by = {"enum": ["model", "rule", "previous"], "description": "the model, or what answered in its place"}
-    slot = {"enum": ["blue", "green"]}
-    return opened({"version": TEXT, "slot": slot, "served_by": by, "predictions": many(prediction)})
+    return {"version": TEXT, "slot": {"enum": ["blue", "green"]}, "served_by": by}
 
 
 def _feedback(labels: Sequence[str], max_rows: int) -> Json:
