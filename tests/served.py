@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from include.adapters import envoy_routes
 from include.adapters.files import write_atomic
 from include.adapters.serving_local import LocalAddresses, LocalTarget
 from include.core.blessing import public_pem
-from include.core.rollout import Colour, Release, Route, Verdict, Wanted, other
+from include.core.rollout import Colour, Release, Route, Verdict, Wanted
 from include.embedded.settings import ProgramName
 from include.embedded.stack import Stack
 from include.model import artifact, compiling
@@ -38,6 +39,7 @@ class Serving:
         self.root = stack.settings.serving_dir
         self.addresses = LocalAddresses(
             stack.settings.serving_url,
+            stack.settings.envoy_admin_url,
             {"blue": stack.settings.blue_url, "green": stack.settings.green_url},
             stack.environment()["EVERGREEN_SUPERVISOR_URL"],
         )
@@ -73,13 +75,11 @@ class Serving:
         answer = self.ask()
         return answer.status_code == 200 and answer.json()["version"] == version
 
-    def proxy_trusts(self, colour: Colour) -> bool:
-        """Whether the proxy's own probes find this slot ready to be first, with the other one as its standby."""
-        told = self._client.get(f"{self.stack.settings.envoy_admin_url}/clusters?format=json").json()
-        name = envoy_routes.cluster_name(Route(colour, other(colour)))
-        [cluster] = [each for each in told["cluster_statuses"] if each["name"] == name]
-        [host] = [each for each in cluster["host_statuses"] if each.get("priority", 0) == 0]
-        return not host["health_status"].get("failed_active_health_check", False)
+    def answered_by(self, colour: Colour) -> int:
+        """How many predictions this slot's process has answered with 200."""
+        told = self._client.get(f"{self.addresses.slots[colour]}/metrics").text
+        found = re.findall(r'^evergreen_requests_total\{.*path="/predict".*status="200".*\} (\S+)$', told, re.MULTILINE)
+        return int(sum(map(float, found)))
 
     def kill(self, program: ProgramName) -> None:
         """SIGKILL by the process manager, which then restarts what it still wants."""
@@ -94,7 +94,7 @@ class Serving:
 
     def forget(self) -> None:
         """Nothing wanted, nothing staged, no route; the slots' processes keep what they hold until they are staged."""
-        for name in ("wanted.json", "verdicts", "artifacts", "blessings", "slots"):
+        for name in ("wanted.json", "verdicts", "progress", "artifacts", "blessings", "slots"):
             _remove(self.root / name)
         write_atomic(self.root / "route" / "routes.yaml", envoy_routes.render(Route()))
         wait_for(lambda: self.ask().headers["x-evergreen-generation"] == "0")

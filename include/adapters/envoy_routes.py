@@ -2,15 +2,18 @@
 
 Envoy watches one YAML file and takes a new one over without dropping a connection. The route's generation travels in
 the same file, as a response header, so that record and effect cannot disagree, and every answer tells by which
-generation it was routed. Chosen over Envoy's admin API, whose changes are forgotten when Envoy restarts.
+generation and which route it came. Chosen over Envoy's admin API, whose changes are forgotten when Envoy restarts.
 
 A live slot with a standby is the cluster `<colour>_first`: Envoy checks both slots and fails over by itself. A live
 slot alone is `<colour>_only`, unchecked: with nowhere else to go, a check could only turn slow answers into errors.
+While a candidate has a share, each of the two slots takes over for the other: it has passed its verification, and a
+prediction of either is better than none. A candidate that only gets copies never answers anybody.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, cast
 
 import yaml
@@ -18,6 +21,7 @@ import yaml
 from include.core.rollout import Colour, Route, other
 
 GENERATION_HEADER = "x-evergreen-generation"
+ROUTE_HEADER = "x-evergreen-route"
 ROUTE_NAME = "predictions"
 TYPE = "type.googleapis.com/envoy."
 NO_LIVE_RELEASE = "No model is live yet; deploy one, then ask again."
@@ -48,47 +52,71 @@ RETRY_SAME_SLOT: dict[str, Any] = {"retry_on": "connect-failure,refused-stream,r
 
 def render(route: Route) -> str:
     """The route as the text of a DiscoveryResponse file."""
-    cluster = cluster_name(route)
+    headers = {GENERATION_HEADER: str(route.generation), ROUTE_HEADER: label(route)}
     resource = {
         "@type": TYPE + "config.route.v3.RouteConfiguration",
         "name": ROUTE_NAME,
-        "response_headers_to_add": [_header(GENERATION_HEADER, str(route.generation))],
-        "virtual_hosts": [{"name": ROUTE_NAME, "domains": ["*"], "routes": [_to(cluster) if cluster else _nowhere()]}],
+        "response_headers_to_add": [_header(key, value) for key, value in headers.items()],
+        "virtual_hosts": [{"name": ROUTE_NAME, "domains": ["*"], "routes": [_to(route) if route.live else _nowhere()]}],
     }
-    version = f"{route.generation}-{cluster or 'none'}"
-    return yaml.safe_dump({"version_info": version, "resources": [resource]}, sort_keys=False)
+    return yaml.safe_dump({"version_info": label(route), "resources": [resource]}, sort_keys=False)
+
+
+def label(route: Route) -> str:
+    """One word that tells two routes apart: 7.3-blue_first-green.25 is generation 7, trial 3, a quarter to green."""
+    parts = [f"{route.generation}.{route.trial}", cluster_name(route) or "none"]
+    if route.live and route.is_split:
+        parts.append(f"{other(route.live)}.{route.share or 'mirror'}")
+    return "-".join(parts)
 
 
 def parse(text: str) -> Route:
     """The Route that `render` wrote; ValueError for any other text."""
     try:
-        resource = yaml.safe_load(text)["resources"][0]
-        generation = int(resource["response_headers_to_add"][0]["header"]["value"])
-        action = resource["virtual_hosts"][0]["routes"][0].get("route")
-        live, standby = _slots(action["cluster"]) if action else (None, None)
+        content = yaml.safe_load(text)
+        generation, trial = map(int, re.match(r"(\d+)\.(\d+)-", content["version_info"]).groups())  # type: ignore[union-attr]
+        action = content["resources"][0]["virtual_hosts"][0]["routes"][0].get("route")
+        live, standby, share, mirror = _slots(action) if action else (None, None, 0, False)
     except (yaml.YAMLError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"This is not a route file of ours: {error!r}") from error
-    return Route(live=live, standby=standby, generation=generation)
+    return Route(live, standby, generation, share, mirror, trial)
 
 
 def cluster_name(route: Route) -> str | None:
-    """The static cluster a route stands for; None when no slot is live."""
+    """The static cluster of the live slot; None when no slot is live."""
     if route.live is None:
         return None
-    return f"{route.live}_{'first' if route.standby else 'only'}"
+    return f"{route.live}_{'first' if route.standby or route.share else 'only'}"
 
 
-def _slots(cluster: str) -> tuple[Colour, Colour | None]:
+def _slots(action: dict[str, Any]) -> tuple[Colour, Colour | None, int, bool]:
+    if "weighted_clusters" in action:
+        stable, candidate = action["weighted_clusters"]["clusters"]
+        return _parts(stable["name"])[0], None, int(candidate["weight"]), False
+    live, mode = _parts(action["cluster"])
+    return live, other(live) if mode == "first" else None, 0, "request_mirror_policies" in action
+
+
+def _parts(cluster: str) -> tuple[Colour, str]:
     colour, _, mode = cluster.partition("_")
     if colour not in ("blue", "green") or mode not in ("first", "only"):
         raise ValueError(f"unknown cluster {cluster!r}")
-    live = cast("Colour", colour)
-    return live, other(live) if mode == "first" else None
+    return cast("Colour", colour), mode
 
 
-def _to(cluster: str) -> dict[str, Any]:
-    retry = RETRY_ON_STANDBY if cluster.endswith("_first") else RETRY_SAME_SLOT
-    return {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "10s", "retry_policy": retry}}
+def _to(route: Route) -> dict[str, Any]:
+    retry = RETRY_ON_STANDBY if route.standby or route.share else RETRY_SAME_SLOT
+    return {"match": {"prefix": "/"}, "route": {**_clusters(route), "timeout": "10s", "retry_policy": retry}}
+
+
+def _clusters(route: Route) -> dict[str, Any]:
+    live, name = cast("Colour", route.live), cluster_name(route)
+    if route.share:
+        weighed = [(name, 100 - route.share), (f"{other(live)}_first", route.share)]
+        return {"weighted_clusters": {"clusters": [{"name": to, "weight": weight} for to, weight in weighed]}}
+    if route.mirror:
+        return {"cluster": name, "request_mirror_policies": [{"cluster": f"{other(live)}_only"}]}
+    return {"cluster": name}
 
 
 def _nowhere() -> dict[str, Any]:

@@ -144,7 +144,8 @@ def target() -> LocalTarget:
     if manifest().target != "local":
         raise RequestInvalid(f"Target {manifest().target!r} cannot serve yet; set target: local in the manifest.")
     slots = {colour: f"http://127.0.0.1:{setting(f'EVERGREEN_{colour.upper()}_PORT')}" for colour in ("blue", "green")}
-    addresses = LocalAddresses(setting("EVERGREEN_SERVING_URL").rstrip("/"), slots, setting("EVERGREEN_SUPERVISOR_URL"))
+    proxy, admin = (setting(f"EVERGREEN_{name}_URL").rstrip("/") for name in ("SERVING", "ENVOY_ADMIN"))
+    addresses = LocalAddresses(proxy, admin, slots, setting("EVERGREEN_SUPERVISOR_URL"))
     return LocalTarget(Path(setting("EVERGREEN_SERVING_DIR")), addresses, os.environ.get("EVERGREEN_SERVING_TOKEN"))
 
 

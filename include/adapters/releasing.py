@@ -1,7 +1,9 @@
 """Drives one release: observe, ask `next_step`, do that one thing, look again.
 
 The loop keeps nothing. Whatever it learns (accepted or not, soaked or not) is written beside the target as a verdict
-before the next look, so a run that is killed anywhere is continued by any other run of the same generation.
+before the next look, so a run that is killed anywhere is continued by any other run of the same generation. What takes
+time is done in many short looks, each of which notes how far it came: a worker, the triggerer or a person at a
+terminal may take the next one.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from include.adapters.registry_mlflow import MlflowRegistry
 from include.adapters.serving_local import LocalTarget
 from include.core.errors import Conflict, RequestInvalid
 from include.core.manifest import Manifest
-from include.core.rollout import Colour, Observed, Step, Verdict, Wanted, next_step
+from include.core.rollout import Colour, Observed, Release, Step, Verdict, Wanted, next_step
 
 log = logging.getLogger(__name__)
 LOOK_AGAIN_S = 0.2
+NUDGES = 25  # looks from one nudge of a slot to the next
 
 
 class Rollout:
@@ -42,32 +45,57 @@ class Rollout:
             Step.VERIFY: self._verify,
             Step.SWITCH: lambda wanted, seen: self._target.switch(seen.idle, wanted),
             Step.SOAK: self._soak,
-            Step.RETIRE: lambda wanted, seen: self._target.retire(wanted),
+            Step.RECOVER: self._recover,
             Step.REVERT: lambda wanted, seen: self._target.revert(seen.idle, wanted),
+            Step.WITHDRAW: lambda wanted, seen: self._target.withdraw(wanted),
             Step.DISCARD: lambda wanted, seen: self._target.discard(seen.idle, wanted),
         }
 
     def run(self, generation: int) -> Iterator[tuple[Step, float]]:
-        """Yields every step with the seconds it took, the terminal one last."""
+        """Yields every step with the seconds it took, the terminal one last; a step of many looks comes once for each.
+
+        For whoever has a process to wait in; the operator leaves the waiting to the triggerer.
+        """
         while True:
             began = time.monotonic()
             step = self.advance(generation)
             yield step, time.monotonic() - began
             if step.is_terminal:
                 return
+            if step.takes_looks:
+                time.sleep(self.pause(step))
+
+    def pause(self, step: Step) -> float:
+        """Seconds between two looks."""
+        release = self._manifest.release
+        return {Step.SOAK: release.soak_interval_s, Step.CANARY: release.canary.look_s}.get(step, LOOK_AGAIN_S)
 
     def advance(self, generation: int) -> Step:
         """One look and one step. A write refused by its fence is no error: the next look sees the newer wish."""
+        wanted, seen, step = self._look(generation)
+        self._do(step, wanted, seen)
+        return step
+
+    def follow(self, generation: int) -> Step | None:
+        """One look at a step that takes many of them; any other step is named and left to do. None: look again."""
+        wanted, seen, step = self._look(generation)
+        if not step.takes_looks:
+            return step
+        self._do(step, wanted, seen)
+        return None
+
+    def _look(self, generation: int) -> tuple[Wanted, Observed, Step]:
         wanted = self._target.wanted()
         if wanted is None:
             raise RequestInvalid("Nothing is wanted of this target; run the deploy DAG.")
         seen = self._target.observe()
-        step = next_step(wanted, generation, seen, self._target.evidence(generation))
+        return wanted, seen, next_step(wanted, generation, seen, self._target.evidence(generation, seen.route.trial))
+
+    def _do(self, step: Step, wanted: Wanted, seen: Observed) -> None:
         try:
             self._act.get(step, _nothing)(wanted, seen)
         except Conflict as conflict:
             log.info("%s: %s", step.value, conflict)
-        return step
 
     def _stage(self, wanted: Wanted, seen: Observed) -> None:
         kept = self._target.has_artifact(wanted.release.digest)
@@ -78,22 +106,37 @@ class Rollout:
             self._target.stage(seen.idle, wanted, fetched)
 
     def _await(self, wanted: Wanted, seen: Observed) -> None:
-        patience = self._manifest.serving.ready_timeout_s
-        self._target.nudge(seen.idle)
-        for _ in self._moments(wanted, patience, LOOK_AGAIN_S):
-            if self._target.observe().slot(seen.idle).ready:
-                return
-            if refusal := self._target.refusal(seen.idle, wanted.release):
-                return self._turn_down(wanted, f"slot {seen.idle} cannot serve it: {refusal}")
-        if self._is_wanted(wanted):
-            why = f"slot {seen.idle} was not ready within {patience:g} s: {self._target.why_not_ready(seen.idle)}"
-            self._turn_down(wanted, why)
+        if refusal := self._target.refusal(seen.idle, wanted.release):
+            return self._turn_down(wanted, f"slot {seen.idle} cannot serve it: {refusal}")
+        if late := self._awaited(wanted.generation, "awaited", seen.idle):
+            return self._turn_down(wanted, late)
         return None
+
+    def _recover(self, wanted: Wanted, seen: Observed) -> None:
+        if late := self._awaited(seen.route.trial, "recovering", seen.idle):
+            self._target.record(seen.route.trial, "recovered", Verdict.FAILED, late)
+
+    def _awaited(self, generation: int, part: str, colour: Colour) -> str | None:
+        """One look at a slot that is not ready; why to give up on it, once patience is at its end."""
+        patience, looks = self._manifest.serving.ready_timeout_s, self._looked(generation, part)
+        if looks % NUDGES == 1:
+            self._target.nudge(colour)
+        if looks * LOOK_AGAIN_S < patience:
+            return None
+        return f"slot {colour} was not ready within {patience:g} s: {self._target.why_not_ready(colour)}"
+
+    def _looked(self, generation: int, part: str) -> int:
+        """Counts looks, not seconds: a clock that was set, or a run that was away, must not end anybody's patience."""
+        looks = int(self._target.progress(generation, part).get("looks", 0)) + 1
+        self._target.note(generation, part, {"looks": looks})
+        return looks
 
     def _turn_down(self, wanted: Wanted, why: str) -> None:
         self._target.record(wanted.generation, "accepted", Verdict.FAILED, why)
 
     def _verify(self, wanted: Wanted, seen: Observed) -> None:
+        self._target.isolate(wanted)
+        self._target.note(wanted.generation, "awaited", {})  # a slot that dies later is waited for anew
         problem = self._smoke(seen.idle, wanted)
         verdict = Verdict.FAILED if problem else Verdict.PASSED
         self._target.record(wanted.generation, "accepted", verdict, problem or "smoke requests answered as expected")
@@ -107,7 +150,7 @@ class Rollout:
                 answer = self._target.ask(colour, [row])
             except httpx.HTTPError as error:
                 return f"a smoke request got no answer ({type(error).__name__})"
-            problem = _answer_problem(answer, wanted)
+            problem = _answer_problem(answer, wanted.release)
             took = (time.perf_counter() - began) * 1000
             if not problem and took > limit:
                 problem = f"a smoke request took {took:.0f} ms, serving.max_latency_ms is {limit:g}"
@@ -120,7 +163,7 @@ class Rollout:
         if not golden:
             return None
         answer = self._target.ask(colour, [item["row"] for item in golden])
-        problem = _answer_problem(answer, wanted)
+        problem = _answer_problem(answer, wanted.release)
         if problem:
             return problem
         served = [prediction["probability"] for prediction in answer.json()["predictions"]]
@@ -130,49 +173,37 @@ class Rollout:
         return None
 
     def _soak(self, wanted: Wanted, seen: Observed) -> None:
-        spec, failures, probes = self._manifest.release, 0, 0
-        for _ in self._moments(wanted, spec.soak_s, spec.soak_interval_s):
-            probes += 1
-            failures += not self._serves(wanted)
-            if failures > spec.max_soak_failures:
-                why = f"{failures} of {probes} probes failed while soaking"
-                return self._target.record(wanted.generation, "soaked", Verdict.FAILED, why)
-        if self._is_wanted(wanted):
+        """One probe of what is live. Its generation is the one on trial, which need not be that of this run."""
+        spec, trial = self._manifest.release, seen.route.trial
+        so_far = self._target.progress(trial, "soaking")
+        probes = so_far.get("probes", 0) + 1
+        failures = so_far.get("failures", 0) + (not self._serves(seen.live.release))
+        self._target.note(trial, "soaking", {"probes": probes, "failures": failures})
+        if failures > spec.max_soak_failures:
+            self._target.record(trial, "soaked", Verdict.FAILED, f"{failures} of {probes} probes failed while soaking")
+        elif probes * spec.soak_interval_s >= spec.soak_s:
             why = f"{probes} probes in {spec.soak_s:g} s, {failures} failed"
-            self._target.record(wanted.generation, "soaked", Verdict.PASSED, why)
-        return None
+            self._target.record(trial, "soaked", Verdict.PASSED, why)
 
-    def _serves(self, wanted: Wanted) -> bool:
-        """Whether the proxy answers a real row, and does so with the wanted version."""
+    def _serves(self, release: Release | None) -> bool:
+        """Whether the proxy answers a real row, and does so with the version that is live."""
         try:
-            return _answer_problem(self._target.ask(None, self._smoke_rows[:1]), wanted) is None
+            answer = self._target.ask(None, self._smoke_rows[:1])
         except httpx.HTTPError:
             return False
-
-    def _moments(self, wanted: Wanted, seconds: float, interval: float) -> Iterator[None]:
-        """Moments until `seconds` have passed or a newer wish is stored; the clock is monotonic."""
-        deadline = time.monotonic() + seconds
-        while self._is_wanted(wanted):
-            yield
-            if time.monotonic() >= deadline:
-                return
-            time.sleep(interval)
-
-    def _is_wanted(self, wanted: Wanted) -> bool:
-        now = self._target.wanted()
-        return now is not None and now.generation == wanted.generation
+        return release is not None and _answer_problem(answer, release) is None
 
 
 def _nothing(wanted: Wanted, seen: Observed) -> None:
     """Terminal steps change nothing."""
 
 
-def _answer_problem(answer: httpx.Response, wanted: Wanted) -> str | None:
+def _answer_problem(answer: httpx.Response, release: Release) -> str | None:
     if answer.status_code != 200:
         return f"a smoke request was answered {answer.status_code}: {_said(answer)}"
     content = answer.json()
-    if str(content["version"]) != wanted.release.version:
-        return f"version {content['version']} answered instead of {wanted.release.version}"
+    if str(content["version"]) != release.version:
+        return f"version {content['version']} answered instead of {release.version}"
     if not all(math.isfinite(p["probability"]) and 0 <= p["probability"] <= 1 for p in content["predictions"]):
         return "a probability lies outside 0 to 1"
     return None

@@ -5,7 +5,8 @@
     <serving>/slots/<colour>.json      what a slot loads when it starts
     <serving>/artifacts/<digest>/      verified copies, so that a slot comes back with the registry down
     <serving>/blessings/<hash>.json    the signed documents that allow them, which a slot verifies before it loads
-    <serving>/verdicts/<generation>/   accepted.json and soaked.json
+    <serving>/verdicts/<generation>/   accepted.json, shadowed.json, canary-1.json and so on, soaked.json
+    <serving>/progress/<generation>/   how far a part that takes many looks has come
 
 A process manager owns the slots: a child of an Airflow task would die with its task. Every write that concerns traffic
 carries the generation of the wish it serves, and one that comes too late is refused.
@@ -13,6 +14,7 @@ carries the generation of the wish it serves, and one that comes too late is ref
 
 from __future__ import annotations
 
+import itertools
 import json
 import xmlrpc.client
 from collections.abc import Iterator
@@ -28,7 +30,20 @@ from include.adapters import envoy_routes
 from include.adapters.files import locked, write_atomic
 from include.core.blessing import envelope_digest
 from include.core.errors import Conflict, ServiceUnavailable
-from include.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Verdict, Wanted
+from include.core.rollout import (
+    BLUE_GREEN,
+    COLOURS,
+    Colour,
+    Evidence,
+    Observed,
+    Plan,
+    Release,
+    Route,
+    Slot,
+    Verdict,
+    Wanted,
+    other,
+)
 from include.model.sealed import copy_verified
 
 ROUTE_TIMEOUT_S = 10.0
@@ -39,6 +54,7 @@ class LocalAddresses:
     """Where the parts of the local target listen."""
 
     proxy: str
+    proxy_admin: str
     slots: dict[str, str]
     supervisor: str
 
@@ -58,7 +74,12 @@ class LocalTarget:
         if not path.exists():
             return None
         content = json.loads(path.read_text())
-        return Wanted(**{**content, "release": Release(**content["release"])})
+        plan = content.get("plan") or {}
+        read = {
+            "release": Release(**content["release"]),
+            "plan": Plan(plan.get("shadow", False), tuple(plan.get("weights", ()))),
+        }
+        return Wanted(**{**content, **read})
 
     def want(
         self,
@@ -68,6 +89,7 @@ class LocalTarget:
         kind: Literal["deploy", "rollback"],
         expected: int | None = None,
         blessing: str | None = None,
+        plan: Plan = BLUE_GREEN,
     ) -> Wanted:
         """Stores a new wish with the next generation. Said again before it came to its end, it is the same wish.
 
@@ -81,7 +103,7 @@ class LocalTarget:
             generation = known.generation if known else 0
             if expected is not None and expected != generation:
                 raise Conflict(f"Generation {expected} was expected but {generation} is wanted; look again and retry.")
-            wish = Wanted(release, generation + 1, by, why, kind, self._kept(blessing))
+            wish = Wanted(release, generation + 1, by, why, kind, self._kept(blessing), plan)
             write_atomic(self._root / "wanted.json", json.dumps(asdict(wish), indent=1))
             return wish
 
@@ -96,7 +118,7 @@ class LocalTarget:
     def _is_same_wish(self, known: Wanted, by: str) -> bool:
         """A second run for an unfinished release joins the first, so that evidence is not split between the two."""
         evidence = self.evidence(known.generation)
-        ended = Verdict.FAILED is evidence.accepted or evidence.soaked is not Verdict.PENDING
+        ended = evidence.turned_down or evidence.soaked is not Verdict.PENDING
         return known.by == by or (known.kind == "deploy" and not ended)
 
     # --- what is there --------------------------------------------------------------------------------------------
@@ -150,18 +172,38 @@ class LocalTarget:
 
     # --- verdicts -------------------------------------------------------------------------------------------------
 
-    def evidence(self, generation: int) -> Evidence:
-        found = {part: Verdict(content["verdict"]) for part, content in self.verdicts(generation).items()}
-        return Evidence(**found)
+    def evidence(self, generation: int, trial: int = 0) -> Evidence:
+        """The verdicts of a generation, and of the one on trial; a `trial` of 0 needs no verdict."""
+        own, tried = self._found(generation), self._found(trial) if trial else {"soaked": Verdict.PASSED}
+        numbered = (own.get(f"canary-{number}") for number in itertools.count(1))
+        return Evidence(
+            accepted=own.get("accepted", Verdict.PENDING),
+            shadowed=own.get("shadowed", Verdict.PENDING),
+            canary=tuple(itertools.takewhile(lambda verdict: verdict is not None, numbered)),  # type: ignore[arg-type]
+            soaked=own.get("soaked", Verdict.PENDING),
+            trial=tried.get("soaked", Verdict.PENDING),
+            recovered=tried.get("recovered", Verdict.PENDING),
+        )
+
+    def _found(self, generation: int) -> dict[str, Verdict]:
+        return {part: Verdict(content["verdict"]) for part, content in self.verdicts(generation).items()}
 
     def verdicts(self, generation: int) -> dict[str, dict[str, str]]:
-        """Part (accepted, soaked) -> {verdict, why}."""
+        """Part (accepted, shadowed, canary-1, soaked, recovered) -> {verdict, why}."""
         place = self._root / "verdicts" / str(generation)
         return {path.stem: json.loads(path.read_text()) for path in sorted(place.glob("*.json"))}
 
-    def record(self, generation: int, part: Literal["accepted", "soaked"], verdict: Verdict, why: str) -> None:
+    def record(self, generation: int, part: str, verdict: Verdict, why: str) -> None:
         path = self._root / "verdicts" / str(generation) / f"{part}.json"
         write_atomic(path, json.dumps({"verdict": verdict.value, "why": why}, indent=1))
+
+    def progress(self, generation: int, part: str) -> dict[str, Any]:
+        """What the looks at a part have noted so far; empty before the first."""
+        path = self._root / "progress" / str(generation) / f"{part}.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def note(self, generation: int, part: str, progress: dict[str, Any]) -> None:
+        write_atomic(self._root / "progress" / str(generation) / f"{part}.json", json.dumps(progress))
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
@@ -179,10 +221,10 @@ class LocalTarget:
         copy_verified(artifact, self._root / "artifacts", wanted.release.digest)
         with self._fenced(wanted) as route:
             self._must_not_be_live(colour, route)
-            self._write_route(replace(route, standby=None, generation=wanted.generation))
+            self._write_route(_alone(route, wanted))
             content = {**asdict(wanted.release), "generation": wanted.generation, "blessing": wanted.blessing}
             write_atomic(self._slot_file(colour), json.dumps(content))
-        self._await_route(wanted.generation)
+        self._await_route()
         self._restart(colour)
 
     def nudge(self, colour: Colour) -> None:
@@ -199,27 +241,52 @@ class LocalTarget:
             self._restart(colour)
         return None
 
-    def switch(self, colour: Colour, wanted: Wanted) -> None:
-        """Routes all traffic to `colour` and waits until the proxy says so."""
-        with self._fenced(wanted):
-            self._write_route(Route(live=colour, standby=None, generation=wanted.generation))
-        self._await_route(wanted.generation)
-
-    revert = switch
-
-    def retire(self, wanted: Wanted) -> None:
-        """The previous release stays loaded and becomes the standby."""
+    def isolate(self, wanted: Wanted) -> None:
+        """Takes the idle slot out of the standby role: what is being judged takes over for nobody."""
         with self._fenced(wanted) as route:
-            idle = Observed(route, Slot(), Slot()).idle
-            self._write_route(replace(route, standby=idle, generation=wanted.generation))
+            self._write_route(_alone(route, wanted))
+
+    def split(self, wanted: Wanted, share: int = 0, mirror: bool = False) -> None:
+        """Gives the idle slot a share of the requests (per cent), or copies of all of them."""
+        if share:
+            self._await_trust(wanted, *COLOURS)
+        with self._fenced(wanted) as route:
+            self._write_route(replace(_alone(route, wanted), share=share, mirror=mirror))
+        self._await_route()
+
+    def withdraw(self, wanted: Wanted) -> None:
+        """Ends a share or a mirror."""
+        self.split(wanted)
+
+    def switch(self, colour: Colour, wanted: Wanted) -> None:
+        """Routes all traffic to `colour` and waits until the proxy says so.
+
+        A deployment is on trial, with what served before as its standby; a rollback is neither.
+        """
+        if wanted.kind == "deploy" and self._route().live:
+            self._await_trust(wanted, colour)
+        with self._fenced(wanted) as route:
+            generation = wanted.generation
+            if wanted.kind == "rollback":
+                self._write_route(Route(colour, generation=generation))
+            else:
+                standby = route.live if route.live != colour else None
+                self._write_route(Route(colour, standby, generation, trial=generation))
+        self._await_route()
+
+    def revert(self, colour: Colour, wanted: Wanted) -> None:
+        """Routes all traffic back to the standby; what failed its trial stands by for nobody."""
+        with self._fenced(wanted):
+            self._write_route(Route(colour, generation=wanted.generation))
+        self._await_route()
 
     def discard(self, colour: Colour, wanted: Wanted) -> None:
         """Empties the slot of a release that was turned down."""
         with self._fenced(wanted) as route:
             self._must_not_be_live(colour, route)
-            self._write_route(replace(route, standby=None, generation=wanted.generation))
+            self._write_route(_alone(route, wanted))
             self._slot_file(colour).unlink(missing_ok=True)
-        self._await_route(wanted.generation)
+        self._await_route()
         self._restart(colour)
 
     # --- how ------------------------------------------------------------------------------------------------------
@@ -231,10 +298,13 @@ class LocalTarget:
     def _fenced(self, wanted: Wanted) -> Iterator[Route]:
         """Holds the lock and gives the current route, unless a newer wish has been stored meanwhile."""
         with self._lock():
-            now = self.wanted()
-            if now is None or now.generation != wanted.generation:
-                raise Conflict(f"Generation {wanted.generation} is no longer wanted; nothing was changed.")
+            self._must_be_wanted(wanted)
             yield self._route()
+
+    def _must_be_wanted(self, wanted: Wanted) -> None:
+        now = self.wanted()
+        if now is None or now.generation != wanted.generation:
+            raise Conflict(f"Generation {wanted.generation} is no longer wanted; nothing was changed.")
 
     @staticmethod
     def _must_not_be_live(colour: Colour, route: Route) -> None:
@@ -245,25 +315,51 @@ class LocalTarget:
         if route != self._route():
             write_atomic(self._root / "route" / "routes.yaml", envoy_routes.render(route))
 
-    def _await_route(self, generation: int) -> None:
+    def _await_route(self) -> None:
         """Raises `ServiceUnavailable` when the proxy does not take the route over; the route file stays as it is."""
         attempts = Retrying(
             stop=stop_after_delay(ROUTE_TIMEOUT_S), wait=wait_fixed(0.02), retry=retry_if_result(lambda seen: not seen)
         )
         try:
-            attempts(self._proxy_is_at, generation)
+            attempts(self._proxy_is_there)
         except RetryError as error:
             raise ServiceUnavailable(
-                f"Envoy at {self._addresses.proxy} has not taken over the route of generation {generation} within "
-                f"{ROUTE_TIMEOUT_S:g} s; start it with `make up`, the step is repeated by itself."
+                f"Envoy at {self._addresses.proxy} has not taken over the route of generation "
+                f"{self._route().generation} within {ROUTE_TIMEOUT_S:g} s; start it with `make up`, the step is "
+                "repeated by itself."
             ) from error
 
-    def _proxy_is_at(self, generation: int) -> bool:
+    def _proxy_is_there(self) -> bool:
+        """Whether it follows the newest route: a newer wish may have written another one meanwhile."""
         try:
             answer = self._http.get(f"{self._addresses.proxy}/health")
         except httpx.HTTPError:
             return False
-        return bool(answer.headers.get(envoy_routes.GENERATION_HEADER) == str(generation))
+        return bool(answer.headers.get(envoy_routes.ROUTE_HEADER) == envoy_routes.label(self._route()))
+
+    def _await_trust(self, wanted: Wanted, *colours: Colour) -> None:
+        """A slot that Envoy has not yet probed as ready would send its first requests to its standby."""
+        self._must_be_wanted(wanted)
+        attempts = Retrying(
+            stop=stop_after_delay(ROUTE_TIMEOUT_S), wait=wait_fixed(0.02), retry=retry_if_result(lambda seen: not seen)
+        )
+        try:
+            attempts(lambda: all(map(self._proxy_trusts, colours)))
+        except RetryError as error:
+            raise ServiceUnavailable(
+                f"Envoy at {self._addresses.proxy_admin} does not find slot {' and '.join(colours)} ready within "
+                f"{ROUTE_TIMEOUT_S:g} s; look at `make status`, the step is repeated by itself."
+            ) from error
+
+    def _proxy_trusts(self, colour: Colour) -> bool:
+        try:
+            told = self._http.get(f"{self._addresses.proxy_admin}/clusters?format=json").json()
+        except (httpx.HTTPError, ValueError):
+            return False
+        name = envoy_routes.cluster_name(Route(colour, other(colour)))
+        hosts = [host for each in told["cluster_statuses"] if each["name"] == name for host in each["host_statuses"]]
+        first = [host["health_status"] for host in hosts if host.get("priority", 0) == 0]
+        return bool(first) and not any(status.get("failed_active_health_check", False) for status in first)
 
     def _restart(self, colour: Colour) -> None:
         with self._manager(f"slot-{colour}") as manager:
@@ -291,3 +387,8 @@ class LocalTarget:
         """Predictions for `rows`, from one slot, or from the proxy when `colour` is None."""
         base = self._addresses.slots[colour] if colour else self._addresses.proxy
         return self._http.post(f"{base}/predict", json={"rows": rows})
+
+
+def _alone(route: Route, wanted: Wanted) -> Route:
+    """All traffic stays at the live slot, and nobody stands by."""
+    return replace(route, standby=None, share=0, mirror=False, generation=wanted.generation)

@@ -1,4 +1,4 @@
-"""The release machine: one pure function decides the next step of a blue-green rollout.
+"""The release machine: one pure function decides the next step of a blue-green or canary rollout.
 
 Nothing here remembers a phase. Each call looks at what is *wanted*, what was *observed* on the target and which
 *verdicts* stand beside it, and names one idempotent step. A task that was killed between any two lines simply calls
@@ -23,10 +23,13 @@ class Step(StrEnum):
     STAGE = "stage"  # put the wanted release into the idle slot
     AWAIT = "await"  # wait until that slot reports ready
     VERIFY = "verify"  # smoke requests and golden rows against the idle slot
-    SWITCH = "switch"  # route all traffic to it
-    SOAK = "soak"  # watch it under real traffic
-    RETIRE = "retire"  # keep the previous release as the warm standby
-    REVERT = "revert"  # the soak failed: route back to the previous release
+    SHADOW = "shadow"  # mirror live requests to it and compare its answers, which nobody gets
+    CANARY = "canary"  # give it the next share of the live requests and compare
+    SWITCH = "switch"  # route all traffic to it; the previous release stays warm as the standby
+    SOAK = "soak"  # watch what is live under real traffic
+    RECOVER = "recover"  # the soak failed and the standby is not ready: bring it back
+    REVERT = "revert"  # the soak failed: route back to the standby
+    WITHDRAW = "withdraw"  # end a share or a mirror that no run vouches for any more
     DISCARD = "discard"  # empty the slot of a release that was turned down
     DONE = "done"
     REJECTED = "rejected"
@@ -35,6 +38,11 @@ class Step(StrEnum):
     @property
     def is_terminal(self) -> bool:
         return self in (Step.DONE, Step.REJECTED, Step.SUPERSEDED)
+
+    @property
+    def takes_looks(self) -> bool:
+        """Whether it is done by looking again and again, and so need not keep a worker busy."""
+        return self in (Step.AWAIT, Step.SHADOW, Step.CANARY, Step.SOAK, Step.RECOVER)
 
 
 class Verdict(StrEnum):
@@ -52,6 +60,17 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a release goes through between its verification and the switch; nothing of it is blue-green."""
+
+    shadow: bool = False
+    weights: tuple[int, ...] = ()  # per cent of the live requests, rising
+
+
+BLUE_GREEN = Plan()
+
+
+@dataclass(frozen=True)
 class Wanted:
     """The one stored desire of a target. `generation` grows by one with every wish and fences all writes."""
 
@@ -61,15 +80,27 @@ class Wanted:
     why: str
     kind: Literal["deploy", "rollback"] = "deploy"
     blessing: str | None = None  # sha256 of the signed document that allows it; the slot repeats it
+    plan: Plan = BLUE_GREEN
 
 
 @dataclass(frozen=True)
 class Route:
-    """Where traffic goes: the live slot, and the slot that takes over when it dies (none while a release is staged)."""
+    """Where traffic goes: the live slot, and the standby, which takes over when it dies (none while one is staged).
+
+    The standby holds what served before the last switch, untouched since. `trial` is the generation whose switch made
+    the live slot live, and whose soak vouches for it; 0 when it needs none: it served before.
+    """
 
     live: Colour | None = None
     standby: Colour | None = None
     generation: int = 0
+    share: int = 0  # per cent of the requests that go to the idle slot
+    mirror: bool = False  # whether the idle slot sees copies of the requests
+    trial: int = 0
+
+    @property
+    def is_split(self) -> bool:
+        return self.share > 0 or self.mirror
 
 
 @dataclass(frozen=True)
@@ -93,7 +124,7 @@ class Observed:
 
     @property
     def idle(self) -> Colour:
-        """The colour a new release goes into: the one that carries no live traffic."""
+        """The colour a new release goes into: the one that is not live."""
         return other(self.route.live) if self.route.live else "blue"
 
     @property
@@ -103,10 +134,21 @@ class Observed:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The verdicts of one generation. `accepted` covers readiness and verification, `soaked` the time after."""
+    """The verdicts of one generation, and, of the generation whose switch made live what is live, its `trial`.
+
+    `accepted` covers readiness and verification, `canary` has one verdict for each weight that has been decided.
+    """
 
     accepted: Verdict = Verdict.PENDING
+    shadowed: Verdict = Verdict.PENDING
+    canary: tuple[Verdict, ...] = ()
     soaked: Verdict = Verdict.PENDING
+    trial: Verdict = Verdict.PASSED
+    recovered: Verdict = Verdict.PENDING  # FAILED: the standby of a failed trial did not come back
+
+    @property
+    def turned_down(self) -> bool:
+        return Verdict.FAILED in (self.accepted, self.shadowed, self.soaked, *self.canary)
 
 
 def other(colour: Colour) -> Colour:
@@ -116,49 +158,59 @@ def other(colour: Colour) -> Colour:
 def next_step(wanted: Wanted, generation: int, observed: Observed, evidence: Evidence) -> Step:
     """The next step of the run that was started for `generation`.
 
-    Read top-down: a newer wish ends this run; a release that serves is soaked; one that was turned down is cleared
-    away; any other is staged, awaited, verified and switched to.
+    Read top-down: a newer wish ends this run; traffic that nobody vouches for ends; a deployment lets what is live
+    finish its trial, whoever began it, so that there is always a release to go back to; a release that serves is done;
+    one that was turned down is cleared away; any other goes its way to the switch. A rollback waits for no trial.
     """
     if wanted.generation != generation:
         return Step.SUPERSEDED
+    if observed.route.is_split and not _is_tried(wanted, observed, evidence):
+        return Step.WITHDRAW
+    if wanted.kind == "deploy" and (step := _trial(observed, evidence)):
+        return step
     if observed.live.release == wanted.release:
-        return _after_switch(wanted, observed, evidence)
-    if Verdict.FAILED in (evidence.accepted, evidence.soaked):
+        return Step.DONE
+    if evidence.turned_down:
         return _clear_away(wanted, observed)
     return _before_switch(wanted, observed, evidence)
+
+
+def _is_tried(wanted: Wanted, observed: Observed, evidence: Evidence) -> bool:
+    """Whether a share or a mirror belongs to this run: it verified what the idle slot holds, and has not ended it."""
+    holds = observed.slot(observed.idle).release == wanted.release != observed.live.release
+    return holds and evidence.accepted is Verdict.PASSED and not evidence.turned_down and wanted.plan != BLUE_GREEN
+
+
+def _trial(observed: Observed, evidence: Evidence) -> Step | None:
+    """What the live release still owes. One that failed with nothing to go back to goes on serving."""
+    if evidence.trial is Verdict.PENDING and observed.route.live:
+        return Step.SOAK
+    if evidence.trial is not Verdict.FAILED or observed.route.standby is None:
+        return None
+    if observed.slot(observed.route.standby).ready:
+        return Step.REVERT
+    return Step.RECOVER if evidence.recovered is Verdict.PENDING else None
+
+
+def _clear_away(wanted: Wanted, observed: Observed) -> Step:
+    return Step.DISCARD if observed.slot(observed.idle).release == wanted.release else Step.REJECTED
 
 
 def _before_switch(wanted: Wanted, observed: Observed, evidence: Evidence) -> Step:
     slot = observed.slot(observed.idle)
     if slot.release != wanted.release:
         return Step.STAGE
-    if not slot.ready:
+    if not slot.ready and not observed.route.is_split:
         return Step.AWAIT
-    return Step.SWITCH if evidence.accepted is Verdict.PASSED else Step.VERIFY
+    if evidence.accepted is not Verdict.PASSED:
+        return Step.VERIFY
+    return _beside_live(wanted.plan, observed, evidence) or (Step.SWITCH if slot.ready else Step.AWAIT)
 
 
-def _after_switch(wanted: Wanted, observed: Observed, evidence: Evidence) -> Step:
-    predecessor = _has_predecessor(wanted, observed, evidence)
-    if evidence.soaked is Verdict.FAILED and predecessor:
-        return Step.REVERT
-    if wanted.kind == "rollback":
-        return Step.DONE  # what was rolled back from is no standby
-    if evidence.soaked is Verdict.PENDING:
-        return Step.SOAK
-    if predecessor and observed.route.standby is None:
-        return Step.RETIRE
-    return Step.DONE
-
-
-def _has_predecessor(wanted: Wanted, observed: Observed, evidence: Evidence) -> bool:
-    """Whether the idle slot can take the traffic back: it is ready, and this run itself took the traffic from it.
-
-    A run whose wish was already served when it came never accepted anything, and finds in the idle slot whatever an
-    older run left behind, perhaps a release that was turned down: nobody vouches for it.
-    """
-    previous = observed.slot(observed.idle)
-    return evidence.accepted is Verdict.PASSED and previous.ready and previous.release not in (None, wanted.release)
-
-
-def _clear_away(wanted: Wanted, observed: Observed) -> Step:
-    return Step.DISCARD if observed.slot(observed.idle).release == wanted.release else Step.REJECTED
+def _beside_live(plan: Plan, observed: Observed, evidence: Evidence) -> Step | None:
+    """Shadow and canary need a live release to compare with. A candidate that dies in them has been judged."""
+    if observed.route.live is None:
+        return None
+    if plan.shadow and evidence.shadowed is Verdict.PENDING:
+        return Step.SHADOW
+    return Step.CANARY if len(evidence.canary) < len(plan.weights) else None

@@ -90,6 +90,7 @@ def _addresses(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str
         "EVERGREEN_AIRFLOW_URL": settings.airflow_url,
         "EVERGREEN_MLFLOW_URL": settings.mlflow_url,
         "EVERGREEN_SERVING_URL": settings.serving_url,
+        "EVERGREEN_ENVOY_ADMIN_URL": settings.envoy_admin_url,
         "EVERGREEN_SERVING_TOKEN": secret.serving_token,
         "EVERGREEN_BLUE_PORT": str(settings.blue_port),
         "EVERGREEN_GREEN_PORT": str(settings.green_port),

@@ -12,32 +12,25 @@ from include.core.errors import ServiceUnavailable
 from include.core.rollout import Route, Step, Verdict
 from tests.ground import wait_for
 
-STAGE, AWAIT, VERIFY, SWITCH, SOAK, RETIRE = (
-    Step.STAGE,
-    Step.AWAIT,
-    Step.VERIFY,
-    Step.SWITCH,
-    Step.SOAK,
-    Step.RETIRE,
-)
+STAGE, AWAIT, VERIFY, SWITCH, SOAK = Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SWITCH, Step.SOAK
 
 
 def test_first_release_second_release_and_the_way_back(serving, release):
     assert release("1") == [STAGE, AWAIT, VERIFY, SWITCH, SOAK, Step.DONE]
     assert serving.answers_with("1")
-    assert serving.target.observe().route == Route("blue", None, 1)
+    assert serving.target.observe().route == Route("blue", None, 1, trial=1)
 
-    assert release("2", by="next") == [STAGE, AWAIT, VERIFY, SWITCH, SOAK, RETIRE, Step.DONE]
+    assert release("2", by="next") == [STAGE, AWAIT, VERIFY, SWITCH, SOAK, Step.DONE]
     assert serving.answers_with("2")
-    assert serving.target.observe().route == Route("green", "blue", 2)
+    assert serving.target.observe().route == Route("green", "blue", 2, trial=2)
     assert serving.target.observe().blue.ready, "the standby is warm"
 
     assert release("1", by="a person", kind="rollback") == [VERIFY, SWITCH, Step.DONE]
     assert serving.answers_with("1")
 
 
-def test_a_release_that_is_live_already_is_soaked_and_done(serving, one_is_live, release):
-    assert release("1", by="again") == [SOAK, Step.DONE]
+def test_a_release_that_is_live_already_and_proved_itself_is_done(serving, one_is_live, release):
+    assert release("1", by="again") == [Step.DONE]
     assert serving.answers_with("1")
 
 

@@ -59,7 +59,7 @@ class TestWanted:
 class TestFence:
     """A run whose wish is no longer the newest must not touch anything."""
 
-    @pytest.mark.parametrize("write", ["stage", "switch", "revert", "retire", "discard"])
+    @pytest.mark.parametrize("write", ["stage", "isolate", "split", "withdraw", "switch", "revert", "discard"])
     def test_a_write_for_an_older_generation_is_refused_and_changes_nothing(self, serving, trained, wish, write):
         old, _ = wish("1"), wish("2", by="another run")
         before = serving.target.observe()
@@ -67,7 +67,9 @@ class TestFence:
             "stage": lambda: serving.target.stage("blue", old, trained.root / "1"),
             "switch": lambda: serving.target.switch("blue", old),
             "revert": lambda: serving.target.revert("blue", old),
-            "retire": lambda: serving.target.retire(old),
+            "isolate": lambda: serving.target.isolate(old),
+            "split": lambda: serving.target.split(old, share=5),
+            "withdraw": lambda: serving.target.withdraw(old),
             "discard": lambda: serving.target.discard("blue", old),
         }
         with pytest.raises(Conflict, match="Generation 1 is no longer wanted"):
@@ -94,16 +96,39 @@ class TestSteps:
         assert answer.headers["x-evergreen-generation"] == "1"
 
     def test_the_standby_stays_warm_until_its_slot_is_needed(self, serving, one_is_live, staged, wish, trained):
-        wanted = staged("2", "green")
-        serving.target.switch("green", wanted)
-        wait_for(lambda: serving.proxy_trusts("green"))  # which in a release happens while it soaks
-        serving.target.retire(wanted)
-        assert serving.target.observe().route == Route("green", "blue", 2)
+        serving.target.switch("green", staged("2", "green"))
+        assert serving.target.observe().route == Route("green", "blue", 2, trial=2)
         assert serving.target.observe().blue.ready and serving.answers_with("2")
         newer = wish("1", by="a third run")
         serving.target.stage("blue", newer, trained.root / "1")
-        assert serving.target.observe().route == Route("green", None, 3)
+        assert serving.target.observe().route == Route("green", None, 3, trial=2)
         assert serving.answers_with("2")
+
+    def test_a_rollback_has_no_standby_and_is_on_no_trial(self, serving, one_is_live, staged, wish):
+        serving.target.switch("green", staged("2", "green"))
+        serving.target.switch("blue", wish("1", by="a person", kind="rollback"))
+        assert serving.target.observe().route == Route("blue", None, 3)
+        assert serving.answers_with("1")
+
+    def test_a_share_of_the_requests_goes_to_the_idle_slot_until_it_is_withdrawn(self, serving, one_is_live, staged):
+        wanted = staged("2", "green")
+        serving.target.split(wanted, share=25)
+        assert serving.target.observe().route == Route("blue", None, 2, share=25, trial=1)
+        answered = [serving.ask().json()["version"] for _ in range(400)]
+        assert 60 < answered.count("2") < 140  # five standard deviations around a hundred
+        serving.target.withdraw(wanted)
+        assert {serving.ask().json()["version"] for _ in range(50)} == {"1"}
+
+    def test_copies_of_the_requests_reach_the_idle_slot_and_no_answer_of_it_anybody(self, serving, one_is_live, staged):
+        serving.target.split(staged("2", "green"), mirror=True)
+        before = serving.answered_by("green")
+        assert {serving.ask().json()["version"] for _ in range(50)} == {"1"}
+        wait_for(lambda: serving.answered_by("green") == before + 50)
+
+    def test_either_slot_takes_over_for_the_other_while_they_share_the_requests(self, serving, one_is_live, staged):
+        serving.target.split(staged("2", "green"), share=50)
+        serving.kill("slot-green")
+        assert {serving.ask().status_code for _ in range(60)} == {200}
 
     def test_discarding_empties_the_slot(self, serving, one_is_live, staged):
         serving.target.discard("green", staged("2", "green"))
@@ -155,10 +180,8 @@ class TestSlots:
 
 class TestKills:
     def test_a_killed_live_slot_fails_over_to_the_standby_and_comes_back_by_itself(self, serving, one_is_live, staged):
-        wanted = staged("2", "green")
-        serving.target.switch("green", wanted)
-        serving.target.retire(wanted)
-        wait_for(lambda: serving.answers_with("2"))
+        serving.target.switch("green", staged("2", "green"))
+        assert serving.answers_with("2")
         serving.kill("slot-green")
         answers = [serving.ask() for _ in range(30)]
         assert {answer.status_code for answer in answers} == {200}

@@ -26,8 +26,16 @@ Process = subprocess.Popen
 @st.composite
 def routes(draw) -> Route:
     live = draw(st.sampled_from([None, *COLOURS]))
-    standby = other(live) if live and draw(st.booleans()) else None
-    return Route(live=live, standby=standby, generation=draw(st.integers(0, 2**40)))
+    generation, trial = (draw(st.integers(0, 2**40)) for _ in range(2))
+    how = draw(st.sampled_from(["alone", "standby", "share", "mirror"])) if live else "alone"
+    return Route(
+        live,
+        other(live) if live and how == "standby" else None,
+        generation,
+        draw(st.integers(1, 99)) if how == "share" else 0,
+        how == "mirror",
+        trial,
+    )
 
 
 @given(routes())

@@ -106,7 +106,9 @@ class SmallWorld:
 
     def target(self) -> LocalTarget:
         nobody = "http://127.0.0.1:9"
-        return LocalTarget(self.root / "serving", LocalAddresses(nobody, {"blue": nobody, "green": nobody}, nobody))
+        return LocalTarget(
+            self.root / "serving", LocalAddresses(nobody, nobody, {"blue": nobody, "green": nobody}, nobody)
+        )
 
     def rollout(self) -> Any:
         return self.driver

@@ -113,7 +113,7 @@ class TestRetrainingSensor:
     @pytest.fixture(autouse=True)
     def served(self, monkeypatch, tmp_path):
         monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path / "serving"))
-        for name in ("EVERGREEN_SERVING_URL", "EVERGREEN_SUPERVISOR_URL"):
+        for name in ("EVERGREEN_SERVING_URL", "EVERGREEN_ENVOY_ADMIN_URL", "EVERGREEN_SUPERVISOR_URL"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         for name in ("EVERGREEN_BLUE_PORT", "EVERGREEN_GREEN_PORT"):
             monkeypatch.setenv(name, "9")
