@@ -35,7 +35,7 @@ SMALL: dict[str, Any] = {
     "train.candidates": {"logistic": {"C": 1.0}, "boosting": {"max_iter": 20}},
     "gate.resamples": 200,
     "gate.floor_auc": 0.6,
-    "serving.ready_timeout_s": 20,
+    "serving.ready_timeout_s": 45,
     "serving.max_latency_ms": 3000,
     "serving.smoke_rows": 5,
     "release.soak_s": 1.0,
