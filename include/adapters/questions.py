@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from include.adapters import factory
 from include.core.episodes import current_episode
+from include.core.errors import Temporary
 from include.core.ledger import Entry
 from include.core.retraining import Facts, Trigger, decide
 from include.core.rollout import Verdict
 from include.core.snapshots import horizon, labelled_rows
+
+if TYPE_CHECKING:
+    from include.adapters.releasing import Rollout
 
 Answer = dict[str, Any]
 
@@ -82,10 +87,25 @@ def _releasing() -> bool:
     if wanted is None or wanted.kind == "rollback":
         return False
     evidence = target.evidence(wanted.generation)
-    return evidence.accepted is not Verdict.FAILED and evidence.soaked is Verdict.PENDING
+    return not evidence.turned_down and evidence.soaked is Verdict.PENDING
 
 
-QUESTIONS: dict[str, Callable[..., Answer | None]] = {"drift": drift, "retraining": retraining}
+def rollout(generation: int) -> Answer | None:
+    """The next step of a release that needs a worker; until then every asking is one look at the step that waits."""
+    try:
+        step = _rollout(generation).follow(generation)
+    except Temporary as error:
+        return {"step": None, "sentence": str(error)}  # the worker meets it again, and the task is retried
+    return {"step": step.value, "sentence": f"the next step is {step.value}"} if step else None
+
+
+@lru_cache(maxsize=8)
+def _rollout(generation: int) -> Rollout:
+    """One for each release, so that not every look reads the newest day's rows again."""
+    return factory.rollout()
+
+
+QUESTIONS: dict[str, Callable[..., Answer | None]] = {"drift": drift, "retraining": retraining, "rollout": rollout}
 
 
 def ask(question: str, arguments: dict[str, Any]) -> Answer | None:

@@ -51,18 +51,20 @@ class Rollout:
             Step.DISCARD: lambda wanted, seen: self._target.discard(seen.idle, wanted),
         }
 
-    def run(self, generation: int) -> Iterator[tuple[Step, float]]:
+    def run(self, generation: int, patience: float = math.inf) -> Iterator[tuple[Step, float]]:
         """Yields every step with the seconds it took, the terminal one last; a step of many looks comes once for each.
 
-        For whoever has a process to wait in; the operator leaves the waiting to the triggerer.
+        Ends early where such a step is not over after `patience` seconds, for somebody else to `follow`.
         """
-        while True:
+        step, since = None, 0.0
+        while step is None or not step.is_terminal:
             began = time.monotonic()
-            step = self.advance(generation)
-            yield step, time.monotonic() - began
-            if step.is_terminal:
-                return
+            now = self.advance(generation)
+            yield now, time.monotonic() - began
+            step, since = now, since if now is step else began
             if step.takes_looks:
+                if time.monotonic() - since > patience:
+                    return
                 time.sleep(self.pause(step))
 
     def pause(self, step: Step) -> float:

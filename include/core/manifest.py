@@ -658,6 +658,9 @@ class CanarySpec(Section):
 
 
 class ReleaseSpec(Section):
+    strategy: Literal["blue_green", "canary"] = Field(
+        "blue_green", description="canary: rising shares of the live requests before all of them"
+    )
     soak_s: Annotated[float, Field(ge=0)] = Field(description="seconds a new live release is watched")
     soak_interval_s: Annotated[float, Field(gt=0)] = Field(description="seconds between two probes while soaking")
     max_soak_failures: Annotated[int, Field(ge=0)] = Field(description="failed probes a soak survives")

@@ -13,10 +13,12 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from include.adapters import factory
 from include.adapters.ledger_local import LocalLedger
 from include.adapters.serving_local import LocalAddresses, LocalTarget
 from include.core.blessing import Blessing, verify
 from include.core.errors import NotBlessed
+from include.core.manifest import Manifest
 from tests import blessed
 
 MIDNIGHT = datetime(2026, 8, 20, tzinfo=UTC)
@@ -97,6 +99,10 @@ class SmallWorld:
     root: Path
     shelf: ShelfRegistry = field(default_factory=ShelfRegistry)
     driver: Any = None
+
+    @property
+    def manifest(self) -> Manifest:
+        return factory.manifest()
 
     def registry(self) -> ShelfRegistry:
         return self.shelf

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
 from evergreen.operators.rollout import RolloutOperator, WantBackOperator, WantOperator
 from include.adapters import envoy_routes
@@ -139,7 +139,10 @@ class Walk:
     def __init__(self, world, steps, error=None, **verdicts):
         self.world, self.steps, self.error, self.verdicts = world, steps, error, verdicts
 
-    def run(self, generation: int) -> Iterator[tuple[Step, float]]:
+    def pause(self, step: Step) -> float:
+        return 0.5
+
+    def run(self, generation: int, patience: float) -> Iterator[tuple[Step, float]]:
         for part, (verdict, why) in self.verdicts.items():
             self.world.target().record(generation, part, verdict, why)
         yield from ((step, 0.1) for step in self.steps)
@@ -194,6 +197,15 @@ class TestRollout:
     def test_the_very_first_release_that_soaks_badly_stays_and_says_so(self, world):
         found = self.follow(world, Step.DONE, soaked=(Verdict.FAILED, "2 probes failed"))
         assert "although 2 probes failed: there was no earlier version" in found["summary"]
+
+    def test_what_takes_long_is_left_to_the_triggerer_and_gone_on_with_afterwards(self, world):
+        with pytest.raises(TaskDeferred) as deferred:
+            self.follow(world, Step.SWITCH, Step.SOAK, Step.SOAK)
+        assert deferred.value.trigger.serialize()[1]["arguments"] == {"generation": 4}
+        world.driver = Walk(world, [Step.DONE], accepted=(Verdict.PASSED, "fine"))
+        operator = RolloutOperator(task_id="rollout", wish=WISH)
+        found = getattr(operator, deferred.value.method_name)(context(), {"step": "done"}, **deferred.value.kwargs)
+        assert found["outputs"]["steps"] == [["switch", 0.1], ["soak", 0.2], ["done", 0.1]]
 
     def test_an_outage_is_retried_with_its_sentence(self, world):
         with pytest.raises(AirflowException, match="Envoy is away") as caught:

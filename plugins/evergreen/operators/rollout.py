@@ -13,12 +13,15 @@ from airflow.sdk import BaseOperator, Context
 from evergreen.edge import Edge, edge
 from evergreen.errors import as_airflow
 from evergreen.hooks.world import WorldHook
+from evergreen.triggers.poll import PollTrigger
 from include.core.blessing import Blessing, envelope_digest
 from include.core.errors import NotBlessed, RequestInvalid
 from include.core.ledger import Entry
-from include.core.rollout import Release, Step, Verdict
+from include.core.manifest import ReleaseSpec
+from include.core.rollout import BLUE_GREEN, Plan, Release, Step, Verdict
 
 Kind = Literal["deploy", "rollback"]
+WORTH_A_WORKER_S = 10.0
 
 
 class WantOperator(BaseOperator):
@@ -27,14 +30,18 @@ class WantOperator(BaseOperator):
     ui_color = "#e6dcf3"
     kind: Kind = "deploy"
 
+    def plan(self, release: ReleaseSpec) -> Plan:
+        return Plan(weights=release.canary.weights) if release.strategy == "canary" else BLUE_GREEN
+
     def execute(self, context: Context) -> dict[str, Any]:
         run, world = edge(context), WorldHook()
         with as_airflow():
             version, envelope = self._version(context, run, world)
             blessing = world.blessing(version, envelope)
             why = context["params"].get("why") or self._why(blessing)
+            plan = self.plan(world.manifest.release)
             release, paper = Release(version, blessing.digest), envelope_digest(envelope)
-            wanted = world.target().want(release, by=run.who, why=why, kind=self.kind, blessing=envelope)
+            wanted = world.target().want(release, by=run.who, why=why, kind=self.kind, blessing=envelope, plan=plan)
         details = {"generation": wanted.generation, "blessing": paper}
         _write(world, f"{self.kind}.wanted", run, version, why, details)
         self.log.info("version %s is wanted (generation %d): %s", version, wanted.generation, why)
@@ -59,6 +66,9 @@ class WantBackOperator(WantOperator):
 
     kind: Kind = "rollback"
 
+    def plan(self, release: ReleaseSpec) -> Plan:
+        return BLUE_GREEN  # nobody waits for a canary while a bad release serves
+
     def _why(self, blessing: Blessing) -> str:
         return "a person asked for it"
 
@@ -80,7 +90,11 @@ def _unsigned(entry: Entry) -> str:
 
 
 class RolloutOperator(BaseOperator):
-    """Takes step after step for one generation until the machine says DONE, REJECTED or SUPERSEDED."""
+    """Takes step after step for one generation until the machine says DONE, REJECTED or SUPERSEDED.
+
+    What takes long (a canary, a soak, a slot that starts slowly) is left to the triggerer, so that no worker waits.
+    What is over within WORTH_A_WORKER_S is not: going there and back costs about that long.
+    """
 
     template_fields: Sequence[str] = ("wish",)
     ui_color = "#e6dcf3"
@@ -90,14 +104,19 @@ class RolloutOperator(BaseOperator):
         self.wish = wish
 
     def execute(self, context: Context) -> dict[str, Any]:
-        run, world, generation = edge(context), WorldHook(), int(self.wish["generation"])
         with as_airflow():  # again, since what lies between two tasks is no safe place
-            world.blessing(self.wish["version"], self.wish["blessing"], self.wish["digest"])
-        taken: list[list[Any]] = []  # lists, since XCom hands tuples back as objects of its own
+            WorldHook().blessing(self.wish["version"], self.wish["blessing"], self.wish["digest"])
+        return self.go_on(context, None, [])
+
+    def go_on(self, context: Context, event: Any, taken: list[list[Any]]) -> dict[str, Any]:
+        """`taken`: the steps before the triggerer took over; lists, since XCom hands tuples back as its own objects."""
+        run, world, generation = edge(context), WorldHook(), int(self.wish["generation"])
         with as_airflow():
-            for step, seconds in world.rollout().run(generation):
-                self.log.info("%-10s %6.2f s", step.value, seconds)
-                taken.append([step.value, round(seconds, 3)])
+            rollout = world.rollout()
+            for step, seconds in rollout.run(generation, patience=WORTH_A_WORKER_S):
+                self._note(taken, step, seconds)
+            if not step.is_terminal:
+                self._wait(generation, rollout.pause(step), taken)
             evidence = world.target().verdicts(generation)
         outcome = _outcome(step, evidence)
         summary = f"version {self.wish['version']} {_told(outcome, evidence)}"
@@ -105,6 +124,19 @@ class RolloutOperator(BaseOperator):
         _write(world, f"release.{outcome}", run, self.wish["version"], summary, details)
         self.log.info("%s", summary)
         return {"verdict": "yes" if step is Step.DONE else "no", "summary": summary, "outputs": details}
+
+    def _note(self, taken: list[list[Any]], step: Step, seconds: float) -> None:
+        """Looks at one step are one line."""
+        if taken and taken[-1][0] == step.value:
+            taken[-1][1] = round(taken[-1][1] + seconds, 3)
+            return
+        self.log.info("%s", step.value)
+        taken.append([step.value, round(seconds, 3)])
+
+    def _wait(self, generation: int, interval: float, taken: list[list[Any]]) -> None:
+        self.log.info("%s goes on in the triggerer", taken[-1][0])
+        trigger = PollTrigger("rollout", {"generation": generation}, interval)
+        self.defer(trigger=trigger, method_name="go_on", kwargs={"taken": taken})
 
 
 def _outcome(step: Step, evidence: dict[str, dict[str, str]]) -> str:
