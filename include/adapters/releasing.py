@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from include.adapters import canary_looks
 from include.adapters.registry_mlflow import MlflowRegistry
 from include.adapters.serving_local import LocalTarget
 from include.core.errors import Conflict, RequestInvalid
@@ -43,6 +44,7 @@ class Rollout:
             Step.STAGE: self._stage,
             Step.AWAIT: self._await,
             Step.VERIFY: self._verify,
+            Step.CANARY: lambda wanted, seen: canary_looks.look(self._target, wanted, seen, manifest.release.canary),
             Step.SWITCH: lambda wanted, seen: self._target.switch(seen.idle, wanted),
             Step.SOAK: self._soak,
             Step.RECOVER: self._recover,

@@ -26,8 +26,9 @@ from typing import Any, Literal
 import httpx
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from include.adapters import envoy_routes
+from include.adapters import envoy_routes, slot_counters
 from include.adapters.files import locked, write_atomic
+from include.adapters.slot_counters import Counted
 from include.core.blessing import envelope_digest
 from include.core.errors import Conflict, ServiceUnavailable
 from include.core.rollout import (
@@ -382,6 +383,15 @@ class LocalTarget:
             ) from error
 
     # --- asking the slots -----------------------------------------------------------------------------------------
+
+    def counted(self, colour: Colour) -> Counted | None:
+        """What a slot has answered so far with the version it was given; None when it cannot be asked."""
+        staged = self._staged(colour)
+        try:
+            text = self._http.get(f"{self._addresses.slots[colour]}/metrics").raise_for_status().text
+        except httpx.HTTPError:
+            return None
+        return slot_counters.counted(text, staged.version) if staged else None
 
     def ask(self, colour: Colour | None, rows: list[dict[str, Any]]) -> httpx.Response:
         """Predictions for `rows`, from one slot, or from the proxy when `colour` is None."""

@@ -43,6 +43,16 @@ class Traffic:
     def scored(self) -> int:
         return sum(self.scores)
 
+    def __sub__(self, earlier: Traffic) -> Traffic:
+        """What came after an earlier count of the same process."""
+        return Traffic(
+            self.requests - earlier.requests,
+            self.errors - earlier.errors,
+            tuple(now - then for now, then in zip(self.latency, earlier.latency, strict=True)),
+            tuple(now - then for now, then in zip(self.scores, earlier.scores, strict=True)),
+            self.decisions - earlier.decisions,
+        )
+
 
 @dataclass(frozen=True)
 class Period:
