@@ -77,8 +77,6 @@ class Behind:
         target.stage("green", wanted, self.trained.root / "2")
         wait_for(lambda: target.observe().slot("green").ready)
         target.switch("green", wanted)
-        wait_for(lambda: self.serving.proxy_trusts("green"))
-        target.retire(wanted)
         wait_for(lambda: self.serving.answers_with("2"))
 
     def _wanted(self, version: str) -> Wanted:
