@@ -38,6 +38,10 @@ demo: install ## Show the whole loop at work
 check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): one line, or what is wrong
 	@$(BIN)/python -m include.embedded.check_manifest
 
+.PHONY: history
+history: install ## Every release: who, what, why, by which evidence; and whether the record is untouched
+	@$(BIN)/python -m include.embedded.history
+
 lineage: install ## From a model version to its rows (MODEL=3), or from a row to its models (ROW=A20260801-0003)
 	@$(BIN)/python -m include.embedded.lineage --model "$(MODEL)" --row "$(ROW)"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from include.adapters.files import locked
+from include.core import ledger
 from include.core.ledger import Entry
 
 
@@ -18,7 +19,7 @@ class LocalLedger:
         with locked(self._path.with_suffix(".lock")):
             if entry.key and any(entry.key == known.key for known in self.entries(entry.what)):
                 return False
-            self._write(entry)
+            self._write(entry.model_copy(update={"previous": self.head()}))
         return True
 
     def _write(self, entry: Entry) -> None:
@@ -36,12 +37,16 @@ class LocalLedger:
 
     def entries(self, what: str | None = None) -> Iterator[Entry]:
         """Oldest first. A line cut off by a kill was never acknowledged and is passed over."""
-        if not self._path.exists():
-            return
-        for line in self._path.read_bytes().split(b"\n"):  # splitlines would also break at U+2028 within a reason
-            try:
-                entry = Entry.model_validate_json(line)
-            except ValueError:
-                continue
-            if what is None or entry.what == what:
+        for line in self.lines():
+            entry = ledger.read(line)
+            if entry and (what is None or entry.what == what):
                 yield entry
+
+    def lines(self) -> list[bytes]:
+        """As they are stored; splitlines would also break at U+2028 within a reason."""
+        return self._path.read_bytes().split(b"\n") if self._path.exists() else []
+
+    def head(self) -> str:
+        """The hash of the newest entry's line, which the next entry carries."""
+        newest = next((line for line in reversed(self.lines()) if ledger.read(line)), None)
+        return ledger.digest(newest) if newest else ledger.BEGINNING

@@ -1,0 +1,60 @@
+"""`make history`: every release and what led to it, and whether anybody touched the record since."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from include.adapters import factory
+from include.core import ledger
+from include.core.errors import EvergreenError
+from include.core.ledger import Entry
+from include.embedded.settings import see_as_the_stack
+
+app = typer.Typer(add_completion=False)
+RELEASES = ("model.blessed", "deploy.", "rollback.", "release.")
+TAMPERED = 65
+
+
+@app.command()
+def main(everything: Annotated[bool, typer.Option("--all", help="not releases alone")] = False) -> None:
+    """Exit 0 when the chain is whole, 65 when an entry was changed, taken out or put in afterwards."""
+    try:
+        see_as_the_stack()
+        book = factory.ledger()
+        lines = book.lines()
+    except (EvergreenError, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(getattr(error, "exit_code", 1)) from None
+    entries = [entry for line in lines if (entry := ledger.read(line))]
+    _show([entry for entry in entries if everything or entry.what.startswith(RELEASES)])
+    if place := ledger.broken(lines):
+        told = f"Entry {place} of {len(entries)} ({entries[place - 1].what}) does not follow the one before it: "
+        typer.echo(told + "one of the two was changed, or others were taken out between them.", err=True)
+        raise typer.Exit(TAMPERED)
+    typer.echo(f"{len(entries)} entries, the chain is whole; the newest is {book.head()}.")
+
+
+def _show(entries: list[Entry]) -> None:
+    table = Table("when (UTC)", "what", "version", "who", "why", "evidence", show_lines=False)
+    for entry in entries:
+        cells = (f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.what, entry.subject, entry.who, entry.why, _evidence(entry))
+        table.add_row(*(Text(cell) for cell in cells))
+    Console().print(table if entries else "Nothing was released yet.")
+
+
+def _evidence(entry: Entry) -> str:
+    """The verdicts of a rollout, or the hashes that an entry names."""
+    verdicts = entry.details.get("evidence", {})
+    if verdicts:
+        return "; ".join(f"{part} {found['verdict']}: {found['why']}" for part, found in verdicts.items())
+    named = [name for name in ("digest", "generation", "blessing") if name in entry.details]
+    return ", ".join(f"{name} {str(entry.details[name])[:12]}" for name in named)
+
+
+if __name__ == "__main__":
+    app()
