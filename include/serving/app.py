@@ -33,7 +33,8 @@ from include.serving.guard import Guard
 from include.serving.holder import Holder
 from include.serving.interop import add_mlflow, add_open_inference
 from include.serving.metrics import Metrics
-from include.serving.protocols import Dialect, mlflow_scoring, native, open_inference
+from include.serving.protocols import native
+from include.serving.protocols.dialects import dialect_of
 from include.serving.reloading import Reload
 from include.serving.scoring import Scorer
 from include.serving.settings import Settings
@@ -179,10 +180,3 @@ async def _plain_error(request: Request, error: Exception) -> Response:
         message = f"{getattr(error, 'detail', 'Error')}; see /model for what this server holds."
     rendered = dialect_of(request.url.path).refuse(Problem(status, message))
     return Response(rendered.body, status, headers, rendered.content_type)
-
-
-def dialect_of(path: str) -> Dialect:
-    """Whose clients ask there, and so in what shape they read a refusal."""
-    if path == "/v2" or path.startswith("/v2/"):
-        return open_inference
-    return mlflow_scoring if path in ("/invocations", "/ping", "/version") else native

@@ -9,7 +9,6 @@ and the 405, but its middleware and router would cost more than the model does.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import re
@@ -20,6 +19,9 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from include.serving.protocols.dialects import dialect_of
+from include.serving.validation import Problem
+
 if TYPE_CHECKING:
     from include.serving.guard import Guard
     from include.serving.holder import Holder
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
-CRASHED = json.dumps({"error": {"message": "The server failed on this request; its log has the reason."}}).encode()
+CRASHED = Problem(500, "The server failed on this request; its log has the reason.")
 FORGERY = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -73,7 +75,7 @@ class Envelope:
         except Exception:
             log.exception("request %s failed", request)
             if not status:
-                await _send_crash(stamped)
+                await _send_crash(stamped, scope["path"])
         # a client that hung up got no answer: 499, as proxies count it
         self._metrics.answered(version, route_of(scope["path"]), status or 499, time.perf_counter() - started)
 
@@ -101,6 +103,6 @@ def request_id(scope: Scope) -> str:
     return FORGERY.sub("", sent.decode("latin-1"))[:64] or f"{random.getrandbits(128):032x}"
 
 
-async def _send_crash(send: Send) -> None:
+async def _send_crash(send: Send, path: str) -> None:
     await send({"type": "http.response.start", "status": 500, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": CRASHED})
+    await send({"type": "http.response.body", "body": dialect_of(path).refuse(CRASHED).body})

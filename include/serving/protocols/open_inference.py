@@ -139,9 +139,9 @@ def _parameters(owner: Mapping[str, Any], field: str) -> dict[str, Any]:
     parameters = owner.get("parameters", {})
     if not isinstance(parameters, dict):
         raise Refused(422, "parameters must be an object.", field=field)
-    refused = sorted(REFUSED & parameters.keys())
-    if refused:
-        raise Refused(422, f"This server has no {refused[0]}; leave the parameter out.", field=field)
+    if parameters and not REFUSED.isdisjoint(parameters):
+        refused = min(REFUSED & parameters.keys())
+        raise Refused(422, f"This server has no {refused}; leave the parameter out.", field=field)
     return parameters
 
 

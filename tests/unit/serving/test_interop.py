@@ -41,6 +41,7 @@ def _client(directory: Path) -> TestClient:
     return TestClient(create_app(Settings.model_validate(told)), raise_server_exceptions=False)
 
 
+SORRY = "The server failed on this request; its log has the reason."
 EXPECTED = credit.trained("boosting").predict_proba(ROWS)
 
 
@@ -173,6 +174,19 @@ def test_a_wrong_address_or_method_is_answered_as_its_clients_read_it(
 ) -> None:
     answer = client.get(path)
     assert answer.status_code in (404, 405) and isinstance(answer.json()["error"], shape)
+
+
+@pytest.mark.parametrize(("path", "told"), [
+    ("/v2/models/credit/infer", {"error": SORRY}),
+    ("/invocations", {"error_code": "INTERNAL_ERROR", "message": SORRY}),
+    ("/predict", {"error": {"message": SORRY}}),
+])  # fmt: skip
+def test_a_crash_is_told_as_its_clients_read_it(
+    path: str, told: Any, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("include.serving.endpoint.Endpoint._parsed", lambda *_: 1 / 0)
+    answer = client.post(path, json={})
+    assert (answer.status_code, answer.json()) == (500, told)
 
 
 def test_an_answer_that_is_not_the_models_is_marked_in_every_protocol() -> None:
