@@ -601,6 +601,12 @@ class ServingSpec(Section):
     deadline_ms: Count = Field(4000, description="milliseconds to an answer or a 504; below the proxy's 5 s a try")
     queue_rows: Count = Field(1024, description="rows accepted and not yet answered; beyond them, 503 + Retry-After")
     batch_rows: Count = Field(256, description="rows of several requests scored in one call of the model, at most")
+    read_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        8, description="seconds a caller has to send a request, and to take its answer"
+    )
+    drain_s: Annotated[float, Field(ge=0)] = Field(
+        1, description="seconds requests are still accepted after SIGTERM; Envoy looks at /ready every half second"
+    )
     breaker: BreakerSpec = BreakerSpec()
     fallback: Literal["none", "previous"] | RuleSpec = Field(
         "none", description="who answers when the model fails: nobody (503), the version before, or {rule: 0.5}"

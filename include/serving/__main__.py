@@ -1,14 +1,17 @@
 """`python -m include.serving`: one model server on one port, told by its environment (see settings).
 
-The access log is off: it would be one line a request with nothing that /metrics does not say. SIGTERM lets open
-requests finish and then ends the process.
+The access log is off: it would be one line a request with nothing that /metrics does not say. What SIGTERM does is told
+in `draining`.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
+from functools import partial
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -38,20 +41,29 @@ def main() -> int:
 def serve(settings: Settings) -> None:
     import uvicorn
 
-    from include.serving.app import create_app
+    from include.serving.app import create_app, serve_slot
+    from include.serving.connection import Connection, Door
+    from include.serving.draining import DrainingServer
 
     # one request at a time on one core: threads for a handful of rows halved the requests a second
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with lean_imports():
-        app = create_app(settings)
-    uvicorn.run(
+        service = serve_slot(settings)
+        app = create_app(settings, service)
+    gc.collect()
+    gc.freeze()  # what was loaded stays; a collection need not look at it again
+    door = Door(service, app.hot)
+    config = uvicorn.Config(
         app,
+        http=cast("Any", partial(Connection, door)),
         host=settings.bind,
         port=settings.port,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=settings.grace_s,
     )
+    DrainingServer(config, service.holder, service.spec.drain_s).run()
 
 
 if __name__ == "__main__":

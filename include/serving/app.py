@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from include.serving.prediction_log import PredictionLog
 
 
-def create_app(settings: Settings) -> Envelope:
+def create_app(settings: Settings, service: Service | None = None) -> Envelope:
     """Raises `RequestInvalid` when the manifest hides columns of the prediction log by a secret that is not set."""
-    service = serve_slot(settings)
+    service = service or serve_slot(settings)
     framework = FastAPI(
         title="Evergreen model server", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_logging(service)
     )

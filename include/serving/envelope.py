@@ -9,12 +9,13 @@ and the 405, but its middleware and router would cost more than the model does.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 CRASHED = Problem(500, "The server failed on this request; its log has the reason.")
+# the connection is not to be used again, and Envoy is to send no more without waiting for its next look at /ready
+LEAVING = [(b"connection", b"close"), (b"x-envoy-immediate-health-check-fail", b"true")]
 FORGERY = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -47,8 +50,8 @@ class Envelope:
         self, framework: FastAPI, hot: Mapping[str, Handler], holder: Holder, metrics: Metrics, guard: Guard
     ) -> None:
         self.framework = framework
+        self.hot = hot
         self._guard = guard
-        self._hot = hot
         self._holder = holder
         self._metrics = metrics
 
@@ -72,6 +75,8 @@ class Envelope:
 
         try:
             await self._dispatch(scope, receive, stamped)
+        except asyncio.CancelledError:
+            log.debug("request %s: nobody waits for its answer any more", request)
         except Exception:
             log.exception("request %s failed", request)
             if not status:
@@ -82,7 +87,7 @@ class Envelope:
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = self._guard.refusal(scope)
         if response is None:
-            handler = self._hot.get(route_of(scope["path"])) if scope["method"] == "POST" else None
+            handler = self.hot.get(route_of(scope["path"])) if scope["method"] == "POST" else None
             if handler is None:
                 return await self.framework(scope, receive, send)
             response = await handler(Request(scope, receive))
@@ -90,14 +95,15 @@ class Envelope:
         await send({"type": "http.response.body", "body": response.body})
 
     def _names(self, version: str, request: str) -> list[tuple[bytes, bytes]]:
-        return [
+        names = [
             (b"x-evergreen-version", version.encode()),
             (b"x-evergreen-slot", self._holder.colour.encode()),
             (b"x-request-id", request.encode()),
         ]
+        return [*names, *LEAVING] if self._holder.draining else names
 
 
-def request_id(scope: Scope) -> str:
+def request_id(scope: Mapping[str, Any]) -> str:
     """The caller's id without anything that could forge a log line or a header; a new one if nothing is left."""
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return FORGERY.sub("", sent.decode("latin-1"))[:64] or f"{random.getrandbits(128):032x}"

@@ -32,4 +32,4 @@ class Settings(BaseSettings):
     bind: str = Field(default="127.0.0.1", description="only the proxy talks to a slot; a container sets 0.0.0.0")
     max_rows: int = Field(default=1000, ge=1, description="rows in one request; a thousand take about 10 ms")
     max_body_bytes: int = Field(default=1 << 20, ge=1, description="a thousand rows of the example take 0.2 MB")
-    grace_s: int = Field(default=10, ge=0, description="seconds open requests have after SIGTERM")
+    grace_s: int = Field(default=6, ge=0, description="seconds open requests have once the port is closed")

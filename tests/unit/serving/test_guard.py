@@ -46,7 +46,7 @@ class TestPolicy:
         app = create_app(settings(place))
         routes = {route.path for route in app.framework.routes if isinstance(route, APIRoute)}
         assert len(routes) >= 15 and {"/admin/reload", "/predict"} <= routes
-        assert (routes | set(app._hot)) - set(POLICY) == set()
+        assert (routes | set(app.hot)) - set(POLICY) == set()
 
     def test_what_is_asked_of_a_path_is_what_the_table_says_of_it(self) -> None:
         assert {path: access_of(path) for path in POLICY} == dict(POLICY)

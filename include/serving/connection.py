@@ -1,0 +1,184 @@
+"""One client's connection: uvicorn's own, with an end to everything a client can hold open, and a cheap way to say no.
+
+uvicorn waits for ever for the rest of a request or for an answer to be fetched (measured: 300 of 300 half-open
+connections still there after 30 s). Here a request has a time to arrive, and an answer one to be taken.
+
+When the queue is full, a prediction is refused before its body is kept or a task begins for it. Under many times the
+capacity even that adds up, so a refusal waits a moment that grows with the number of connections, and all refusals
+together take no more than about a tenth of the core. A client cannot ask again before it has its answer, so this slows
+down who overloads us, and nobody else.
+
+It overrides uvicorn's callbacks, which are not promised to stay; tests over real sockets hold what is built on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from include.serving.envelope import request_id, route_of
+from include.serving.protocols.dialects import dialect_of
+from include.serving.scoring import BUSY
+from include.serving.validation import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from include.serving.endpoint import Service
+
+REFUSALS = 5000  # a second at most, each about 20 us
+LONGEST_PAUSE = 1.0  # seconds
+LONGEST_HEAD = 1 << 16  # bytes of a request line and headers
+SPARE_FILES = 128  # descriptors that are no connections
+PHRASES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+SLOW = Problem(408, "The request did not arrive in time; send it at once.")
+LONG_HEAD = Problem(431, f"The headers may hold {LONGEST_HEAD} bytes at most.")
+MALFORMED = Problem(400, "This is no valid HTTP request.")
+
+
+class Door:
+    """What all connections of a server share: when to refuse, and the bytes to do it with."""
+
+    def __init__(self, service: Service, predicting: Collection[str]) -> None:
+        self._service, self._predicting = service, predicting
+        self.read_timeout_s = service.spec.read_timeout_s
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.most_connections = max(1, files - SPARE_FILES)
+
+    def is_full(self, requests: int) -> bool:
+        return requests >= self._service.spec.queue_rows or self._service.scorer.is_full
+
+    def predicts(self, path: str) -> bool:
+        return route_of(path) in self._predicting
+
+    def refused(self, problem: Problem, path: str, headers: list[tuple[bytes, bytes]], began: float) -> bytes:
+        """The whole answer; it is counted as every other one."""
+        holder, rendered = self._service.holder, dialect_of(path).refuse(problem)
+        self._service.metrics.answered(holder.version, route_of(path), problem.status, time.monotonic() - began)
+        head = (
+            f"HTTP/1.1 {problem.status} {PHRASES[problem.status]}\r\n"
+            f"content-type: {rendered.content_type}\r\ncontent-length: {len(rendered.body)}\r\n"
+            f"x-evergreen-version: {holder.version}\r\nx-evergreen-slot: {holder.colour}\r\n"
+            f"x-request-id: {request_id({'headers': headers})}\r\n"
+        )
+        last = "connection: close" if problem.retry_after is None else f"retry-after: {problem.retry_after}"
+        return f"{head}{last}\r\n\r\n".encode() + rendered.body
+
+
+class Connection(HttpToolsProtocol):
+    def __init__(self, door: Door, **told: Any) -> None:
+        super().__init__(**told)
+        self._door = door
+        self._head_bytes = 0
+        self._reading_since = self._writing_since = 0.0
+        self._refused_path: str | None = None
+        self._refusal: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.headers = []
+        self.url = b""
+
+    # --- a connection and its end ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._reading_since = time.monotonic()
+        if len(self.connections) > self._door.most_connections:
+            self._end(BUSY)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._refusal:
+            self._refusal.cancel()
+        if self._task and not self._task.done() and self._door.predicts(self.scope["path"]):
+            self._task.cancel()  # nobody is left to read the prediction
+
+    def sweep(self, now: float) -> None:
+        """Called every second: ends what a client holds open without doing its part."""
+        if self._writing_since and now - self._writing_since > self._door.read_timeout_s:
+            self.transport.abort()
+        elif self._reading_since and now - self._reading_since > self._door.read_timeout_s:
+            self._end(SLOW)
+
+    def _end(self, problem: Problem) -> None:
+        """Says why, where a request has begun that has no answer yet, and closes."""
+        answering = self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started
+        reading_body = self.cycle is not None and not self.cycle.response_started
+        begun = self._head_bytes or reading_body or problem in (BUSY, MALFORMED)
+        if begun and not answering and not self.transport.is_closing():
+            self.transport.write(self._door.refused(problem, "", self.headers, self._reading_since))
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._end(MALFORMED)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writing_since = time.monotonic()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._writing_since = 0.0
+
+    # --- a request ------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_bytes:  # still in the head
+            self._head_bytes += len(data)
+            if self._head_bytes > LONGEST_HEAD:
+                self._end(LONG_HEAD)
+
+    def on_message_begin(self) -> None:
+        self._refuse()  # a request behind a refused one must not be answered before it
+        super().on_message_begin()
+        self._head_bytes, self._reading_since = 1, time.monotonic()
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = 0
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._door.is_full(len(self.tasks)) and self.parser.get_method() == b"POST":
+            path = self.url.partition(b"?")[0].decode("ascii", "replace")
+            if self._door.predicts(path):
+                self._refused_path = path
+                return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._refused_path is None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        began, self._reading_since = self._reading_since, 0.0
+        if self._refused_path is None:
+            super().on_message_complete()
+            return
+        self._refused_since = began
+        pause = min(LONGEST_PAUSE, len(self.connections) / REFUSALS)
+        self._refusal = self.loop.call_later(pause, self._refuse)
+
+    def _refuse(self) -> None:
+        """Sends the refusal that is due, if there is one; the connection stays."""
+        if self._refused_path is None or self._refusal is None:
+            return
+        path, self._refused_path = self._refused_path, None
+        self._refusal.cancel()
+        self._refusal = None
+        if not self.transport.is_closing():
+            self.transport.write(self._door.refused(BUSY, path, self.headers, self._refused_since))
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
