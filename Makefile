@@ -38,6 +38,10 @@ demo: install ## Show the whole loop at work
 check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): one line, or what is wrong
 	@$(BIN)/python -m include.embedded.check_manifest
 
+.PHONY: rollback
+rollback: install ## All traffic back to the last other version that served, or VERSION=3; WHY="..." goes to the ledger
+	@$(BIN)/python -m include.embedded.rollback --version "$(VERSION)" $(if $(WHY),--why "$(WHY)")
+
 .PHONY: history
 history: install ## Every release: who, what, why, by which evidence; and whether the record is untouched
 	@$(BIN)/python -m include.embedded.history

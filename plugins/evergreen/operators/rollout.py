@@ -15,10 +15,11 @@ from evergreen.errors import as_airflow
 from evergreen.hooks.world import WorldHook
 from evergreen.triggers.poll import PollTrigger
 from include.core.blessing import Blessing, envelope_digest
-from include.core.errors import NotBlessed, RequestInvalid
+from include.core.errors import RequestInvalid
 from include.core.ledger import Entry
 from include.core.manifest import ReleaseSpec
 from include.core.rollout import BLUE_GREEN, Plan, Release, Step, Verdict
+from include.core.way_back import way_back
 
 Kind = Literal["deploy", "rollback"]
 WORTH_A_WORKER_S = 10.0
@@ -73,20 +74,8 @@ class WantBackOperator(WantOperator):
         return "a person asked for it"
 
     def _version(self, context: Context, run: Edge, world: WorldHook) -> tuple[str, str]:
-        asked, live = context["params"].get("version"), world.target().observe().live.release
-        served = list(world.ledger().entries("release.live"))
-        past = [e for e in served if (e.subject == asked if asked else Release(e.subject, e.details["digest"]) != live)]
-        if not past:
-            what = f"Version {asked} never served" if asked else "No other version ever served"
-            raise RequestInvalid(f"{what}, so there is nothing to roll back to; see `release.live` in the ledger.")
-        return past[-1].subject, past[-1].details.get("blessing") or _unsigned(past[-1])
-
-
-def _unsigned(entry: Entry) -> str:
-    raise NotBlessed(
-        f"Version {entry.subject} served before blessings were signed, so it is never deployed again; name a later "
-        "version, or train a new one."
-    )
+        live = world.target().observe().live.release
+        return way_back(world.ledger().entries("release.live"), live, context["params"].get("version"))
 
 
 class RolloutOperator(BaseOperator):

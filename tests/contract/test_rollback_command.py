@@ -1,0 +1,60 @@
+"""`make rollback` beside real slots and a real proxy, with neither Airflow nor MLflow running."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.adapters import factory
+from include.core.errors import NotBlessed, RequestInvalid
+from include.core.ledger import Entry
+from include.core.rollout import Route, Step
+from include.embedded.rollback import roll_back
+from include.model.artifact import read_meta
+from tests import blessed
+from tests.unit.jobs.conftest import LAST, publish
+
+
+@pytest.fixture
+def history(serving, trained, one_is_live, release, small, monkeypatch, tmp_path):
+    """1 served, then 2; gives how to write that another version did."""
+    assert release("2", by="next")[-1] is Step.DONE
+    spec = small(name=read_meta(trained.root / "1").name)
+    for name, value in serving.stack.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("EVERGREEN_MANIFEST", str(tmp_path / "pipeline.yaml"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    publish(factory.store(), spec, LAST)
+
+    def served(version: str, envelope: str | None) -> None:
+        details = {"digest": trained.release(version).digest, "blessing": envelope}
+        factory.ledger().append(Entry(what="release.live", subject=version, who="deploy", why="", details=details))
+
+    for version in ("1", "2"):
+        named = {"version": version, "digest": trained.release(version).digest, "model": spec.name}
+        served(version, blessed.envelope(blessed.document(**named)))
+    return served
+
+
+def test_the_traffic_goes_back_while_mlflow_is_away_and_the_ledger_tells_it(serving, history, capsys):
+    told = roll_back("", "it is wrong", serving.stack.settings.trusted_keys.read_text())
+    assert told.step is Step.DONE and serving.answers_with("1")
+    assert serving.target.observe().route == Route("blue", None, 3)
+    entries = list(factory.ledger().entries())
+    assert [entry.what for entry in entries[2:]] == ["rollback.wanted", "release.done", "release.live"]
+    assert entries[-1].why == "it is wrong" and entries[-1].subject == "1"
+    output = capsys.readouterr()
+    assert "switch" in output.out and "The champion alias was not moved: MLflow" in output.err
+
+
+def test_a_version_that_never_served_moves_nothing(serving, history):
+    with pytest.raises(RequestInvalid, match="Version 9 never served"):
+        roll_back("9", "", serving.stack.settings.trusted_keys.read_text())
+    assert serving.answers_with("2")
+
+
+def test_a_blessing_that_was_written_by_hand_moves_nothing(serving, trained, history):
+    history("1", blessed.envelope(blessed.document(version="1"), blessed.OTHER_KEY))
+    with pytest.raises(NotBlessed):
+        roll_back("1", "", serving.stack.settings.trusted_keys.read_text())
+    assert serving.answers_with("2")
