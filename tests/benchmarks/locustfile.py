@@ -6,8 +6,8 @@
     make load HOST=http://127.0.0.1:9000    another server; LOCUST_TOKEN is its API token
 
 Rows are those of the manifest's example, as clients would send them; a user asks twice a second. Most ask for one
-prediction, some for twenty, and a few speak MLflow's or the Open Inference Protocol's dialect. An answer counts as good
-when it holds one probability for each row. How fast the server can be is another question: see bench-serving, whose
+prediction, some for twenty; a few speak MLflow's or the Open Inference Protocol's dialect, and a few want to know why,
+where the model can be explained. An answer counts as good when it holds one probability for each row. How fast the server can be is another question: see bench-serving, whose
 client costs less than the server.
 """
 
@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import httpx
 from locust import FastHttpUser, constant_throughput, events, task
+from locust.env import Environment
 
 from include.core.manifest import DEFAULT_PATH, load
 from include.embedded.settings import EmbeddedSettings
@@ -27,6 +30,7 @@ from include.embedded.traffic import rows_of
 
 PER_USER = 2.0  # requests a second
 MANY = 20
+START_S = 60.0
 Row = dict[str, object]
 Reads = Callable[[Any], Sequence[float]]
 
@@ -41,6 +45,23 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--token", default="", env_var="LOCUST_TOKEN", is_secret=True, help="an API token")
 
 
+@events.test_start.add_listener
+def wait_for_explanations(environment: Environment, **_: object) -> None:
+    """The explainer starts with its first question, and says 503 until it is there: users come afterwards."""
+    with httpx.Client(base_url=environment.host, headers=headers(environment), timeout=30, trust_env=False) as client:
+        deadline = time.monotonic() + START_S
+        while (status := client.post("/predict-and-explain", json={"row": ROWS[0]}).status_code) == 503:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+    Client.explains = status == 200
+
+
+def headers(environment: Environment) -> dict[str, str]:
+    token = environment.parsed_options.token
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
 def tensor(name: str, values: Sequence[object]) -> dict[str, object]:
     return {"name": name, "shape": [len(values)], "datatype": DATATYPES[name], "data": list(values)}
 
@@ -51,15 +72,15 @@ class Client(FastHttpUser):
     host = EmbeddedSettings().serving_url
     wait_time = constant_throughput(PER_USER)
     model = "unknown"
+    explains = False
 
     def on_start(self) -> None:
-        token = self.environment.parsed_options.token
-        self.headers = {"authorization": f"Bearer {token}"} if token else {}
+        self.headers = headers(self.environment)
         described = self.client.get("/model", headers=self.headers)
         if described.ok:
             self.model = described.json()["name"]
 
-    @task(70)
+    @task(68)
     def one(self) -> None:
         self.ask("/predict", {"row": random.choice(ROWS)}, 1, predictions)
 
@@ -79,6 +100,11 @@ class Client(FastHttpUser):
         tensors = [tensor(name, [row[name] for row in rows]) for name in rows[0]]
         path = f"/v2/models/{self.model}/infer"
         self.ask(path, {"inputs": tensors}, 2, tensor_of_probabilities, name="/v2/models/{name}/infer")
+
+    @task(3)
+    def why(self) -> None:
+        if self.explains:
+            self.ask("/predict-and-explain", {"row": random.choice(ROWS)}, 1, predictions)
 
     @task(1)
     def look(self) -> None:
