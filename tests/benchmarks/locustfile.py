@@ -7,8 +7,8 @@
 
 Rows are those of the manifest's example, as clients would send them; a user asks twice a second. Most ask for one
 prediction, some for twenty; a few speak MLflow's or the Open Inference Protocol's dialect, and a few want to know why,
-where the model can be explained. An answer counts as good when it holds one probability for each row. How fast the server can be is another question: see bench-serving, whose
-client costs less than the server.
+where the model can be explained. An answer counts as good when it holds one probability for each row. How fast the
+server can be is another question: see bench-serving, whose client costs less than the server.
 """
 
 from __future__ import annotations
