@@ -45,15 +45,19 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--token", default="", env_var="LOCUST_TOKEN", is_secret=True, help="an API token")
 
 
-@events.test_start.add_listener
+@events.init.add_listener
 def wait_for_explanations(environment: Environment, **_: object) -> None:
     """The explainer starts with its first question, and says 503 until it is there: users come afterwards."""
-    with httpx.Client(base_url=environment.host, headers=headers(environment), timeout=30, trust_env=False) as client:
+    url = environment.host or Client.host
+    with httpx.Client(base_url=url, headers=headers(environment), timeout=30, trust_env=False) as client:
         deadline = time.monotonic() + START_S
-        while (status := client.post("/predict-and-explain", json={"row": ROWS[0]}).status_code) == 503:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.5)
+        try:
+            while (status := client.post("/predict-and-explain", json={"row": ROWS[0]}).status_code) == 503:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.5)
+        except httpx.TransportError as error:
+            raise SystemExit(f"Nothing answers at {url} ({type(error).__name__}); start it with `make up`.") from error
     Client.explains = status == 200
 
 

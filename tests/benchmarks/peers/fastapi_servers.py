@@ -73,6 +73,7 @@ def naive() -> FastAPI:
 
 def explain() -> FastAPI:
     """Contributions are in log-odds, of the columns as the trees see them."""
+    import numpy as np
     import pandas as pd
     import shap
 
@@ -80,7 +81,7 @@ def explain() -> FastAPI:
     prepare, model = pipeline[:-1], pipeline[-1]
     names = [name.partition("__")[2] for name in prepare.get_feature_names_out()]
     explainer = shap.TreeExplainer(model)
-    base = float(explainer.expected_value)
+    base = float(np.ravel(explainer.expected_value)[0])
 
     @app.post("/explain")
     async def answer(asked: Asked) -> Explained:

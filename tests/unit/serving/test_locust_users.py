@@ -50,3 +50,9 @@ def test_answers_that_are_no_predictions_are_failures_and_end_with_one(tmp_path:
     found = json.loads(done.stdout)
     assert found and all(each["num_failures"] == each["num_requests"] for each in found)
     assert "locust" not in sys.modules, "it patches sockets and threads of whoever imports it"
+
+
+def test_without_a_server_it_says_what_to_do() -> None:
+    told = ["-H", "http://127.0.0.1:9", "-u", "1", "-t", "1s"]
+    done = subprocess.run([*LOCUST, *told], cwd=contestants.ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "Nothing answers at http://127.0.0.1:9 (ConnectError); start it with" in done.stderr
