@@ -615,6 +615,8 @@ class ServingSpec(Section):
         "refuse", description="a pipeline fitted by another minor version of scikit-learn than the server's"
     )
     cache_rows: Annotated[int, Field(ge=0)] = Field(0, description="answers kept for rows asked again; 0 is off")
+    request_log: Share = Field(0.0, description="share of good answers that leave a line; failed ones always do")
+    logged_features: tuple[str, ...] = Field((), description="columns whose values those lines may hold; none else")
     rate_limit: RateLimit | None = Field(None, description="beyond it an API token is answered 429 + Retry-After")
     explain: ExplainSpec = ExplainSpec()
     reasons: dict[str, ReasonSpec] = Field({}, description="column of the contract -> its reason code and sentences")

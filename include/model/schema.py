@@ -23,7 +23,8 @@ NO_VALUE = ("NAType", "NaTType")  # pandas' own, known by name so that pandas ne
 
 
 class Column(BaseModel):
-    """One input column. `categories` are the values seen in training; others are served too, but counted."""
+    """One input column. `categories` are the values seen in training, `low` and `high` the smallest and the largest
+    number; others are served too, but counted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,6 +32,8 @@ class Column(BaseModel):
     kind: Kind
     nullable: bool = True
     categories: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
 
 
 def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
@@ -68,11 +71,18 @@ def _values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:
     return texts
 
 
+def _bounds(series: pd.Series[Any]) -> dict[str, float]:
+    """Of what is finite; nothing where no number is."""
+    numbers = series.to_numpy(dtype=np.float64)
+    finite = numbers[np.isfinite(numbers)]
+    return {"low": float(finite.min()), "high": float(finite.max())} if finite.size else {}
+
+
 def _described(series: pd.Series[Any], declared: Column | None) -> Column:
     from pandas.api.types import is_numeric_dtype
 
     nullable = declared.nullable if declared else True
     if is_numeric_dtype(series.dtype):
-        return Column(name=str(series.name), kind="number", nullable=nullable)
+        return Column(name=str(series.name), kind="number", nullable=nullable, **_bounds(series))
     seen = tuple(sorted({str(value) for value in series if not is_missing(value)}))
     return Column(name=str(series.name), kind="category", nullable=nullable, categories=seen)

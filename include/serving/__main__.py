@@ -1,13 +1,11 @@
 """`python -m include.serving`: one model server on one port, told by its environment (see settings).
 
-The access log is off: it would be one line a request with nothing that /metrics does not say. What SIGTERM does is told
-in `draining`.
+There is no access log: see telemetry for the lines there are. What SIGTERM does is told in `draining`.
 """
 
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import sys
 from functools import partial
@@ -23,7 +21,6 @@ USAGE = 64  # EX_USAGE
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = Settings()
     except ValidationError as error:
@@ -41,20 +38,25 @@ def main() -> int:
 def serve(settings: Settings) -> None:
     import uvicorn
 
+    from include.serving import telemetry
     from include.serving.app import create_app, serve_slot
     from include.serving.connection import Connection, Door
     from include.serving.draining import DrainingServer
+
+    telemetry.configure_logs(settings.slot)
+    tracing = telemetry.tracing(settings.slot)
 
     # one request at a time on one core: threads for a handful of rows halved the requests a second
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with lean_imports():
         service = serve_slot(settings)
-        app = create_app(settings, service)
+        app = create_app(settings, service, tracing)
     gc.collect()
     gc.freeze()  # what was loaded stays; a collection need not look at it again
     door = Door(service, app.hot)
     config = uvicorn.Config(
-        app,
+        tracing.around(app) if tracing else app,
+        log_config=None,  # its lines go where ours go
         http=cast("Any", partial(Connection, door)),
         host=settings.bind,
         port=settings.port,

@@ -39,15 +39,18 @@ from include.serving.reloading import Reload
 from include.serving.scoring import Scorer
 from include.serving.settings import Settings
 from include.serving.slot import Broken, Loaded, Slot
+from include.serving.telemetry import RequestLog
 from include.serving.validation import Problem
 
 if TYPE_CHECKING:
     from include.serving.prediction_log import PredictionLog
+    from include.serving.telemetry import Tracing
 
 
-def create_app(settings: Settings, service: Service | None = None) -> Envelope:
+def create_app(settings: Settings, service: Service | None = None, tracing: Tracing | None = None) -> Envelope:
     """Raises `RequestInvalid` when the manifest hides columns of the prediction log by a secret that is not set."""
     service = service or serve_slot(settings)
+    service = tracing.inside(service) if tracing else service
     framework = FastAPI(
         title="Evergreen model server", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_logging(service)
     )
@@ -59,7 +62,8 @@ def create_app(settings: Settings, service: Service | None = None) -> Envelope:
     _add_description(framework, service)
     framework.add_api_route("/admin/reload", Reload(service, admission), methods=["POST"], response_model=None)
     guard = Guard(settings, service.spec.rate_limit, dialect_of)
-    return Envelope(framework, _add_predicting(framework, service), service.holder, service.metrics, guard)
+    hot, lines = _add_predicting(framework, service), RequestLog(service.spec)
+    return Envelope(framework, hot, service.holder, service.metrics, guard, lines)
 
 
 def serve_slot(settings: Settings) -> Service:

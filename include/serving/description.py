@@ -9,6 +9,8 @@ from include.core.errors import KeyInvalid
 from include.serving.admission import Admission
 from include.serving.slot import Loaded, Slot, SlotFile
 
+# rows of people, and values that may be one person's alone
+HIDDEN: Any = {"golden": True, "columns": {"__all__": {"low", "high"}}}
 HASHES = ("digest", "manifest", "code", "policy", "report", "data")
 
 
@@ -20,7 +22,7 @@ def described(colour: str, slot: Slot, admission: Admission) -> dict[str, Any]:
         return {**told, "why": slot.why}
     meta = slot.model.meta
     return {
-        **meta.model_dump(mode="json", exclude={"golden"}),
+        **meta.model_dump(mode="json", exclude=HIDDEN),
         **told,
         "path": meta.path,
         "loaded_at": slot.loaded_at.isoformat(),

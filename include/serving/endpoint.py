@@ -26,6 +26,7 @@ from include.serving.validation import Problem, Row
 
 if TYPE_CHECKING:
     from include.serving.prediction_log import PredictionLog
+    from include.serving.telemetry import Tracing
 
 # called with every parsed request once its answer is known: who asked, rows, answer, status, seconds since it came
 Record = Callable[[Asked, Sequence[Row], Answer | Problem, int, float], None]
@@ -49,6 +50,7 @@ class Service:
     record: Record = forget
     log: PredictionLog | None = None
     parsers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # of long bodies, at a time
+    tracing: Tracing | None = None
 
 
 class Endpoint:
@@ -56,7 +58,7 @@ class Endpoint:
 
     def __init__(self, service: Service, dialect: Dialect) -> None:
         self._service = service
-        self._dialect = dialect
+        self._dialect = service.tracing.reading(dialect) if service.tracing else dialect
 
     async def __call__(self, request: Request) -> Response:
         slot = self._service.holder.slot
@@ -67,6 +69,7 @@ class Endpoint:
         parsed = await self._parsed(request, headers, slot)
         if isinstance(parsed, Problem):
             return self._refusal(parsed)
+        request.scope["state"]["rows"] = parsed.rows
         answer = await self._service.scorer.score(slot, parsed.rows, asked)
         return self._answered(slot, asked, parsed, answer)
 
@@ -87,7 +90,8 @@ class Endpoint:
         self._service.record(asked, parsed.rows, answer, status, time.monotonic() - asked.received)
         if isinstance(answer, Problem):
             return self._refusal(answer)
-        self._service.metrics.predicted(answer.version, answer.probabilities, slot.inputs.unseen(parsed.rows))
+        self._service.metrics.predicted(answer.version, answer.probabilities, slot.inputs.oddities(parsed.rows))
+        self._service.metrics.decided(answer.version, answer.decisions)
         return respond(self._dialect.render(answer, parsed))
 
     def _refusal(self, problem: Problem) -> Response:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from include.serving.guard import Guard
     from include.serving.holder import Holder
     from include.serving.metrics import Metrics
+    from include.serving.telemetry import RequestLog
 
 log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -47,8 +48,15 @@ class Envelope:
     """`hot`: what POSTs to these paths are answered by; everything else goes to the framework."""
 
     def __init__(
-        self, framework: FastAPI, hot: Mapping[str, Handler], holder: Holder, metrics: Metrics, guard: Guard
+        self,
+        framework: FastAPI,
+        hot: Mapping[str, Handler],
+        holder: Holder,
+        metrics: Metrics,
+        guard: Guard,
+        lines: RequestLog,
     ) -> None:
+        self._lines = lines
         self.framework = framework
         self.hot = hot
         self._guard = guard
@@ -78,11 +86,14 @@ class Envelope:
         except asyncio.CancelledError:
             log.debug("request %s: nobody waits for its answer any more", request)
         except Exception:
-            log.exception("request %s failed", request)
+            log.exception("a request failed", extra={"request_id": request})
             if not status:
                 await _send_crash(stamped, scope["path"])
         # a client that hung up got no answer: 499, as proxies count it
-        self._metrics.answered(version, route_of(scope["path"]), status or 499, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._metrics.answered(version, route_of(scope["path"]), status or 499, seconds)
+        if status >= 500 or self._lines.share:
+            self._lines.tell(scope, status or 499, version, seconds)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = self._guard.refusal(scope)

@@ -12,8 +12,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from include.serving.guard import POLICY
 from include.serving.slot import Loaded, Slot
 from include.serving.tally import Tallies
+from include.serving.validation import Oddities
 
 PATHS = frozenset(POLICY)
+PREDICTING = frozenset({"/predict", "/predict-and-explain", "/invocations", "/v2/models/{name}/infer"})
 WHO = ("version", "slot")
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 LOG = ("stream", "slot")
@@ -43,6 +45,17 @@ class Metrics:
         )
         self._unseen = Counter(
             "evergreen_unseen_categories", "Values not seen in training", (*WHO, "column"), registry=self.registry
+        )
+        by = (*WHO, "path", "status")
+        self._seconds = Tallies("evergreen_request_seconds", "Time to answer", by, SECONDS, self.registry)
+        self._missing = Counter(
+            "evergreen_missing_values", "Values that were not given", (*WHO, "column"), registry=self.registry
+        )
+        self._out_of_range = Counter(
+            "evergreen_out_of_range", "Numbers beyond the training's", (*WHO, "column", "side"), registry=self.registry
+        )
+        self._decisions = Counter(
+            "evergreen_decisions", "Answers by decision", (*WHO, "decision"), registry=self.registry
         )
         self._ready = Gauge("evergreen_ready", "1 when the slot answers", WHO, registry=self.registry)
         self._log = {
@@ -78,6 +91,8 @@ class Metrics:
             counter = self._requests.labels(version, self._colour, known, str(status))
             self._answered[version, known, status] = counter
         counter.inc()
+        if known in PREDICTING:
+            self._seconds.labels(version, self._colour, known, str(status)).add(seconds)
         if path == "/predict":
             self._latency.labels(version, self._colour).add(seconds)
         elif path == "/predict-and-explain":
@@ -93,10 +108,22 @@ class Metrics:
     def explainer_started(self) -> None:
         self._explainer_starts.labels(self._colour).inc()
 
-    def predicted(self, version: str, probabilities: Sequence[float], unseen: Mapping[str, int]) -> None:
+    def predicted(self, version: str, probabilities: Sequence[float], oddities: Oddities) -> None:
         self._scores.labels(version, self._colour).add_all(probabilities)
-        for column, count in unseen.items():
-            self._unseen.labels(version, self._colour, column).inc(count)
+        for (column, oddity), count in oddities.items():
+            if oddity == "unseen":
+                self._unseen.labels(version, self._colour, column).inc(count)
+            elif oddity == "missing":
+                self._missing.labels(version, self._colour, column).inc(count)
+            else:
+                self._out_of_range.labels(version, self._colour, column, oddity).inc(count)
+
+    def decided(self, version: str, decisions: Sequence[bool]) -> None:
+        """true: at or above the threshold."""
+        yes = sum(decisions)
+        for decision, count in (("true", yes), ("false", len(decisions) - yes)):
+            if count:
+                self._decisions.labels(version, self._colour, decision).inc(count)
 
     def batch(self, rows: int) -> None:
         self._batches.add(rows)

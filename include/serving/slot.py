@@ -88,7 +88,7 @@ def _filled(file: SlotFile, serving_dir: Path, admission: Admission) -> Slot:
     except Permanent as error:
         return _broken(str(error), file)
     except Exception as error:
-        log.exception("the model of version %s cannot be loaded", file.version)
+        log.exception("the model of version %s cannot be loaded", file.version, extra={"reason": str(error)})
         return _broken(f"The model cannot be loaded: {type(error).__name__}.", file)
 
 

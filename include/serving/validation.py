@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from include.model.schema import Column
 
 Row = dict[str, float | str | None]
+Oddities = dict[tuple[str, str], int]  # (column, "unseen" | "missing" | "low" | "high") -> values
 NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 LONGEST_INTEGER = 4300  # digits; Python reads no longer ones, since the time grows with their square
 
@@ -64,6 +65,7 @@ class InputSchema:
         self.model = model
         self.columns = {column.name: column for column in columns}
         self._categories = [(column.name, frozenset(column.categories)) for column in columns if column.categories]
+        self._numbers = [(column.name, *_bounds(column)) for column in columns if column.kind == "number"]
         if key:
             self.columns.setdefault(key, _key_column(key))
         self._kinds = [(column.name, column.kind == "number", column.nullable) for column in self.columns.values()]
@@ -78,14 +80,20 @@ class InputSchema:
             checked.append(complete)
         return checked
 
-    def unseen(self, rows: Sequence[Row]) -> dict[str, int]:
-        """How many values of each category column the training has not seen: served, but counted."""
-        counts: dict[str, int] = {}
-        for name, known in self._categories:
-            for row in rows:
+    def oddities(self, rows: Sequence[Row]) -> Oddities:
+        """How many values of each column are not as the training saw them: served, but counted; 1 us a row."""
+        counts: Oddities = {}
+        for row in rows:
+            for name, known in self._categories:
                 value = row[name]
-                if value is not None and value not in known:
-                    counts[name] = counts.get(name, 0) + 1
+                if value not in known:
+                    key = (name, "missing" if value is None else "unseen")
+                    counts[key] = counts.get(key, 0) + 1
+            for name, low, high in self._numbers:
+                value = row[name]
+                if value is None or not low <= value <= high:  # type: ignore[operator]  # a checked row: a float
+                    key = (name, "missing" if value is None else "low" if value < low else "high")  # type: ignore[operator]
+                    counts[key] = counts.get(key, 0) + 1
         return counts
 
     def _complete(self, row: dict[str, Any]) -> Row | None:
@@ -256,6 +264,12 @@ def _decoded(text: str, lenient: bool) -> Any:
         raise
     except ValueError:  # of int(): an integer of thousands of digits; read again to find out where
         return _DECODERS[lenient, True].decode(text)
+
+
+def _bounds(column: Column) -> tuple[float, float]:
+    """Those of the training; an artifact from before they were kept has none."""
+    low, high = column.low, column.high
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def _complaint(value: Any, column: Column) -> str | None:

@@ -35,4 +35,8 @@ def test_a_table_from_a_file_equals_the_frame_of_its_rows() -> None:
 def test_describing_a_frame_finds_its_categories_and_keeps_what_was_declared() -> None:
     table = frame([{"age": 1, "job": "b"}, {"job": "a"}], [AGE, JOB])
     strict = Column(name="job", kind="category", nullable=False)
-    assert describe(table, [strict]) == (AGE, strict.model_copy(update={"categories": ("a", "b")}))
+    assert describe(table, [strict]) == (
+        AGE.model_copy(update={"low": 1.0, "high": 1.0}),
+        strict.model_copy(update={"categories": ("a", "b")}),
+    )
+    assert describe(frame([{}], [AGE])) == (AGE,)

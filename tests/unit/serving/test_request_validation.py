@@ -77,10 +77,21 @@ def test_a_good_request_becomes_complete_rows(body: str, rows: list[dict[str, An
     assert rows_of(body.encode(), SCHEMA, max_rows=3) == rows
 
 
-def test_unseen_categories_pass_and_are_counted() -> None:
-    rows = rows_of(b'{"rows": [{"Age": 1, "Job": "clown"}, {"Age": 1, "Job": "fixed"}, {"Age": 1}]}', SCHEMA, 3)
+def test_values_the_training_has_not_seen_pass_and_are_counted() -> None:
+    """Age has bounds; Debt comes from an artifact that keeps none."""
+    schema = InputSchema((AGE.model_copy(update={"low": 18.0, "high": 70.0}), DEBT, JOB))
+    body = b"""{"rows": [{"Age": 17, "Debt": 1e308, "Job": "clown"}, {"Age": 71, "Debt": -1, "Job": "fixed"},
+                        {"Age": 18, "Job": "clown"}, {"Age": 70, "Debt": 0}]}"""
+    rows = rows_of(body, schema, 4)
     assert not isinstance(rows, Problem)
-    assert SCHEMA.unseen(rows) == {"Job": 1}
+    counted = {
+        ("Age", "low"): 1,
+        ("Age", "high"): 1,
+        ("Debt", "missing"): 1,
+        ("Job", "unseen"): 2,
+        ("Job", "missing"): 1,
+    }
+    assert schema.oddities(rows) == counted
 
 
 EDGES = [True, "", "1.5", "a:b", 'a":', "fixed", 0, -0.0, 1e308, 10**400, 2**63 + 1, "\ud800", [], {"Age": 1}]
