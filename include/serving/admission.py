@@ -7,7 +7,7 @@ load (a key that is added counts at the next reload), or in the environment wher
 
 A server without a key refuses everything. Tests, benchmarks and strangers who try the container say
 EVERGREEN_UNBLESSED=allow, and /model and the log repeat it; once a key is set, that word has no effect: nobody forgets
-it in production.
+it in production. Where several teams sign with one key, EVERGREEN_MODEL names the one model that is served here.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ class InferEndpoint(Endpoint):
 
     async def __call__(self, request: Request) -> Response:
         address = ADDRESS.match(request.scope["path"])
-        problem = address and wrong_address(self._service.holder, address["name"], address["version"])
+        if address is None:  # another path that begins and ends alike
+            return self._refusal(Problem(404, "Not Found; see /model for what this server holds."))
+        problem = wrong_address(self._service.holder, address["name"], address["version"])
         return self._refusal(problem) if problem else await super().__call__(request)
 
 
