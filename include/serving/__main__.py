@@ -38,12 +38,12 @@ def main() -> int:
 def serve(settings: Settings) -> None:
     import uvicorn
 
-    from include.serving import telemetry
+    from include.serving import json_lines, telemetry
     from include.serving.app import create_app, serve_slot
     from include.serving.connection import Connection, Door
     from include.serving.draining import DrainingServer
 
-    telemetry.configure_logs(settings.slot)
+    json_lines.configure(slot=settings.slot)
     tracing = telemetry.tracing(settings.slot)
 
     # one request at a time on one core: threads for a handful of rows halved the requests a second

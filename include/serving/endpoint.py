@@ -90,9 +90,12 @@ class Endpoint:
         self._service.record(asked, parsed.rows, answer, status, time.monotonic() - asked.received)
         if isinstance(answer, Problem):
             return self._refusal(answer)
-        self._service.metrics.predicted(answer.version, answer.probabilities, slot.inputs.oddities(parsed.rows))
-        self._service.metrics.decided(answer.version, answer.decisions)
+        self._counted(slot, answer, parsed.rows)
         return respond(self._dialect.render(answer, parsed))
+
+    def _counted(self, slot: Loaded, answer: Answer, rows: Sequence[Row]) -> None:
+        self._service.metrics.predicted(answer.version, answer.probabilities, slot.inputs.oddities(rows))
+        self._service.metrics.decided(answer.version, answer.decisions)
 
     def _refusal(self, problem: Problem) -> Response:
         return refusal(self._dialect, problem)

@@ -41,11 +41,12 @@ class ExplainEndpoint(Endpoint):
         parsed = await self._parsed(request, headers, slot)
         if isinstance(parsed, Problem):
             return self._refusal(parsed)
+        request.scope["state"]["rows"] = parsed.rows
         answer = await self._service.scorer.score(slot, parsed.rows, asked)
         if isinstance(answer, Problem):
             return self._recorded(asked, parsed, answer, answer)
         told = await self._explaining.explain(slot, parsed.rows, answer, asked.deadline)
-        self._service.metrics.predicted(answer.version, answer.probabilities, slot.inputs.unseen(parsed.rows))
+        self._counted(slot, answer, parsed.rows)
         return self._recorded(asked, parsed, answer, told)
 
     async def _parsed(self, request: Request, headers: Mapping[str, str], slot: Loaded) -> Parsed | Problem:

@@ -23,6 +23,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from include.core.errors import Permanent
+from include.serving import json_lines
 from include.serving.lean import lean_imports
 
 LENGTH = struct.Struct(">I")
@@ -84,5 +85,5 @@ def _end_with_the_server() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    json_lines.configure(process="explainer")
     main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -1,9 +1,7 @@
-"""What the server says of itself while it runs: one JSON object a line on stderr, and spans where a collector is named.
+"""What the server says of its requests while it runs: lines in the log, and spans where a collector is named.
 
-Requests are about people, and so may be any text that goes with them. Hence a log line tells who answered what in
-which time, and never a value of a row unless the manifest names the column (serving.logged_features). The text of an
-exception is left out too: a library's message often repeats the value it choked on; its type and the places in the code
-stay. JSON escapes what could forge a second line. Every failed answer (5xx) leaves a line, at most some ten a second,
+Requests are about people, so a line tells who answered what in which time, and never a value of a row unless the
+manifest names the column (serving.logged_features). Every failed answer (5xx) leaves a line, at most some ten a second,
 with the number of those left out; of the others only a share, none by default, since a line costs as much as a
 prediction.
 
@@ -13,21 +11,16 @@ are wrapped when the server is put together; without it nothing is imported and 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
-import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from include.core.errors import EvergreenError
 from include.core.token_bucket import take
 from include.serving import VERSION
 from include.serving.guard import POLICY
@@ -40,47 +33,9 @@ if TYPE_CHECKING:
     from include.serving.protocols import Dialect
     from include.serving.validation import Row
 
-STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 FAILURES_A_SECOND, FAILURES_AT_ONCE = 10.0, 50
 requests = logging.getLogger("evergreen.requests")
-
-
-class JsonLines(logging.Formatter):
-    """One object a line; what a call passes as `extra` becomes its fields."""
-
-    def __init__(self, **always: str) -> None:
-        super().__init__()
-        self._always = always
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {name: value for name, value in vars(record).items() if name not in STANDARD}
-        told = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **self._always,
-            **fields,
-        }
-        if record.exc_info and record.exc_info[1]:
-            told["exception"] = _without_values(record.exc_info[1])
-        return json.dumps(told, default=str)
-
-
-def _without_values(error: BaseException) -> dict[str, Any]:
-    """Type and places; the message only of our own errors, which are written to be read by anybody."""
-    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
-    told: dict[str, Any] = {"type": type(error).__name__, "at": places}
-    return told | {"message": str(error)} if isinstance(error, EvergreenError) else told
-
-
-def configure_logs(colour: str) -> None:
-    """Every logger of the process, uvicorn's too, writes through the root."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(slot=colour))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.captureWarnings(True)
 
 
 class RequestLog:

@@ -23,7 +23,8 @@ from include.core.blessing import private_pem, public_pem
 from include.core.errors import ArtifactRejected
 from include.core.manifest import ServingSpec
 from include.serving import guard
-from include.serving.telemetry import FAILURES_AT_ONCE, JsonLines, RequestLog, tracing
+from include.serving.json_lines import JsonLines
+from include.serving.telemetry import FAILURES_AT_ONCE, RequestLog, tracing
 from tests import blessed
 from tests.ground import wait_for, write_manifest
 from tests.unit import credit
@@ -257,7 +258,7 @@ class TestTraces:
             "import sys; from pathlib import Path; from include.serving import telemetry;"
             "from include.serving.app import create_app; from include.serving.settings import Settings;"
             f"settings = Settings(slot='blue', serving_dir=Path({str(tmp_path)!r}), port=0);"
-            "create_app(settings, telemetry.tracing('blue'));"
+            "create_app(settings, tracing=telemetry.tracing('blue'));"
             "print([name for name in sys.modules if name.startswith('opentelemetry')])"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
