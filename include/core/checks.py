@@ -74,6 +74,7 @@ class InfraMeasured:
     """What the artifact cost where it was loaded; None is not measured. `why` says why it cannot be served at all.
 
     `tolerance` is what the artifact declares of itself: a network in single precision keeps no six digits.
+    `unexplained` says why the golden rows are not explained; it is empty when they are.
     """
 
     parity: float | None = None
@@ -82,6 +83,7 @@ class InfraMeasured:
     size_mb: float | None = None
     why: str | None = None
     tolerance: float = 0.0
+    unexplained: str | None = None
 
 
 def found(name: str, family: str, verdict: Verdict, interval: Interval, threshold: float, reason: str) -> Check:
@@ -452,3 +454,13 @@ def infra(measured: InfraMeasured, limits: InfraSpec) -> Iterator[Check]:
             continue
         verdict = Verdict.PASSED if value <= limit else Verdict.REFUSED
         yield plain(name, "infra", verdict, value, limit, f"{what} {value:.3g}{unit}, at most {limit:g}{unit}")
+    if limits.explain:
+        yield _explained(measured.unexplained)
+
+
+def _explained(problem: str | None) -> Check:
+    if problem is None:
+        return plain("explained", "infra", Verdict.INCONCLUSIVE, 0, 1, "no golden row was explained or refused")
+    if problem:
+        return plain("explained", "infra", Verdict.REFUSED, 0, 1, f"a golden row is not explained: {problem}")
+    return plain("explained", "infra", Verdict.PASSED, 1, 1, "every golden row is explained, and adds up")

@@ -457,6 +457,9 @@ class InfraSpec(Section):
     max_p99_ms: Annotated[float, Field(gt=0)] = Field(description="99th percentile of one row's time, milliseconds")
     max_rss_mb: Annotated[float, Field(gt=0)] = Field(description="resident memory of the server, MiB")
     max_size_mb: Annotated[float, Field(gt=0)] = Field(description="the artifact's files, MiB")
+    explain: bool = Field(
+        False, description="the golden rows must be explained too; trees and networks then cost some seconds more"
+    )
 
 
 class GateSpec(Section):

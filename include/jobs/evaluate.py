@@ -99,7 +99,10 @@ def _served(place: Path, manifest: Manifest) -> AbstractContextManager[infra.Ser
 def _measured(server: infra.Server | None, judged: Judged, manifest: Manifest) -> InfraMeasured | None:
     if server is None:
         return None
-    return replace(server.measure(manifest.serving.ready_timeout_s), tolerance=judged.challenger.meta.tolerance)
+    explain = manifest.gate.infra is not None and manifest.gate.infra.explain
+    return replace(
+        server.measure(manifest.serving.ready_timeout_s, explain), tolerance=judged.challenger.meta.tolerance
+    )
 
 
 def _judged(registry: MlflowRegistry, run_id: str, place: Path) -> Judged:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -41,6 +42,8 @@ REQUESTS = 300  # of one row each: the 99th percentile is then the third slowest
 SECONDS = 1.5  # for those requests; a slow model is asked fewer times
 WARM_UP = 5
 MIB = 1024**2
+ADDITIVE = 1e-5  # of a probability; a network answers in single precision
+SATURATED = 30  # log-odds of a probability that is 0 or 1 to thirteen digits
 PRIVATE = ("AIRFLOW_", "MLFLOW_", "EVERGREEN_", "OTEL_")  # what a server on its own has no use for
 KEPT = ("EVERGREEN_STACK", "EVERGREEN_MANIFEST")
 
@@ -54,8 +57,9 @@ class Server:
         self._root = root
         self._artifact = root / "artifacts" / digest
 
-    def measure(self, patience: float) -> InfraMeasured:
-        """Waits up to `patience` seconds until the model is loaded, asks it the golden rows, then one row at a time.
+    def measure(self, patience: float, explain: bool = False) -> InfraMeasured:
+        """Waits up to `patience` seconds until the model is loaded, asks it the golden rows, then one row at a time;
+        with `explain` also why.
 
         Raises `ServiceUnavailable` when the server does not live, or is late.
         """
@@ -66,7 +70,8 @@ class Server:
         golden = json.loads((self._artifact / "artifact.json").read_text())["golden"]
         try:
             parity, p99 = self._parity(golden), self._p99_ms([item["row"] for item in golden] or [{}])
-            return InfraMeasured(parity=parity, p99_ms=p99, rss_mb=self._rss(), size_mb=size)
+            told = self._unexplained(golden, patience) if explain else None
+            return InfraMeasured(parity=parity, p99_ms=p99, rss_mb=self._rss(), size_mb=size, unexplained=told)
         except httpx.HTTPError as error:
             return InfraMeasured(size_mb=size, why=f"a row of its own got no prediction: {_said(error)}")
 
@@ -121,6 +126,24 @@ class Server:
             took.append((time.perf_counter() - began) * 1000)
         return sorted(took)[int(0.99 * (len(took) - 1))]
 
+    def _unexplained(self, golden: list[dict[str, Any]], patience: float) -> str | None:
+        """Why a golden row is not explained; empty when all are and add up, None without golden rows."""
+        said = [self._why_not(item["row"], patience) for item in golden]
+        return next((problem for problem in said if problem), "") if said else None
+
+    def _why_not(self, row: dict[str, Any], patience: float) -> str:
+        """An explainer that is starting says when to come again."""
+        waiting = Retrying(
+            stop=stop_after_delay(patience),
+            wait=wait_fixed(0.2),
+            retry=retry_if_result(lambda answer: answer.status_code == 503),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
+        answer = waiting(self._http.post, "/predict-and-explain", json={"row": row}, timeout=patience)
+        if answer.status_code != 200:
+            return f"{answer.status_code}, {answer.json()['error']['message']}"
+        return _missing_sum(answer.json())
+
     def _ask(self, rows: list[dict[str, Any]]) -> list[float]:
         answer = self._http.post("/predict", json={"rows": rows}).raise_for_status()
         return [prediction["probability"] for prediction in answer.json()["predictions"]]
@@ -145,7 +168,7 @@ def measure(artifact: Path, digest: str, manifest: Manifest) -> InfraMeasured | 
     if manifest.gate.infra is None:
         return None
     with server(artifact, digest) as made:
-        return made.measure(manifest.serving.ready_timeout_s)
+        return made.measure(manifest.serving.ready_timeout_s, manifest.gate.infra.explain)
 
 
 @contextmanager
@@ -185,6 +208,17 @@ def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def _missing_sum(answer: dict[str, Any]) -> str:
+    """The client's own sum, where the answer is about the served probability (see include.model.attribution)."""
+    [told] = answer["predictions"]
+    total, probability = told["base_value"] + sum(told["contributions"].values()), told["probability"]
+    if answer["space"] == "log_odds":
+        total = 1 / (1 + math.exp(-total)) if abs(total) < SATURATED else float(total > 0)
+    elif answer["space"] != "probability":
+        return ""
+    return "" if abs(total - probability) <= ADDITIVE else f"the sum is {abs(total - probability):.2g} off"
 
 
 def _said(error: httpx.HTTPError) -> str:

@@ -159,7 +159,7 @@ def _beside(training: Training, candidate: Candidate, scratch: Path) -> dict[str
     if candidate.tuned.trials:
         (scratch / "trials.json").write_text(json.dumps(candidate.tuned.trials, indent=1))
     if count := training.manifest.train.explain_rows:
-        explain.write(model, training.newest.inputs.head(count), training.manifest.train.seed, scratch)
+        explain.write(scratch / SERVING, _records(training.newest.inputs.head(count)), scratch)
     if candidate.kind in NETWORKS:
         found |= _int8(training, _servable(training, candidate), scratch / INT8, rows)
     return found

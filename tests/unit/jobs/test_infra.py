@@ -15,7 +15,7 @@ from include.core.checks import Verdict, infra
 from include.core.errors import ServiceUnavailable
 from include.core.manifest import InfraSpec
 from include.jobs.infra import server
-from include.model import artifact
+from include.model import artifact, export
 from include.model.artifact import Golden, ServableModel
 from tests.ground import wait_for
 from tests.unit import credit
@@ -102,3 +102,21 @@ def test_the_server_dies_with_a_job_that_is_killed(saved):
         assert psutil.pid_exists(served)
         job.send_signal(signal.SIGKILL)
         wait_for(lambda: not psutil.pid_exists(served))
+
+
+@pytest.mark.parametrize("kind", ["logistic", "boosting"])
+def test_the_golden_rows_are_explained_where_the_manifest_asks_for_it(kind, tmp_path):
+    model = credit.trained(kind)
+    explained = LIMITS.model_copy(update={"explain": True})
+    export.write(model, tmp_path, credit.rows()[:50])
+    with server(tmp_path, artifact.digest(tmp_path)) as made:
+        found = made.measure(60, explain=True)
+    assert found.unexplained == ""
+    assert {check.name: check.verdict for check in infra(found, explained)}["explained"] is Verdict.PASSED
+
+
+def test_an_artifact_that_keeps_nothing_to_explain_it_is_refused_where_it_must(saved):
+    explained = LIMITS.model_copy(update={"explain": True})
+    with server(saved, artifact.digest(saved)) as made:
+        found = {check.name: check for check in infra(made.measure(30, explain=True), explained)}
+    assert found["explained"].verdict is Verdict.REFUSED and "train the model again" in found["explained"].reason

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from include.core import reasons
 from include.core.errors import ArtifactRejected
 from include.model import artifact, attribution, compiling, conformance, explanation, export
 from include.model.artifact import Model, ServableModel
@@ -160,6 +161,41 @@ def test_native_categories_are_explained_by_permutation_for_treeshap_is_wrong_on
     model = opened(ServableModel(meta, pipeline), tmp_path)
     assert model[1].method == "permutation"
     explained(model, credit.rows()[:10])
+
+
+def told(model: Opened, rows: list[Any]) -> list[list[str]]:
+    found, _ = explained(model, rows)
+    return [[reason.code for reason in reasons.find(each.contributions, {}, 3).reasons] for each in found]
+
+
+@pytest.mark.parametrize("kind", ["logistic", "boosting"])
+def test_codes_are_the_same_after_a_training_on_the_same_data_and_with_columns_in_another_order(
+    kind: str, places: Path, tmp_path: Path
+) -> None:
+    from include.model.pipelines import build
+
+    rows, first = credit.rows()[:200], opened(calibrated(kind, "none"), places / f"{kind}-none")
+    truth = (credit.data()[credit.LABEL] == "bad").astype(int)
+    for name, columns in (("again", credit.columns()), ("backwards", credit.columns()[::-1])):
+        table = conform(credit.data(), columns)
+        params = {"max_iter": 30} if kind == "boosting" else {}
+        pipeline = build(kind, columns, params, seed=7).fit(table, truth)
+        meta = first[0].meta.model_copy(update={"columns": columns, "runtime": "skops", "golden": ()})
+        other = told(opened(ServableModel(meta, pipeline), tmp_path / name), rows)
+        same = sum(mine == theirs for mine, theirs in zip(told(first, rows), other, strict=True))
+        assert same == len(rows) if name == "again" or kind == "logistic" else same >= 0.95 * len(rows)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "torch_mlp"])  # a tree's edge may lie between two numbers, however near
+def test_codes_of_a_row_stay_when_its_numbers_change_by_a_billionth(kind: str, places: Path) -> None:
+    model = opened(calibrated(kind, "none"), places / f"{kind}-none")
+    rows = credit.rows()[:30]
+    near = [
+        {name: value * (1 + 1e-9) if isinstance(value, int | float) else value for name, value in row.items()}
+        for row in rows
+    ]
+    assert told(model, rows) == told(model, near)
+    assert told(model, rows) == [told(model, [row])[0] for row in rows]  # and whoever is asked about with it
 
 
 DOCUMENT = Explanation(method="linear", space="log_odds", reference="nothing")
