@@ -121,3 +121,7 @@ load: install ## A hundred users of the model server for a minute (USERS, SECOND
 .PHONY: prove-serving
 prove-serving: install ## What the model server promises when requests, models, disks and processes go wrong
 	@$(BIN)/python -W ignore -m tests.proofs.prove_serving
+
+.PHONY: prove-serving-fuzz
+prove-serving-fuzz: install ## Five thousand odd requests in every protocol to real model servers: no 5xx
+	@$(BIN)/python -W ignore -m tests.proofs.prove_serving_fuzz

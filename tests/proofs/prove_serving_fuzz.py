@@ -1,4 +1,4 @@
-"""`python -m tests.proofs.prove_serving_fuzz`: thousands of odd requests to real model servers, and no 5xx.
+"""`make prove-serving-fuzz`: thousands of odd requests to real model servers, and no 5xx.
 
 Both forms of the model are asked: the compiled one, which serves by default, and the pipeline, which a frame of pandas
 stands before. What is asked and what must hold of every answer is in tests.fuzzing. The last line is JSON.
@@ -51,7 +51,7 @@ def main() -> int:
             for form in BY_DOCUMENT:
                 (directory := Path(place) / form).mkdir()
                 total.answers += prove(form, directory).answers
-        except (AssertionError, BaseExceptionGroup, httpx.HTTPError) as error:
+        except (Exception, BaseExceptionGroup) as error:  # whatever stops it is the finding
             why = f"{type(error).__name__}: {error}"[:2000]
             console.print(why)
     seconds = round(time.monotonic() - started, 1)
