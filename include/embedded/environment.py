@@ -1,7 +1,9 @@
 """What each program of the stack finds in its environment; jobs started by Airflow inherit Airflow's part.
 
 The caller's own Airflow and MLflow settings are left out on purpose: a stack that half obeys another installation's
-variables is worse than one that ignores them. Nothing reports usage to anybody.
+variables is worse than one that ignores them. Nor does it obey PYTHONDONTWRITEBYTECODE: uv installs sources alone, so
+every task and every job would compile again what it imports (a task that does nothing: 0.13 s of CPU instead of 0.07).
+Nothing reports usage to anybody.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from include.embedded.credentials import Credentials
 from include.embedded.settings import REPO, EmbeddedSettings
 
 STACK = "EVERGREEN_STACK"  # every process of a stack carries its home under this name; that is how strays are found
-FOREIGN = ("AIRFLOW_", "MLFLOW_", "EVERGREEN_", "SUPERVISOR_", "PYTHONPATH", "PYTHONHOME", "OTEL_")
+FOREIGN = ("AIRFLOW_", "MLFLOW_", "EVERGREEN_", "SUPERVISOR_", "PYTHONPATH", "PYTHONHOME", "OTEL_", "PYTHONDONTWRITE")
 
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",

@@ -84,6 +84,10 @@ def test_another_installations_variables_do_not_leak_in():
     assert kept == {"LANG": "C"}
 
 
+def test_what_a_task_compiles_is_kept_whatever_the_caller_prefers():
+    assert environment.inherited({"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}) == {"PYTHONUTF8": "1"}
+
+
 def test_every_port_has_a_setting_that_moves_it(settings):
     every = EmbeddedSettings(**settings.model_dump() | {"programs": PROGRAMS})
     ports = [supervisor_port(every), *(p for each in programs(every, credentials(every.home)) for p in each.ports)]

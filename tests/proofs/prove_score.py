@@ -5,9 +5,9 @@ The real job, as a process, on generated days and a served artifact.
 1. Days of 1e5 and of 1e6 rows are scored in turns. The peak of resident memory (VmHWM, read by the kernel's own count)
    may differ by a tenth at most.
 2. A dry run counts the changes the job makes to its store. Then, in a store as new each time, the job is killed with
-   SIGKILL before one change after the other (every kind of change is among them), and by the clock in between, where
-   native code computes. It is run again, and must leave the bytes of the undisturbed run, file by file; what was whole
-   when it was killed must not be scored again.
+   SIGKILL before changes evenly spaced over all of them, and in between, where native code computes: a while after its
+   log says that it began with a part. It is run again, and must leave the bytes of the undisturbed run, file by file;
+   what was whole when it was killed must not be scored again.
 3. Two runs score the same at once: both succeed, and there is one result.
 """
 
@@ -47,7 +47,8 @@ DAY = date(2026, 8, 1)
 SMALL, LARGE, KILLED_ROWS = 100_000, 1_000_000, 3 * PART_ROWS - 1000
 ROUNDS = 2
 POINTS = 12  # changes of the store to be killed at, evenly spaced over all of them
-MOMENTS = 4  # kills by the clock
+# kills in between: seconds after this stands in the log; a part takes a tenth of a second and more
+MOMENTS = (("version 1", 0.01), ("version 1", 0.06), ("part-00000", 0.03), ("part-00001", 0.03))
 FLAT = 0.10  # by how much two peaks may differ
 
 
@@ -83,8 +84,10 @@ class Pipeline:
         self.days[day] = Snapshot(id=content.id, day=day, rows=rows, columns=content.columns, **told)
         LocalStore(store).publish(self.days[day], path)
 
-    def score(self, store: Path, kind: str, day: date, kill_at: int | None = None, after: float | None = None) -> Ended:
-        """Runs the job to its end, or to its death before the `kill_at`-th change or `after` seconds."""
+    def score(
+        self, store: Path, kind: str, day: date, kill_at: int | None = None, after: tuple[str, float] | None = None
+    ) -> Ended:
+        """Runs the job to its end, or its death before the `kill_at`-th change, or seconds after a word of its log."""
         result, began = self.home / f"result-{time.monotonic_ns()}.json", time.monotonic()
         log = self.home / f"{result.stem}.log"
         with log.open("wb") as out:
@@ -96,11 +99,9 @@ class Pipeline:
                 stderr=subprocess.STDOUT,
             )
             peak = _Peak(process.pid)
-            try:
-                code = process.wait(after if after is not None else 240)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                code = process.wait()
+            if after:
+                _kill(process, log, *after)
+            code = process.wait(240)
             mib = peak.close()
         outputs = json.loads(result.read_text()).get("outputs", {}) if result.exists() else {}
         return Ended(code, time.monotonic() - began, mib, outputs, log.read_text(errors="replace"))
@@ -126,6 +127,13 @@ class Pipeline:
             "KILL_LOG": str(self.home / "kills"),
             "KILL_UNDER": str(store),
         }
+
+
+def _kill(process: subprocess.Popen[bytes], log: Path, word: str, seconds: float) -> None:
+    while process.poll() is None and word not in log.read_text(errors="replace"):
+        time.sleep(0.002)
+    time.sleep(seconds)
+    process.kill()
 
 
 class _Peak:
@@ -206,15 +214,15 @@ class Kills:
         self._pipeline, self._number = pipeline, 0
         self._new = pipeline.home / "as-new"
         pipeline.publish(self._new, DAY, KILLED_ROWS)
-        self.undisturbed, self._seconds, self.points = self._dry_run()
+        self.undisturbed, self.points = self._dry_run()
 
-    def _dry_run(self) -> tuple[dict[str, bytes], float, list[int]]:
+    def _dry_run(self) -> tuple[dict[str, bytes], list[int]]:
         store = self.store()
         ended = self._pipeline.score(store, "boosting", DAY, kill_at=0)
         _must(ended.code == 0, ended.log[-800:])
         writes = int((self._pipeline.home / "kills").read_text().split()[0])
         spaced = np.unique(np.linspace(1, writes, POINTS).astype(int)).tolist()
-        return _result(store), ended.seconds, spaced
+        return _result(store), spaced
 
     def store(self) -> Path:
         self._number += 1
@@ -243,10 +251,9 @@ class Kills:
         shutil.rmtree(store)
         return not problems
 
-    def by_the_clock(self) -> list[bool]:
-        """Where native code computes or writes, which an audit hook does not see; after the imports."""
-        moments = np.linspace(0.5, 0.95, MOMENTS) * self._seconds
-        return [self.at(f"after {moment:4.2f} s", after=float(moment)) for moment in moments]
+    def in_between(self) -> list[bool]:
+        """Where native code computes or writes, which an audit hook does not see."""
+        return [self.at(f"{seconds:.2f} s after {word!r}", after=(word, seconds)) for word, seconds in MOMENTS]
 
     def at_once(self) -> bool:
         store, ended = self.store(), list[Ended]()
@@ -285,7 +292,7 @@ def main() -> int:
         told = memory(pipeline)
         kills = Kills(pipeline)
         cases = [kills.at(f"before change {point:3}", kill_at=point) for point in kills.points]
-        cases += kills.by_the_clock()
+        cases += kills.in_between()
         once = kills.at_once()
     ok = bool(told.pop("flat")) and all(cases) and once and len(cases) >= 10
     figures = {**told, "kills": f"{sum(cases)} of {len(cases)}", "two_at_once": once}

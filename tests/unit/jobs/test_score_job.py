@@ -66,7 +66,7 @@ def files(uri: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(Path(uri).iterdir())}
 
 
-@pytest.mark.parametrize(("kind", "compiled"), [("logistic", True), ("boosting", True), ("boosting", False)])
+@pytest.mark.parametrize(("kind", "compiled"), [("logistic", True), ("boosting", True), ("logistic", False)])
 def test_every_row_has_the_score_the_model_gives_it_in_the_order_of_the_snapshot(manifest, served, run, kind, compiled):
     digest = served(kind, compiled)
     outputs = run(digest).outputs
