@@ -73,7 +73,8 @@ def serve_slot(settings: Settings) -> Service:
         spec, key = (known.serving, known.contract.id) if known else (ServingSpec(), None)
         slot = slots.load(settings.serving_dir, settings.slot, told(settings, spec))
     except ManifestInvalid as error:
-        spec, key, slot = ServingSpec(), None, Broken(str(error))
+        # a manifest that cannot be read cannot say what to hide, so nothing is logged, also after a reload
+        spec, key, slot = ServingSpec(log=LogSpec(enabled=False)), None, Broken(str(error))
     metrics = Metrics(settings.slot)
     metrics.holds(slot)
     keeps = spec.fallback == "previous"

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from include.core.manifest import DEFAULT_PATH
-from include.serving.app import create_app
+from include.serving.app import create_app, serve_slot
 from include.serving.feedback import Outcome, outcomes_of
 from include.serving.settings import Settings
 from include.serving.validation import Problem
@@ -116,3 +116,13 @@ def test_without_a_store_the_server_predicts_and_says_that_it_keeps_no_outcomes(
     assert client.post("/predict", json={"rows": credit.rows()[:1]}).status_code == 200
     refused = client.post("/feedback", json={"outcome": GOOD})
     assert refused.status_code == 409 and "keeps no prediction log" in refused.json()["error"]["message"]
+
+
+def test_a_manifest_that_cannot_be_read_logs_nothing_since_it_cannot_say_what_to_hide(
+    stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("blue")
+    monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
+    (tmp_path / "pipeline.yaml").write_text("serving: {log: {hide: [Income]}}")
+    settings = Settings(slot="blue", serving_dir=tmp_path, port=0, manifest=tmp_path / "pipeline.yaml")
+    assert serve_slot(settings).log is None
