@@ -27,6 +27,7 @@ from include.serving.validation import Row
 Predict = Callable[[Sequence[Row]], NDArray[np.float64]]
 EDGE = 1e-6  # float32 runtimes add up to a little more than 1
 FORGETTING = 0.9  # weight of the past in the pace, batch by batch
+PRIOR_ROWS = 10.0  # that took no time: one early stall of the machine says little about a model
 SHARE = 0.1  # of the deadline that one batch may take
 
 
@@ -68,12 +69,12 @@ class Batcher:
         self._measured, self._thread = measured, thread
         self._queue: deque[_Waiting] = deque()
         self._busy = False
-        self._seconds, self._rows = 0.0, 0.0
+        self._seconds, self._rows = 0.0, PRIOR_ROWS
 
     @property
     def pace(self) -> float:
         """Seconds a row takes, of late; 0 before the first."""
-        return self._seconds / self._rows if self._rows else 0.0
+        return self._seconds / self._rows
 
     async def submit(self, rows: Sequence[Row], deadline: float) -> list[float]:
         """A probability for each row. Raises `Late` (deadline: monotonic seconds), `RowsFailed` or `ModelFailed`."""

@@ -169,3 +169,17 @@ async def test_the_breaker_lets_one_try_through_each_time() -> None:
     assert breaker.retry_after(20.4) == 10
     breaker.succeeded()
     assert breaker.admits(20.5) and breaker.admits(20.6)
+
+
+async def test_a_request_the_model_would_not_reach_in_time_is_refused_at_once() -> None:
+    slot = held("3")
+    scorer = scorer_of(slot)
+    slot.model.gate.clear()  # type: ignore[attr-defined]
+    threading.Timer(0.6, slot.model.gate.set).start()  # type: ignore[attr-defined]
+    many = [asyncio.create_task(scorer.score(slot, [{"p": 0.7}] * 10, asked())) for _ in range(2)]
+    await asyncio.gather(*many)  # now a row is known to take some 20 ms
+    waiting = asyncio.create_task(scorer.score(slot, [{"p": 0.7}] * 60, asked()))
+    await asyncio.sleep(0)
+    assert status(await outcome(scorer, slot, seconds=0.5)) == 503
+    assert status(await outcome(scorer, slot, seconds=60)) == 200
+    assert status(await waiting) == 200
