@@ -43,11 +43,26 @@ class Metrics:
         self._breaker = Gauge(
             "evergreen_breaker_open", "1 while the model is left alone", ("slot",), registry=self.registry
         )
+        by = (*WHO, "path", "status")
+        self._seconds = Tallies("evergreen_request_seconds", "Time to answer", by, SECONDS, self.registry)
+        self._count_inputs()
+        self._count_explanations()
+        self._ready = Gauge("evergreen_ready", "1 when the slot answers", WHO, registry=self.registry)
+        self._log = {
+            "written": Counter("evergreen_log_written_rows", "Rows stored", LOG, registry=self.registry),
+            "lost": Counter("evergreen_log_lost_rows", "Rows never stored", (*LOG, "reason"), registry=self.registry),
+            "refused": Counter("evergreen_log_refused", "Times the log's place refused", LOG, registry=self.registry),
+        }
+        self._log_waiting = Gauge("evergreen_log_waiting_rows", "Rows not stored yet", LOG, registry=self.registry)
+        self._info = Gauge(
+            "evergreen_model_info", "Which model", (*WHO, "name", "digest", "generation"), registry=self.registry
+        )
+
+    def _count_inputs(self) -> None:
+        """Values that are not as the training saw them, and what was decided."""
         self._unseen = Counter(
             "evergreen_unseen_categories", "Values not seen in training", (*WHO, "column"), registry=self.registry
         )
-        by = (*WHO, "path", "status")
-        self._seconds = Tallies("evergreen_request_seconds", "Time to answer", by, SECONDS, self.registry)
         self._missing = Counter(
             "evergreen_missing_values", "Values that were not given", (*WHO, "column"), registry=self.registry
         )
@@ -57,13 +72,8 @@ class Metrics:
         self._decisions = Counter(
             "evergreen_decisions", "Answers by decision", (*WHO, "decision"), registry=self.registry
         )
-        self._ready = Gauge("evergreen_ready", "1 when the slot answers", WHO, registry=self.registry)
-        self._log = {
-            "written": Counter("evergreen_log_written_rows", "Rows stored", LOG, registry=self.registry),
-            "lost": Counter("evergreen_log_lost_rows", "Rows never stored", (*LOG, "reason"), registry=self.registry),
-            "refused": Counter("evergreen_log_refused", "Times the log's place refused", LOG, registry=self.registry),
-        }
-        self._log_waiting = Gauge("evergreen_log_waiting_rows", "Rows not stored yet", LOG, registry=self.registry)
+
+    def _count_explanations(self) -> None:
         self._explained = Counter(
             "evergreen_explanations",
             "Requests by what became of their explanation",
@@ -78,9 +88,6 @@ class Metrics:
         )
         self._explainer_starts = Counter(
             "evergreen_explainer_starts", "Starts of the explainer's process", ("slot",), registry=self.registry
-        )
-        self._info = Gauge(
-            "evergreen_model_info", "Which model", (*WHO, "name", "digest", "generation"), registry=self.registry
         )
 
     def answered(self, version: str, path: str, status: int, seconds: float) -> None:
