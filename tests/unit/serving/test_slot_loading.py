@@ -2,11 +2,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from include.core.blessing import public_pem
+from include.core.manifest import DEFAULT_PATH
 from include.model import artifact
 from include.serving import slot as slots
 from include.serving.admission import Admission
+from include.serving.app import serve_slot
+from include.serving.settings import Settings
 from include.serving.slot import Broken, Empty, Loaded, Slot
 from tests import blessed
 from tests.unit import credit
@@ -85,3 +89,25 @@ def test_the_blessing_that_allowed_a_release_is_held_and_one_that_is_no_hash_is_
 
 def _release(place: Path, digest: str) -> None:
     point(place, digest=digest, blessing=bless(place, version="3", digest=digest))
+
+
+@pytest.mark.parametrize(("generation", "kept"), [(4, "2"), (6, None)])
+def test_the_fallback_is_the_version_an_earlier_release_left_in_the_other_slot(
+    generation: int, kept: str | None, stage: Any, tmp_path: Path
+) -> None:
+    stage("blue", "3", 5)
+    stage("green", "2", generation)
+    content = yaml.safe_load(DEFAULT_PATH.read_text())
+    content["serving"]["fallback"] = "previous"
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(content))
+    told = {"slot": "blue", "serving_dir": tmp_path, "port": 0, "manifest": tmp_path / "pipeline.yaml"}
+    previous = serve_slot(Settings.model_validate(told)).holder.previous
+    assert (previous.file.version if previous else None) == kept
+
+
+def test_a_manifest_that_cannot_be_read_breaks_the_slot_with_its_sentence(stage: Any, tmp_path: Path) -> None:
+    stage("blue")
+    (tmp_path / "pipeline.yaml").write_text("serving: {deadline: 1}")
+    told = {"slot": "blue", "serving_dir": tmp_path, "port": 0, "manifest": tmp_path / "pipeline.yaml"}
+    slot = serve_slot(Settings.model_validate(told)).holder.slot
+    assert isinstance(slot, Broken) and "serving.deadline is not a known setting" in slot.why
