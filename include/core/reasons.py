@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Reasons:
     mitigating: tuple[Reason, ...]
 
 
+@lru_cache(maxsize=4096)
 def default_code(column: str) -> str:
     return re.sub(r"\W+", "_", column).strip("_").upper() or "COLUMN"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
@@ -80,4 +79,5 @@ class ExplainEndpoint(Endpoint):
     def _explanation(self, explained: Explained) -> dict[str, Any]:
         spec = self._service.spec
         found = reasons.find(explained.contributions, spec.reasons, spec.explain.top_reasons, self._sign)
-        return {"base_value": explained.base, "contributions": explained.contributions, **asdict(found)}
+        # to_json takes dataclasses as they are; asdict would copy two dozen reasons deeply
+        return {"base_value": explained.base, "contributions": explained.contributions, **vars(found)}
