@@ -18,7 +18,7 @@ from include.adapters import envoy_routes
 from include.adapters.files import write_atomic
 from include.adapters.serving_local import LocalAddresses, LocalTarget
 from include.core.blessing import public_pem
-from include.core.rollout import Colour, Release, Route, Verdict, Wanted
+from include.core.rollout import BLUE_GREEN, Colour, Plan, Release, Route, Verdict, Wanted
 from include.embedded.settings import ProgramName
 from include.embedded.stack import Stack
 from include.model import artifact, compiling
@@ -48,10 +48,17 @@ class Serving:
         with stack.settings.trusted_keys.open("a") as trusted:
             trusted.write(public_pem(blessed.KEY))
 
-    def want(self, release: Release, kind: Literal["deploy", "rollback"] = "deploy", by: str = "a test") -> Wanted:
+    def want(
+        self,
+        release: Release,
+        kind: Literal["deploy", "rollback"] = "deploy",
+        by: str = "a test",
+        plan: Plan = BLUE_GREEN,
+    ) -> Wanted:
         """A wish as the deploy DAG makes it, with a blessing that the slots trust."""
         named = {"model": MODEL, "version": release.version, "digest": release.digest}
-        return self.target.want(release, by, "to see", kind, blessing=blessed.envelope(blessed.document(**named)))
+        envelope = blessed.envelope(blessed.document(**named))
+        return self.target.want(release, by, "to see", kind, blessing=envelope, plan=plan)
 
     def ask(self, row: Mapping[str, Any] | None = None) -> httpx.Response:
         """One prediction through the proxy, as a client would ask for it."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
+from include.core.canary import LATENCY_S
 from include.serving.guard import POLICY
 from include.serving.slot import Loaded, Slot
 from include.serving.tally import Tallies
@@ -32,7 +33,7 @@ class Metrics:
             "evergreen_requests", "Answers by path and status", (*WHO, "path", "status"), registry=self.registry
         )
         self._answered: dict[tuple[str, str, int], Counter] = {}
-        self._latency = Tallies("evergreen_predict_seconds", "Time to answer /predict", WHO, SECONDS, self.registry)
+        self._latency = Tallies("evergreen_predict_seconds", "Time to answer /predict", WHO, LATENCY_S, self.registry)
         self._scores = Tallies("evergreen_score", "Served probabilities", WHO, SCORES, self.registry)
         batches = Tallies("evergreen_batch_rows", "Rows in one call of the model", ("slot",), BATCHES, self.registry)
         self._batches = batches.labels(colour)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 
@@ -9,8 +10,9 @@ import pytest
 
 from include.adapters import serving_local
 from include.core.errors import ServiceUnavailable
-from include.core.rollout import Route, Step, Verdict
+from include.core.rollout import Plan, Route, Step, Verdict
 from tests.ground import wait_for
+from tests.unit import credit
 
 STAGE, AWAIT, VERIFY, SWITCH, SOAK = Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SWITCH, Step.SOAK
 
@@ -85,6 +87,79 @@ def test_a_release_that_fails_its_soak_is_reverted_and_cleared_away(serving, one
     assert steps[-4:] == [SOAK, Step.REVERT, Step.DISCARD, Step.REJECTED]
     assert serving.answers_with("1")
     assert "probes failed while soaking" in serving.target.verdicts(2)["soaked"]["why"]
+
+
+class TestCanary:
+    """Version 2 beside version 1 on live requests; the bounds are wide, since both run on whatever machine this is."""
+
+    @staticmethod
+    def lenient(**changes):
+        wide = {what: {"tolerated": 0.6, "limit": 0.9} for what in ("latency", "scores", "decisions")}
+        errors = {"tolerated": 0.05, "limit": 0.5}
+        canary = {"weights": [20, 50], "min_requests": 30, "look_s": 0.1, "looks": 600, "errors": errors, **wide}
+        return {"release.canary": canary | changes}
+
+    @pytest.fixture
+    def wanted(self, serving, trained, one_is_live):
+        return serving.want(trained.release("2"), by="next", plan=Plan(weights=(20, 50)))
+
+    @pytest.fixture
+    def load(self, serving):
+        """Clients that ask through the proxy until the test is over; what they were answered."""
+        seen, done = [], threading.Event()
+
+        def client() -> None:
+            for row in itertools.cycle(credit.rows()):
+                if done.is_set():
+                    return
+                seen.append(serving.ask(row).status_code)
+
+        asking = [threading.Thread(target=client) for _ in range(2)]
+        for each in asking:
+            each.start()
+        yield seen
+        done.set()
+        for each in asking:
+            each.join()
+
+    def steps(self, driver, wanted):
+        steps = [step for step, _ in driver.run(wanted.generation)]
+        return [step for number, step in enumerate(steps) if number == 0 or step != steps[number - 1]]
+
+    def test_a_good_release_gets_rising_shares_and_then_all(self, serving, rollout, wanted, load):
+        taken = self.steps(rollout(**self.lenient()), wanted)
+        assert taken == [STAGE, AWAIT, VERIFY, Step.CANARY, SWITCH, SOAK, Step.DONE]
+        found = serving.target.verdicts(wanted.generation)
+        assert found["canary-1"]["why"].startswith("20 %: no worse after")
+        assert found["canary-2"]["why"].startswith("50 %: no worse after")
+        assert set(load) == {200}
+
+    def test_a_release_that_scores_otherwise_is_turned_down_on_a_share_of_the_requests(
+        self, serving, rollout, wanted, load
+    ):
+        strict = self.lenient(scores={"tolerated": 0.0, "limit": 0.01}, min_requests=100_000)
+        taken = self.steps(rollout(**strict), wanted)
+        assert taken[-4:] == [Step.CANARY, Step.WITHDRAW, Step.DISCARD, Step.REJECTED]
+        assert "scores worse by" in serving.target.verdicts(wanted.generation)["canary-1"]["why"]
+        assert serving.answers_with("1") and set(load) == {200}
+
+    def test_without_traffic_nothing_is_proved_and_the_release_is_taken_back(self, serving, rollout, wanted):
+        taken = self.steps(rollout(**self.lenient(looks=5)), wanted)
+        assert taken[-4:] == [Step.CANARY, Step.WITHDRAW, Step.DISCARD, Step.REJECTED]
+        why = serving.target.verdicts(wanted.generation)["canary-1"]["why"]
+        assert why == "20 %: undecided after 5 looks: 0 of 30 requests"
+
+    def test_a_candidate_that_dies_in_its_canary_is_turned_down_and_no_request_fails(
+        self, serving, rollout, wanted, load
+    ):
+        driver, steps = rollout(**self.lenient(min_requests=100_000)), []
+        for step, _ in driver.run(wanted.generation):
+            if step is Step.CANARY and Step.CANARY not in steps:
+                serving.kill("slot-green")
+            steps.append(step)
+        assert steps[-3:] == [Step.WITHDRAW, Step.DISCARD, Step.REJECTED]
+        assert "process ended" in serving.target.verdicts(wanted.generation)["canary-1"]["why"]
+        assert serving.answers_with("1") and set(load) == {200}
 
 
 def test_a_newer_wish_takes_over_from_a_release_that_is_soaking(serving, one_is_live, release, rollout, wish):
