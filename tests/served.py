@@ -23,6 +23,7 @@ from include.embedded.settings import ProgramName
 from include.embedded.stack import Stack
 from include.model import artifact, compiling
 from include.model.artifact import Golden, ServableModel
+from include.model.calibration import Calibration
 from include.model.sealed import copy_verified
 from tests import blessed
 from tests.ground import wait_for
@@ -132,6 +133,7 @@ class Trained:
         self.root = root
         self._save_compiled("1", credit.trained("logistic"))
         self._save_compiled("2", credit.trained("boosting"))
+        self._save_compiled("gloomy", _gloomy(credit.trained("boosting")))
         self._save("extra-column", _asking_for_more(credit.trained("logistic")))
         self._damage(self._save("unloadable", credit.trained("logistic")))
 
@@ -152,6 +154,14 @@ class Trained:
 
     def fetch(self, version: str, destination: Path) -> Path:
         return Path(shutil.copytree(self.root / version, destination / "artifact"))
+
+
+def _gloomy(model: ServableModel) -> ServableModel:
+    """A model that is sound by itself and finds everybody riskier than the others do: by one in log-odds."""
+    calibration = Calibration(method="sigmoid", intercept=1.0)
+    moved = calibration(np.array([g.probability for g in model.meta.golden]))
+    golden = tuple(Golden(row=g.row, probability=float(p)) for g, p in zip(model.meta.golden, moved, strict=True))
+    return ServableModel(model.meta.model_copy(update={"calibration": calibration, "golden": golden}), model.pipeline)
 
 
 def _asking_for_more(model: ServableModel) -> ServableModel:

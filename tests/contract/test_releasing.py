@@ -135,12 +135,13 @@ class TestCanary:
         assert set(load) == {200}
 
     def test_a_release_that_scores_otherwise_is_turned_down_on_a_share_of_the_requests(
-        self, serving, rollout, wanted, load
+        self, serving, trained, one_is_live, rollout, load
     ):
+        gloomy = serving.want(trained.release("gloomy"), by="next", plan=Plan(weights=(20, 50)))
         strict = self.lenient(scores={"tolerated": 0.0, "limit": 0.01}, min_requests=100_000)
-        taken = self.steps(rollout(**strict), wanted)
+        taken = self.steps(rollout(**strict), gloomy)
         assert taken[-4:] == [Step.CANARY, Step.WITHDRAW, Step.DISCARD, Step.REJECTED]
-        assert "scores worse by" in serving.target.verdicts(wanted.generation)["canary-1"]["why"]
+        assert "scores worse by" in serving.target.verdicts(gloomy.generation)["canary-1"]["why"]
         assert serving.answers_with("1") and set(load) == {200}
 
     def test_without_traffic_nothing_is_proved_and_the_release_is_taken_back(self, serving, rollout, wanted):
