@@ -15,7 +15,7 @@ from tests.proofs.outcomes import Named, must
 
 @contextmanager
 def small_disk(place: Path, kib: int) -> Iterator[None]:
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(place)], check=True)
     try:
         yield

@@ -18,7 +18,9 @@ from functools import cache, partial
 from pathlib import Path
 
 from tests.proofs.outcomes import Named
+from tests.proofs.serving_guards import of_guards
 from tests.proofs.serving_operation import of_operation
+from tests.proofs.serving_overload import of_overload
 from tests.proofs.serving_processes import Behind, behind_the_proxy, of_processes
 from tests.proofs.serving_requests import of_requests
 from tests.proofs.serving_trust import nothing_leaked, of_blessings, of_trust
@@ -35,6 +37,7 @@ def stories(proof: Proof) -> list[Named]:
         *of_trust(proof),
         *of_blessings(proof),
         *of_operation(proof),
+        *of_overload(proof),
         *of_processes(proof, behind),
     ]
 
@@ -47,7 +50,7 @@ def main(words: list[str]) -> int:
         stack.enter_context(proof.running)
         proof.prepare()
         last: Named = ("33 secrets and sent values: in no log and no process list", partial(nothing_leaked, proof))
-        whole = [*stories(proof), last]
+        whole = [*stories(proof), last, *of_guards(proof)]
         proof.run([named for named in whole if not words or any(word in named[0] for word in words)], workers=1)
     return proof.end(time.monotonic() - began)
 

@@ -105,7 +105,7 @@ class Behind:
 def behind_the_proxy(home: Path) -> Iterator[Behind]:
     with ExitStack() as stack:
         running = stack.enter_context(ground.stack(home / "stack", "envoy", "slot-blue", "slot-green"))
-        (home / "releases").mkdir()
+        (home / "releases").mkdir(parents=True, exist_ok=True)
         yield Behind(Serving(running), Trained(home / "releases"))
 
 
@@ -245,7 +245,8 @@ def terminated_in_flight(proof: Proof) -> None:
     """SIGTERM while eight requests of a thousand rows are under way: all are answered, rightly, and then it ends."""
     rows = credit.rows()[:1000]
     truth = proof.model.predict_proba(rows)
-    with proof.server("generic") as server, ExitStack() as opened:
+    roomy = {"queue_rows": 10_000, "deadline_ms": 60_000}
+    with proof.server("generic", serving=roomy) as server, ExitStack() as opened:
         assert server.process is not None
         clients = [opened.enter_context(connected(server.port, 60)) for _ in range(8)]
         for client in clients:

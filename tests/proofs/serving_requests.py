@@ -14,10 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.proofs.outcomes import Named, must
-from tests.proofs.serving_world import CANARY, KINDS, Proof, body, head, probabilities, raw, row_text
+from tests.proofs.serving_world import CANARY, KINDS, MIB, Proof, body, head, probabilities, raw, row_text
 from tests.unit import credit
 
-MIB = 1 << 20
 LIMIT = MIB  # max_body_bytes
 PLAIN = {"content-type": "application/json"}
 RANDOM_BODIES = 300

@@ -2,7 +2,7 @@
 
 A server here is `python -m include.serving` with a place, a port and a log of its own, told everything by its
 environment, with a blessing that a key it trusts has signed. The same server can be started with one of its guards
-switched off (see serving_without), which is how the proof shows that a case would notice.
+switched off (see serving_entry), which is how the proof shows that a case would notice.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from tests.unit import credit
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "canary-token-5ad0c1"  # of the administrator; no output may ever hold it
 CANARY = "canary-value-9f27e3"  # in cells, names and headers; no answer and no log may repeat it
+MIB = 1 << 20
 FOREIGN = ("AIRFLOW_", "AWS_", "EVERGREEN_", "MLFLOW_", "OTEL_")
 KINDS = ("compiled", "generic")
 
@@ -87,7 +88,7 @@ class Server:
 
     def start(self) -> Server:
         """Returns when it answers /health; whether it is ready is the case's own question."""
-        module = ["tests.proofs.serving_without", self.without] if self.without else ["include.serving"]
+        module = ["tests.proofs.serving_entry", self.without] if self.without else ["include.serving"]
         with self.log_file.open("ab") as log:
             command = [sys.executable, "-W", "ignore", "-m", *module]
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment(), stdout=log, stderr=log)
@@ -152,9 +153,14 @@ class Proof(Outcomes):
         """The training's own model: what every right answer is compared with."""
         return credit.trained("boosting")
 
-    def mutant(self, guard: str) -> Proof:
-        """The same shelf, with servers that lack a guard."""
-        return Proof(home=self.home, without=guard, console=self.console)
+    @contextmanager
+    def mutant(self, guard: str) -> Iterator[Proof]:
+        """The same shelf, with servers that lack a guard; they end with the block."""
+        home = self.new_place(f"without-{guard}")
+        home.mkdir()
+        (home / "shelf").symlink_to(self.home / "shelf")
+        with ExitStack() as running:
+            yield Proof(home=home, without=guard, console=self.console, running=running)
 
     def new_place(self, name: str) -> Path:
         with self._starting:
