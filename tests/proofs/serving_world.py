@@ -112,6 +112,11 @@ class Server:
             self.process.send_signal(how)
         return self.process.wait(seconds)
 
+    def end(self) -> None:
+        self.http.close()
+        if self.process and self.process.poll() is None:
+            self.stop()
+
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
@@ -171,6 +176,7 @@ class Proof(Outcomes):
         """A server that is not started yet, in a home of its own."""
         server = Server(self.new_place("server"), without or self.without, **more)
         self.servers.append(server)
+        self.running.callback(server.end)  # a case that fails leaves its server behind
         return server
 
     @contextmanager
