@@ -56,7 +56,9 @@ class Door:
         self.most_connections = max(1, files - SPARE_FILES)
 
     def is_full(self, requests: int) -> bool:
-        return requests >= self._service.spec.queue_rows or self._service.scorer.is_full
+        """By the rows that those under way will probably hold: once a body is parsed, most of its cost is paid."""
+        scorer = self._service.scorer
+        return requests * scorer.rows_a_request >= self._service.spec.queue_rows or scorer.is_full
 
     def predicts(self, path: str) -> bool:
         return route_of(path) in self._predicting

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ServedBy = Literal["model", "rule", "previous"]
 LARGE = 64  # rows of one request that are not scored on the event loop: a millisecond, and other requests wait
+RECENT = 20  # requests that the running mean of rows looks back on
 HEADROOM = 0.7  # of the time left, which the rows in front may take for a request to be accepted
 BUSY = Problem(503, "The server has as many requests as it can answer in time; try again.", retry_after=1)
 LATE = Problem(504, "The request could not be answered before its deadline; send fewer rows, or allow more time.")
@@ -79,6 +80,7 @@ class Scorer:
         self._lanes: dict[str, Lane] = {}
         self._cache = AnswerCache(spec.cache_rows) if spec.cache_rows else None
         self.waiting = 0
+        self.rows_a_request = 1.0  # a running mean
         metrics.watch(lambda: self.waiting, lambda: any(lane.breaker.is_open for lane in self._lanes.values()))
 
     @property
@@ -88,6 +90,7 @@ class Scorer:
     async def score(self, held: Loaded, rows: Sequence[Row], asked: Asked) -> Answer | Problem:
         """Scores with the model the request began with (`held`)."""
         lane = self._lane(held)
+        self.rows_a_request += (len(rows) - self.rows_a_request) / RECENT
         known = self._cache.get(held.file.digest, rows) if self._cache else None
         if known is not None:
             return self._answer(held, known)

@@ -23,28 +23,33 @@ from tests.proofs.serving_world import Proof, Server, body, failures, probabilit
 from tests.unit import credit
 
 TIMES = 4
-QUEUE = 128  # rows; the load has three times as many connections
+QUEUE = 128  # requests; the load has three times as many connections
 ONE_ROW = [body(credit.rows()[number : number + 1]) for number in range(256)]
+FIFTY_ROWS = [body(credit.rows()[number : number + 50]) for number in range(0, 1600, 50)]
 GOODPUT = 0.8
 RECOVERS_WITHIN_S = 5.0
 RULE = 0.75
 
 
-def overloaded(proof: Proof) -> None:
-    """Four times the measured capacity, open loop: 503 + Retry-After for what is too much, and no collapse."""
-    with proof.server("generic", serving={"queue_rows": QUEUE}) as server, load.process() as pool:
+def overloaded(proof: Proof, rows: int = 1) -> None:
+    """Four times the measured capacity, open loop: 503 + Retry-After for what is too much, and no collapse.
+
+    With `rows` 50 a request is fifty times the work, most of it before the queue.
+    """
+    bodies, abreast, bound = (ONE_ROW, QUEUE // 2, QUEUE) if rows == 1 else (FIFTY_ROWS, 16, 2048)
+    with proof.server("generic", serving={"queue_rows": bound}) as server, load.process() as pool:
         url, before = f"{server.url}/predict", server.rss_mib()
-        alone = pool.submit(load.run, Plan(url, ONE_ROW, connections=QUEUE // 2, seconds=4)).result()
+        alone = pool.submit(load.run, Plan(url, bodies, connections=abreast, seconds=4)).result()
         must(alone.failed == 0, f"the queue's bound is passed already: {failures(alone)}")
         capacity = alone.per_second
-        plan = Plan(url, ONE_ROW, 400, 8, rate=TIMES * capacity, timeout_s=20, counted="retry-after")
+        plan = Plan(url, bodies, 400, 8, rate=TIMES * capacity, timeout_s=20, counted="retry-after")
         result = pool.submit(load.run, plan).result()
         began = time.monotonic()
         wait_for(lambda: _quick(server), 30)
         recovered, grown = time.monotonic() - began, server.rss_mib() - before
     answered = result.statuses
     goodput = answered[200] / result.seconds / capacity
-    proof.figures["overload"] = {
+    proof.figures["overload" if rows == 1 else f"overload_{rows}_rows"] = {
         "capacity": round(capacity),
         "sent": round(TIMES * capacity),
         "goodput": round(goodput, 2),
@@ -161,6 +166,10 @@ def of_overload(proof: Proof) -> list[Named]:
         (
             "28 four times the capacity: 503 + Retry-After, goodput >= 80 %, recovered in 5 s",
             partial(overloaded, proof),
+        ),
+        (
+            "28 the same with fifty rows a request: refused before they are read",
+            partial(overloaded, proof, 50),
         ),
         ("a failing model: 503 + Retry-After, tried again by itself", partial(breaker_opens_and_closes, proof)),
         ("a failing model, fallback to a rule: answered and marked", partial(rule_in_its_place, proof)),

@@ -91,6 +91,15 @@ async def test_beyond_the_bound_a_request_is_refused_at_once_and_accepted_again_
     assert scorer.waiting == 0 and status(await outcome(scorer, slot)) == 200
 
 
+async def test_how_many_rows_a_request_has_of_late_is_known_before_the_next_is_read() -> None:
+    slot = held("3")
+    scorer = scorer_of(slot)
+    for rows, low, high in ((50, 45, 50), (1, 1, 6)):
+        for _ in range(60):
+            await scorer.score(slot, [{"p": 0.7}] * rows, asked())
+        assert low <= scorer.rows_a_request <= high
+
+
 async def test_too_late_is_504() -> None:
     slot = held("3")
     scorer = scorer_of(slot)
