@@ -17,6 +17,7 @@ from include.core.errors import EvergreenError
 from include.serving.lean import lean_imports
 from include.serving.settings import Settings
 
+SWITCH_S = 0.0005  # how long another thread may keep the event loop waiting for the interpreter's lock; 5 ms by default
 USAGE = 64  # EX_USAGE
 
 
@@ -51,6 +52,7 @@ def serve(settings: Settings) -> None:
     with lean_imports():
         service = serve_slot(settings)
         app = create_app(settings, service, tracing)
+    sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()  # what was loaded stays; a collection need not look at it again
     door = Door(service, app.hot)

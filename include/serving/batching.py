@@ -76,8 +76,13 @@ class Batcher:
         """Seconds a row takes, of late; 0 before the first."""
         return self._seconds / self._rows
 
-    async def submit(self, rows: Sequence[Row], deadline: float) -> list[float]:
-        """A probability for each row. Raises `Late` (deadline: monotonic seconds), `RowsFailed` or `ModelFailed`."""
+    async def submit(self, rows: Sequence[Row], deadline: float, alone: bool = False) -> list[float]:
+        """A probability for each row. Raises `Late` (deadline: monotonic seconds), `RowsFailed` or `ModelFailed`.
+
+        `alone`: no other request is under way, so that no queue need be looked at.
+        """
+        if alone and self._thread is None and not self._busy:
+            return self._at_once(rows)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(rows, deadline, loop.create_future())
         self._queue.append(waiting)
@@ -91,6 +96,13 @@ class Batcher:
             return await waiting.future
         finally:
             alarm.cancel()
+
+    def _at_once(self, rows: Sequence[Row]) -> list[float]:
+        [found], seconds = ask(self._predict, [rows], self._control)
+        self._paced(len(rows), seconds)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def _drain(self) -> None:
         batch = self._next_batch()
@@ -123,15 +135,17 @@ class Batcher:
         return min(self._most_rows, SHARE * left / self.pace) if self.pace else self._most_rows
 
     def _answered(self, batch: list[_Waiting], results: list[list[float] | Exception], seconds: float) -> None:
-        rows = sum(len(waiting.rows) for waiting in batch)
-        self._seconds, self._rows = FORGETTING * self._seconds + seconds, FORGETTING * self._rows + rows
-        self._measured(rows)
+        self._paced(sum(len(waiting.rows) for waiting in batch), seconds)
         for waiting, result in zip(batch, results, strict=True):
             _settle(waiting.future, result)
         if self._queue:
             asyncio.get_running_loop().call_soon(self._drain)
         else:
             self._busy = False
+
+    def _paced(self, rows: int, seconds: float) -> None:
+        self._seconds, self._rows = FORGETTING * self._seconds + seconds, FORGETTING * self._rows + rows
+        self._measured(rows)
 
 
 def _settle(future: asyncio.Future[list[float]], result: list[float] | Exception) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -40,6 +40,7 @@ PHRASES = {
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
+CONTINUE = b"HTTP/1.1 100 "
 SLOW = Problem(408, "The request did not arrive in time; send it at once.")
 LONG_HEAD = Problem(431, f"The headers may hold {LONGEST_HEAD} bytes at most.")
 MALFORMED = Problem(400, "This is no valid HTTP request.")
@@ -59,6 +60,10 @@ class Door:
         """By the rows that those under way will probably hold: once a body is parsed, most of its cost is paid."""
         scorer = self._service.scorer
         return requests * scorer.rows_a_request >= self._service.spec.queue_rows or scorer.is_full
+
+    def counts(self, tasks: Collection[object]) -> None:
+        """The requests under way; every connection shares them."""
+        self._service.scorer.under_way = tasks.__len__
 
     def predicts(self, path: str) -> bool:
         return route_of(path) in self._predicting
@@ -86,10 +91,29 @@ class Door:
         return written
 
 
+class Joined:
+    """A transport that sends the head of an answer together with what follows it: one system call less, and one
+    packet less that wakes the client."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._head = transport, b""
+
+    def write(self, data: bytes) -> None:
+        if not self._head and data.endswith(b"\r\n\r\n") and not data.startswith(CONTINUE):
+            self._head = data
+            return
+        self._transport.write(self._head + data)
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Connection(HttpToolsProtocol):
     def __init__(self, door: Door, **told: Any) -> None:
         super().__init__(**told)
         self._door = door
+        door.counts(self.tasks)
         self._head_bytes = 0
         self._reading_since = self._writing_since = 0.0
         self._refused_path: str | None = None
@@ -102,6 +126,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", Joined(transport))
         self._reading_since = time.monotonic()
         if len(self.connections) > self._door.most_connections:
             self._end(BUSY)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -80,6 +80,7 @@ class Scorer:
         self._lanes: dict[str, Lane] = {}
         self._cache = AnswerCache(spec.cache_rows) if spec.cache_rows else None
         self.waiting = 0
+        self.under_way: Callable[[], int] = lambda: 0  # requests of all kinds, where somebody counts them
         self.rows_a_request = 1.0  # a running mean
         metrics.watch(lambda: self.waiting, lambda: any(lane.breaker.is_open for lane in self._lanes.values()))
 
@@ -107,7 +108,7 @@ class Scorer:
         if not lane.breaker.admits(time.monotonic()):
             return await self._instead(lane, rows, asked, _resting(lane.breaker))
         try:
-            probabilities = await lane.batcher(len(rows)).submit(rows, asked.deadline)
+            probabilities = await lane.batcher(len(rows)).submit(rows, asked.deadline, self.under_way() == 1)
         except Late:
             return LATE
         except (ModelFailed, RowsFailed) as error:

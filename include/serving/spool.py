@@ -12,6 +12,7 @@ so a power cut takes what the kernel had not written yet.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -34,13 +35,18 @@ class SpoolFile:
         self._file: IO[bytes] = open(path, "xb", buffering=0)  # noqa: SIM115 - lives as long as the segment
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._stream = pa.ipc.new_stream(self._file, schema)
+            self._write(schema.serialize())
         except BaseException:
             self.remove()
             raise
 
     def add(self, batch: pa.RecordBatch) -> None:
-        self._stream.write_batch(batch)
+        self._write(batch.serialize())
+
+    def _write(self, message: pa.Buffer) -> None:
+        """One call for each message: pyarrow's own writer takes the interpreter's lock anew for each of its buffers."""
+        if self._file.write(message) != message.size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def leave(self) -> None:
         """To whoever comes next."""
