@@ -9,8 +9,8 @@ lies between is a canary that goes on: too little traffic, or counters that are 
 A distribution (latency, scores) is asked threshold by threshold: the share of requests above it. A latency is compared
 with the stable one times LATENCY_STEP, since two processes are never equally fast to the last per cent.
 
-The trade-off: a proof that holds at every look needs more requests than one at a fixed end. Two thousand requests at
-half of the traffic are enough for the shipped limits, ten times that at five per cent; `make prove-canary` has a table.
+The trade-off: a proof that holds at every look needs more requests than one at a fixed end. How many, at
+which weight, for the shipped limits: `make prove-canary` has a table.
 """
 
 from __future__ import annotations

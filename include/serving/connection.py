@@ -5,7 +5,7 @@ connections still there after 30 s). Here a request has a time to arrive, and an
 
 When the queue is full, a prediction is refused before its body is kept or a task begins for it. Under many times the
 capacity even that adds up, so a refusal waits a moment that grows with the number of connections, and all refusals
-together take no more than about a tenth of the core. A client cannot ask again before it has its answer, so this slows
+are at most REFUSALS a second. A client cannot ask again before it has its answer, so this slows
 down who overloads us, and nobody else.
 
 It overrides uvicorn's callbacks, which are not promised to stay; tests over real sockets hold what is built on them.

@@ -71,6 +71,10 @@ class Endpoint:
             return self._refusal(parsed)
         request.scope["state"]["rows"] = parsed.rows
         answer = await self._service.scorer.score(slot, parsed.rows, asked)
+        return await self._concluded(slot, asked, parsed, answer)
+
+    async def _concluded(self, slot: Loaded, asked: Asked, parsed: Parsed, answer: Answer | Problem) -> Response:
+        """What is done with an answer; explaining does more."""
         return self._answered(slot, asked, parsed, answer)
 
     async def _parsed(self, request: Request, headers: Mapping[str, str], slot: Loaded) -> Parsed | Problem:

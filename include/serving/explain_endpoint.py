@@ -14,7 +14,7 @@ from fastapi import Request, Response
 from pydantic_core import to_json
 
 from include.core import reasons
-from include.serving.endpoint import Endpoint, Service, asked_by, headers_of, respond
+from include.serving.endpoint import Endpoint, Service, respond
 from include.serving.explaining import Explaining
 from include.serving.protocols import Parsed, Rendered, native
 from include.serving.scoring import Answer, Asked
@@ -31,17 +31,7 @@ class ExplainEndpoint(Endpoint):
         self._explaining = explaining
         self._sign = 1 if service.spec.explain.adverse == "positive" else -1
 
-    async def __call__(self, request: Request) -> Response:
-        slot = self._service.holder.slot
-        if not isinstance(slot, Loaded):
-            return self._refusal(Problem(503, slot.why))
-        headers = headers_of(request)
-        asked = asked_by(request, headers, self._service.spec)
-        parsed = await self._parsed(request, headers, slot)
-        if isinstance(parsed, Problem):
-            return self._refusal(parsed)
-        request.scope["state"]["rows"] = parsed.rows
-        answer = await self._service.scorer.score(slot, parsed.rows, asked)
+    async def _concluded(self, slot: Loaded, asked: Asked, parsed: Parsed, answer: Answer | Problem) -> Response:
         if isinstance(answer, Problem):
             return self._recorded(asked, parsed, answer, answer)
         told = await self._explaining.explain(slot, parsed.rows, answer, asked.deadline)

@@ -63,7 +63,7 @@ def duplicate_keys() -> None:
 def body_limit() -> None:
     from include.serving import endpoint
 
-    async def read_body(request: Any, limit: int) -> bytes:
+    async def read_body(request: Any, headers: Any, limit: int) -> bytes:
         return await request.body()  # type: ignore[no-any-return]
 
     put(endpoint, "read_body", read_body)
@@ -219,14 +219,15 @@ def log_bound() -> None:
 
 
 def drain() -> None:
-    import uvicorn
+    from include.serving.draining import DrainingServer
 
-    put(uvicorn.Server, "handle_exit", lambda self, sig, frame: os._exit(0))
+    put(DrainingServer, "handle_exit", lambda self, sig, frame: os._exit(0))
 
 
 def queue_bound() -> None:
-    from include.serving import scoring
+    from include.serving import connection, scoring
 
+    put(connection.Door, "is_full", lambda self, requests: False)
     put(scoring.Scorer, "is_full", False)
     put(scoring, "HEADROOM", float("inf"))
 
