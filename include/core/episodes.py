@@ -12,6 +12,8 @@ from datetime import date
 
 from pydantic import BaseModel, ConfigDict
 
+from include.core.signals import Signal
+
 
 class MonitorReport(BaseModel):
     """One monitoring run. `as_of` is the newest ingested day it looked at; `moved` maps a feature to its PSI."""
@@ -29,6 +31,7 @@ class MonitorReport(BaseModel):
     auc_high: float | None = None
     auc_rows: int = 0
     page: str | None = None
+    signals: tuple[Signal, ...] = ()
 
     @property
     def sentence(self) -> str:
