@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from include.core.manifest import Manifest
 if TYPE_CHECKING:
     from include.adapters.backtests_local import LocalBacktests
     from include.adapters.ledger_local import LocalLedger
+    from include.adapters.outbox import Outbox
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
     from include.adapters.scores import ScoreStore
@@ -123,6 +125,14 @@ def ledger() -> LocalLedger:
     from include.adapters.ledger_local import LocalLedger
 
     return LocalLedger(Path(setting("EVERGREEN_STORE")) / "ledger.jsonl")
+
+
+def outbox() -> Outbox:
+    """Alerts that are on their way to people."""
+    from include.adapters.outbox import Outbox
+
+    spec = manifest().alerts
+    return Outbox(Path(setting("EVERGREEN_STORE")) / "alerts", spec.runbook, timedelta(hours=spec.keep_trying_hours))
 
 
 def registry(uri: str | None = None) -> MlflowRegistry:

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from include.core import reasons, row_check
+from include.core import alerts, reasons, row_check
 from include.core.approval import Ask
 from include.core.errors import ManifestInvalid
 
@@ -707,6 +707,19 @@ class RetrainingSpec(Section):
     wait_for_labels_days: Days = Field(description="data days a drift waits for those labels")
 
 
+class AlertsSpec(Section):
+    """Whom to tell is an Airflow Connection; this says what is worth telling there."""
+
+    runbook: str = Field("docs/runbook.md", description="its address; an alert links to a section of it")
+    slack: alerts.Severity = Field(alerts.Severity.INFO, description="the lowest severity Slack is told of")
+    pagerduty: alerts.Severity = Field(alerts.Severity.CRITICAL, description="the lowest severity PagerDuty is told of")
+    email: alerts.Severity = Field(alerts.Severity.WARNING, description="the lowest severity that is mailed")
+    timeout_s: Annotated[float, Field(gt=0, le=30)] = Field(3.0, description="seconds one channel may take")
+    keep_trying_hours: Annotated[float, Field(gt=0)] = Field(
+        24.0, description="hours after which an alert that a channel did not take is given up"
+    )
+
+
 class Resources(Section):
     cpu: str
     memory: str
@@ -744,6 +757,7 @@ class Manifest(Section):
     release: ReleaseSpec
     monitor: MonitorSpec
     retraining: RetrainingSpec
+    alerts: AlertsSpec = AlertsSpec()
     jobs: JobsSpec
 
     @model_validator(mode="after")
