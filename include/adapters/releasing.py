@@ -56,13 +56,16 @@ class Rollout:
     def run(self, generation: int, patience: float = math.inf) -> Iterator[tuple[Step, float]]:
         """Yields every step with the seconds it took, the terminal one last; a step of many looks comes once for each.
 
-        Ends early where such a step is not over after `patience` seconds, for somebody else to `follow`.
+        Ends early where such a step is not over after `patience` seconds, for somebody else to `follow`, and where a
+        person is asked.
         """
         step, since = None, 0.0
         while step is None or not step.is_terminal:
             began = time.monotonic()
             now = self.advance(generation)
             yield now, time.monotonic() - began
+            if now is Step.APPROVE:
+                return
             step, since = now, since if now is step else began
             if step.takes_looks:
                 if time.monotonic() - since > patience:

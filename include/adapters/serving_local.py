@@ -5,7 +5,7 @@
     <serving>/slots/<colour>.json      what a slot loads when it starts
     <serving>/artifacts/<digest>/      verified copies, so that a slot comes back with the registry down
     <serving>/blessings/<hash>.json    the signed documents that allow them, which a slot verifies before it loads
-    <serving>/verdicts/<generation>/   accepted.json, shadowed.json, canary-1.json and so on, soaked.json
+    <serving>/verdicts/<generation>/   accepted.json, shadowed.json, canary-1.json and so on, approved.json, soaked.json
     <serving>/progress/<generation>/   how far a part that takes many looks has come
 
 A process manager owns the slots: a child of an Airflow task would die with its task. Every write that concerns traffic
@@ -78,7 +78,7 @@ class LocalTarget:
         plan = content.get("plan") or {}
         read = {
             "release": Release(**content["release"]),
-            "plan": Plan(plan.get("shadow", False), tuple(plan.get("weights", ()))),
+            "plan": Plan(**{**plan, "weights": tuple(plan.get("weights", ()))}),
         }
         return Wanted(**{**content, **read})
 
@@ -181,6 +181,7 @@ class LocalTarget:
             accepted=own.get("accepted", Verdict.PENDING),
             shadowed=own.get("shadowed", Verdict.PENDING),
             canary=tuple(itertools.takewhile(lambda verdict: verdict is not None, numbered)),  # type: ignore[arg-type]
+            approved=own.get("approved", Verdict.PENDING),
             soaked=own.get("soaked", Verdict.PENDING),
             trial=tried.get("soaked", Verdict.PENDING),
             recovered=tried.get("recovered", Verdict.PENDING),
@@ -190,7 +191,7 @@ class LocalTarget:
         return {part: Verdict(content["verdict"]) for part, content in self.verdicts(generation).items()}
 
     def verdicts(self, generation: int) -> dict[str, dict[str, str]]:
-        """Part (accepted, shadowed, canary-1, soaked, recovered) -> {verdict, why}."""
+        """Part (accepted, shadowed, canary-1, approved, soaked, recovered) -> {verdict, why}."""
         place = self._root / "verdicts" / str(generation)
         return {path.stem: json.loads(path.read_text()) for path in sorted(place.glob("*.json"))}
 

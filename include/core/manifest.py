@@ -675,6 +675,11 @@ class ReleaseSpec(Section):
     soak_s: Annotated[float, Field(ge=0)] = Field(description="seconds a new live release is watched")
     soak_interval_s: Annotated[float, Field(gt=0)] = Field(description="seconds between two probes while soaking")
     max_soak_failures: Annotated[int, Field(ge=0)] = Field(description="failed probes a soak survives")
+    approval: Literal["never", "before_switch"] = Field(
+        "never", description="before_switch: a person says yes before a deployment gets all requests"
+    )
+    approval_hours: Annotated[float, Field(gt=0)] = Field(24.0, description="how long the question stays open")
+    silence: Literal["refuse", "switch"] = Field("refuse", description="what no answer within them means")
     canary: CanarySpec = CanarySpec()
 
 

@@ -25,6 +25,7 @@ class Step(StrEnum):
     VERIFY = "verify"  # smoke requests and golden rows against the idle slot
     SHADOW = "shadow"  # mirror live requests to it and compare its answers, which nobody gets
     CANARY = "canary"  # give it the next share of the live requests and compare
+    APPROVE = "approve"  # nothing but a person's yes is missing
     SWITCH = "switch"  # route all traffic to it; the previous release stays warm as the standby
     SOAK = "soak"  # watch what is live under real traffic
     RECOVER = "recover"  # the soak failed and the standby is not ready: bring it back
@@ -65,6 +66,11 @@ class Plan:
 
     shadow: bool = False
     weights: tuple[int, ...] = ()  # per cent of the live requests, rising
+    approval: bool = False  # a person's yes, asked for last
+
+    @property
+    def tries_on_requests(self) -> bool:
+        return self.shadow or bool(self.weights)
 
 
 BLUE_GREEN = Plan()
@@ -136,19 +142,21 @@ class Observed:
 class Evidence:
     """The verdicts of one generation, and, of the generation whose switch made live what is live, its `trial`.
 
-    `accepted` covers readiness and verification, `canary` has one verdict for each weight that has been decided.
+    `accepted` covers readiness and verification, `canary` has one verdict for each weight that has been decided,
+    `approved` is a person's answer, or what the manifest makes of silence.
     """
 
     accepted: Verdict = Verdict.PENDING
     shadowed: Verdict = Verdict.PENDING
     canary: tuple[Verdict, ...] = ()
+    approved: Verdict = Verdict.PENDING
     soaked: Verdict = Verdict.PENDING
     trial: Verdict = Verdict.PASSED
     recovered: Verdict = Verdict.PENDING  # FAILED: the standby of a failed trial did not come back
 
     @property
     def turned_down(self) -> bool:
-        return Verdict.FAILED in (self.accepted, self.shadowed, self.soaked, *self.canary)
+        return Verdict.FAILED in (self.accepted, self.shadowed, self.approved, self.soaked, *self.canary)
 
 
 def other(colour: Colour) -> Colour:
@@ -178,7 +186,7 @@ def next_step(wanted: Wanted, generation: int, observed: Observed, evidence: Evi
 def _is_tried(wanted: Wanted, observed: Observed, evidence: Evidence) -> bool:
     """Whether a share or a mirror belongs to this run: it verified what the idle slot holds, and has not ended it."""
     holds = observed.slot(observed.idle).release == wanted.release != observed.live.release
-    return holds and evidence.accepted is Verdict.PASSED and not evidence.turned_down and wanted.plan != BLUE_GREEN
+    return holds and evidence.accepted is Verdict.PASSED and not evidence.turned_down and wanted.plan.tries_on_requests
 
 
 def _trial(observed: Observed, evidence: Evidence) -> Step | None:
@@ -204,7 +212,11 @@ def _before_switch(wanted: Wanted, observed: Observed, evidence: Evidence) -> St
         return Step.AWAIT
     if evidence.accepted is not Verdict.PASSED:
         return Step.VERIFY
-    return _beside_live(wanted.plan, observed, evidence) or (Step.SWITCH if slot.ready else Step.AWAIT)
+    if step := _beside_live(wanted.plan, observed, evidence):
+        return step
+    if wanted.plan.approval and evidence.approved is Verdict.PENDING:
+        return Step.APPROVE
+    return Step.SWITCH if slot.ready else Step.AWAIT
 
 
 def _beside_live(plan: Plan, observed: Observed, evidence: Evidence) -> Step | None:

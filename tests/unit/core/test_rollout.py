@@ -38,9 +38,10 @@ from include.core.rollout import (
 PENDING, PASSED, FAILED = Verdict.PENDING, Verdict.PASSED, Verdict.FAILED
 RELEASES = {name: Release(name, name * 8) for name in ("v1", "v2", "v3")}
 BLUE_GREEN, CANARY = Plan(), Plan(shadow=True, weights=(5, 50))
+ASKED = Plan(weights=(5, 50), approval=True)
 GENERATION = 7  # of the run that is walked; what matters is only whether the wish carries the same
 WISHES = (
-    *itertools.product(RELEASES, ("deploy",), (BLUE_GREEN, CANARY)),
+    *itertools.product(RELEASES, ("deploy",), (BLUE_GREEN, CANARY, ASKED)),
     *itertools.product(RELEASES, ("rollback",), (BLUE_GREEN,)),
 )
 
@@ -62,6 +63,7 @@ class World(NamedTuple):
     accepted: Verdict = PENDING
     shadowed: Verdict = PENDING
     canary: tuple[Verdict, ...] = ()
+    approved: Verdict = PENDING
     soaked: Verdict = PENDING
     release: str = "v1"
     kind: Kind = "deploy"
@@ -86,7 +88,8 @@ class World(NamedTuple):
 
     @property
     def evidence(self) -> Evidence:
-        return Evidence(self.accepted, self.shadowed, self.canary, self.soaked, self.trial, self.recovered)
+        own = self.accepted, self.shadowed, self.canary, self.approved, self.soaked
+        return Evidence(*own, self.trial, self.recovered)
 
     def wanted(self, generation: int = GENERATION) -> Wanted:
         return Wanted(RELEASES[self.release], generation, "a test", "to see", self.kind, None, self.plan)
@@ -145,7 +148,8 @@ class World(NamedTuple):
 
     def wished(self) -> Iterator[World]:
         """A newer wish: another generation, so no verdict stands beside it yet; the trial goes on."""
-        clean = self._replace(accepted=PENDING, shadowed=PENDING, canary=(), soaked=PENDING, mine=False)
+        clean = self._replace(accepted=PENDING, shadowed=PENDING, canary=(), approved=PENDING, soaked=PENDING)
+        clean = clean._replace(mine=False)
         for release, kind, plan in WISHES:
             yield clean._replace(release=release, kind=kind, plan=plan)
 
@@ -156,6 +160,7 @@ EFFECTS: dict[Step, Callable[[World], tuple[World, ...]]] = {
     Step.VERIFY: World.verified,
     Step.SHADOW: lambda w: tuple(w.routed(mirror=True)._replace(shadowed=verdict) for verdict in w.judged()),
     Step.CANARY: lambda w: tuple(w.weighed()._replace(canary=(*w.canary, verdict)) for verdict in w.judged()),
+    Step.APPROVE: lambda w: tuple(w._replace(approved=verdict) for verdict in (PASSED, FAILED)),
     Step.SWITCH: lambda w: (w.switched(),),
     Step.SOAK: lambda w: tuple(w.soaked_with(verdict) for verdict in (PASSED, FAILED)),
     Step.RECOVER: lambda w: w.awaited(given_up=w._replace(recovered=FAILED)),
@@ -186,20 +191,21 @@ def edges(world: World) -> Edges:
     return Edges(step, world.outcomes(step), world.killed_during(step))
 
 
-# accepted, shadowed, canary: what can stand beside a run that asks one question after the other
-ANSWERS: tuple[tuple[Verdict, Verdict, tuple[Verdict, ...]], ...] = (
-    (PENDING, PENDING, ()),
-    (FAILED, PENDING, ()),
-    (PASSED, PENDING, ()),
-    (PASSED, FAILED, ()),
-    *((PASSED, PASSED, found) for found in ((), (FAILED,), (PASSED,), (PASSED, FAILED), (PASSED, PASSED))),
+# accepted, shadowed, canary, approved: what can stand beside a run that asks one question after the other
+ANSWERS: tuple[tuple[Verdict, Verdict, tuple[Verdict, ...], Verdict], ...] = (
+    (PENDING, PENDING, (), PENDING),
+    (FAILED, PENDING, (), PENDING),
+    (PASSED, PENDING, (), PENDING),
+    (PASSED, FAILED, (), PENDING),
+    *((PASSED, PASSED, found, PENDING) for found in ((), (FAILED,), (PASSED,), (PASSED, FAILED), (PASSED, PASSED))),
+    *((PASSED, PASSED, found, given) for found in ((), (PASSED, PASSED)) for given in (PASSED, FAILED)),
 )
 TRIALS = ((PENDING, PENDING), (PASSED, PENDING), (FAILED, PENDING), (FAILED, FAILED))  # and whether it was recovered
 # The wanted release is v2 and blue is what may be live: names and colours are interchangeable, which a test shows.
 CONTENTS: tuple[Content, ...] = (EMPTY, *itertools.product(("v1", "v2"), (False, True)))
 ROUTES = [(None, None), ("blue", None), ("blue", "green")]
 SPLITS = [(0, False), (0, True), (5, False), (50, False)]
-ASKED = [("deploy", BLUE_GREEN), ("deploy", CANARY), ("rollback", BLUE_GREEN)]
+WANTED = [("deploy", BLUE_GREEN), ("deploy", CANARY), ("deploy", ASKED), ("rollback", BLUE_GREEN)]
 
 
 @cache
@@ -210,7 +216,7 @@ def arbitrary() -> tuple[World, ...]:
     ]
     soaks = [(*trial, True, trial[0]) for trial in TRIALS]
     soaks += [(*trial, False, soaked) for trial in TRIALS for soaked in Verdict]
-    combined = itertools.product(CONTENTS, CONTENTS, routes, soaks, ANSWERS, ASKED)
+    combined = itertools.product(CONTENTS, CONTENTS, routes, soaks, ANSWERS, WANTED)
     return tuple(
         World(blue, green, *route, *soak[:3], *answers, soak[3], "v2", *asked)  # type: ignore[misc]
         for blue, green, route, soak, answers, asked in combined
@@ -280,6 +286,7 @@ def test_traffic_only_moves_to_a_ready_slot_that_holds_the_wanted_release_and_pa
         assert world.accepted is PASSED and not world.evidence.turned_down
         if world.plan == CANARY and world.live:
             assert world.shadowed is PASSED and world.canary == (PASSED, PASSED)
+        assert not world.plan.approval or world.approved is PASSED
 
 
 def test_traffic_only_moves_back_to_a_ready_standby_after_a_failed_trial() -> None:
@@ -307,13 +314,20 @@ def test_traffic_that_nobody_vouches_for_is_taken_away_before_anything_else_happ
     for world in arbitrary():
         if world.is_split and world.evidence.turned_down:
             assert edges(world).step is Step.WITHDRAW
-    for world in doing(*set(Step) - {Step.WITHDRAW, Step.SHADOW, Step.CANARY, Step.SWITCH, Step.AWAIT, Step.SOAK}):
+    tried = {Step.SHADOW, Step.CANARY, Step.APPROVE, Step.SWITCH, Step.AWAIT, Step.SOAK}
+    for world in doing(*set(Step) - tried - {Step.WITHDRAW}):
         assert not world.is_split or edges(world).step in (Step.REVERT, Step.RECOVER), world
 
 
 def test_a_candidate_that_dies_beside_the_live_slot_is_judged_and_not_awaited() -> None:
     for world in doing(Step.AWAIT):
         assert not world.is_split or world.canary == (PASSED, PASSED)
+
+
+def test_a_person_is_asked_last_and_only_where_the_plan_says_so() -> None:
+    for world in doing(Step.APPROVE):
+        assert world.plan == ASKED and world.accepted is PASSED and world.slot(world.idle)[0] == world.release
+        assert world.live is None or world.canary == (PASSED, PASSED)
 
 
 def test_no_step_changes_what_the_live_slot_holds() -> None:
@@ -364,10 +378,11 @@ def test_a_run_ends_rejected_only_after_a_no_and_with_nothing_left_behind() -> N
         assert all(world.slot(colour)[0] != world.release for colour in (world.live, world.idle) if colour)
 
 
-def test_a_rollback_waits_for_no_trial_and_no_canary() -> None:
+def test_a_rollback_waits_for_no_trial_no_canary_and_nobodys_yes() -> None:
     for world in arbitrary():
         if world.kind == "rollback":
-            assert edges(world).step not in (Step.SHADOW, Step.CANARY, Step.SOAK, Step.RECOVER, Step.REVERT)
+            waits = (Step.SHADOW, Step.CANARY, Step.APPROVE, Step.SOAK, Step.RECOVER, Step.REVERT)
+            assert edges(world).step not in waits
 
 
 def test_a_run_whose_generation_is_not_wanted_any_more_ends_superseded_whatever_it_sees() -> None:
@@ -470,6 +485,23 @@ def test_a_canary_goes_through_shadow_and_every_weight_and_may_end_at_each_of_th
         sequence(f"{before} canary canary switch soak done"),
         sequence(f"{before} canary canary switch soak revert discard rejected"),
     }
+
+
+def test_a_person_has_the_last_word_before_the_switch_and_a_no_leaves_nothing_behind() -> None:
+    tried = V1_LIVE._replace(green=("v2", True), plan=ASKED, share=50, accepted=PASSED, canary=(PASSED, PASSED))
+    assert ways(tried) == {
+        sequence("approve withdraw discard rejected"),
+        sequence("approve switch soak done"),
+        sequence("approve switch soak revert discard rejected"),
+    }
+    first = World(release="v1", plan=ASKED)
+    assert sequence("stage await verify approve switch soak done") in ways(first)
+
+
+def test_a_slot_that_died_while_a_person_was_thinking_is_awaited_before_the_switch() -> None:
+    died = V1_LIVE._replace(green=("v2", False), plan=ASKED, share=50, accepted=PASSED, canary=(PASSED, PASSED))
+    assert died._replace(approved=PASSED).step() is Step.AWAIT
+    assert died._replace(approved=FAILED).step() is Step.WITHDRAW
 
 
 def test_a_first_release_has_nothing_to_be_compared_with_and_its_canary_is_skipped() -> None:
