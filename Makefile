@@ -125,3 +125,7 @@ prove-serving: install ## What the model server promises when requests, models, 
 .PHONY: prove-serving-fuzz
 prove-serving-fuzz: install ## Five thousand odd requests in every protocol to real model servers: no 5xx
 	@$(BIN)/python -W ignore -m tests.proofs.prove_serving_fuzz
+
+.PHONY: bench-drift
+bench-drift: install ## Drift of 20 columns, up to ten million rows, beside Evidently: time, memory, exactness
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench_drift

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 Floats = NDArray[np.float64]
+LN2 = math.log(2)
 
 
 @dataclass(frozen=True)
@@ -286,6 +287,20 @@ def psi(reference: Floats, current: Floats) -> float:
     """Population stability index of two histograms over the same bins (counts); empty bins count as half a row."""
     p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (reference, current))
     return float(((q - p) * np.log(q / p)).sum())
+
+
+def jensen_shannon(reference: Floats, current: Floats) -> float:
+    """Jensen-Shannon distance (Lin 1991; base 2, so 0 to 1) of two histograms over the same bins (counts)."""
+    p, q = (counts / max(counts.sum(), 1) for counts in (reference, current))
+    middle = (p + q) / 2
+    return math.sqrt(max(float(special.rel_entr(p, middle).sum() + special.rel_entr(q, middle).sum()) / 2, 0) / LN2)
+
+
+def kolmogorov_smirnov(distance: float, rows: int, others: int) -> float:
+    """p-value of a two-sample distance (Hodges 1958: the one-sample law at n m / (n + m)); ties make it too large."""
+    if not rows or not others:
+        return 1.0
+    return float(stats.kstwo.sf(distance, max(round(rows * others / (rows + others)), 1)))
 
 
 def homogeneity(reference: Floats, current: Floats) -> float:
