@@ -18,6 +18,7 @@ from evergreen.assets import DATASET_VALIDATED
 from evergreen.house import date_param, house, intent_param, text_param
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.job import job_task
+from evergreen.operators.refusals import note_refused_day
 from include.adapters import factory
 
 manifest = factory.manifest()
@@ -38,7 +39,13 @@ with DAG(
     },
     **(house(manifest, "data") | {"max_active_runs": 4}),
 ) as dag:
-    land = job_task("ingest", job="ingest", job_params={"day": DAY}, params_from=["scenario"])
+    land = job_task(
+        "ingest",
+        job="ingest",
+        job_params={"day": DAY},
+        params_from=["scenario"],
+        on_failure_callback=note_refused_day,
+    )
     announce = AnnounceOperator(
         task_id="announce",
         asset=DATASET_VALIDATED,

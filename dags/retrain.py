@@ -1,8 +1,10 @@
 """
 ### Decide whether to retrain
 
-Weekly, or when `drift.detected`. A pure policy says yes or no with every reason: enough new labels, no cooldown, no
-release under way. A drift whose labels are not known yet waits for them, in data time, without holding a worker.
+Weekly, or when `drift.detected`. A pure policy says yes or no with every reason: enough new labels or a model too old,
+no cooldown, budget left this month, no two refused gates in a row, no release under way, no broken delivery. A drift
+whose labels are not known yet waits for them, in data time, without holding a worker. However many runs decide at once,
+the ledger takes one approval.
 
 * **Manual**: a person's word is enough, if there are rows to train on.
 * **Backfill** over past weeks is a walk-forward backtest: one historical training a week, judged by the days that
@@ -45,6 +47,7 @@ with DAG(
         asset=TRAINING_REQUESTED,
         told=decide.output,
         fields=["as_of", "sentence"],
+        once="{{ ti.xcom_pull('decide')['key'] }}",
     )
     intent >> [decide, backtest]
     decide >> request

@@ -6,7 +6,7 @@ argument and every answer is plain JSON. No question needs pandas or a network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,9 @@ from include.adapters import factory
 from include.core.episodes import current_episode
 from include.core.errors import Temporary
 from include.core.ledger import Entry
-from include.core.retraining import Facts, Trigger, decide
+from include.core.retraining import Approval, Decision, Facts, Judged, Trigger, decide
 from include.core.rollout import Verdict
-from include.core.snapshots import horizon, labelled_rows
+from include.core.snapshots import Snapshot, horizon, labelled_rows, visible
 
 if TYPE_CHECKING:
     from include.adapters.releasing import Rollout
@@ -48,17 +48,31 @@ def _live_version() -> str | None:
     return next((entry.subject for entry in reversed(list(factory.ledger().entries("release.live")))), None)
 
 
-def retraining(trigger: Trigger, triggered: str, as_of: str | None) -> Answer | None:
-    """The policy's yes or no, with the day it was taken for; None while it says wait."""
-    facts = _facts(trigger, date.fromisoformat(triggered), date.fromisoformat(as_of) if as_of else None)
-    manifest = factory.manifest()
-    decision = decide(facts, manifest.retraining, manifest.train.min_rows)
+def retraining(trigger: Trigger, triggered: str, as_of: str | None, episode: str | None = None) -> Answer | None:
+    """The policy's yes or no, with the day it was taken for; None while it says wait.
+
+    `number` is that of the approval a yes would be: whoever enters it first has it (include.adapters.approvals).
+    """
+    facts, decision = weighed(trigger, triggered, as_of, episode)
     if decision.verdict == "wait":
         return None
-    return {"verdict": decision.verdict, "sentence": decision.sentence, "as_of": str(facts.as_of)}
+    return {
+        "verdict": decision.verdict,
+        "sentence": decision.sentence,
+        "as_of": str(facts.as_of),
+        "number": len(facts.approvals) + 1,
+    }
 
 
-def _facts(trigger: Trigger, triggered: date, as_of: date | None) -> Facts:
+def weighed(trigger: Trigger, triggered: str, as_of: str | None, episode: str | None = None) -> tuple[Facts, Decision]:
+    """What is known now and what the policy says to it, a wait included."""
+    day = date.fromisoformat(as_of) if as_of else None
+    facts = _facts(trigger, date.fromisoformat(triggered), day, episode)
+    manifest = factory.manifest()
+    return facts, decide(facts, manifest.retraining, manifest.train.min_rows)
+
+
+def _facts(trigger: Trigger, triggered: date, as_of: date | None, episode: str | None) -> Facts:
     label, history = factory.manifest().label, factory.store().history()
     day = as_of or horizon(history) or triggered
     trained = _last_trained()
@@ -70,7 +84,48 @@ def _facts(trigger: Trigger, triggered: date, as_of: date | None) -> Facts:
         labels=labelled_rows(history, day, label),
         new_labels=labelled_rows(history, day, label, since=trained),
         releasing=_releasing(),
+        episode=episode,
+        approvals=tuple(_approvals()),
+        gates=tuple(_gates()),
+        unvalidated=_unvalidated(history, day),
+        performance=_performance(),
     )
+
+
+def _approvals() -> Iterator[Approval]:
+    for entry in factory.ledger().entries("retraining.approved"):
+        trigger, episode = entry.details.get("trigger", "schedule"), entry.details.get("episode")
+        yield Approval(date.fromisoformat(entry.subject), trigger, episode)
+
+
+def _gates() -> Iterator[Judged]:
+    """The verdicts on live trainings, in the order they were given."""
+    for entry in factory.ledger().entries():
+        told = entry.details
+        if entry.what.startswith("gate.") and told.get("intent") == "live":
+            manual = told.get("run_type") == "manual"
+            yield Judged(entry.what.removeprefix("gate."), date.fromisoformat(told["as_of"]), manual)
+
+
+def _unvalidated(history: Iterable[Snapshot], as_of: date) -> str | None:
+    """The newest delivery, when it broke the contract and nothing valid came since: the world is not known then."""
+    days = visible(history, as_of)
+    if bare := [snapshot.day for snapshot in days if not snapshot.expectations]:
+        return f"{bare[-1]} was published without a contract being run"
+    newest = days[-1].day if days else date.min
+    for entry in reversed(list(factory.ledger().entries("dataset.refused"))):
+        if newest < (day := date.fromisoformat(entry.subject)) <= as_of:
+            return f"the delivery of {day} was refused and no later day is validated"
+    return None
+
+
+def _performance() -> str | None:
+    """How the live version falls short on the matured rows of its newest report."""
+    live, floor = _live_version(), factory.manifest().gate.floor_auc
+    report = next((r for r in reversed(factory.reports().reports()) if r.version == live and r.auc_high), None)
+    if report is None or report.auc_high is None or report.auc_high >= floor:
+        return None
+    return f"the AUC on {report.auc_rows} matured rows is at most {report.auc_high:.3f}, the floor is {floor:g}"
 
 
 def _last_trained() -> date | None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from include.core.errors import RequestInvalid
 
 PROTOCOL: Final = 1
+JOBS: Final = ("ingest", "train", "evaluate", "monitor", "backtest", "score")
 REQUEST_VARIABLE = "EVERGREEN_JOB_REQUEST"
 RESULT_VARIABLE = "EVERGREEN_JOB_RESULT"
 DEFAULT_RESULT_PATH = "/airflow/xcom/return.json"
@@ -75,7 +76,13 @@ def read_request(text: str | None) -> JobRequest:
 
 
 def intent_of(run_type: str, *declared: str | None) -> Intent:
-    """A backfill is historical whatever else is said; otherwise the first intent declared, otherwise live."""
+    """A backfill is historical whatever else is said; otherwise the first intent declared, otherwise live.
+
+    Raises `RequestInvalid` for a word that is no intent.
+    """
     if run_type == "backfill":
         return Intent.HISTORICAL
-    return next((Intent(value) for value in declared if value), Intent.LIVE)
+    said = next((value for value in declared if value), Intent.LIVE)
+    if said not in {*Intent}:
+        raise RequestInvalid(f"There is no intent {said!r}; choose one of {', '.join(Intent)} for the run.")
+    return Intent(said)

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from include.core import alerts, reasons, row_check
 from include.core.approval import Ask
 from include.core.errors import ManifestInvalid
+from include.core.job import JOBS
 
 DEFAULT_PATH = Path(__file__).resolve().parents[1] / "pipeline.yaml"
 
@@ -710,6 +711,12 @@ class RetrainingSpec(Section):
     cooldown_days: Days = Field(description="data days between two trainings")
     min_new_labels: Count = Field(description="labelled rows the last training has not seen")
     wait_for_labels_days: Days = Field(description="data days a drift waits for those labels")
+    max_age_days: Count = Field(60, description="data days after which fewer new labelled rows will do")
+    monthly_budget: Count = Field(
+        6, description="trainings approved in one calendar month of data days; those a person asked for do not count"
+    )
+    breaker_refusals: Count = Field(2, description="gates refused in a row, after which no training is approved")
+    breaker_days: Count = Field(14, description="data days after the last of them until one training is tried again")
 
 
 class AlertsSpec(Section):
@@ -743,6 +750,10 @@ class JobsSpec(Section):
     def _has_default(self) -> JobsSpec:
         if "default" not in self.resources:
             raise ValueError("resources needs a 'default' entry")
+        for name in sorted({*self.resources} - {*JOBS, "default"}):
+            near = difflib.get_close_matches(name, JOBS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(JOBS)}"
+            raise ValueError(f"resources names {name!r}, which is no job; {hint}")
         return self
 
 

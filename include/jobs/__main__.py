@@ -21,6 +21,7 @@ from include.adapters.files import write_atomic
 from include.core.errors import EvergreenError, RequestInvalid
 from include.core.job import (
     DEFAULT_RESULT_PATH,
+    JOBS,
     REQUEST_VARIABLE,
     RESULT_VARIABLE,
     JobRequest,
@@ -28,7 +29,6 @@ from include.core.job import (
     read_request,
 )
 
-JOBS = ("ingest", "train", "evaluate", "monitor", "backtest", "score")
 log = logging.getLogger("evergreen.job")
 
 

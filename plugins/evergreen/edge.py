@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from evergreen.errors import as_airflow
 from include.core.job import Intent, JobRequest, intent_of, run_key
 
 
@@ -35,9 +36,11 @@ def edge(context: Mapping[str, Any]) -> Edge:
     run = context["dag_run"]
     as_of = params.get("as_of") or extra.get("as_of")
     run_type = str(getattr(run.run_type, "value", run.run_type))
+    with as_airflow():
+        intent = intent_of(run_type, params.get("intent"), extra.get("intent"))
     return Edge(
         as_of=date.fromisoformat(as_of) if as_of else _own_day(context),
-        intent=intent_of(run_type, params.get("intent"), extra.get("intent")),
+        intent=intent,
         extra=extra,
         run_type=run_type,
         who=f"{run.dag_id} {run.run_id}",

@@ -132,7 +132,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorld:
     made = SmallWorld(tmp_path)
     for module in ("announce", "approval", "gate", "registry", "rollout", "scoring"):
         monkeypatch.setattr(f"evergreen.operators.{module}.WorldHook", lambda: made)
-    monkeypatch.setattr("evergreen.sensors.retraining.WorldHook", lambda: made)
     return made
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import date, timedelta
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk._shared.module_loading import import_string
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from evergreen.assets import DRIFT_DETECTED
+from evergreen.operators.refusals import note_refused_day
 from evergreen.sensors.drift import DriftSensor
 from evergreen.sensors.retraining import RetrainingSensor
 from evergreen.triggers.poll import PollTrigger
@@ -17,6 +19,9 @@ from include.adapters import factory
 from include.core.episodes import MonitorReport
 from include.core.ledger import Entry
 from tests.plugins.conftest import context, event
+from tests.unit.jobs.conftest import publish
+
+TRAINED = {"intent": "live", "as_of": "2026-08-02"}
 
 
 @pytest.fixture(autouse=True)
@@ -122,26 +127,64 @@ class TestRetrainingSensor:
         return RetrainingSensor(task_id="decide").arguments(context(*events, **options))
 
     def test_a_drift_looks_at_the_newest_day_whatever_day_that_will_be(self):
-        found = self.arguments(event(as_of="2026-08-12"), asset=DRIFT_DETECTED, run_type="asset_triggered")
-        assert found == {"trigger": "drift", "triggered": "2026-08-12", "as_of": None}
+        found = self.arguments(
+            event(as_of="2026-08-12", key="drift-3-2026-08-11"), asset=DRIFT_DETECTED, run_type="asset_triggered"
+        )
+        assert found == {"trigger": "drift", "triggered": "2026-08-12", "as_of": None, "episode": "drift-3-2026-08-11"}
 
     def test_a_schedule_looks_at_its_own_day(self):
         found = self.arguments(run_type="scheduled")
-        assert found == {"trigger": "schedule", "triggered": "2026-08-20", "as_of": "2026-08-20"}
+        assert found == {"trigger": "schedule", "triggered": "2026-08-20", "as_of": "2026-08-20", "episode": None}
 
     def test_a_backfilled_week_is_a_schedule_of_that_week(self):
         assert self.arguments(run_type="backfill")["trigger"] == "schedule"
 
     def test_a_person_may_name_the_day(self):
         found = self.arguments(params={"as_of": "2026-08-04"})
-        assert found == {"trigger": "manual", "triggered": "2026-08-04", "as_of": "2026-08-04"}
+        assert found == {"trigger": "manual", "triggered": "2026-08-04", "as_of": "2026-08-04", "episode": None}
 
-    def test_a_no_skips_the_run_with_its_reason_and_goes_to_the_ledger(self, world):
+    def test_a_no_skips_the_run_with_its_reason_and_goes_to_the_ledger(self):
         with pytest.raises(AirflowSkipException, match="0 labelled rows"):
             RetrainingSensor(task_id="decide").execute(context())
-        assert [entry.what for entry in world.ledger().entries()] == ["retraining.declined"]
+        assert [entry.what for entry in factory.ledger().entries("retraining.declined")] == ["retraining.declined"]
 
-    def test_a_yes_is_the_tasks_answer(self, world):
-        told = {"verdict": "yes", "sentence": "a person asked for it.", "as_of": "2026-08-04"}
-        assert RetrainingSensor(task_id="decide").execute_complete(context(), told) == told
-        assert [entry.what for entry in world.ledger().entries()] == ["retraining.approved"]
+    @pytest.fixture
+    def rows(self, manifest):
+        """Four days whose labels are known as of 6 August."""
+        for number in range(4):
+            publish(factory.store(), manifest, date(2026, 8, 1) + timedelta(days=number))
+
+    def test_a_yes_is_the_tasks_answer_and_is_entered_by_its_number(self, rows):
+        told = RetrainingSensor(task_id="decide").execute(context())
+        assert told == {
+            "verdict": "yes",
+            "sentence": "a person asked for it.",
+            "as_of": "2026-08-05",
+            "key": "retraining-1",
+        }
+        [entry] = factory.ledger().entries("retraining.approved")
+        assert (entry.key, entry.details["trigger"]) == ("retraining-1", "manual")
+
+    def test_a_run_that_was_killed_behind_its_approval_finds_it_again(self, rows):
+        first = RetrainingSensor(task_id="decide").execute(context())
+        assert RetrainingSensor(task_id="decide").execute(context()) == first
+        assert len(list(factory.ledger().entries("retraining.approved"))) == 1
+
+    def test_what_the_trigger_saw_only_wakes_the_worker_who_decides_by_what_is_known_then(self, rows):
+        drifted = (event(as_of="2026-08-04", key="drift-3-2026-08-04"),)
+        woken = {"verdict": "yes", "sentence": "it was so a while ago.", "as_of": "2026-08-05", "number": 1}
+        options = {"asset": DRIFT_DETECTED, "run_type": "asset_triggered"}
+        RetrainingSensor(task_id="decide").execute_complete(context(*drifted, run_id="one", **options), woken)
+        with pytest.raises(AirflowSkipException, match="approved as of 2026-08-05 answers this drift already"):
+            RetrainingSensor(task_id="decide").execute_complete(context(*drifted, run_id="two", **options), woken)
+
+    def test_a_day_that_was_refused_stops_the_policy_until_a_later_one_is_valid(self, rows, manifest):
+        factory.ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))
+        task = SimpleNamespace(job_params={"day": "2026-08-05"})
+        note_refused_day(context() | {"task": task, "exception": ValueError("rule 3 is broken")})
+        week = {"run_type": "scheduled", "params": {"as_of": "2026-08-09"}}
+        with pytest.raises(AirflowSkipException, match="the delivery of 2026-08-05 was refused and no later day"):
+            RetrainingSensor(task_id="decide").execute(context(**week))
+        publish(factory.store(), manifest, date(2026, 8, 5))
+        told = RetrainingSensor(task_id="decide").execute(context(**week))
+        assert "labelled rows the last training has not seen" in told["sentence"]

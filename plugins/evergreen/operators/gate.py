@@ -8,7 +8,7 @@ from typing import Any
 from airflow.providers.standard.operators.branch import BaseBranchOperator
 from airflow.sdk import Context
 
-from evergreen.edge import edge
+from evergreen.edge import Edge, edge
 from evergreen.hooks.world import WorldHook
 from include.adapters import factory
 from include.core.approval import Next, after_gate
@@ -39,8 +39,13 @@ class GateOperator(BaseBranchOperator):
                 subject=str(self.told["outputs"].get("run_id")),
                 who=run.who,
                 why=self.told["summary"],
-                details=self.told["outputs"],
+                details={**self.told["outputs"], **_why_it_ran(run)},
                 key=f"gate-{run.key}",
             )
         )
         return self.follows[chosen]
+
+
+def _why_it_ran(run: Edge) -> dict[str, str]:
+    """What the retraining policy asks of a verdict: whether it counts, and from which day on."""
+    return {"as_of": str(run.as_of), "intent": run.intent.value, "run_type": run.run_type}

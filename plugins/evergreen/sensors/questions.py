@@ -27,20 +27,22 @@ class QuestionSensor(BaseSensorOperator):
     def arguments(self, context: Context) -> dict[str, Any]:
         return {}
 
-    def poke(self, context: Context) -> PokeReturnValue:
+    def answer(self, context: Context) -> Any:
+        """The answer there is now, or None."""
         with as_airflow():
-            answer = ask(self.question, self.arguments(context))
+            return ask(self.question, self.arguments(context))
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        answer = self.answer(context)
         return PokeReturnValue(is_done=answer is not None, xcom_value=answer)
 
     def execute(self, context: Context) -> Any:
-        arguments = self.arguments(context)
         if not self.deferrable:
             return self.take(context, super().execute(context))
-        with as_airflow():
-            answer = ask(self.question, arguments)
+        answer = self.answer(context)
         if answer is None:
             self.log.info("no answer to %r yet, waiting in the triggerer", self.question)
-            trigger = PollTrigger(self.question, arguments, float(self.poke_interval))
+            trigger = PollTrigger(self.question, self.arguments(context), float(self.poke_interval))
             self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
         return self.take(context, answer)
 

@@ -1,7 +1,12 @@
-"""Asks the retraining policy; waits while it says wait, skips the run when it says no."""
+"""Asks the retraining policy; waits while it says wait, skips the run when it says no.
+
+What the trigger answers only wakes the task. The decision is taken, and entered, by the worker: between the two a
+release may have begun, or another run may have been given the training.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import Context
@@ -9,9 +14,10 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.assets import DRIFT_DETECTED
 from evergreen.edge import Edge, edge
-from evergreen.hooks.world import WorldHook
+from evergreen.errors import as_airflow
 from evergreen.sensors.questions import QuestionSensor
-from include.core.ledger import Entry
+from include.adapters.approvals import decided
+from include.adapters.questions import weighed
 
 
 class RetrainingSensor(QuestionSensor):
@@ -24,16 +30,24 @@ class RetrainingSensor(QuestionSensor):
         trigger = _trigger(context, run)
         asked = context["params"].get("as_of")
         own_day = str(run.as_of) if trigger == "schedule" else None
-        return {"trigger": trigger, "triggered": str(run.as_of), "as_of": asked or own_day}
+        episode = run.extra.get("key") if trigger == "drift" else None
+        return {"trigger": trigger, "triggered": str(run.as_of), "as_of": asked or own_day, "episode": episode}
+
+    def answer(self, context: Context) -> Any:
+        run, arguments = edge(context), self.arguments(context)
+        with as_airflow():
+            found = decided(arguments, run.who, run.key)
+            if found is None:
+                self.log.info("the policy waits: %s", weighed(**arguments)[1].sentence)
+        return found
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+        return self.execute(context)
 
     def take(self, context: Context, answer: Any) -> Any:
         super().take(context, answer)
-        run = edge(context)
-        what = "retraining.approved" if answer["verdict"] == "yes" else "retraining.declined"
-        why, key = answer["sentence"], f"retraining-{run.key}"
-        WorldHook().ledger().append(Entry(what=what, subject=answer["as_of"], who=run.who, why=why, key=key))
         if answer["verdict"] == "no":
-            raise AirflowSkipException(why)
+            raise AirflowSkipException(answer["sentence"])
         return answer
 
 

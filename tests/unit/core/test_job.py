@@ -91,3 +91,10 @@ def test_any_other_run_has_the_first_intent_declared(
     run_type: str, declared: tuple[str | None, ...], meant: Intent
 ) -> None:
     assert intent_of(run_type, *declared) is meant
+
+
+def test_a_word_that_is_no_intent_is_told_with_those_there_are() -> None:
+    with pytest.raises(
+        RequestInvalid, match="There is no intent 'nonsense'; choose one of live, historical, rehearsal"
+    ):
+        intent_of("manual", None, "nonsense")

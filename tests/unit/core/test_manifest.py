@@ -57,6 +57,8 @@ CONTRADICTIONS = [
     ),
     ("min: 18, max: 100", "values: [young, old]", ("contract.columns.Age: a number has min and max, not values.",)),
     ("    default: {", "    other: {", ("jobs: resources needs a 'default' entry.",)),
+    ("    train: {cpu", "    trian: {cpu", ("jobs: resources names 'trian', which is no job", "mean 'train'?")),
+    ("    train: {cpu", "    7up: {cpu", ("jobs: resources names '7up'", "choose of ingest, train, evaluate")),
 ]
 
 

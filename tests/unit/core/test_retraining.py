@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date, timedelta
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from include.core.manifest import RetrainingSpec
-from include.core.retraining import Decision, Facts, Trigger, decide
+from include.core.retraining import Approval, Decision, Facts, Judged, Trigger, decide
 
 AS_OF = date(2026, 9, 20)
 POLICY = RetrainingSpec(schedule="@weekly", cooldown_days=5, min_new_labels=1000, wait_for_labels_days=21)
@@ -104,3 +107,110 @@ def test_more_labels_never_turn_a_yes_into_a_no() -> None:
     for fact in ALL:
         richer = Facts(**{**vars(fact), "labels": fact.labels + 5000, "new_labels": fact.new_labels + 5000})
         assert rank[decided(richer).verdict] >= rank[decided(fact).verdict]
+
+
+# --- what was approved, judged and refused before -----------------------------------------------------------------
+
+
+def asked(trigger: Trigger = "schedule", **more: Any) -> Facts:
+    """A run that nothing speaks against, unless `more` does."""
+    return Facts(**{"trigger": trigger, "triggered": AS_OF, "as_of": AS_OF, **QUIET, **more})
+
+
+QUIET: dict[str, Any] = {"last_trained": ago(10), "labels": 5000, "new_labels": 2000}
+
+
+def told(facts: Facts) -> tuple[str, str]:
+    decision = decided(facts)
+    return decision.verdict, decision.sentence
+
+
+def refusals(count: int, days: int) -> tuple[Judged, ...]:
+    return (Judged("refused", ago(days)),) * count
+
+
+def test_an_approval_starts_the_cooldown_before_its_training_has_begun() -> None:
+    verdict, why = told(asked(approvals=(Approval(ago(1), "schedule"),)))
+    assert (verdict, why) == ("no", "the last training was 1 data days ago, the cooldown is 5.")
+
+
+def test_a_month_has_its_budget_and_what_a_person_asked_for_is_not_counted() -> None:
+    policy = POLICY.model_copy(update={"monthly_budget": 2, "cooldown_days": 0})
+    month = [Approval(ago(days), "drift") for days in (19, 7)]
+    by_hand, before = Approval(ago(8), "manual"), Approval(ago(20), "schedule")
+    assert decide(asked(approvals=(before, by_hand, month[0])), policy, MIN_ROWS).verdict == "yes"
+    spent = decide(asked(approvals=(*month, by_hand)), policy, MIN_ROWS)
+    assert spent == Decision("no", ("2 trainings were approved in 2026-09, the monthly budget is 2",))
+    assert decide(asked("manual", approvals=tuple(month)), policy, MIN_ROWS).verdict == "yes"
+
+
+def test_two_refused_gates_open_the_breaker_and_time_lets_one_training_through() -> None:
+    assert told(asked(gates=refusals(1, 6)))[0] == "yes"
+    verdict, why = told(asked(gates=refusals(2, 6)))
+    assert (verdict, why) == (
+        "no",
+        "the gate refused the last 2 trainings; the next is tried as of 2026-09-28, or by a person.",
+    )
+    assert told(asked(gates=refusals(2, 14)))[0] == "yes"
+    assert told(asked(gates=(*refusals(2, 20), *refusals(1, 6))))[0] == "no"
+
+
+def test_a_gate_that_passes_closes_the_breaker_and_neither_doubt_nor_a_trial_by_hand_moves_it() -> None:
+    passed, doubt = Judged("passed", ago(6), manual=True), Judged("inconclusive", ago(6))
+    by_hand = Judged("refused", ago(6), manual=True)
+    assert told(asked(gates=(*refusals(2, 7), passed)))[0] == "yes"
+    assert told(asked(gates=(*refusals(2, 7), doubt)))[0] == "no"
+    assert told(asked(gates=(*refusals(1, 7), by_hand, by_hand)))[0] == "yes"
+
+
+def test_an_episode_is_answered_once_and_so_is_every_drift_seen_before_that_answer() -> None:
+    answer = Approval(ago(6), "drift", "drift-3-a")
+    for facts in (asked("drift", episode="drift-3-a"), asked("drift", episode="drift-3-b", triggered=ago(6))):
+        verdict, why = told(Facts(**{**vars(facts), "approvals": (answer,)}))
+        assert (verdict, why) == ("no", f"the training approved as of {ago(6)} answers this drift already.")
+    assert told(asked("drift", episode="drift-3-c", triggered=ago(5), approvals=(answer,)))[0] == "yes"
+
+
+def test_the_weekly_training_answers_no_drift_since_it_knew_no_label_of_the_new_world() -> None:
+    weekly = Approval(ago(6), "schedule")
+    assert told(asked("drift", episode="drift-3-a", triggered=ago(6), approvals=(weekly,)))[0] == "yes"
+
+
+def test_a_drift_waits_for_what_passes_by_itself_and_for_nothing_else() -> None:
+    passing = ({"releasing": True}, {"unvalidated": "a day was refused"}, {"new_labels": 1}, {"last_trained": ago(1)})
+    assert {told(asked("drift", **each))[0] for each in passing} == {"wait"}
+    lasting = ({"gates": refusals(2, 1)}, {"approvals": (Approval(ago(9), "schedule"),) * 6})
+    assert {told(asked("drift", **each))[0] for each in lasting} == {"no"}
+    assert told(asked("drift", **passing[0], **lasting[0]))[0] == "no"
+
+
+def test_a_model_too_old_is_trained_on_fewer_new_labels_but_not_on_none() -> None:
+    assert told(asked(last_trained=ago(60), new_labels=1)) == (
+        "yes",
+        "the last training was 60 data days ago, at most 60 are wanted; "
+        "schedule: 1 labelled rows the last training has not seen.",
+    )
+    assert told(asked(last_trained=ago(60), new_labels=0))[0] == "no"
+    assert told(asked(last_trained=ago(59), new_labels=1))[0] == "no"
+
+
+def test_a_yes_tells_everything_that_speaks_for_it() -> None:
+    why = decided(asked("drift", performance="the AUC is too low", last_trained=ago(70))).reasons
+    assert [word in reason for word, reason in zip(("drift", "AUC", "70", "2000"), why, strict=True)] == [True] * 4
+
+
+def test_the_first_model_waits_for_valid_data_too() -> None:
+    assert told(asked(last_trained=None, unvalidated="a day was refused")) == ("no", "a day was refused.")
+
+
+@given(st.data())
+def test_one_more_obstacle_never_helps(data: st.DataObject) -> None:
+    rank = {"no": 0, "wait": 1, "yes": 2}
+    trigger = data.draw(st.sampled_from(["schedule", "drift"]))
+    facts = asked(trigger, new_labels=data.draw(st.sampled_from([0, 999, 1000])), releasing=data.draw(st.booleans()))
+    worse: dict[str, Any] = data.draw(
+        st.sampled_from(
+            [{"unvalidated": "x"}, {"gates": refusals(2, 1)}, {"approvals": (Approval(ago(1), "schedule"),) * 6}]
+        )
+    )
+    assert rank[decided(Facts(**{**vars(facts), **worse})).verdict] <= rank[decided(facts).verdict]

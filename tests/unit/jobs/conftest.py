@@ -40,7 +40,7 @@ def publish(
             columns=content.columns,
             source="test",
             manifest=manifest.digest,
-            expectations=0,
+            expectations=1,
             known_on=known_on(day, as_of or day),
         )
         store.publish(snapshot, room / "rows.parquet")
