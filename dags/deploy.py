@@ -5,14 +5,17 @@ Says which blessed version is wanted and follows the release machine: stage into
 and golden rows, switch, soak under real traffic, keep the previous version as warm standby. A release that fails before
 the switch never gets traffic; one that fails the soak is reverted. Only then does the champion alias move.
 
+With `release.approval: before_switch` a person is asked before the switch; the traffic waits where it is.
+
 * Runs when `model.blessed`.
 * **Manual**: choose a version. A version without a blessing is refused.
 """
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, TriggerRule
 
 from evergreen.assets import MODEL_BLESSED
 from evergreen.house import house, text_param
+from evergreen.operators.approval import ApproveReleaseOperator
 from evergreen.operators.registry import PromoteOperator
 from evergreen.operators.rollout import RolloutOperator, WantOperator
 from include.adapters import factory
@@ -32,4 +35,9 @@ with DAG(
     want = WantOperator(task_id="want")
     rollout = RolloutOperator(task_id="rollout", wish=want.output)
     go_live = PromoteOperator(task_id="go_live", told=rollout.output)
+    if manifest.release.approval == "before_switch":
+        try_out = RolloutOperator(task_id="try_out", wish=want.output)
+        approve = ApproveReleaseOperator(task_id="approve", told=try_out.output)
+        rollout.trigger_rule = TriggerRule.NONE_FAILED  # where nothing was to be asked, approve is skipped
+        want >> try_out >> approve >> rollout
     want >> rollout >> go_live

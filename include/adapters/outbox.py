@@ -22,11 +22,27 @@ from typing import Any
 
 from include.adapters.channels import Channel
 from include.adapters.files import locked, write_atomic
+from include.core import news
 from include.core.alerts import Alert, Severity
 from include.core.errors import AccessRefused, ServiceUnavailable
+from include.core.ledger import Entry
+from include.core.ports import Ledger
 
 log = logging.getLogger(__name__)
 LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
+
+
+def record(ledger: Ledger, outbox: Outbox, entry: Entry) -> None:
+    """Enters it, and writes down what people are to be told of it. Said again, it is said once.
+
+    An alert that cannot be written down is lost to all but the log: the release matters more.
+    """
+    ledger.append(entry)
+    try:
+        if alert := news.of(entry):
+            outbox.put(alert)
+    except OSError as error:
+        log.error("Nobody can be told of %s: the outbox cannot be written (%s).", entry.what, error.strerror)
 
 
 class Outbox:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ SERVING = "serving"  # where in a run's artifacts the serving artifact lies
 CURVES = "curves.svg"
 CARD = "card"
 CARD_TAG = "evergreen.card"
+STATE_TAG, SOAKING = "evergreen.release", "soaking"
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -126,8 +127,26 @@ class MlflowRegistry:
                 raise
 
     def promote(self, version: str) -> None:
+        """The alias moves, and no version is marked as soaking any more."""
         with self.client() as client:
             client.set_registered_model_alias(self.name, CHAMPION, version)
+        self.unmark(self.soaking())
+
+    def mark_soaking(self, version: str) -> None:
+        """For people: this version serves, and is not the champion yet."""
+        with self.client() as client:
+            client.set_model_version_tag(self.name, version, STATE_TAG, SOAKING)
+
+    def soaking(self) -> list[str]:
+        """The versions that are marked so."""
+        with self.client() as client:
+            found = client.search_model_versions(f"name = '{self.name}' and tag.`{STATE_TAG}` = '{SOAKING}'")
+            return sorted(str(version.version) for version in found)
+
+    def unmark(self, versions: Iterable[str]) -> None:
+        with self.client() as client:
+            for version in versions:
+                client.delete_model_version_tag(self.name, version, STATE_TAG)
 
     def fetch(self, version: str, destination: Path) -> Path:
         """Downloads the serving artifact of a version into `destination`."""

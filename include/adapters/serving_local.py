@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 import xmlrpc.client
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -101,12 +102,23 @@ class LocalTarget:
             known = self.wanted()
             if known and (known.release, known.kind) == (release, kind) and self._is_same_wish(known, by):
                 return known
-            generation = known.generation if known else 0
+            generation = self._newest_generation(known)
             if expected is not None and expected != generation:
                 raise Conflict(f"Generation {expected} was expected but {generation} is wanted; look again and retry.")
             wish = Wanted(release, generation + 1, by, why, kind, self._kept(blessing), plan)
             write_atomic(self._root / "wanted.json", json.dumps(asdict(wish), indent=1))
             return wish
+
+    def _newest_generation(self, known: Wanted | None) -> int:
+        """Also of what a lost record had wanted: a generation that came again would find the verdicts of the first."""
+        judged = [int(place.name) for place in (self._root / "verdicts").glob("[0-9]*")]
+        return known.generation if known else max([self._route().generation, *judged])
+
+    def quiet_s(self, generation: int) -> float:
+        """Seconds since a run last wrote anything for this generation, by the clock of the disk."""
+        own = [place for part in ("verdicts", "progress") for place in (self._root / part / str(generation)).glob("*")]
+        files = [self._root / "wanted.json", self._root / "route" / "routes.yaml", *own]
+        return time.time() - max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
 
     def _kept(self, envelope: str | None) -> str | None:
         """The hash by which an envelope lies in blessings/; there before anything names it."""

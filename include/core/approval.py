@@ -62,6 +62,14 @@ def question(report: Mapping[str, Any], link: str | None = None) -> str:
     )
 
 
+def release_question(release: Mapping[str, Any], live: str | None) -> str:
+    """What a person sees before a release gets all requests: which replaces which, and every verdict so far."""
+    instead = f"instead of version {live}" if live else "as the first release of all"
+    rows = [f"| {part} | {found['verdict']} | {_cell(found['why'])} |" for part, found in release["evidence"].items()]
+    head = f"**Version {release['version']} is ready to get all requests, {instead}.**"
+    return "\n".join([head, "", "| Trial | Verdict | Why |", "|---|---|---|", *rows])
+
+
 def _row(check: Mapping[str, Any]) -> str:
     value, low, high, threshold = (_told(check.get(part)) for part in ("value", "low", "high", "threshold"))
     verdict = check["verdict"] if check.get("blocks", True) else f"{check['verdict']} (a warning)"

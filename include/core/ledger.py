@@ -10,7 +10,7 @@ somewhere else (`make history` prints it) if that has to be proved.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,11 @@ class Entry(BaseModel):
     key: str | None = None
     at: datetime = Field(default_factory=lambda: datetime.now(UTC), description="wall clock, for readers only")
     previous: str | None = Field(None, description="sha256, hex, of the line before; set by the ledger")
+
+
+def live_key(release: Mapping[str, Any]) -> str:
+    """By which release.live stands once for a release, whichever run, command or reconciliation says it."""
+    return f"release.live-{release['generation']}-{str(release['digest'])[:12]}"
 
 
 def read(line: bytes) -> Entry | None:

@@ -681,6 +681,12 @@ class ReleaseSpec(Section):
     )
     approval_hours: Annotated[float, Field(gt=0)] = Field(24.0, description="how long the question stays open")
     silence: Literal["refuse", "switch"] = Field("refuse", description="what no answer within them means")
+    abandoned_s: Annotated[float, Field(gt=0)] = Field(
+        900.0, description="seconds without a look after which nobody is taken to follow a release that has not ended"
+    )
+    settle_s: Annotated[float, Field(ge=0)] = Field(
+        120.0, description="seconds after a release's last look in which reconcile leaves the rest to its own run"
+    )
     canary: CanarySpec = CanarySpec()
 
 

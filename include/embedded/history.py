@@ -10,13 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from include.adapters import factory
-from include.core import ledger
+from include.core import ledger, news
 from include.core.errors import EvergreenError
 from include.core.ledger import Entry
 from include.embedded.settings import see_as_the_stack
 
 app = typer.Typer(add_completion=False)
-RELEASES = ("model.blessed", "deploy.", "rollback.", "release.")
+RELEASES = ("model.blessed", "deploy.", "rollback.", "release.", "approval.", "reconcile.")
 TAMPERED = 65
 
 
@@ -42,18 +42,16 @@ def main(everything: Annotated[bool, typer.Option("--all", help="not releases al
 def _show(entries: list[Entry]) -> None:
     table = Table("when (UTC)", "what", "version", "who", "why", "evidence", show_lines=False)
     for entry in entries:
-        cells = (f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.what, entry.subject, entry.who, entry.why, _evidence(entry))
+        cells = (
+            f"{entry.at:%Y-%m-%d %H:%M:%S}",
+            entry.what,
+            entry.subject,
+            entry.who,
+            entry.why,
+            news.evidence(entry.details),
+        )
         table.add_row(*(Text(cell) for cell in cells))
     Console().print(table if entries else "Nothing was released yet.")
-
-
-def _evidence(entry: Entry) -> str:
-    """The verdicts of a rollout, or the hashes that an entry names."""
-    verdicts = entry.details.get("evidence", {})
-    if verdicts:
-        return "; ".join(f"{part} {found['verdict']}: {found['why']}" for part, found in verdicts.items())
-    named = [name for name in ("digest", "generation", "blessing") if name in entry.details]
-    return ", ".join(f"{name} {str(entry.details[name])[:12]}" for name in named)
 
 
 if __name__ == "__main__":

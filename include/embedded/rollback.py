@@ -1,7 +1,8 @@
 """`make rollback`: the DAG of that name without Airflow, for when a second counts or Airflow is what is down.
 
 The same wish, the same machine, the same ledger. The champion alias moves if MLflow answers; if it does not, the
-traffic has moved all the same, and the alias follows with the next release or rollback.
+traffic has moved all the same, and the next run of the monitor moves the alias (`make reconcile` does it at once). What
+people are to be told waits in the outbox for the next task that has Airflow's Connections.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import getpass
 import os
 import time
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from include.adapters import factory
+from include.adapters.outbox import record
 from include.core import blessing as blessings
 from include.core.errors import EvergreenError, Temporary
-from include.core.ledger import Entry
+from include.core.ledger import Entry, live_key
 from include.core.rollout import Release, Step, Wanted
 from include.core.way_back import way_back
 from include.embedded.settings import EmbeddedSettings
@@ -60,15 +62,20 @@ def roll_back(version: str, why: str, trusted: str) -> Told:
     who, release = f"{getpass.getuser()} by make rollback", Release(found, blessing.digest)
     wanted = target.want(release, by=f"{who} {time.time_ns()}", why=why, kind="rollback", blessing=envelope)
     details = {"generation": wanted.generation, "digest": release.digest, "blessing": envelope}
-    book.append(Entry(what="rollback.wanted", subject=found, who=who, why=why, details=details))
+    _write("rollback.wanted", found, who, why, details)
     steps = [(step, _say(step, seconds)) for step, seconds in factory.rollout().run(wanted.generation)]
     last = steps[-1][0]
     ended = {**details, "outcome": last.value, "steps": steps, "evidence": target.verdicts(wanted.generation)}
-    book.append(Entry(what=f"release.{last.value}", subject=found, who=who, why=why, details=ended))
+    _write(f"release.{last.value}", found, who, why, ended)
     if last is Step.DONE:
-        book.append(Entry(what="release.live", subject=found, who=who, why=why, details=ended))
+        _write("release.live", found, who, why, ended, live_key(ended))
         _move_alias(found)
     return Told(wanted, last, time.monotonic() - began)
+
+
+def _write(what: str, version: str, who: str, why: str, details: dict[str, Any], key: str | None = None) -> None:
+    entry = Entry(what=what, subject=version, who=who, why=why, details=details, key=key)
+    record(factory.ledger(), factory.outbox(), entry)
 
 
 def _say(step: Step, seconds: float) -> float:

@@ -61,6 +61,7 @@ class ShelfRegistry:
         self.versions: dict[str, str] = {}
         self.papers: dict[str, dict[str, str]] = {}
         self.champion: str | None = None
+        self.marked: list[str] = []
 
     def register(self, run_id: str, source: str) -> str:
         return self.versions.setdefault(run_id, str(len(self.versions) + 1))
@@ -87,6 +88,10 @@ class ShelfRegistry:
 
     def promote(self, version: str) -> None:
         self.champion = version
+        self.marked.clear()
+
+    def mark_soaking(self, version: str) -> None:
+        self.marked.append(version)
 
     def version_url(self, version: str) -> str:
         return f"http://mlflow/{version}"
@@ -130,6 +135,7 @@ class SmallWorld:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorld:
     """Stands in for WorldHook wherever an operator asks for it."""
     made = SmallWorld(tmp_path)
+    monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
     for module in ("announce", "approval", "gate", "registry", "rollout", "scoring"):
         monkeypatch.setattr(f"evergreen.operators.{module}.WorldHook", lambda: made)
     return made

@@ -159,7 +159,11 @@ class TestRegistryOperators:
 
     def test_a_release_that_went_well_becomes_the_champion_and_is_told(self, world):
         found = context()
-        told = {"verdict": "yes", "summary": "serves all traffic", "outputs": {"version": "7", "digest": "d"}}
+        told = {
+            "verdict": "yes",
+            "summary": "serves all traffic",
+            "outputs": {"version": "7", "digest": "d", "generation": 4},
+        }
         PromoteOperator(task_id="go_live", told=told).execute(found)
         assert world.shelf.champion == "7"
         assert emitted(found, MODEL_LIVE) == {"version": "7", "intent": "live"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import ClassVar
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from evergreen.operators.approval import ApproveOperator
+from evergreen.operators.approval import ApproveOperator, ApproveReleaseOperator
+from include.core.approval import release_question
 from tests.blessed import REPORT
 from tests.plugins.conftest import context
 
@@ -73,6 +75,64 @@ def test_the_form_asks_for_a_reason_and_for_nothing_the_run_was_started_with(bag
 
 @pytest.fixture
 def bag_of_train():
+    return dag("train")
+
+
+def dag(name: str):
     from airflow.dag_processing.dagbag import DagBag
 
-    return DagBag("dags/train.py").dags["train"]
+    return DagBag(f"dags/{name}.py").dags[name]
+
+
+class TestRelease:
+    """The question before the switch; what the machine makes of the answer is tests/contract/test_release_approval."""
+
+    OUTPUTS: ClassVar = {
+        "generation": 4,
+        "version": "7",
+        "digest": "7" * 64,
+        "evidence": {"accepted": {"verdict": "passed", "why": "answered | as expected"}},
+    }
+
+    def resume(self, event: dict, **run):
+        told = {"verdict": "ask", "summary": "", "outputs": self.OUTPUTS}
+        return ApproveReleaseOperator(task_id="approve", told=told).execute_complete(context(**run), event)
+
+    def verdict(self, world) -> dict[str, str]:
+        return world.target().verdicts(4)["approved"]
+
+    def test_a_yes_lies_beside_the_target_with_who_and_why(self, world):
+        self.resume(answered("Approve", "fits the season"))
+        assert self.verdict(world) == {"verdict": "passed", "why": "given by ada: fits the season"}
+        assert written(world) == [("approval.given", "7", "ada", "fits the season")]
+
+    def test_a_no_fails_nothing_since_the_rollout_clears_it_away(self, world):
+        assert self.resume(answered("Reject", "not on a Friday"))["yes"] is False
+        assert self.verdict(world) == {"verdict": "failed", "why": "refused by ada: not on a Friday"}
+
+    @pytest.mark.parametrize("silence, verdict", [("refuse", "failed"), ("switch", "passed")])
+    def test_silence_is_what_the_manifest_takes_it_for(self, world, small, silence, verdict):
+        small(**{"release.silence": silence, "release.approval_hours": 2})
+        self.resume(SILENCE)
+        found = self.verdict(world)
+        assert found["verdict"] == verdict and "nobody answered within release.approval_hours (2)" in found["why"]
+        assert [what for what, *_ in written(world)] == ["approval.expired"]
+
+    def test_a_release_that_ended_before_the_question_is_not_asked_about(self, world):
+        told = {"verdict": "no", "summary": "version 7 was rejected", "outputs": {}}
+        with pytest.raises(AirflowSkipException, match="version 7 was rejected"):
+            ApproveReleaseOperator(task_id="approve", told=told).execute(context())
+
+    def test_the_form_shows_which_version_replaces_which_and_every_verdict(self):
+        body = release_question(self.OUTPUTS, "6")
+        assert "**Version 7 is ready to get all requests, instead of version 6.**" in body
+        assert "| accepted | passed | answered \\| as expected |" in body
+        assert "as the first release of all" in release_question(self.OUTPUTS, None)
+
+    def test_the_dag_asks_only_where_the_manifest_says_so(self, small):
+        small()
+        assert set(dag("deploy").task_ids) == {"want", "rollout", "go_live"}
+        small(**{"release.approval": "before_switch"})
+        asking = dag("deploy")
+        assert set(asking.task_ids) == {"want", "try_out", "approve", "rollout", "go_live"}
+        assert asking.get_task("approve").downstream_task_ids == {"rollout"}

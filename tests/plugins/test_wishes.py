@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
 
 from evergreen.operators.rollout import RolloutOperator, WantBackOperator, WantOperator
 from include.adapters import envoy_routes
@@ -87,22 +87,75 @@ class TestWant:
         assert want(params={"version": "7"}, run_id="another")["generation"] == 2
 
 
-class TestWantBack:
-    @pytest.fixture
-    def history(self, world):
-        """1, 2 and 3 served in this order; 3 is live in the blue slot."""
-        for version in "123":
-            details = {"digest": version * 64, "blessing": world.shelf.has_blessed(version)}
-            entry = Entry(what="release.live", subject=version, who="deploy", why="", details=details)
-            world.ledger().append(entry)
-        root = world.root / "serving"
-        write_atomic(root / "route" / "routes.yaml", envoy_routes.render(Route("blue", None, 3)))
-        write_atomic(root / "slots" / "blue.json", '{"version": "3", "digest": "%s", "generation": 3}' % ("3" * 64))
-        return world
+@pytest.fixture
+def history(world):
+    """1, 2 and 3 served in this order; 3 is live in the blue slot."""
+    for version in "123":
+        details = {"digest": version * 64, "blessing": world.shelf.has_blessed(version)}
+        entry = Entry(what="release.live", subject=version, who="deploy", why="", details=details)
+        world.ledger().append(entry)
+    root = world.root / "serving"
+    write_atomic(root / "route" / "routes.yaml", envoy_routes.render(Route("blue", None, 3)))
+    write_atomic(root / "slots" / "blue.json", '{"version": "3", "digest": "%s", "generation": 3}' % ("3" * 64))
+    return world
 
+
+class TestWishesThatMeet:
+    """Two at once, one that comes late, the same twice: each has one end, and says which."""
+
+    def test_an_event_that_names_an_older_version_than_the_one_that_serves_is_let_go(self, history):
+        late = context(event(version="2"), run_type="asset_triggered")
+        with pytest.raises(AirflowSkipException, match="Version 2 is older than 3, which serves, so the event"):
+            WantOperator(task_id="want").execute(late)
+        assert history.target().wanted() is None
+
+    def test_a_person_may_deploy_an_older_version_by_the_form(self, history):
+        assert want(params={"version": "2"})["version"] == "2"
+        assert history.target().wanted().kind == "deploy"
+
+    def test_the_version_that_serves_may_be_wanted_again(self, history):
+        assert want(params={"version": "3"})["version"] == "3"
+
+    def test_a_deployment_waits_while_a_rollback_is_under_way_and_follows_it_when_it_was_turned_down(self, history):
+        history.shelf.has_blessed("4")
+        rolling_back = back()["generation"]
+        with pytest.raises(AirflowException, match="A rollback to version 2 is under way") as waits:
+            want(params={"version": "4"}, run_id="another")
+        assert not isinstance(waits.value, AirflowFailException), "it is tried again"
+        assert history.target().wanted().kind == "rollback"
+        history.target().record(rolling_back, "accepted", Verdict.FAILED, "answered 422")
+        assert want(params={"version": "4"}, run_id="another")["generation"] == rolling_back + 1
+
+    def test_a_rollback_that_nobody_follows_any_more_holds_up_no_deployment(self, history, small):
+        back()
+        small(**{"release.abandoned_s": 1e-6})
+        history.shelf.has_blessed("4")
+        assert want(params={"version": "4"}, run_id="another")["version"] == "4"
+
+    def test_a_rollback_follows_whatever_is_wanted(self, history):
+        history.shelf.has_blessed("4")
+        deploying = want(params={"version": "4"})["generation"]
+        assert back()["generation"] == deploying + 1
+
+    def test_a_newer_deployment_takes_over_from_an_older_one(self, history):
+        for version in "45":
+            history.shelf.has_blessed(version)
+        first, second = (want(params={"version": version}, run_id=version)["generation"] for version in "45")
+        assert second == first + 1 and history.target().wanted().release.version == "5"
+
+    def test_what_is_refused_for_good_is_told_and_not_only_a_failed_task(self, world):
+        world.shelf.has_blessed("7", OTHER_KEY)
+        with pytest.raises(AirflowFailException):
+            want(params={"version": "7"})
+        [entry] = world.ledger().entries("deploy.refused")
+        assert entry.subject == "7" and "trusted" in entry.why
+
+
+class TestWantBack:
     def test_it_is_the_last_other_version_that_really_served(self, history):
         found = back()
-        assert (found["generation"], found["version"], found["digest"]) == (1, "2", "2" * 64)
+        assert (found["version"], found["digest"]) == ("2", "2" * 64)
+        assert found["generation"] == 4, "one after the route's, though the wish of that one is lost"
         assert history.target().wanted().kind == "rollback"
 
     def test_it_does_not_ask_the_registry(self, history):
@@ -159,6 +212,10 @@ WISH = {
 
 
 class TestRollout:
+    @pytest.fixture(autouse=True)
+    def manifest(self, small):
+        return small()
+
     def follow(self, world, *steps, error=None, **verdicts):
         world.driver = Walk(world, steps, error, **verdicts)
         return RolloutOperator(task_id="rollout", wish=WISH).execute(context())
@@ -206,6 +263,31 @@ class TestRollout:
         operator = RolloutOperator(task_id="rollout", wish=WISH)
         found = getattr(operator, deferred.value.method_name)(context(), {"step": "done"}, **deferred.value.kwargs)
         assert found["outputs"]["steps"] == [["switch", 0.1], ["soak", 0.2], ["done", 0.1]]
+
+    def test_a_question_to_a_person_is_neither_a_yes_nor_a_no(self, world):
+        found = self.follow(world, Step.VERIFY, Step.APPROVE, accepted=(Verdict.PASSED, "fine"))
+        assert found["verdict"] == "ask" and "waits for a person's yes" in found["summary"]
+        assert [entry.what for entry in world.ledger().entries()] == ["release.asked"]
+
+    def test_soaking_is_a_state_that_is_entered_once_and_marked_in_the_registry_while_it_lasts(self, world):
+        routed = envoy_routes.render(Route("green", "blue", 4, trial=4))
+        write_atomic(world.root / "serving" / "route" / "routes.yaml", routed)
+        for _ in range(2):
+            with pytest.raises(TaskDeferred):
+                self.follow(world, Step.SWITCH, Step.SOAK)
+        [entry] = world.ledger().entries("release.soaking")
+        assert entry.why == "for 1 s, before it becomes the champion"
+        assert set(world.shelf.marked) == {"7"} and world.shelf.champion is None
+
+    def test_the_soak_of_an_earlier_release_is_not_told_as_ones_own(self, world):
+        routed = envoy_routes.render(Route("green", "blue", 4, trial=3))
+        write_atomic(world.root / "serving" / "route" / "routes.yaml", routed)
+        with pytest.raises(TaskDeferred):
+            self.follow(world, Step.SOAK)
+        assert list(world.ledger().entries()) == [] and world.shelf.marked == []
+
+    def test_what_is_live_already_says_that_nothing_was_moved(self, world):
+        assert self.follow(world, Step.DONE)["summary"] == "version 7 serves all traffic already, so nothing was moved"
 
     def test_an_outage_is_retried_with_its_sentence(self, world):
         with pytest.raises(AirflowException, match="Envoy is away") as caught:

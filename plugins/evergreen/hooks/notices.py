@@ -18,11 +18,13 @@ from typing import Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from include.adapters import factory
+from include.adapters import factory, outbox
 from include.adapters.channels import PAGERDUTY, SLACK, Channel, PagerDuty, Slack
 from include.core.alerts import Alert, Severity
 from include.core.errors import AccessRefused, ServiceUnavailable
+from include.core.ledger import Entry
 from include.core.manifest import AlertsSpec
+from include.core.ports import Ledger
 
 log = logging.getLogger(__name__)
 EMAIL_CONNECTION = "evergreen_email"
@@ -37,11 +39,15 @@ def announce(*alerts: Alert) -> None:
 def note(*alerts: Alert) -> None:
     """Writes alerts down without telling them, where not even a second may be lost. Raises nothing."""
     try:
-        outbox = factory.outbox()
         for alert in alerts:
-            outbox.put(alert)
+            factory.outbox().put(alert)
     except Exception:  # whatever it is, the release matters more
         log.exception("An alert could not be written down.")
+
+
+def record(ledger: Ledger, entry: Entry) -> None:
+    """Enters it in the ledger, and writes down what people are to be told of it."""
+    outbox.record(ledger, factory.outbox(), entry)
 
 
 def deliver() -> None:

@@ -13,13 +13,15 @@ from typing import Any, NoReturn
 from airflow.providers.standard.exceptions import HITLRejectException, HITLTimeoutError
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context, Param
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.edge import edge
+from evergreen.hooks.notices import record
 from evergreen.hooks.world import WorldHook
 from include.adapters import factory
-from include.core.approval import Approval, question
+from include.core.approval import Approval, question, release_question
 from include.core.ledger import Entry
+from include.core.rollout import Verdict
 
 
 class ApproveOperator(ApprovalOperator):
@@ -79,6 +81,58 @@ class ApproveOperator(ApprovalOperator):
             key=f"approval-{run.key}-{how}",
         )
         WorldHook().ledger().append(entry)
+
+
+class ApproveReleaseOperator(ApprovalOperator):
+    """Asks whether a release that passed all its trials may get all requests, and leaves the answer beside the target.
+
+    Unlike the gate's question, a no does not fail the run: the rollout that follows reads it, clears the release away
+    and tells it. `told` is the result of the rollout that came to the question (templated); any other is no question.
+    """
+
+    template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "told")
+    ui_color = "#f6e3b4"
+
+    def __init__(self, *, told: Any, **options: Any) -> None:
+        why = Param("", type="string", title="Reason", description="It goes to the ledger and beside the release.")
+        form = {
+            "subject": f"{factory.manifest().name}: may this release get all requests?",
+            "body": "",
+            "params": {"why": why},
+            "fail_on_reject": True,
+            "response_timeout": timedelta(hours=factory.manifest().release.approval_hours),
+        }
+        super().__init__(**options | form)
+        self.told = told
+
+    def execute(self, context: Context) -> Any:
+        if self.told["verdict"] != "ask":
+            raise AirflowSkipException(f"There is nothing to ask: {self.told['summary']}.")
+        live = WorldHook().target().observe().live.release
+        self.body = release_question(self.told["outputs"], live.version if live else None)
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        spec, who, why = factory.manifest().release, _who(event), _why(event)
+        try:
+            super().execute_complete(context, event)
+        except HITLRejectException:
+            return self._answer("refused", False, who, why or "no reason was given")
+        except HITLTimeoutError:
+            silence = f"nobody answered within release.approval_hours ({spec.approval_hours:g})"
+            meant = f"{silence}, which release.silence takes for {'a yes' if spec.silence == 'switch' else 'a no'}"
+            return self._answer("expired", spec.silence == "switch", edge(context).who, meant)
+        return self._answer("given", True, who, why or "no reason was given")
+
+    def _answer(self, how: str, yes: bool, who: str, why: str) -> dict[str, Any]:
+        found, world = self.told["outputs"], WorldHook()
+        verdict, generation = Verdict.PASSED if yes else Verdict.FAILED, int(found["generation"])
+        details = {"generation": generation, "digest": found["digest"]}
+        key = f"release-approval-{how}-{generation}-{found['digest'][:12]}"
+        entry = Entry(what=f"approval.{how}", subject=found["version"], who=who, why=why, details=details, key=key)
+        record(world.ledger(), entry)
+        world.target().record(generation, "approved", verdict, f"{how} by {who}: {why}")
+        return {"yes": yes, "who": who, "why": why}
 
 
 def _who(event: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from include.core import blessing as blessings
 from include.core.approval import Approval
 from include.core.blessing import Blessing
 from include.core.errors import NotBlessed
-from include.core.ledger import Entry
+from include.core.ledger import Entry, live_key
 
 if TYPE_CHECKING:
     from include.adapters.registry_mlflow import MlflowRegistry
@@ -119,11 +119,11 @@ class PromoteOperator(BaseOperator):
         with as_airflow():
             registry.promote(version)
         self.mlflow_url = registry.version_url(version)
-        _write("release.live", version, run, self.told["summary"], found)
+        _write("release.live", version, run, self.told["summary"], found, live_key(found))
         context["outlet_events"][MODEL_LIVE].extra.update({"version": version, "intent": run.intent.value})
         return {"version": version}
 
 
-def _write(what: str, version: str, run: Edge, why: str, details: dict[str, Any]) -> None:
-    key = f"{what}-{run.key}"
+def _write(what: str, version: str, run: Edge, why: str, details: dict[str, Any], known_as: str | None = None) -> None:
+    key = known_as or f"{what}-{run.key}"
     WorldHook().ledger().append(Entry(what=what, subject=version, who=run.who, why=why, details=details, key=key))

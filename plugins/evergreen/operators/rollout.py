@@ -5,22 +5,32 @@ Both verify the blessing, whoever asks and for whatever reason: no Param and no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.edge import Edge, edge
 from evergreen.errors import as_airflow
+from evergreen.hooks.notices import deliver, record
 from evergreen.hooks.world import WorldHook
 from evergreen.triggers.poll import PollTrigger
+from include.core import wishes
 from include.core.blessing import Blessing, envelope_digest
-from include.core.errors import RequestInvalid
+from include.core.errors import Conflict, Permanent, RequestInvalid, Temporary
 from include.core.ledger import Entry
 from include.core.manifest import ReleaseSpec
+from include.core.news import soak_failed
 from include.core.rollout import BLUE_GREEN, Plan, Release, Step, Verdict
 from include.core.way_back import way_back
 
+if TYPE_CHECKING:
+    from include.adapters.serving_local import LocalTarget
+
+log = logging.getLogger(__name__)
 Kind = Literal["deploy", "rollback"]
 WORTH_A_WORKER_S = 10.0
 
@@ -32,21 +42,57 @@ class WantOperator(BaseOperator):
     kind: Kind = "deploy"
 
     def plan(self, release: ReleaseSpec) -> Plan:
-        return Plan(weights=release.canary.weights) if release.strategy == "canary" else BLUE_GREEN
+        weights = release.canary.weights if release.strategy == "canary" else ()
+        return Plan(weights=weights, approval=release.approval == "before_switch")
 
     def execute(self, context: Context) -> dict[str, Any]:
         run, world = edge(context), WorldHook()
         with as_airflow():
             version, envelope = self._version(context, run, world)
-            blessing = world.blessing(version, envelope)
-            why = context["params"].get("why") or self._why(blessing)
-            plan = self.plan(world.manifest.release)
-            release, paper = Release(version, blessing.digest), envelope_digest(envelope)
-            wanted = world.target().want(release, by=run.who, why=why, kind=self.kind, blessing=envelope, plan=plan)
-        details = {"generation": wanted.generation, "blessing": paper}
+            with self._refusals(run, world, version):
+                return self._want(context, run, world, version, envelope)
+
+    def _want(self, context: Context, run: Edge, world: WorldHook, version: str, envelope: str) -> dict[str, Any]:
+        blessing, target = world.blessing(version, envelope), world.target()
+        self._must_go_forward(context, target, version)
+        why = context["params"].get("why") or self._why(blessing)
+        plan, release = self.plan(world.manifest.release), Release(version, blessing.digest)
+        expected = self._must_wait_for_nobody(world, target, version)
+        wanted = target.want(release, run.who, why, self.kind, expected, envelope, plan)
+        details = {"generation": wanted.generation, "blessing": envelope_digest(envelope)}
         _write(world, f"{self.kind}.wanted", run, version, why, details)
         self.log.info("version %s is wanted (generation %d): %s", version, wanted.generation, why)
+        if self.kind == "deploy":  # of a rollback is told when the traffic has moved
+            deliver()
         return {"generation": wanted.generation, "version": version, "digest": release.digest, "blessing": envelope}
+
+    @contextmanager
+    def _refusals(self, run: Edge, world: WorldHook, version: str) -> Iterator[None]:
+        """What was refused for good is told, not only shown as a failed task."""
+        try:
+            yield
+        except Permanent as error:
+            _write(world, f"{self.kind}.refused", run, version, str(error), {})
+            deliver()
+            raise
+
+    def _must_go_forward(self, context: Context, target: LocalTarget, version: str) -> None:
+        """Nobody asked for what an event names late; a person may ask for any version by the form."""
+        live = target.observe().live.release
+        if not context["params"].get("version") and live and wishes.is_older(version, live.version):
+            raise AirflowSkipException(wishes.TOO_LATE.format(version=version, live=live.version))
+
+    def _must_wait_for_nobody(self, world: WorldHook, target: LocalTarget, version: str) -> int | None:
+        """The generation that may be followed by a deployment; raises `Conflict` while a rollback is under way."""
+        known = target.wanted()
+        if known is None:
+            return None
+        seen = target.observe()
+        abandoned = target.quiet_s(known.generation) > world.manifest.release.abandoned_s
+        evidence = target.evidence(known.generation, seen.route.trial)
+        if not abandoned and wishes.is_rolling_back(known, seen, evidence):
+            raise Conflict(wishes.ROLLING_BACK.format(version=version, to=known.release.version, by=known.by))
+        return known.generation
 
     def _why(self, blessing: Blessing) -> str:
         return blessing.gate
@@ -67,6 +113,12 @@ class WantBackOperator(WantOperator):
 
     kind: Kind = "rollback"
 
+    def _must_go_forward(self, context: Context, target: LocalTarget, version: str) -> None:
+        """It goes back."""
+
+    def _must_wait_for_nobody(self, world: WorldHook, target: LocalTarget, version: str) -> int | None:
+        return None  # a rollback follows whatever was wanted
+
     def plan(self, release: ReleaseSpec) -> Plan:
         return BLUE_GREEN  # nobody waits for a canary while a bad release serves
 
@@ -79,7 +131,7 @@ class WantBackOperator(WantOperator):
 
 
 class RolloutOperator(BaseOperator):
-    """Takes step after step for one generation until the machine says DONE, REJECTED or SUPERSEDED.
+    """Takes step after step for one generation until the machine says DONE, REJECTED or SUPERSEDED, or asks a person.
 
     What takes long (a canary, a soak, a slot that starts slowly) is left to the triggerer, so that no worker waits.
     What is over within WORTH_A_WORKER_S is not: going there and back costs about that long.
@@ -103,54 +155,86 @@ class RolloutOperator(BaseOperator):
         with as_airflow():
             rollout = world.rollout()
             for step, seconds in rollout.run(generation, patience=WORTH_A_WORKER_S):
-                self._note(taken, step, seconds)
-            if not step.is_terminal:
-                self._wait(generation, rollout.pause(step), taken)
+                if self._note(taken, step, seconds):
+                    self._tell_of_soak(world, run, step)
+            if step.takes_looks:
+                self._wait(world, rollout.pause(step), taken)
             evidence = world.target().verdicts(generation)
         outcome = _outcome(step, evidence)
         summary = f"version {self.wish['version']} {_told(outcome, evidence)}"
         details = {**self.wish, "outcome": outcome, "steps": taken, "evidence": evidence}
         _write(world, f"release.{outcome}", run, self.wish["version"], summary, details)
         self.log.info("%s", summary)
-        return {"verdict": "yes" if step is Step.DONE else "no", "summary": summary, "outputs": details}
+        deliver()
+        return {"verdict": ANSWERS.get(step, "no"), "summary": summary, "outputs": details}
 
-    def _note(self, taken: list[list[Any]], step: Step, seconds: float) -> None:
-        """Looks at one step are one line."""
+    def _note(self, taken: list[list[Any]], step: Step, seconds: float) -> bool:
+        """Whether it is another step than before: looks at one step are one line."""
         if taken and taken[-1][0] == step.value:
             taken[-1][1] = round(taken[-1][1] + seconds, 3)
-            return
+            return False
         self.log.info("%s", step.value)
         taken.append([step.value, round(seconds, 3)])
+        return True
 
-    def _wait(self, generation: int, interval: float, taken: list[list[Any]]) -> None:
-        self.log.info("%s goes on in the triggerer", taken[-1][0])
+    def _tell_of_soak(self, world: WorldHook, run: Edge, step: Step) -> None:
+        """Soaking is a state with a name: it serves, and is not the champion yet. A rollback does not soak."""
+        generation = int(self.wish["generation"])
+        if step in (Step.SWITCH, Step.SOAK) and world.target().observe().route.trial == generation:
+            why = f"for {world.manifest.release.soak_s:g} s, before it becomes the champion"
+            details = {**self.wish, "evidence": world.target().verdicts(generation)}
+            about = f"{generation}-{str(self.wish['digest'])[:12]}"
+            _write(world, "release.soaking", run, self.wish["version"], why, details, about)
+
+    def _wait(self, world: WorldHook, interval: float, taken: list[list[Any]]) -> None:
+        generation, step = int(self.wish["generation"]), taken[-1][0]
+        self.log.info("%s goes on in the triggerer", step)
+        if step == Step.SOAK.value:
+            _mark_soaking(world, generation, self.wish["version"])
+        deliver()
         trigger = PollTrigger("rollout", {"generation": generation}, interval)
         self.defer(trigger=trigger, method_name="go_on", kwargs={"taken": taken})
+
+
+ANSWERS = {Step.DONE: "yes", Step.APPROVE: "ask"}
+
+
+def _mark_soaking(world: WorldHook, generation: int, version: str) -> None:
+    """For those who look at the registry; while it is away, the ledger and the log have to do."""
+    if world.target().observe().route.trial != generation:
+        return
+    try:
+        world.registry().mark_soaking(version)
+    except Temporary as error:
+        log.warning("The registry does not show that version %s is soaking: %s", version, error)
 
 
 def _outcome(step: Step, evidence: dict[str, dict[str, str]]) -> str:
     if step is Step.REJECTED and "soaked" in evidence:
         return "reverted"
-    return step.value
+    return "asked" if step is Step.APPROVE else step.value
 
 
 def _told(outcome: str, evidence: dict[str, dict[str, str]]) -> str:
     if outcome == "done":
-        return "serves all traffic" + _warning(evidence)
+        return "serves all traffic" + (_warning(evidence) if evidence else " already, so nothing was moved")
     if outcome == "superseded":
         return "gave way to a newer wish"
+    if outcome == "asked":
+        return "passed what machines can judge and waits for a person's yes"
     failed = [f"{part}: {found['why']}" for part, found in evidence.items() if found["verdict"] == Verdict.FAILED.value]
     return f"was {outcome}: {'; '.join(failed)}"
 
 
 def _warning(evidence: dict[str, dict[str, str]]) -> str:
     """The very first release has nothing to revert to: it goes on serving, and says so."""
-    soaked = evidence.get("soaked", {})
-    if soaked.get("verdict") == Verdict.FAILED.value:
-        return f", although {soaked['why']}: there was no earlier version to go back to"
-    return ""
+    why = soak_failed(evidence)
+    return f", although {why}: there was no earlier version to go back to" if why else ""
 
 
-def _write(world: WorldHook, what: str, run: Edge, subject: str, why: str, details: dict[str, Any]) -> None:
-    key = f"{what}-{run.key}"
-    world.ledger().append(Entry(what=what, subject=subject, who=run.who, why=why, details=details, key=key))
+def _write(
+    world: WorldHook, what: str, run: Edge, subject: str, why: str, details: dict[str, Any], about: str | None = None
+) -> None:
+    """Once for what it is `about`; without that, once for the run."""
+    key = f"{what}-{about or run.key}"
+    record(world.ledger(), Entry(what=what, subject=subject, who=run.who, why=why, details=details, key=key))
