@@ -63,8 +63,8 @@ bench-log: install ## What the prediction log costs the predictions beside it
 contract: install ## Propose a contract section from SAMPLE=file (LABEL=column, OUT=file)
 	@$(BIN)/python -m include.embedded.propose_contract "$(SAMPLE)" --label "$(LABEL)" --out "$(OUT)"
 
-test: install ## Run all tests, in two processes, a file at a time (WORKERS=1: in one)
-	@$(BIN)/python -m pytest --durations=10 -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
+test: install ## Run all tests in two processes, one of them for all that start servers (WORKERS=1: in one)
+	@$(BIN)/python -m pytest --durations=10 -n $(or $(WORKERS),2) --dist loadgroup --no-loadscope-reorder
 
 lint: install ## Style, types and the direction of imports
 	@$(BIN)/ruff check .

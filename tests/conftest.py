@@ -19,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+SERVERS = {"contract", "e2e", "embedded"}  # folders whose tests start servers and stacks
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="evergreen-tests-"))
 
 for foreign in [name for name in os.environ if name.startswith(("AIRFLOW_", "EVERGREEN_", "MLFLOW_"))]:
@@ -57,6 +58,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Two libraries look into every module that is loaded, which makes Airflow warn about names nobody uses."""
     for found in ("ignore:::skops.io._utils", "ignore:GitWildMatchPattern:DeprecationWarning"):
         config.addinivalue_line("filterwarnings", found)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever starts servers runs in one process, one after the other, and first; a file of the rest in any.
+
+    Two stacks at once on two cores make every time limit a matter of luck.
+    """
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group("servers" if folder in SERVERS else str(item.path)))
+    items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").parts[0] not in SERVERS)
 
 
 def pytest_unconfigure() -> None:

@@ -43,6 +43,7 @@ def serve(settings: Settings) -> None:
     from include.serving.app import create_app, serve_slot
     from include.serving.connection import Connection, Door
     from include.serving.draining import DrainingServer
+    from include.serving.fast_lane import fast_lane
 
     json_lines.configure(slot=settings.slot)
     tracing = telemetry.tracing(settings.slot)
@@ -55,7 +56,7 @@ def serve(settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()  # what was loaded stays; a collection need not look at it again
-    door = Door(service, app.hot)
+    door = Door(service, app.hot, None if tracing else fast_lane(app, service))
     config = uvicorn.Config(
         tracing.around(app) if tracing else app,
         log_config=None,  # its lines go where ours go

@@ -76,13 +76,8 @@ class Batcher:
         """Seconds a row takes, of late; 0 before the first."""
         return self._seconds / self._rows
 
-    async def submit(self, rows: Sequence[Row], deadline: float, alone: bool = False) -> list[float]:
-        """A probability for each row. Raises `Late` (deadline: monotonic seconds), `RowsFailed` or `ModelFailed`.
-
-        `alone`: no other request is under way, so that no queue need be looked at.
-        """
-        if alone and self._thread is None and not self._busy:
-            return self._at_once(rows)
+    async def submit(self, rows: Sequence[Row], deadline: float) -> list[float]:
+        """A probability for each row. Raises `Late` (deadline: monotonic seconds), `RowsFailed` or `ModelFailed`."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(rows, deadline, loop.create_future())
         self._queue.append(waiting)
@@ -97,7 +92,8 @@ class Batcher:
         finally:
             alarm.cancel()
 
-    def _at_once(self, rows: Sequence[Row]) -> list[float]:
+    def at_once(self, rows: Sequence[Row]) -> list[float]:
+        """Past the queue, on this thread. Raises `RowsFailed` or `ModelFailed`."""
         [found], seconds = ask(self._predict, [rows], self._control)
         self._paced(len(rows), seconds)
         if isinstance(found, Exception):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from include.serving.endpoint import Service
+    from include.serving.fast_lane import FastLane
 
 REFUSALS = 3000  # a second at most; each costs about a third of an answer
 LONGEST_PAUSE = 1.0  # seconds
@@ -49,8 +50,9 @@ MALFORMED = Problem(400, "This is no valid HTTP request.")
 class Door:
     """What all connections of a server share: when to refuse, and the bytes to do it with."""
 
-    def __init__(self, service: Service, predicting: Collection[str]) -> None:
+    def __init__(self, service: Service, predicting: Collection[str], fast: FastLane | None = None) -> None:
         self._service, self._predicting = service, predicting
+        self.fast = fast
         self._written: dict[tuple[int, str, str], tuple[bytes, bytes]] = {}
         self.read_timeout_s = service.spec.read_timeout_s
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -60,10 +62,6 @@ class Door:
         """By the rows that those under way will probably hold: once a body is parsed, most of its cost is paid."""
         scorer = self._service.scorer
         return requests * scorer.rows_a_request >= self._service.spec.queue_rows or scorer.is_full
-
-    def counts(self, tasks: Collection[object]) -> None:
-        """The requests under way; every connection shares them."""
-        self._service.scorer.under_way = tasks.__len__
 
     def predicts(self, path: str) -> bool:
         return route_of(path) in self._predicting
@@ -113,12 +111,13 @@ class Connection(HttpToolsProtocol):
     def __init__(self, door: Door, **told: Any) -> None:
         super().__init__(**told)
         self._door = door
-        door.counts(self.tasks)
         self._head_bytes = 0
         self._reading_since = self._writing_since = 0.0
         self._refused_path: str | None = None
         self._refusal: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._fast_body: bytearray | None = None  # of a request that may be answered on the fast lane
+        self._path = ""
         self.headers = []
         self.url = b""
 
@@ -148,7 +147,7 @@ class Connection(HttpToolsProtocol):
     def _end(self, problem: Problem) -> None:
         """Says why, where a request has begun that has no answer yet, and closes."""
         answering = self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started
-        reading_body = self.cycle is not None and not self.cycle.response_started
+        reading_body = self._fast_body is not None or (self.cycle is not None and not self.cycle.response_started)
         begun = self._head_bytes or reading_body or problem in (BUSY, MALFORMED)
         if begun and not answering and not self.transport.is_closing():
             self.transport.write(self._door.refused(problem, "", self.headers, self._reading_since))
@@ -182,25 +181,63 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_bytes = 0
         idle = self.cycle is None or self.cycle.response_complete
-        if idle and self._door.is_full(len(self.tasks)) and self.parser.get_method() == b"POST":
+        if idle and self.parser.get_method() == b"POST":
             path = self.url.partition(b"?")[0].decode("ascii", "replace")
-            if self._door.predicts(path):
+            if self._door.is_full(len(self.tasks)) and self._door.predicts(path):
                 self._refused_path = path
+                return
+            if self._may_be_fast(path):
+                self._path, self._fast_body = path, bytearray()
                 return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self._refused_path is None:
+        if self._fast_body is not None:
+            self._fast_body += body
+        elif self._refused_path is None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         began, self._reading_since = self._reading_since, 0.0
+        if self._fast_body is not None and self._answered_fast(began):
+            return
         if self._refused_path is None:
             super().on_message_complete()
             return
         self._refused_since = began
         pause = min(LONGEST_PAUSE, len(self.connections) / REFUSALS)
         self._refusal = self.loop.call_later(pause, self._refuse)
+
+    def _may_be_fast(self, path: str) -> bool:
+        if self._door.fast is None or self.flow.write_paused or self.expect_100_continue or b"%" in self.url:
+            return False
+        lasting = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        return lasting and not self.parser.should_upgrade() and self._door.fast.may_take(path, self.headers)
+
+    def _answered_fast(self, began: float) -> bool:
+        assert self._door.fast and self._fast_body is not None
+        common = self.server_state.default_headers
+        answer = self._door.fast.answer(self._path, self.headers, bytes(self._fast_body), began, common)
+        if answer is None:
+            self._leave_fast_lane()
+            return False
+        self._fast_body = None
+        self.transport.write(answer)
+        self.on_response_complete()
+        return True
+
+    def _leave_fast_lane(self) -> None:
+        """Begins the usual way, with what has come of the body."""
+        body, self._fast_body = self._fast_body, None
+        super().on_headers_complete()
+        if body:
+            super().on_body(bytes(body))
+
+    def shutdown(self) -> None:
+        """A request that has begun to arrive is still answered, and as a task."""
+        if self._fast_body is not None:
+            self._leave_fast_lane()
+        super().shutdown()
 
     def _refuse(self) -> None:
         """Sends the refusal that is due, if there is one; the connection stays."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # called with every parsed request once its answer is known: who asked, rows, answer, status, seconds since it came
 Record = Callable[[Asked, Sequence[Row], Answer | Problem, int, float], None]
+Sent = Sequence[tuple[bytes, bytes]]  # headers as they came, names in lower case
 LONG_BODY = 1 << 14  # bytes, some sixty rows: half a millisecond to parse
 TIMEOUTS = ("x-evergreen-timeout-ms", "x-envoy-expected-rq-timeout-ms")
 
@@ -54,7 +55,9 @@ class Service:
 
 
 class Endpoint:
-    """One predicting route: `await endpoint(request)`."""
+    """One predicting route: `await endpoint(request)`, or `at_once` when the body is there and nobody else waits."""
+
+    answers_at_once: ClassVar[bool] = True
 
     def __init__(self, service: Service, dialect: Dialect) -> None:
         self._service = service
@@ -64,14 +67,29 @@ class Endpoint:
         slot = self._service.holder.slot
         if not isinstance(slot, Loaded):
             return self._refusal(Problem(503, slot.why))
-        headers = headers_of(request)
-        asked = asked_by(request, headers, self._service.spec)
+        headers = headers_of(request.scope["headers"])
+        asked = asked_by(request.scope["state"]["request_id"], headers, self._service.spec)
         parsed = await self._parsed(request, headers, slot)
         if isinstance(parsed, Problem):
             return self._refusal(parsed)
         request.scope["state"]["rows"] = parsed.rows
         answer = await self._service.scorer.score(slot, parsed.rows, asked)
         return await self._concluded(slot, asked, parsed, answer)
+
+    def at_once(self, path: str, request_id: str, sent: Sent, body: bytes) -> Response | None:
+        """The same answer without a turn of the event loop; None where it needs one."""
+        slot, settings = self._service.holder.slot, self._service.settings
+        if not isinstance(slot, Loaded) or not self._service.scorer.is_free(slot):
+            return None
+        headers = headers_of(sent)
+        asked = asked_by(request_id, headers, self._service.spec)
+        if asked.deadline <= asked.received:
+            return None
+        parsed = self._dialect.parse(body, headers, slot.inputs, settings.max_rows)
+        if isinstance(parsed, Problem):
+            return self._refusal(parsed)
+        answer = self._service.scorer.at_once(slot, parsed.rows)
+        return self._answered(slot, asked, parsed, answer) if answer else None
 
     async def _concluded(self, slot: Loaded, asked: Asked, parsed: Parsed, answer: Answer | Problem) -> Response:
         """What is done with an answer; explaining does more."""
@@ -116,20 +134,19 @@ def respond(rendered: Rendered, status: int = 200) -> Response:
     return Response(rendered.body, status, dict(rendered.headers) or None, rendered.content_type)
 
 
-def headers_of(request: Request) -> dict[str, str]:
+def headers_of(sent: Sent) -> dict[str, str]:
     """By lower-case name, the first of equal ones; the framework's own search the list at every look."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(request.scope["headers"])}
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(sent)}
 
 
-def asked_by(request: Request, headers: Mapping[str, str], spec: ServingSpec) -> Asked:
+def asked_by(request_id: str, headers: Mapping[str, str], spec: ServingSpec) -> Asked:
     """The deadline is the manifest's, or sooner when the caller or the proxy says it will not wait that long."""
     received, patience = time.monotonic(), spec.deadline_ms
     for name in TIMEOUTS:
         told = headers.get(name)
         if told and told.isascii() and told.isdigit():
             patience = min(patience, int(told[:9]))
-    id_ = request.scope["state"]["request_id"]
-    return Asked(id_, headers.get("x-evergreen-key"), received + patience / 1000, received)
+    return Asked(request_id, headers.get("x-evergreen-key"), received + patience / 1000, received)
 
 
 async def read_body(request: Request, headers: Mapping[str, str], limit: int) -> bytes | Problem:

@@ -63,6 +63,11 @@ class Envelope:
         self._holder = holder
         self._metrics = metrics
 
+    @property
+    def looks_at_each(self) -> bool:
+        """Whether requests have tokens, or lines in the log."""
+        return self._guard.asks_clients or self._lines.share > 0
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._answer(scope, receive, send)

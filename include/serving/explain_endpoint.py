@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 class ExplainEndpoint(Endpoint):
+    answers_at_once = False  # another process explains
+
     def __init__(self, service: Service, explaining: Explaining) -> None:
         super().__init__(service, native)
         self._explaining = explaining

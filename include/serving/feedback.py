@@ -126,7 +126,7 @@ async def _outcomes(request: Request, service: Service) -> list[Outcome] | Probl
     if not isinstance(slot, Loaded):
         return Problem(503, slot.why)
     wrong = wrong_form(request.headers, ("application/json",))
-    body = wrong or await read_body(request, headers_of(request), settings.max_body_bytes)
+    body = wrong or await read_body(request, headers_of(request.scope["headers"]), settings.max_body_bytes)
     if isinstance(body, Problem):
         return body
     labels = (slot.model.meta.positive, slot.model.meta.negative)

@@ -90,6 +90,10 @@ class Guard:
         self._full_at: dict[str, float] = {}
         self._dialect_of = dialect_of
 
+    @property
+    def asks_clients(self) -> bool:
+        return bool(self._clients)
+
     def refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that may not be made; None, and the caller's name in its state, where it may."""
         path = scope["path"]

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic_core import to_json
 
 from include.serving import VERSION
-from include.serving.endpoint import Endpoint, Service, respond
+from include.serving.endpoint import Endpoint, Sent, Service, respond
 from include.serving.envelope import INFER, Handler
 from include.serving.protocols import Rendered, mlflow_scoring, open_inference
 from include.serving.slot import Loaded
@@ -59,11 +59,18 @@ class InferEndpoint(Endpoint):
     """An `infer` route: the model is named by the path."""
 
     async def __call__(self, request: Request) -> Response:
-        address = ADDRESS.match(request.scope["path"])
-        if address is None:  # another path that begins and ends alike
-            return self._refusal(Problem(404, "Not Found; see /model for what this server holds."))
-        problem = wrong_address(self._service.holder, address["name"], address["version"])
+        problem = self._misdirected(request.scope["path"])
         return self._refusal(problem) if problem else await super().__call__(request)
+
+    def at_once(self, path: str, request_id: str, sent: Sent, body: bytes) -> Response | None:
+        problem = self._misdirected(path)
+        return self._refusal(problem) if problem else super().at_once(path, request_id, sent, body)
+
+    def _misdirected(self, path: str) -> Problem | None:
+        address = ADDRESS.match(path)
+        if address is None:  # another path that begins and ends alike
+            return Problem(404, "Not Found; see /model for what this server holds.")
+        return wrong_address(self._service.holder, address["name"], address["version"])
 
 
 def wrong_address(holder: Holder, name: str, version: str | None) -> Problem | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -68,6 +68,7 @@ class Lane:
         self._large = Batcher(model.predict_proba, control, spec.batch_rows, metrics.batch, thread)
         compiled = model.meta.path == "compiled"
         self._small = Batcher(model.predict_proba, control, spec.batch_rows, metrics.batch) if compiled else self._large
+        self.is_quick = compiled
 
     def batcher(self, rows: int) -> Batcher:
         return self._small if rows <= LARGE else self._large
@@ -80,7 +81,6 @@ class Scorer:
         self._lanes: dict[str, Lane] = {}
         self._cache = AnswerCache(spec.cache_rows) if spec.cache_rows else None
         self.waiting = 0
-        self.under_way: Callable[[], int] = lambda: 0  # requests of all kinds, where somebody counts them
         self.rows_a_request = 1.0  # a running mean
         metrics.watch(lambda: self.waiting, lambda: any(lane.breaker.is_open for lane in self._lanes.values()))
 
@@ -88,10 +88,36 @@ class Scorer:
     def is_full(self) -> bool:
         return self.waiting >= self._spec.queue_rows
 
+    @property
+    def is_idle(self) -> bool:
+        """No row waits for any model."""
+        return not self.waiting
+
+    def is_free(self, held: Loaded) -> bool:
+        """Whether this model may be asked `at_once`: it takes microseconds, and nothing speaks against it."""
+        lane = self._lane(held)
+        return lane.is_quick and not lane.breaker.is_open and self._cache is None
+
+    def at_once(self, held: Loaded, rows: Sequence[Row]) -> Answer | None:
+        """What `score` answers, of a model that `is_free`; None where there are many rows, or the model fails."""
+        if len(rows) > LARGE:
+            return None
+        lane = self._lane(held)
+        try:
+            probabilities = lane.batcher(len(rows)).at_once(rows)
+        except (ModelFailed, RowsFailed):
+            return None  # `score` will see it too, and knows what follows
+        lane.breaker.succeeded()
+        self._counted(rows)
+        return self._answer(held, probabilities)
+
+    def _counted(self, rows: Sequence[Row]) -> None:
+        self.rows_a_request += (len(rows) - self.rows_a_request) / RECENT
+
     async def score(self, held: Loaded, rows: Sequence[Row], asked: Asked) -> Answer | Problem:
         """Scores with the model the request began with (`held`)."""
         lane = self._lane(held)
-        self.rows_a_request += (len(rows) - self.rows_a_request) / RECENT
+        self._counted(rows)
         known = self._cache.get(held.file.digest, rows) if self._cache else None
         if known is not None:
             return self._answer(held, known)
@@ -108,7 +134,7 @@ class Scorer:
         if not lane.breaker.admits(time.monotonic()):
             return await self._instead(lane, rows, asked, _resting(lane.breaker))
         try:
-            probabilities = await lane.batcher(len(rows)).submit(rows, asked.deadline, self.under_way() == 1)
+            probabilities = await lane.batcher(len(rows)).submit(rows, asked.deadline)
         except Late:
             return LATE
         except (ModelFailed, RowsFailed) as error:

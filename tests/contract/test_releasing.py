@@ -166,12 +166,13 @@ class TestCanary:
 def test_a_newer_wish_takes_over_from_a_release_that_is_soaking(serving, one_is_live, release, rollout, wish):
     wanted = wish("2", by="next")
     taken: list[Step] = []
-    run = rollout(**{"release.soak_s": 60}).run(wanted.generation)
+    run = rollout(**{"release.soak_s": 900}).run(wanted.generation)
     following = threading.Thread(target=lambda: taken.extend(step for step, _ in run))
     following.start()
-    wait_for(lambda: serving.answers_with("2"))
+    wait_for(lambda: serving.answers_with("2") or not following.is_alive())
+    assert serving.answers_with("2"), taken
     assert release("1", by="a person", kind="rollback")[-1] is Step.DONE
-    following.join(10)
+    following.join(120)
     assert taken[-1] is Step.SUPERSEDED
     assert serving.answers_with("1")
     assert serving.target.evidence(wanted.generation).soaked is Verdict.PENDING

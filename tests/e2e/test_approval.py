@@ -20,7 +20,7 @@ from tests import ground
 from tests.blessed import REPORT
 
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
-PATIENCE_S = 45  # the third question is left open for this long; the first two are answered at once
+PATIENCE_S = 60  # the third question is left open for this long; the first two are answered at once
 DIGEST = "7" * 64
 
 
@@ -42,7 +42,7 @@ def registry(stack: Stack) -> MlflowRegistry:
 def runs(stack: Stack, registry: MlflowRegistry) -> Iterator[tuple[AirflowApi, dict[str, str]]]:
     """Three runs of the same inconclusive gate, all waiting: one for a yes, one for a no, one for nobody."""
     api = AirflowApi(stack.settings.airflow_url, stack.settings.user, stack.settings.password)
-    wait_for("the DAG", lambda: True if "approvals" in api.dag_ids() else None, 60)
+    wait_for("the DAG", lambda: True if "approvals" in api.dag_ids() else None, 240)
     assert api.import_errors() == []
     api.unpause("approvals")
     yield api, {name: api.trigger("approvals", told=told(stack, registry)) for name in ("yes", "no", "silence")}
@@ -67,16 +67,16 @@ def answer(api: AirflowApi, run_id: str, option: str, why: str) -> None:
     def waiting() -> bool | None:
         return True if api.task_states("approvals", run_id)["approve"] == "awaiting_input" else None
 
-    wait_for("the question", waiting, 60)
+    wait_for("the question", waiting, 240)
     api.answer("approvals", run_id, "approve", option, why=why)
 
 
-@pytest.mark.timeout(600)  # the stack's start is part of it
+@pytest.mark.timeout(1800)  # the stack's start is part of it
 def test_yes_blesses_no_and_silence_fail_the_run(runs, stack, registry):
     api, started = runs
     answer(api, started["yes"], "Approve", "better for the young")
     answer(api, started["no"], "Reject", "unfair")
-    ended = {name: api.ended("approvals", run_id, 180)["state"] for name, run_id in started.items()}
+    ended = {name: api.ended("approvals", run_id, 480)["state"] for name, run_id in started.items()}
     assert ended == {"yes": "success", "no": "failed", "silence": "failed"}
     for name in ("no", "silence"):
         states = api.task_states("approvals", started[name])

@@ -173,9 +173,9 @@ def test_what_has_no_room_is_lost_and_counted_and_the_rest_is_written_when_the_p
     wait_for(lambda: counts.rows["refused"] >= 1)
     assert counts.rows["full"] == 200 and counts.look() == 100
     one.root.unlink()
-    wait_for(lambda: counts.rows["written"] == 100)
+    wait_for(lambda: counts.rows["written"] >= 50)  # what is left fills no segment, if the thread came between
     one.predict("r-after", ROW)
-    one.log.close()
+    one.log.close(60)
     assert counts.rows["written"] == 101 and counts.rows["full"] == 200
     assert set(one.table()["request_id"]) == {*(f"r-{number}" for number in range(100)), "r-after"}
 
