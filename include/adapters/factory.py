@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from include.adapters.outbox import Outbox
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
+    from include.adapters.results import Results
     from include.adapters.scores import ScoreStore
     from include.adapters.segments import Segments
     from include.adapters.serving_local import LocalTarget
@@ -86,6 +87,13 @@ def scores() -> ScoreStore:
     from include.adapters.scores import ScoreStore
 
     return ScoreStore(store().objects)
+
+
+def results() -> Results:
+    """What jobs in pods left, beside the snapshots."""
+    from include.adapters.results import Results
+
+    return Results(store().objects)
 
 
 def _snapshots() -> str:

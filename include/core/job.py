@@ -22,6 +22,9 @@ JOBS: Final = ("ingest", "train", "evaluate", "monitor", "backtest", "score")
 REQUEST_VARIABLE = "EVERGREEN_JOB_REQUEST"
 RESULT_VARIABLE = "EVERGREEN_JOB_RESULT"
 DEFAULT_RESULT_PATH = "/airflow/xcom/return.json"
+ATTEMPT_VARIABLE = "EVERGREEN_JOB_ATTEMPT"  # set in a pod, to its uid: the result then goes to the store
+RECEIPT_VARIABLE = "EVERGREEN_JOB_RECEIPT"
+DEFAULT_RECEIPT_PATH = "/dev/termination-log"
 
 
 class Intent(StrEnum):
@@ -86,3 +89,32 @@ def intent_of(run_type: str, *declared: str | None) -> Intent:
     if said not in {*Intent}:
         raise RequestInvalid(f"There is no intent {said!r}; choose one of {', '.join(Intent)} for the run.")
     return Intent(said)
+
+
+def result_key(request: JobRequest, attempt: str) -> str:
+    """Where one attempt at a request leaves its result: no attempt can be taken for another one."""
+    return f"results/{request.run_key}/{request.job}-{attempt}.json"
+
+
+def seal(text: str) -> bytes:
+    """A result with its sha256, so that half of it, or another one, is not taken for it."""
+    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "result": text}).encode()
+
+
+def unseal(sealed: bytes) -> tuple[str, str]:
+    """The result as it was sealed, and its sha256; ValueError for anything else."""
+    content = json.loads(sealed)
+    if not isinstance(content, dict) or {*content} != {"sha256", "result"}:
+        raise ValueError("it is no sealed result")
+    text = str(content["result"])
+    if hashlib.sha256(text.encode()).hexdigest() != content["sha256"]:
+        raise ValueError("its sha256 is another one")
+    return text, str(content["sha256"])
+
+
+def receipt(text: str, sha256: str | None = None) -> str:
+    """What a pod tells in its termination message: the result's sha256, or why there is none; at most 4096 bytes."""
+    if sha256:
+        return json.dumps({"sha256": sha256})
+    told = {**json.loads(text), "error": json.loads(text)["error"][:900]}  # a character may take four bytes
+    return json.dumps(told, ensure_ascii=False)

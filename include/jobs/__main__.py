@@ -3,7 +3,8 @@
     EVERGREEN_JOB_REQUEST='{"job": "ingest", ...}' python -m include.jobs
 
 Exit 0: a result was written (a refusal by the gate is a result). 65: permanent, do not retry. 75: temporary, retry.
-The result file appears whole or not at all, and on failure it holds the one sentence that explains it.
+The result file appears whole or not at all, and on failure it holds the one sentence that explains it. In a pod there
+is no such file: the result goes to the store, by the pod's uid, and the termination message says its sha256.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from include.adapters import factory
 from include.adapters.files import write_atomic
 from include.core.errors import EvergreenError, RequestInvalid
 from include.core.job import (
+    ATTEMPT_VARIABLE,
+    DEFAULT_RECEIPT_PATH,
     DEFAULT_RESULT_PATH,
     JOBS,
+    RECEIPT_VARIABLE,
     REQUEST_VARIABLE,
     RESULT_VARIABLE,
     JobRequest,
     JobResult,
     read_request,
+    receipt,
 )
 
 log = logging.getLogger("evergreen.job")
@@ -44,18 +49,43 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     for ours in ("include", "evergreen"):  # libraries speak up for warnings only
         logging.getLogger(ours).setLevel(logging.INFO)
-    place = Path(os.environ.get(RESULT_VARIABLE, DEFAULT_RESULT_PATH))
     began = time.monotonic()
     try:
-        result = run(read_request(os.environ.get(REQUEST_VARIABLE)))
+        request = read_request(os.environ.get(REQUEST_VARIABLE))
+        result = run(request)
+        _hand_in(request, result.model_dump_json())
     except EvergreenError as error:
         told = {"error": str(error), "kind": type(error).__name__, "data_docs": getattr(error, "page", None)}
-        _leave(place, json.dumps(told))
+        _explain(json.dumps(told))
         log.error("%s: %s", type(error).__name__, error)
         return error.exit_code
-    _leave(place, result.model_dump_json())
     log.info("%s in %.1f s: %s", result.job, time.monotonic() - began, result.summary)
     return 0
+
+
+def _hand_in(request: JobRequest, text: str) -> None:
+    """The result, to where it is fetched from."""
+    attempt = os.environ.get(ATTEMPT_VARIABLE)
+    if attempt is None:
+        return _leave(_file(), text)
+    _message().write_text(receipt(text, factory.results().leave(request, attempt, text)))
+    return None
+
+
+def _explain(text: str) -> None:
+    if ATTEMPT_VARIABLE in os.environ:
+        _message().write_text(receipt(text))
+    else:
+        _leave(_file(), text)
+
+
+def _file() -> Path:
+    return Path(os.environ.get(RESULT_VARIABLE, DEFAULT_RESULT_PATH))
+
+
+def _message() -> Path:
+    """The file a kubelet makes the termination message of; it is mounted, so it cannot be replaced by a rename."""
+    return Path(os.environ.get(RECEIPT_VARIABLE, DEFAULT_RECEIPT_PATH))
 
 
 def _leave(place: Path, text: str) -> None:

@@ -9,10 +9,12 @@ is shut off from Airflow's own origin.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from include.adapters import factory
 
 Scope = MutableMapping[str, Any]
 Channel = Callable[..., Awaitable[Any]]
@@ -65,3 +67,10 @@ def address(page: str) -> str:
     if root and base and Path(page).is_relative_to(root):
         return f"{base.rstrip('/')}{PREFIX}/{Path(page).relative_to(root)}"
     return Path(page).absolute().as_uri()
+
+
+def page_of(outputs: Mapping[str, Any]) -> str | None:
+    """The page a job drew: its own, or that of the day in the site of Data Docs, or that of its quarantine."""
+    if day := outputs.get("data_docs") or outputs.get("quarantine_page"):
+        return str(factory.data_docs() / "site" / day)
+    return outputs.get("page")

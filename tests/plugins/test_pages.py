@@ -12,8 +12,8 @@ from airflow.api_fastapi.app import create_auth_manager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi import FastAPI
 
-from evergreen.operators.job_local import LocalJobOperator, _page
-from evergreen.pages import PREFIX, StorePages, address
+from evergreen.operators.job_local import LocalJobOperator
+from evergreen.pages import PREFIX, StorePages, address, page_of
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_job_has_a_button_for_its_report():
 
 def test_the_page_of_an_ingest_is_the_one_in_data_docs(store, monkeypatch):
     monkeypatch.setenv("EVERGREEN_STORE", str(store))
-    assert _page({"data_docs": "day/2026-08-01.html"}) == str(store / "data_docs/site/day/2026-08-01.html")
-    assert _page({"page": "/a/page.html", "data_docs": None}) == "/a/page.html"
-    assert _page({"quarantine_page": "quarantine/d.html"}) == str(store / "data_docs/site/quarantine/d.html")
-    assert _page({}) is None
+    assert page_of({"data_docs": "day/2026-08-01.html"}) == str(store / "data_docs/site/day/2026-08-01.html")
+    assert page_of({"page": "/a/page.html", "data_docs": None}) == "/a/page.html"
+    assert page_of({"quarantine_page": "quarantine/d.html"}) == str(store / "data_docs/site/quarantine/d.html")
+    assert page_of({}) is None

@@ -41,6 +41,11 @@ class WorldHook(BaseHook):
         environment = {**own, "MLFLOW_TRACKING_URI": self.mlflow_uri()}
         return self._with_postgres(self._with_s3(environment))
 
+    def said(self) -> dict[str, str]:
+        """The variables that Connections say, and nothing of this process: what a pod gets as a Secret of its own."""
+        uri = {"MLFLOW_TRACKING_URI": self.mlflow_uri()} if self._found(MLFLOW_CONNECTION) else {}
+        return self._with_postgres(self._with_s3(uri))
+
     def _with_s3(self, environment: dict[str, str]) -> dict[str, str]:
         """Keys of this process and of the Connection are never mixed: with a Connection, only its own count."""
         connection = self._found(s3.CONNECTION)

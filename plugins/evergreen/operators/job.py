@@ -17,7 +17,7 @@ from include.adapters import factory
 def job_task(task_id: str, job: str, **options: Any) -> BaseOperator:
     """A task that runs `job`. `params_from` names DAG Params handed on as they are; `job_params` are templated."""
     manifest = factory.manifest()
-    options.setdefault("execution_timeout", timedelta(minutes=manifest.jobs.timeout_minutes))
+    options.setdefault("execution_timeout", timedelta(minutes=manifest.jobs.minutes_of(job)))
     if manifest.target == "kubernetes":
         from evergreen.operators.job_pod import PodJobOperator
 

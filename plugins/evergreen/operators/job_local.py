@@ -17,7 +17,7 @@ from evergreen.edge import job_request
 from evergreen.errors import as_airflow
 from evergreen.hooks.world import WorldHook
 from evergreen.links import MlflowLink, ReportLink
-from evergreen.pages import address
+from evergreen.pages import address, page_of
 from include.adapters import factory
 from include.core.errors import Permanent
 from include.core.job import REQUEST_VARIABLE, RESULT_VARIABLE, JobRequest, JobResult
@@ -49,7 +49,7 @@ class LocalJobOperator(BaseOperator):
         return result.model_dump(mode="json")
 
     def _link(self, outputs: dict[str, Any]) -> None:
-        if page := _page(outputs):
+        if page := page_of(outputs):
             self.report_url = address(page)
             self.log.info("report: %s", self.report_url)
 
@@ -72,13 +72,6 @@ class LocalJobOperator(BaseOperator):
 
     def on_kill(self) -> None:
         self._process.send_sigterm()  # type: ignore[no-untyped-call]
-
-
-def _page(outputs: dict[str, Any]) -> str | None:
-    """The page a job drew: its own, or that of the day in the site of Data Docs, or that of its quarantine."""
-    if day := outputs.get("data_docs") or outputs.get("quarantine_page"):
-        return str(factory.data_docs() / "site" / day)
-    return outputs.get("page")
 
 
 def _left(place: Path) -> dict[str, Any]:
