@@ -61,9 +61,10 @@ class Serving:
         envelope = blessed.envelope(blessed.document(**named))
         return self.target.want(release, by, "to see", kind, blessing=envelope, plan=plan)
 
-    def ask(self, row: Mapping[str, Any] | None = None) -> httpx.Response:
+    def ask(self, row: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """One prediction through the proxy, as a client would ask for it."""
-        return self._client.post(f"{self.addresses.proxy}/predict", json={"rows": [dict(row or credit.rows()[0])]})
+        body = {"rows": [dict(row or credit.rows()[0])]}
+        return self._client.post(f"{self.addresses.proxy}/predict", json=body, headers=dict(headers or {}))
 
     def scores(self, rows: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], list[str]]:
         """Probabilities and labels of many rows through the proxy, a thousand a request."""

@@ -7,7 +7,8 @@ generation and which route it came. Chosen over Envoy's admin API, whose changes
 A live slot with a standby is the cluster `<colour>_first`: Envoy checks both slots and fails over by itself. A live
 slot alone is `<colour>_only`, unchecked: with nowhere else to go, a check could only turn slow answers into errors.
 While a candidate has a share, each of the two slots takes over for the other: it has passed its verification, and a
-prediction of either is better than none. A candidate that only gets copies never answers anybody.
+prediction of either is better than none. A candidate that only gets copies never answers anybody; each copy carries a
+header that says so, which is taken off a client's own request.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, cast
 import yaml
 
 from include.core.rollout import Colour, Route, other
+from include.core.shadow import COPY
 
 GENERATION_HEADER = "x-evergreen-generation"
 ROUTE_HEADER = "x-evergreen-route"
@@ -56,6 +58,7 @@ def render(route: Route) -> str:
     resource = {
         "@type": TYPE + "config.route.v3.RouteConfiguration",
         "name": ROUTE_NAME,
+        "request_headers_to_remove": [COPY],
         "response_headers_to_add": [_header(key, value) for key, value in headers.items()],
         "virtual_hosts": [{"name": ROUTE_NAME, "domains": ["*"], "routes": [_to(route) if route.live else _nowhere()]}],
     }
@@ -115,7 +118,8 @@ def _clusters(route: Route) -> dict[str, Any]:
         weighed = [(name, 100 - route.share), (f"{other(live)}_first", route.share)]
         return {"weighted_clusters": {"clusters": [{"name": to, "weight": weight} for to, weight in weighed]}}
     if route.mirror:
-        return {"cluster": name, "request_mirror_policies": [{"cluster": f"{other(live)}_only"}]}
+        copies = {"cluster": f"{other(live)}_only", "request_headers_mutations": [{"append": _header(COPY, "1")}]}
+        return {"cluster": name, "request_mirror_policies": [copies]}
     return {"cluster": name}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from include.adapters import canary_looks
+from include.adapters import canary_looks, shadow_looks
 from include.adapters.registry_mlflow import MlflowRegistry
 from include.adapters.serving_local import LocalTarget
 from include.core.errors import Conflict, RequestInvalid
@@ -44,6 +44,7 @@ class Rollout:
             Step.STAGE: self._stage,
             Step.AWAIT: self._await,
             Step.VERIFY: self._verify,
+            Step.SHADOW: self._shadow,
             Step.CANARY: lambda wanted, seen: canary_looks.look(self._target, wanted, seen, manifest.release.canary),
             Step.SWITCH: lambda wanted, seen: self._target.switch(seen.idle, wanted),
             Step.SOAK: self._soak,
@@ -75,7 +76,8 @@ class Rollout:
     def pause(self, step: Step) -> float:
         """Seconds between two looks."""
         release = self._manifest.release
-        return {Step.SOAK: release.soak_interval_s, Step.CANARY: release.canary.look_s}.get(step, LOOK_AGAIN_S)
+        looks = {Step.SHADOW: release.shadow.look_s, Step.CANARY: release.canary.look_s}
+        return {Step.SOAK: release.soak_interval_s, **looks}.get(step, LOOK_AGAIN_S)
 
     def advance(self, generation: int) -> Step:
         """One look and one step. A write refused by its fence is no error: the next look sees the newer wish."""
@@ -178,6 +180,9 @@ class Rollout:
         if worst > self._manifest.serving.parity:
             return f"golden rows are missed by {worst:.2g}, serving.parity allows {self._manifest.serving.parity:g}"
         return None
+
+    def _shadow(self, wanted: Wanted, seen: Observed) -> None:
+        shadow_looks.look(self._target, wanted, seen, self._manifest)
 
     def _soak(self, wanted: Wanted, seen: Observed) -> None:
         """One probe of what is live. Its generation is the one on trial, which need not be that of this run."""

@@ -31,7 +31,7 @@ from include.adapters import envoy_routes, slot_counters
 from include.adapters.files import locked, write_atomic
 from include.adapters.slot_counters import Counted
 from include.core.blessing import envelope_digest
-from include.core.errors import Conflict, ServiceUnavailable
+from include.core.errors import AccessRefused, Conflict, ServiceUnavailable
 from include.core.rollout import (
     BLUE_GREEN,
     COLOURS,
@@ -202,14 +202,18 @@ class LocalTarget:
     def _found(self, generation: int) -> dict[str, Verdict]:
         return {part: Verdict(content["verdict"]) for part, content in self.verdicts(generation).items()}
 
-    def verdicts(self, generation: int) -> dict[str, dict[str, str]]:
-        """Part (accepted, shadowed, canary-1, approved, soaked, recovered) -> {verdict, why}."""
+    def verdicts(self, generation: int) -> dict[str, dict[str, Any]]:
+        """Part (accepted, shadowed, canary-1, approved, soaked, recovered) -> {verdict, why}, and sometimes a report."""
         place = self._root / "verdicts" / str(generation)
         return {path.stem: json.loads(path.read_text()) for path in sorted(place.glob("*.json"))}
 
-    def record(self, generation: int, part: str, verdict: Verdict, why: str) -> None:
+    def record(
+        self, generation: int, part: str, verdict: Verdict, why: str, report: dict[str, Any] | None = None
+    ) -> None:
+        """`report` is what the verdict was taken from, where that is more than a sentence."""
         path = self._root / "verdicts" / str(generation) / f"{part}.json"
-        write_atomic(path, json.dumps({"verdict": verdict.value, "why": why}, indent=1))
+        content = {"verdict": verdict.value, "why": why, **({"report": report} if report else {})}
+        write_atomic(path, json.dumps(content, indent=1))
 
     def progress(self, generation: int, part: str) -> dict[str, Any]:
         """What the looks at a part have noted so far; empty before the first."""
@@ -405,6 +409,22 @@ class LocalTarget:
         except httpx.HTTPError:
             return None
         return slot_counters.counted(text, staged.version) if staged else None
+
+    def recent(self, colour: Colour, question: dict[str, Any]) -> dict[str, Any] | None:
+        """What a slot answered last, as include.serving.recent tells it; None when it cannot be asked.
+
+        Raises `AccessRefused` when the slot knows another serving token, or none.
+        """
+        try:
+            answer = self._http.post(f"{self._addresses.slots[colour]}/admin/recent", json=question)
+        except httpx.HTTPError:
+            return None
+        if answer.status_code in (401, 403):
+            raise AccessRefused(
+                f"Slot {colour} does not tell what it answered last ({answer.status_code}): a shadow needs the same "
+                "EVERGREEN_SERVING_TOKEN here and at the slots; set it, or release.shadow.enabled: false."
+            )
+        return dict(answer.json()) if answer.status_code == 200 else None
 
     def ask(self, colour: Colour | None, rows: list[dict[str, Any]]) -> httpx.Response:
         """Predictions for `rows`, from one slot, or from the proxy when `colour` is None."""

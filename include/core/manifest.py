@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterable
@@ -669,10 +670,35 @@ class CanarySpec(Section):
         return self
 
 
+class ShadowSpec(Section):
+    """Copies of the live requests for the candidate, whose answers nobody gets. See include/core/shadow.py."""
+
+    enabled: bool | None = Field(None, description="null: before a canary, and not in a blue-green release")
+    min_requests: Count = Field(200, description="requests compared; the verdict falls once there are so many")
+    look_s: Annotated[float, Field(gt=0)] = Field(1.0, description="seconds between two looks at both slots' answers")
+    deadline_s: Annotated[float, Field(gt=0)] = Field(
+        600, description="seconds of looks; a release that has too few requests by then is taken back"
+    )
+    max_errors: Share = Field(0.01, description="share of the requests only the live slot answered, at most")
+    max_flips: Share = Field(0.25, description="share of the rows decided otherwise, at most")
+    max_score_delta: Share = Field(0.15, description="mean distance of a row's two scores, at most")
+    max_latency_ratio: Annotated[float, Field(ge=1)] = Field(
+        2.5, description="90th percentile of the candidate over the live slot's, at most; both share the machine"
+    )
+    slice_rows: Count = Field(50, description="rows below which a slice of groups has no verdict")
+    slice_flips: Share = Field(0.4, description="share of a slice's rows decided otherwise, at most")
+
+    @property
+    def looks(self) -> int:
+        """Looks and not seconds are counted: a run that was away must not end anybody's patience."""
+        return max(1, math.ceil(self.deadline_s / self.look_s))
+
+
 class ReleaseSpec(Section):
     strategy: Literal["blue_green", "canary"] = Field(
         "blue_green", description="canary: rising shares of the live requests before all of them"
     )
+    shadow: ShadowSpec = ShadowSpec()
     soak_s: Annotated[float, Field(ge=0)] = Field(description="seconds a new live release is watched")
     soak_interval_s: Annotated[float, Field(gt=0)] = Field(description="seconds between two probes while soaking")
     max_soak_failures: Annotated[int, Field(ge=0)] = Field(description="failed probes a soak survives")
@@ -688,6 +714,10 @@ class ReleaseSpec(Section):
         120.0, description="seconds after a release's last look in which reconcile leaves the rest to its own run"
     )
     canary: CanarySpec = CanarySpec()
+
+    @property
+    def has_shadow(self) -> bool:
+        return self.strategy == "canary" if self.shadow.enabled is None else self.shadow.enabled
 
 
 class Persistence(Section):

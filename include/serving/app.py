@@ -6,7 +6,7 @@ gone. Who predicts and how is in `endpoint`, what stands around every answer in 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from include.serving import docs_page, openapi
 from include.serving import slot as slots
 from include.serving.admission import Admission, told
 from include.serving.description import described
-from include.serving.endpoint import Endpoint, Service, forget
+from include.serving.endpoint import Endpoint, Record, Service
 from include.serving.envelope import Envelope, Handler
 from include.serving.explain_endpoint import ExplainEndpoint
 from include.serving.explaining import Explaining
@@ -35,15 +35,17 @@ from include.serving.interop import add_mlflow, add_open_inference
 from include.serving.metrics import Metrics
 from include.serving.protocols import native
 from include.serving.protocols.dialects import dialect_of
+from include.serving.recent import Recent, RecentRoute
 from include.serving.reloading import Reload
 from include.serving.scoring import Scorer
 from include.serving.settings import Settings
 from include.serving.slot import Broken, Loaded, Slot
 from include.serving.telemetry import RequestLog
-from include.serving.validation import Problem
+from include.serving.validation import Problem, Row
 
 if TYPE_CHECKING:
     from include.serving.prediction_log import PredictionLog
+    from include.serving.scoring import Answer, Asked
     from include.serving.telemetry import Tracing
 
 
@@ -61,6 +63,7 @@ def create_app(settings: Settings, service: Service | None = None, tracing: Trac
     add_feedback(framework, service)
     _add_description(framework, service)
     framework.add_api_route("/admin/reload", Reload(service, admission), methods=["POST"], response_model=None)
+    framework.add_api_route("/admin/recent", RecentRoute(service.recent), methods=["POST"], response_model=None)
     guard = Guard(settings, service.spec.rate_limit, dialect_of)
     hot, lines = _add_predicting(framework, service), RequestLog(service.spec)
     return Envelope(framework, hot, service.holder, service.metrics, guard, lines)
@@ -74,13 +77,26 @@ def serve_slot(settings: Settings) -> Service:
         slot = slots.load(settings.serving_dir, settings.slot, told(settings, spec))
     except ManifestInvalid as error:
         # a manifest that cannot be read cannot say what to hide, so nothing is logged, also after a reload
-        spec, key, slot = ServingSpec(log=LogSpec(enabled=False)), None, Broken(str(error))
+        known, spec, key, slot = None, ServingSpec(log=LogSpec(enabled=False)), None, Broken(str(error))
     metrics = Metrics(settings.slot)
     metrics.holds(slot)
     keeps = spec.fallback == "previous"
     holder = Holder(settings.slot, slot, key, keeps, _previous(settings, spec, slot) if keeps else None)
     log = _opened_log(settings, spec.log, holder, metrics)
-    return Service(settings, spec, holder, Scorer(holder, spec, metrics), metrics, log.append if log else forget, log)
+    recent = Recent(known.groups if known else None)
+    record = _recorder(log, recent)
+    return Service(settings, spec, holder, Scorer(holder, spec, metrics), metrics, recent, record, log)
+
+
+def _recorder(log: PredictionLog | None, recent: Recent) -> Record:
+    """The log holds what was served: the answer to a copy was not."""
+
+    def record(asked: Asked, rows: Sequence[Row], answer: Answer | Problem, status: int, seconds: float) -> None:
+        recent.append(asked, rows, answer, seconds)
+        if log and not asked.copy:
+            log.append(asked, rows, answer, status, seconds)
+
+    return record
 
 
 def _previous(settings: Settings, spec: ServingSpec, slot: Slot) -> Loaded | None:

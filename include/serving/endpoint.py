@@ -16,6 +16,7 @@ from anyio import CapacityLimiter
 from fastapi import Request, Response
 
 from include.core.manifest import ServingSpec
+from include.core.shadow import COPY
 from include.serving.holder import Holder
 from include.serving.metrics import Metrics
 from include.serving.protocols import Dialect, Parsed, Rendered
@@ -26,6 +27,7 @@ from include.serving.validation import Problem, Row
 
 if TYPE_CHECKING:
     from include.serving.prediction_log import PredictionLog
+    from include.serving.recent import Recent
     from include.serving.telemetry import Tracing
 
 # called with every parsed request once its answer is known: who asked, rows, answer, status, seconds since it came
@@ -33,10 +35,6 @@ Record = Callable[[Asked, Sequence[Row], Answer | Problem, int, float], None]
 Sent = Sequence[tuple[bytes, bytes]]  # headers as they came, names in lower case
 LONG_BODY = 1 << 14  # bytes, some sixty rows: half a millisecond to parse
 TIMEOUTS = ("x-evergreen-timeout-ms", "x-envoy-expected-rq-timeout-ms")
-
-
-def forget(asked: Asked, rows: Sequence[Row], answer: Answer | Problem, status: int, seconds: float) -> None:
-    """Records nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ class Service:
     holder: Holder
     scorer: Scorer
     metrics: Metrics
-    record: Record = forget
+    recent: Recent
+    record: Record
     log: PredictionLog | None = None
     parsers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # of long bodies, at a time
     tracing: Tracing | None = None
@@ -146,7 +145,7 @@ def asked_by(request_id: str, headers: Mapping[str, str], spec: ServingSpec) -> 
         told = headers.get(name)
         if told and told.isascii() and told.isdigit():
             patience = min(patience, int(told[:9]))
-    return Asked(request_id, headers.get("x-evergreen-key"), received + patience / 1000, received)
+    return Asked(request_id, headers.get("x-evergreen-key"), received + patience / 1000, received, COPY in headers)
 
 
 async def read_body(request: Request, headers: Mapping[str, str], limit: int) -> bytes | Problem:

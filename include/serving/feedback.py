@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
+from include.core.shadow import COPY
 from include.serving.slot import Loaded
 from include.serving.validation import Problem, document, too_many, wrong_form
 
@@ -110,6 +111,8 @@ def add_feedback(framework: FastAPI, service: Service) -> None:
         found = await _outcomes(request, service)
         if isinstance(found, Problem):
             return _refused(found)
+        if COPY in request.headers:  # the live slot keeps it
+            return JSONResponse({"accepted": len(found)}, 202)
         if service.log is None:
             return _refused(Problem(409, "This server keeps no prediction log; see serving.log and EVERGREEN_STORE."))
         if not service.log.feedback(found):

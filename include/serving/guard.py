@@ -61,6 +61,7 @@ POLICY: Mapping[str, Access] = {
     "/v2/models/{name}/versions/{version}/ready": "client",
     "/v2/models/{name}/versions/{version}/infer": "client",
     "/admin/reload": "admin",
+    "/admin/recent": "admin",
 }
 ADMIN = "/admin"
 OPEN = frozenset(path for path, access in POLICY.items() if access == "open")

@@ -37,12 +37,16 @@ FAILED = Problem(500, "The model fails on these rows; the server's log has the r
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks: the request's id, the caller's key, and when (monotonic seconds) it came and must be answered."""
+    """Who asks: the request's id, the caller's key, and when (monotonic seconds) it came and must be answered.
+
+    A copy is what a shadow gets: nobody waits for its answer.
+    """
 
     id: str
     key: str | None
     deadline: float
     received: float
+    copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

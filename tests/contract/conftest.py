@@ -5,7 +5,9 @@ Another target joins the suite by bringing the same small handle: `target`, `ask
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -53,6 +55,39 @@ def rollout(serving: Serving, trained: Trained, small: Callable[..., Manifest]) 
         return Rollout(serving.target, trained, small(**changes), credit.rows()[:rows])  # type: ignore[arg-type]
 
     return made
+
+
+class Load(list[int]):
+    """The statuses that clients were answered with so far, and the versions that answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.versions: list[str | None] = []
+
+    def has_grown(self, since: int) -> bool:
+        return len(self) > since + 5
+
+
+@pytest.fixture
+def load(serving: Serving) -> Iterator[Load]:
+    """Two clients that ask through the proxy until the test is over."""
+    seen, done = Load(), threading.Event()
+
+    def client() -> None:
+        for row in itertools.cycle(credit.rows()):
+            if done.is_set():
+                return
+            answer = serving.ask(row)
+            seen.append(answer.status_code)
+            seen.versions.append(answer.headers.get("x-evergreen-version"))
+
+    asking = [threading.Thread(target=client) for _ in range(2)]
+    for each in asking:
+        each.start()
+    yield seen
+    done.set()
+    for each in asking:
+        each.join()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 
@@ -12,7 +11,6 @@ from include.adapters import serving_local
 from include.core.errors import ServiceUnavailable
 from include.core.rollout import Plan, Route, Step, Verdict
 from tests.ground import wait_for
-from tests.unit import credit
 
 STAGE, AWAIT, VERIFY, SWITCH, SOAK = Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SWITCH, Step.SOAK
 
@@ -102,25 +100,6 @@ class TestCanary:
     @pytest.fixture
     def wanted(self, serving, trained, one_is_live):
         return serving.want(trained.release("2"), by="next", plan=Plan(weights=(20, 50)))
-
-    @pytest.fixture
-    def load(self, serving):
-        """Clients that ask through the proxy until the test is over; what they were answered."""
-        seen, done = [], threading.Event()
-
-        def client() -> None:
-            for row in itertools.cycle(credit.rows()):
-                if done.is_set():
-                    return
-                seen.append(serving.ask(row).status_code)
-
-        asking = [threading.Thread(target=client) for _ in range(2)]
-        for each in asking:
-            each.start()
-        yield seen
-        done.set()
-        for each in asking:
-            each.join()
 
     def steps(self, driver, wanted):
         steps = [step for step, _ in driver.run(wanted.generation)]

@@ -43,7 +43,8 @@ class WantOperator(BaseOperator):
 
     def plan(self, release: ReleaseSpec) -> Plan:
         weights = release.canary.weights if release.strategy == "canary" else ()
-        return Plan(weights=weights, approval=release.approval == "before_switch")
+        approval = release.approval == "before_switch"
+        return Plan(shadow=release.has_shadow, weights=weights, approval=approval)
 
     def execute(self, context: Context) -> dict[str, Any]:
         run, world = edge(context), WorldHook()
@@ -160,6 +161,8 @@ class RolloutOperator(BaseOperator):
             if step.takes_looks:
                 self._wait(world, rollout.pause(step), taken)
             evidence = world.target().verdicts(generation)
+        for part, found in evidence.items():
+            self.log.info("%s %s: %s", part, found["verdict"], found["why"])
         outcome = _outcome(step, evidence)
         summary = f"version {self.wish['version']} {_told(outcome, evidence)}"
         details = {**self.wish, "outcome": outcome, "steps": taken, "evidence": evidence}
