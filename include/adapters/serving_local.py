@@ -203,7 +203,7 @@ class LocalTarget:
         return {part: Verdict(content["verdict"]) for part, content in self.verdicts(generation).items()}
 
     def verdicts(self, generation: int) -> dict[str, dict[str, Any]]:
-        """Part (accepted, shadowed, canary-1, approved, soaked, recovered) -> {verdict, why}, and sometimes a report."""
+        """Part (accepted, shadowed, canary-1, approved, soaked, recovered) -> {verdict, why}, report if any."""
         place = self._root / "verdicts" / str(generation)
         return {path.stem: json.loads(path.read_text()) for path in sorted(place.glob("*.json"))}
 
