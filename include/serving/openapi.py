@@ -88,6 +88,7 @@ def _own(columns: Sequence[Column], labels: Sequence[str]) -> Json:
         "/openapi.json": _get("openapi", "This document", ANY),
         "/docs": _get("docs", "This document as a page", TEXT, kind="text/html"),
         "/admin/reload": _reload(),
+        "/admin/recent": _recent(),
     }
 
 
@@ -117,6 +118,12 @@ def _reload() -> Json:
     [described] = _get("reload", "The slot's file is read again", answer, "Refusal", (403, 409, 422)).values()
     described["responses"]["409"]["description"] = "The slot is empty, a reload is under way, or the server shuts down."
     described["responses"]["422"]["description"] = "The release cannot serve; what served before goes on."
+    return {"post": described}
+
+
+def _recent() -> Json:
+    answer = opened({"process": TEXT, "answers": {"type": "array", "items": {"type": "object"}}})
+    [described] = _get("recent", "What was answered last, to compare two slots", answer, "Refusal", (403, 422)).values()
     return {"post": described}
 
 

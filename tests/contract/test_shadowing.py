@@ -106,7 +106,7 @@ def test_copies_stand_in_no_prediction_log_and_no_client_can_pass_its_request_of
 
 
 def test_a_slot_tells_its_answers_to_the_administrator_alone_and_never_through_the_proxy(serving, one_is_live):
-    assert serving.target.recent("blue", {})["answers"] == []
+    assert serving.target.recent("blue", {"ids": []})["answers"] == []
     for base, token in (("proxy", True), ("blue", False)):
         url = serving.addresses.proxy if base == "proxy" else serving.addresses.slots[base]
         headers = {"authorization": f"Bearer {serving.stack.secret.serving_token}"} if token else {}
