@@ -152,7 +152,7 @@ class RecentRoute:
         self._recent = recent
 
     async def __call__(self, request: Request) -> Response:
-        body = await read_body(request, headers_of(request), LONGEST_QUESTION)
+        body = await read_body(request, headers_of(request.scope["headers"]), LONGEST_QUESTION)
         if isinstance(body, Problem):
             return refusal(native, body)
         try:
