@@ -49,6 +49,7 @@ from include.core.rollout import (
 from include.model.sealed import copy_verified
 
 ROUTE_TIMEOUT_S = 10.0
+ALREADY_STARTED = 60  # a fault of supervisor's
 
 
 @dataclass(frozen=True)
@@ -383,7 +384,11 @@ class LocalTarget:
         with self._manager(f"slot-{colour}") as manager:
             with suppress(xmlrpc.client.Fault):  # not running is what we want
                 manager.supervisor.stopProcess(f"slot-{colour}", True)
-            manager.supervisor.startProcess(f"slot-{colour}", False)
+            try:
+                manager.supervisor.startProcess(f"slot-{colour}", False)
+            except xmlrpc.client.Fault as fault:  # brought back by the manager itself, since its file was written
+                if fault.faultCode != ALREADY_STARTED:
+                    raise
 
     def _start(self, colour: Colour) -> None:
         with self._manager(f"slot-{colour}") as manager, suppress(xmlrpc.client.Fault):  # running already
