@@ -129,3 +129,7 @@ prove-serving-fuzz: install ## Five thousand odd requests in every protocol to r
 .PHONY: bench-drift
 bench-drift: install ## Drift of 20 columns, up to ten million rows, beside Evidently: time, memory, exactness
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench_drift
+
+.PHONY: prove-retrain
+prove-retrain: install ## A thousand drift events, eight deciders that are killed all the time: one retraining
+	@$(BIN)/python -W ignore -m tests.proofs.prove_retrain

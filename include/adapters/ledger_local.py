@@ -18,10 +18,15 @@ class LocalLedger:
 
     def append(self, entry: Entry) -> bool:
         with locked(self._path.with_suffix(".lock")):
-            if entry.key and any(entry.key == known.key for known in self.entries(entry.what)):
+            if entry.key and self._has(entry.what, entry.key):
                 return False
             self._write(entry.model_copy(update={"previous": self.head()}))
         return True
+
+    def _has(self, what: str, key: str) -> bool:
+        named = json.dumps(key, ensure_ascii=False).encode()
+        found = (ledger.read(line) for line in self.lines() if named in line)
+        return any(entry is not None and (entry.what, entry.key) == (what, key) for entry in found)
 
     def _write(self, entry: Entry) -> None:
         with open(self._path, "ab") as file:
