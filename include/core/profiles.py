@@ -37,7 +37,8 @@ NOVEL = 5  # names of unseen categories that are kept, the first in the alphabet
 class NumberProfile:
     """Counts over a grid of k knots (k,), strictly rising: (2k + 1,), in turn a gap and the knot after it.
 
-    `low` and `high` are the smallest and largest known value, `total` the sum of the finite ones; `missing` counts NaN.
+    `low` and `high` are the smallest and largest known value, `total` and `squares` the sums of the finite ones and of
+    their squares; `missing` counts NaN.
     """
 
     knots: Floats
@@ -46,6 +47,7 @@ class NumberProfile:
     low: float = math.inf
     high: float = -math.inf
     total: float = 0.0
+    squares: float = 0.0
 
     def of(self, values: Any) -> NumberProfile:
         """Other values, (n,) numbers, counted over this grid: one sort of them, then a search of each knot."""
@@ -58,8 +60,9 @@ class NumberProfile:
         if not len(ordered):
             return counted
         with np.errstate(over="ignore"):
-            total = float(ordered[np.isfinite(ordered)].sum())
-        return replace(counted, low=float(ordered[0]), high=float(ordered[-1]), total=total)
+            finite = ordered[np.isfinite(ordered)]
+            total, squares = float(finite.sum()), float(finite @ finite)
+        return replace(counted, low=float(ordered[0]), high=float(ordered[-1]), total=total, squares=squares)
 
     def __add__(self, other: Profile) -> NumberProfile:
         if not isinstance(other, NumberProfile) or not _same(self.knots, other.knots):
@@ -71,6 +74,7 @@ class NumberProfile:
             min(self.low, other.low),
             max(self.high, other.high),
             self.total + other.total,
+            self.squares + other.squares,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -89,6 +93,37 @@ class NumberProfile:
     @property
     def mean(self) -> float:
         return self.total / known if (known := self.known) else math.nan
+
+    @property
+    def variance(self) -> float:
+        return max(self.squares / known - self.mean**2, 0.0) if (known := self.known) else math.nan
+
+    def outside(self, bounds: tuple[float, float]) -> int:
+        """Rows below the first and above the second of two knots."""
+        low, high = np.searchsorted(self.knots, bounds)
+        return int(self.counts[: 2 * low + 1].sum() + self.counts[2 * high + 2 :].sum())
+
+    def quantile(self, share: float) -> float:
+        """The first knot that at least this share of the known values does not exceed; 0 < share <= 1."""
+        place = int(np.searchsorted(self.below()[1::2], share - 1e-12))
+        return float(self.knots[min(place, len(self.knots) - 1)])
+
+    def cuts(self, bins: int) -> Counts:
+        """Where to cut the counts into about equal parts, and one below and one above all that was seen."""
+        at = np.searchsorted(np.cumsum(self.counts)[1::2], np.arange(1, bins) * self.known / bins)
+        inner = np.minimum(2 * at + 2, len(self.counts) - 1)
+        return np.unique(np.concatenate([[0, min(1, len(self.counts) - 1)], inner, [len(self.counts) - 1]]))
+
+    def binned(self, cuts: Counts) -> Floats:
+        """Counts between the cuts, then that of missing values: a histogram, the same for all profiles of one grid."""
+        return np.append(np.add.reduceat(self.counts, cuts), self.missing).astype(np.float64)
+
+    def placed(self, values: Any) -> Floats:
+        """Where each value (n,) stands in this profile, 0 to 1 (its mid-distribution); NaN stays NaN."""
+        numbers = np.asarray(values, dtype=np.float64)
+        steps = np.cumsum(self.counts) / max(self.known, 1)
+        place = np.searchsorted(self.knots, numbers, side="left") + np.searchsorted(self.knots, numbers, side="right")
+        return np.where(np.isnan(numbers), np.nan, steps[place] - self.counts[place] / max(self.known, 1) / 2)
 
     @property
     def resolution(self) -> float:

@@ -1,7 +1,7 @@
 """What monitoring says: one signal a check, subject and measure, whatever was measured and however.
 
-Every signal has the same few fields, so that page, metrics, alerts and policy need to know one shape and
-no statistics. A signal carries its own threshold and the action it recommends: who reads it months later, under another
+Every signal has the same few fields, so that page, metrics, alerts and policy need to know one shape and no
+statistics. A signal carries its own threshold and the action it recommends: who reads it months later, under another
 manifest, still sees what it was judged by. `unknown` is an answer of its own: too few rows, labels that are not known
 yet, a baseline without the column. It is never counted as healthy and never as an alarm.
 """
@@ -27,6 +27,7 @@ Check = Literal[
     "business",
 ]
 Severity = Literal["ok", "unknown", "warning", "critical"]
+SCORE = "(score)"  # a subject's name for the model's own output; no column is called so
 RANK: dict[Severity, int] = {"ok": 0, "unknown": 1, "warning": 2, "critical": 3}
 
 

@@ -18,6 +18,7 @@ from scipy import special, stats
 
 Floats = NDArray[np.float64]
 LN2 = math.log(2)
+EXACT_HITS = 2000  # up to which the exact test is affordable
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,14 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference with its interval, and the p-value of the test that there is none."""
+
+    by: Interval
+    p_value: float
 
 
 def weights(rows: int, resamples: int, seed: int) -> Floats:
@@ -284,8 +293,12 @@ def holm(p_values: list[float], alpha: float) -> list[bool]:
 
 
 def psi(reference: Floats, current: Floats) -> float:
-    """Population stability index of two histograms over the same bins (counts); empty bins count as half a row."""
-    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (reference, current))
+    """Population stability index of two histograms over the same bins (counts); empty bins count as half a row.
+
+    Bins that are empty in both are none, or half a row of few would stand against half a row of many.
+    """
+    filled = reference + current > 0
+    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (reference[filled], current[filled]))
     return float(((q - p) * np.log(q / p)).sum())
 
 
@@ -304,12 +317,38 @@ def kolmogorov_smirnov(distance: float, rows: int, others: int) -> float:
 
 
 def homogeneity(reference: Floats, current: Floats) -> float:
-    """p-value of the chi-square test that two histograms over the same bins share one distribution."""
+    """p-value of the chi-square test that two histograms over the same bins share one distribution.
+
+    The smallest bins are counted as one until five rows of either side are expected in it (Cochran 1954): in the far
+    tail, where a test among many has to decide, rare categories would make the p-value too small.
+    """
     table = np.vstack([reference, current])
-    table = table[:, table.sum(axis=0) > 0]
+    table = table[:, np.argsort(table.sum(axis=0), kind="stable")]
+    expected = np.cumsum(table.sum(axis=0)) * table.sum(axis=1).min() / max(table.sum(), 1)
+    rare = min(int(np.searchsorted(expected, 5)) + 1, table.shape[1])
+    table = np.column_stack([table[:, :rare].sum(axis=1), table[:, rare:]])
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
         return 1.0
     return float(stats.chi2_contingency(table, correction=False).pvalue)
+
+
+def rose(hits: int, rows: int, before: int, rows_before: int) -> float:
+    """p-value that a share rose by chance alone: Fisher's exact test while hits are few, else the normal test."""
+    together, everything = hits + before, rows + rows_before
+    if not rows or not rows_before or not together:
+        return 1.0
+    if together <= EXACT_HITS:  # hypergeometric, the two margins swapped so that the sum is short
+        return float(stats.hypergeom.sf(hits - 1, everything, rows, together))
+    error = math.sqrt(together / everything * (1 - together / everything) * (1 / rows + 1 / rows_before))
+    return 1 - normal_below((hits / rows - before / rows_before) / error) if error else 1.0
+
+
+def shift(mean: float, variance: float, rows: int, before: tuple[float, float, int], confidence: float) -> Change:
+    """How far a mean moved from (mean, variance, rows) before, both of many rows: Welch's test with the normal law."""
+    error = math.sqrt(variance / rows + before[1] / before[2])
+    moved = mean - before[0]
+    p_value = 2 * normal_below(-abs(moved) / error) if error else float(moved == 0)
+    return Change(wald(moved, error, confidence), p_value)
 
 
 def false_discovery(p_values: list[float], alpha: float) -> list[bool]:

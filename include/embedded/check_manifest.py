@@ -1,4 +1,4 @@
-"""`make check-manifest`: the manifest in one line, or the one sentence that says what is wrong with it.
+"""`make check-manifest`: the manifest and its false alarms in two lines, or the one sentence that says what is wrong.
 
 More than its types are checked: candidates and the feature function are names, and a wrong name would otherwise be
 found by the first training.
@@ -10,6 +10,7 @@ import sys
 
 from include.adapters import factory
 from include.core.errors import EvergreenError
+from include.core.false_alarms import budget
 from include.core.manifest import Manifest
 
 
@@ -21,6 +22,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     print(told(manifest))
+    print(f"monitor: {budget(manifest.monitor).sentence}")
     return 0
 
 

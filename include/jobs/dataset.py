@@ -15,8 +15,6 @@ from include.core.manifest import Manifest
 from include.core.snapshots import Part, Snapshot, Split, given_up
 from include.model.schema import Column, conform
 
-SCORE = "(score)"  # a baseline's name for the model's own output; no column is called so
-
 
 @dataclass(frozen=True)
 class Rows:

@@ -1,14 +1,16 @@
 """Measures the ingested days against the live version's own baseline and writes one report.
 
 Windows are derived from the stored days each time, so persistence needs no memory: the last n windows end at the last n
-ingested days. Matured labels are scored too, where there are any.
+ingested days. Matured labels are scored too, where there are any. A column that the days no longer deliver is a signal
+and no failure: the others are measured without it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +21,33 @@ from include.core import statistics as st
 from include.core.episodes import MonitorReport
 from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
+from include.core.signals import Signal
 from include.core.snapshots import Snapshot, mature, visible
-from include.jobs import dataset
-from include.jobs.dataset import SCORE
+from include.jobs import baselines, dataset
+from include.jobs.baselines import Baseline
 from include.jobs.monitor_page import page
 from include.model import artifact
 from include.model.artifact import Model
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The live version, what it was judged on, and the bounds it is held to."""
+
+    version: str
+    model: Model
+    baseline: Baseline
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Matured:
+    """The newest window of days whose labels are known: truth (n,) of 0 and 1, and scores (n,)."""
+
+    truth: st.Floats
+    scores: st.Floats
 
 
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
@@ -38,73 +59,74 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
         return JobResult(job="monitor", run_key=request.run_key, verdict="no", summary=f"{missing}; nothing to measure")
     with tempfile.TemporaryDirectory() as scratch:
         place = registry.fetch(version, Path(scratch))
-        model, baseline = artifact.load(place), _baseline(place)
-    windows = _windows(days, model, baseline, manifest)
-    report = _report(version, windows, _quality(days, request, model, manifest), manifest)
-    report = _publish(report, windows)
+        watched = Watched(version, artifact.load(place), baselines.read(place), manifest)
+    windows, matured = _windows(days, watched), _matured(days, request, watched)
+    report = _publish(_report(watched, windows, matured), windows, manifest)
     log.info(report.sentence)
     outputs = report.model_dump(mode="json")
     return JobResult(job="monitor", run_key=request.run_key, summary=report.sentence, outputs=outputs)
 
 
-def _baseline(place: Path) -> dict[str, drift.Profile]:
-    content = json.loads((place / "baseline.json").read_text())
-    return {name: drift.Profile.from_dict(profile) for name, profile in content.items()}
-
-
-def _windows(
-    days: list[Snapshot], model: Model, baseline: dict[str, drift.Profile], manifest: Manifest
-) -> list[drift.Window]:
-    spec = manifest.monitor
+def _windows(days: list[Snapshot], watched: Watched) -> list[drift.Window]:
+    spec = watched.manifest.monitor
     ends = range(max(len(days) - spec.persistence.n, 0), len(days))
-    return [_window(days[max(0, end + 1 - spec.window_days) : end + 1], model, baseline, manifest) for end in ends]
+    return [_window(days[max(0, end + 1 - spec.window_days) : end + 1], watched) for end in ends]
 
 
-def _window(days: list[Snapshot], model: Model, baseline: dict[str, drift.Profile], manifest: Manifest) -> drift.Window:
-    rows = dataset.load(manifest, days, model.meta.columns)
-    current = {c.name: baseline[c.name].of(rows.inputs[c.name].tolist()) for c in model.meta.columns}
-    current[SCORE] = baseline[SCORE].of(model.predict_frame(rows.inputs).tolist())
-    return drift.compare(days[-1].day, baseline, current, manifest.monitor)
+def _window(days: list[Snapshot], watched: Watched) -> drift.Window:
+    """Of the columns that all days have; without one of the model's inputs there are no scores."""
+    model, manifest = watched.model, watched.manifest
+    delivered = tuple(c for c in model.meta.columns if all(c.name in day.columns for day in days))
+    rows = dataset.load(manifest, days, delivered)
+    current = watched.baseline.of(rows, model if delivered == model.meta.columns else None)
+    return drift.compare(days[-1].day, watched.baseline.measured, current, model.meta.threshold, manifest.monitor)
 
 
-def _quality(
-    days: list[Snapshot], request: JobRequest, model: Model, manifest: Manifest
-) -> tuple[st.Interval, int] | None:
-    """AUC on the newest window of days whose labels are known, with the number of rows."""
+def _matured(days: list[Snapshot], request: JobRequest, watched: Watched) -> Matured | None:
+    """None where no label is known yet, or a day lacks an input."""
+    manifest, columns = watched.manifest, watched.model.meta.columns
     known = mature(days, min(request.as_of, days[-1].day), manifest.label)[-manifest.monitor.window_days :]
-    if not known:
+    if not known or any(column.name not in day.columns for column in columns for day in known):
         return None
-    rows = dataset.load(manifest, known, model.meta.columns)
-    if len(np.unique(rows.truth)) < 2:
-        return None
-    weight = st.weights(len(rows.truth), 400, manifest.gate.seed)
-    found = st.interval(st.auc(rows.truth, model.predict_frame(rows.inputs), weight), manifest.gate.confidence)
-    return found, len(rows.truth)
+    rows = dataset.load(manifest, known, columns)
+    return Matured(rows.truth, watched.model.predict_frame(rows.inputs))
 
 
-def _report(
-    version: str, windows: list[drift.Window], quality: tuple[st.Interval, int] | None, manifest: Manifest
-) -> MonitorReport:
+def _auc(matured: Matured | None, manifest: Manifest) -> dict[str, float]:
+    if matured is None or len(np.unique(matured.truth)) < 2:
+        return {}
+    weight = st.weights(len(matured.truth), 400, manifest.gate.seed)
+    found = st.interval(st.auc(matured.truth, matured.scores, weight), manifest.gate.confidence)
+    return {"auc": found.value, "auc_low": found.low, "auc_high": found.high, "auc_rows": len(matured.truth)}
+
+
+def _labels(watched: Watched, matured: Matured | None) -> list[Signal]:
+    """`unknown` while no label is."""
+    manifest, nothing = watched.manifest, np.empty(0)
+    truth, scores = (matured.truth, matured.scores) if matured else (nothing, nothing)
+    return drift.label_drift(watched.baseline.labels, truth, scores, manifest.monitor, manifest.gate.seed)
+
+
+def _report(watched: Watched, windows: Sequence[drift.Window], matured: Matured | None) -> MonitorReport:
     newest = windows[-1]
-    found, rows = quality or (None, 0)
-    return MonitorReport(
-        as_of=newest.last,
-        version=version,
-        alarm=drift.alarm(windows, manifest.monitor),
-        verdict=newest.verdict,
-        rows=newest.rows,
-        moved={f.feature: round(f.psi, 4) for f in newest.features if f.moved},
-        auc=found.value if found else None,
-        auc_low=found.low if found else None,
-        auc_high=found.high if found else None,
-        auc_rows=rows,
+    return MonitorReport.model_validate(
+        {
+            "as_of": newest.last,
+            "version": watched.version,
+            "alarm": drift.alarm(windows, watched.manifest.monitor),
+            "verdict": newest.verdict,
+            "rows": newest.rows,
+            "moved": {name: round(psi, 4) for name, psi in newest.moved.items()},
+            "signals": (*newest.signals, *_labels(watched, matured)),
+            **_auc(matured, watched.manifest),
+        }
     )
 
 
-def _publish(report: MonitorReport, windows: list[drift.Window]) -> MonitorReport:
+def _publish(report: MonitorReport, windows: list[drift.Window], manifest: Manifest) -> MonitorReport:
     kept = factory.reports()
     place = kept.report_page(report.version, report.as_of)
     report = report.model_copy(update={"page": str(place)})
-    kept.write_page(place, page(report, windows))
+    kept.write_page(place, page(report, windows, manifest.monitor))
     kept.write_report(report)
     return report

@@ -23,14 +23,14 @@ import numpy as np
 
 from include.adapters import factory
 from include.adapters.registry_mlflow import KEY_TAG, SERVING
-from include.core import drift, lineage
+from include.core import lineage
 from include.core.errors import RequestInvalid
 from include.core.job import JobRequest, JobResult, run_key
 from include.core.ledger import Entry
 from include.core.manifest import Manifest
 from include.core.snapshots import Split, split
-from include.jobs import dataset, explain, fitting
-from include.jobs.dataset import SCORE, Rows
+from include.jobs import baselines, dataset, explain, fitting
+from include.jobs.dataset import Rows
 from include.jobs.fitting import Candidate
 from include.jobs.tracking import Finished, forget, log_run
 from include.model import artifact, export
@@ -187,7 +187,7 @@ def _save(training: Training, candidate: Candidate, directory: Path) -> Exported
     """The serving artifact with golden rows and the baseline. Raises `Permanent` when no form of it serves the same."""
     model = _servable(training, candidate)
     directory.mkdir()
-    directory.joinpath("baseline.json").write_text(_baseline(training, model))
+    directory.joinpath(baselines.FILE).write_text(baselines.make(training.newest, model).text())
     spec = training.manifest.train
     against = export.Reference(training.rows.inputs, spec.explain_background, spec.seed)
     return export.write(model, directory, _probes(training), against)
@@ -211,25 +211,6 @@ def _servable(training: Training, candidate: Candidate) -> ServableModel:
 def _probes(training: Training) -> list[dict[str, Any]]:
     """Rows that decide whether a compiled form may serve: the newest, which it was not fitted on, and the oldest."""
     return _records(training.newest.inputs.head(PROBES)) + _records(training.rows.inputs.head(PROBES))
-
-
-def _baseline(training: Training, model: ServableModel) -> str:
-    """Profiles of inputs and scores as JSON: what the monitor compares later days with.
-
-    Of the holdout days, never of their labels: they are the newest, and scores of rows a model was fitted on are too
-    sure of themselves.
-    """
-    profiles = {c.name: _profile(training, c) for c in training.columns}
-    scores = model.predict_frame(training.newest.inputs)
-    profiles[SCORE] = drift.profile_numbers(scores.tolist(), training.manifest.monitor.bins)
-    return json.dumps({name: profile.as_dict() for name, profile in profiles.items()})
-
-
-def _profile(training: Training, column: Column) -> drift.Profile:
-    values = training.newest.inputs[column.name].tolist()
-    if column.kind == "category":
-        return drift.profile_categories(values)
-    return drift.profile_numbers(values, training.manifest.monitor.bins)
 
 
 def _records(inputs: Any) -> list[dict[str, Any]]:

@@ -1,146 +1,177 @@
 from __future__ import annotations
 
-import json
 from datetime import date, timedelta
 from itertools import product
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from include.core import manifest as manifests
-from include.core.drift import Profile, Window, alarm, compare, profile_categories, profile_numbers
+from include.core import drift
+from include.core.drift import Measured, Window, alarm
 from include.core.manifest import MonitorSpec, Persistence
+from include.core.profiles import category_baseline, number_baseline
+from include.core.signals import SCORE, Signal
 
 DAY = date(2026, 9, 1)
-SPEC = manifests.load().monitor.model_copy(update={"psi": 0.25, "alpha": 0.01, "min_rows": 150, "bins": 10})
-
-numbers = st.lists(st.floats(allow_infinity=False, width=32), max_size=60)
-words = st.lists(st.sampled_from(["a", "b", "c", "new", None]), max_size=60)
+SPEC = manifests.load().monitor.model_copy(update={"psi": 0.25, "alpha": 0.005, "min_rows": 150, "bins": 10})
+LENIENT = SPEC.model_copy(update={"min_rows": 10})
 
 
-def drawn(rows: int, seed: int, mean: float = 0.0) -> list[float]:
-    return list(np.random.default_rng(seed).normal(mean, 1, rows))
+def drawn(rows: int, seed: int, mean: float = 0.0) -> Any:
+    return np.random.default_rng(seed).normal(mean, 1, rows)
 
 
-def baseline_of(features: int, rows: int = 2000) -> dict[str, Profile]:
-    return {f"f{i}": profile_numbers(drawn(rows, i), SPEC.bins) for i in range(features)}
+def baseline_of(features: int, rows: int = 2000) -> Measured:
+    return Measured({f"f{i}": number_baseline(drawn(rows, i)) for i in range(features)})
 
 
-def window_of(baseline: dict[str, Profile], rows: int, seed: int, **means: float) -> dict[str, Profile]:
-    drawn_anew = {name: drawn(rows, 1000 * seed + i, means.get(name, 0)) for i, name in enumerate(baseline)}
-    return {name: baseline[name].of(values) for name, values in drawn_anew.items()}
+def window_of(baseline: Measured, rows: int, seed: int, **means: float) -> Measured:
+    drawn_anew = {name: drawn(rows, 1000 * seed + i, means.get(name, 0)) for i, name in enumerate(baseline.profiles)}
+    return Measured({name: baseline.profiles[name].of(values) for name, values in drawn_anew.items()})
 
 
-@given(numbers, numbers, numbers, st.integers(2, 20))
-def test_profiles_over_the_same_bins_add_up_for_numbers(
-    first: list[float], one: list[float], two: list[float], bins: int
-) -> None:
-    assert_adds_up(profile_numbers(first, bins), one, two)
+def compare(baseline: Measured, current: Measured, spec: MonitorSpec = SPEC) -> Window:
+    return drift.compare(DAY, baseline, current, 0.5, spec)
 
 
-@given(words, words, words)
-def test_profiles_over_the_same_bins_add_up_for_categories(
-    first: list[str | None], one: list[str | None], two: list[str | None]
-) -> None:
-    assert_adds_up(profile_categories(first), one, two)
-
-
-def assert_adds_up(profile: Profile, one: list[Any], two: list[Any]) -> None:
-    together = profile.of(one + two)
-    assert together.counts == tuple(map(sum, zip(profile.of(one).counts, profile.of(two).counts, strict=True)))
-    assert sum(together.counts) == len(one + two)
-
-
-@given(numbers, st.integers(2, 20))
-def test_a_numeric_profile_has_a_bin_more_than_edges_and_one_for_missing_values(values: list[float], bins: int) -> None:
-    profile = profile_numbers(values, bins)
-    assert len(profile.counts) == len(profile.edges) + 2
-    assert len(profile.edges) < bins
-    assert list(profile.edges) == sorted(set(profile.edges))
-    assert profile.counts[-1] == sum(np.isnan(value) for value in values)
-
-
-def test_bins_hold_equal_shares_of_the_values_they_were_made_from() -> None:
-    assert profile_numbers(list(range(1000)), 10).counts == (*[100] * 10, 0)
-
-
-def test_ties_merge_bins_instead_of_leaving_some_empty() -> None:
-    profile = profile_numbers([0.0] * 95 + [1.0, 2.0, 3.0, 4.0, 5.0], 10)
-    assert profile.edges == (0.0,)
-    assert profile.counts == (95, 5, 0)
-
-
-def test_a_category_never_seen_before_is_counted_as_other_and_none_as_missing() -> None:
-    profile = profile_categories(["b", "a", "a", None])
-    assert (profile.categories, profile.counts) == (("a", "b"), (2, 1, 0, 1))
-    assert profile.of(["a", "new", "newer", None, None]).counts == (1, 0, 2, 2)
-
-
-@given(numbers, words)
-def test_a_profile_survives_the_way_through_json(values: list[float], names: list[str | None]) -> None:
-    for profile in (profile_numbers(values, 5), profile_categories(names)):
-        assert Profile.from_dict(json.loads(json.dumps(profile.as_dict()))) == profile
+def of(window: Window, check: str, measure: str = "psi") -> list[Signal]:
+    return [signal for signal in window.signals if (signal.check, signal.measure) == (check, measure)]
 
 
 def test_a_window_like_the_baseline_is_healthy() -> None:
     baseline = baseline_of(5)
-    window = compare(DAY, baseline, window_of(baseline, 300, seed=1), SPEC)
-    assert (window.verdict, window.moved, window.rows) == ("healthy", (), 300)
+    window = compare(baseline, window_of(baseline, 300, seed=1))
+    assert (window.verdict, window.moved, window.rows) == ("healthy", {}, 300)
 
 
 def test_a_feature_that_moved_is_named() -> None:
     baseline = baseline_of(5)
-    window = compare(DAY, baseline, window_of(baseline, 300, seed=1, f3=1.0), SPEC)
-    assert (window.verdict, window.moved) == ("drifted", ("f3",))
+    window = compare(baseline, window_of(baseline, 300, seed=1, f3=1.0))
+    assert (window.verdict, list(window.moved)) == ("drifted", ["f3"])
 
 
 def test_values_that_went_missing_are_a_move() -> None:
     baseline = baseline_of(1)
-    gone = {"f0": baseline["f0"].of(drawn(150, 7) + [float("nan")] * 150)}
-    assert compare(DAY, baseline, gone, SPEC).verdict == "drifted"
+    gone = Measured({"f0": baseline.profiles["f0"].of([*drawn(150, 7), *[float("nan")] * 150])})
+    assert compare(baseline, gone).verdict == "drifted"
 
 
 def test_a_window_of_too_few_rows_says_so_however_far_it_moved() -> None:
     baseline = baseline_of(2)
-    window = compare(DAY, baseline, window_of(baseline, 149, seed=1, f0=9.0), SPEC)
-    assert (window.verdict, window.rows, window.features) == ("not enough data", 149, ())
+    window = compare(baseline, window_of(baseline, 149, seed=1, f0=9.0))
+    assert (window.verdict, window.rows, window.signals) == ("not enough data", 149, ())
 
 
 def test_no_feature_at_all_is_not_enough_data() -> None:
-    assert compare(DAY, {}, {}, SPEC).verdict == "not enough data"
+    assert compare(Measured({}), Measured({})).verdict == "not enough data"
+
+
+def test_a_column_that_is_not_delivered_is_a_signal_and_the_others_are_compared_without_it() -> None:
+    baseline = baseline_of(3)
+    current = window_of(baseline, 300, seed=1, f2=1.0)
+    others = {name: profile for name, profile in current.profiles.items() if name != "f1"}
+    window = compare(baseline, Measured({**others, "new": number_baseline(drawn(300, 5))}))
+    assert [(s.subject, s.severity) for s in window.signals if s.check == "schema_drift"] == [
+        ("f1", "critical"),
+        ("new", "unknown"),
+    ]
+    assert list(window.moved) == ["f2"]
 
 
 def test_a_move_that_is_certain_but_small_does_not_count() -> None:
-    baseline = {"f0": profile_numbers(drawn(50_000, 1), SPEC.bins)}
-    (moved,) = compare(DAY, baseline, {"f0": baseline["f0"].of(drawn(50_000, 2, 0.15))}, SPEC).features
-    assert moved.p_value < 1e-9
-    assert moved.psi < SPEC.psi
-    assert not moved.moved
+    baseline = baseline_of(1, rows=50_000)
+    window = compare(baseline, window_of(baseline, 50_000, seed=2, f0=0.15))
+    [moved] = of(window, "feature_drift")
+    assert moved.p_value is not None and moved.p_value < 1e-9
+    assert moved.severity == "ok" and window.verdict == "healthy"
+
+
+def test_a_middling_move_is_a_warning_and_no_verdict() -> None:
+    baseline = baseline_of(1, rows=50_000)
+    window = compare(baseline, window_of(baseline, 5000, seed=2, f0=0.4))
+    [moved] = of(window, "feature_drift")
+    assert (moved.severity, window.verdict) == ("warning", "healthy")
+    assert moved.action
 
 
 def test_a_move_that_is_large_but_may_be_chance_does_not_count() -> None:
-    baseline = {"f0": profile_numbers(drawn(40, 1), SPEC.bins)}
-    lenient = SPEC.model_copy(update={"min_rows": 10})
-    (moved,) = compare(DAY, baseline, {"f0": baseline["f0"].of(drawn(12, 5))}, lenient).features
-    assert moved.psi >= SPEC.psi
-    assert moved.p_value > SPEC.alpha
-    assert not moved.moved
+    baseline = baseline_of(1, rows=40)
+    [moved] = of(compare(baseline, window_of(baseline, 12, 5), LENIENT), "feature_drift")
+    assert moved.value is not None and moved.value >= SPEC.psi
+    assert moved.severity == "ok"
+
+
+def test_a_spread_that_widened_is_a_move_although_the_middle_stayed() -> None:
+    baseline = baseline_of(1)
+    [moved] = of(compare(baseline, Measured({"f0": baseline.profiles["f0"].of(3 * drawn(300, 9))})), "feature_drift")
+    assert moved.severity == "critical"
+    assert set(moved.details) == {"ks", "jensen_shannon"}
+
+
+def test_a_constant_column_that_changed_its_value_moved_in_either_direction() -> None:
+    baseline = Measured({"f0": number_baseline(np.full(500, 3.0))})
+    for value, verdict in ((3.0, "healthy"), (2.0, "drifted"), (4.0, "drifted")):
+        assert compare(baseline, Measured({"f0": baseline.profiles["f0"].of(np.full(300, value))})).verdict == verdict
+
+
+def test_a_mix_of_categories_that_turned_is_a_move() -> None:
+    baseline = Measured({"home": category_baseline(["own"] * 300 + ["rent"] * 100)})
+    turned = Measured({"home": baseline.profiles["home"].of(["own"] * 100 + ["rent"] * 100)})
+    assert list(compare(baseline, turned).moved) == ["home"]
+
+
+def scored(rows: int, seed: int, shift: float = 0.0) -> Any:
+    return np.clip(np.random.default_rng(seed).beta(2, 6, rows) + shift, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("shift", "severities"), [(0.0, ["ok"] * 3), (0.04, ["ok", "warning", "ok"]), (0.2, ["critical", *["warning"] * 2])]
+)
+def test_scores_are_watched_by_shape_by_mean_and_by_what_is_decided(shift: float, severities: list[str]) -> None:
+    baseline = Measured({SCORE: number_baseline(scored(5000, 1), include=[0.5])})
+    window = compare(baseline, Measured({SCORE: baseline.profiles[SCORE].of(scored(3000, 2, shift))}))
+    found = {signal.measure: signal for signal in window.signals if signal.check == "prediction_drift"}
+    assert [found[name].severity for name in ("psi", "mean_shift", "decision_rate_shift")] == severities
+    assert found["mean_shift"].value == pytest.approx(shift, abs=0.01)
+    assert window.verdict == ("drifted" if "critical" in severities else "healthy")
+
+
+def test_without_scores_their_drift_is_unknown() -> None:
+    baseline = Measured({"f0": number_baseline(drawn(500, 1)), SCORE: number_baseline(scored(500, 1), include=[0.5])})
+    window = compare(baseline, Measured({"f0": baseline.profiles["f0"].of(drawn(300, 2))}))
+    assert [signal.severity for signal in of(window, "prediction_drift")] == ["unknown"]
+
+
+def test_labels_are_watched_by_their_rate_and_by_how_well_scores_foretell_them() -> None:
+    rng = np.random.default_rng(4)
+    score = rng.beta(2, 6, 4000)
+    for truth, raised in (
+        (rng.random(4000) < score, []),
+        (rng.random(4000) < np.minimum(score + 0.15, 1), ["rate_change", "calibration_error"]),
+        (rng.random(4000) < score.mean(), ["calibration_error"]),
+    ):
+        signals = drift.label_drift((1000, 4000), truth.astype(float), score, SPEC, seed=1)
+        assert [signal.measure for signal in signals if signal.raised] == raised
+
+
+def test_too_few_labels_are_unknown() -> None:
+    [signal] = drift.label_drift((100, 400), np.ones(149), np.ones(149), SPEC, seed=1)
+    assert (signal.severity, signal.raised) == ("unknown", False)
 
 
 def test_healthy_days_of_a_wide_table_hardly_ever_drift_where_any_small_p_value_often_would() -> None:
     baseline = baseline_of(13)
-    windows = [compare(DAY, baseline, window_of(baseline, 200, seed), SPEC) for seed in range(1, 101)]
-    textbook = [any(feature.p_value < 0.05 for feature in window.features) for window in windows]
+    windows = [compare(baseline, window_of(baseline, 200, seed), SPEC) for seed in range(1, 101)]
+    textbook = [any((signal.p_value or 0) < 0.05 for signal in of(window, "feature_drift")) for window in windows]
     assert sum(window.verdict == "drifted" for window in windows) <= 1
     assert sum(textbook) > 25
 
 
 def test_the_correction_for_many_features_holds_without_the_floor_under_the_effect() -> None:
-    baseline, no_floor = baseline_of(13), SPEC.model_copy(update={"psi": 1e-9})
-    windows = [compare(DAY, baseline, window_of(baseline, 200, seed), no_floor) for seed in range(1, 101)]
+    baseline, no_floor = baseline_of(13), SPEC.model_copy(update={"psi": 1e-9, "psi_warning": 1e-9})
+    windows = [compare(baseline, window_of(baseline, 200, seed), no_floor) for seed in range(1, 101)]
     assert sum(window.verdict == "drifted" for window in windows) <= 5
 
 

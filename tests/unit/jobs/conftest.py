@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import mlflow
+import pandas as pd
 import pytest
 
 from include.adapters import factory
@@ -29,7 +30,12 @@ def publish(
     store: ContentStore, manifest: Manifest, day: date, scenario: str | None = None, as_of: date | None = None
 ) -> None:
     """A day without Great Expectations, whose work is tested elsewhere."""
-    rows = read_day(manifest, day, scenario)
+    publish_rows(store, manifest, day, read_day(manifest, day, scenario), as_of)
+
+
+def publish_rows(
+    store: ContentStore, manifest: Manifest, day: date, rows: pd.DataFrame, as_of: date | None = None
+) -> None:
     with scratch(factory.work_room()) as room:
         rows.to_parquet(room / "rows.parquet", index=False)
         content = read_content(room / "rows.parquet")

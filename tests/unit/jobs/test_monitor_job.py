@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
 from include.adapters import factory
-from tests.unit.jobs.conftest import FIRST, LAST, go_live, publish
+from include.core.errors import Permanent
+from include.jobs import baselines
+from tests.delivered import read_day
+from tests.unit.jobs.conftest import FIRST, LAST, go_live, publish, publish_rows
 
 
 @pytest.fixture
@@ -52,3 +56,29 @@ def test_measuring_again_overwrites_the_same_report(live, ask):
     assert first.outputs == second.outputs
     assert len(factory.reports().reports()) == 1
     assert factory.reports().reports()[0].as_of == LAST - timedelta(days=1)
+
+
+def test_a_report_holds_every_check_with_its_bound_and_its_page_tells_the_budget(live, ask):
+    ask("monitor")
+    [report] = factory.reports().reports()
+    checks = {signal.check for signal in report.signals}
+    assert {"feature_drift", "prediction_drift", "data_quality", "label_drift"} <= checks
+    assert all(signal.threshold is not None for signal in report.signals if signal.severity == "ok")
+    assert "days have an alarm" in Path(report.page).read_text()
+
+
+def test_a_column_that_is_no_longer_delivered_is_a_signal_and_no_failure(live, place, ask):
+    fewer = read_day(place, FIRST + timedelta(days=3)).drop(columns="Income")
+    publish_rows(factory.store(), place, FIRST + timedelta(days=3), fewer)
+    assert ask("monitor").verdict == "yes"
+    [report] = factory.reports().reports()
+    gone = {signal.subject: signal.severity for signal in report.signals if signal.check == "schema_drift"}
+    assert gone == {"Income": "critical"}
+    assert [s.severity for s in report.signals if s.check == "prediction_drift"] == ["unknown"]
+    assert {"Age", "Seniority"} <= {s.subject for s in report.signals if s.check == "feature_drift"}
+
+
+def test_a_baseline_of_another_time_asks_for_a_training_in_one_sentence(tmp_path):
+    (tmp_path / "baseline.json").write_text('{"Age": {"kind": "number", "edges": [1], "counts": [1, 1, 0]}}')
+    with pytest.raises(Permanent, match="is no baseline that this Evergreen can read; train the model again"):
+        baselines.read(tmp_path)

@@ -1,0 +1,77 @@
+"""The baseline of a model version: made once by its training, kept with its artifact, read by every monitoring of it.
+
+It is made of the holdout days: they are the newest, and scores of rows a model was fitted on are too sure of
+themselves. Of their labels it keeps two counts. It travels in the artifact's directory, so its digest is sealed with
+the model's and a version can never be watched against another one's baseline.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from include.core.correlations import Correlations, correlations
+from include.core.drift import Measured
+from include.core.errors import Permanent
+from include.core.profiles import Profile, as_dict, category_baseline, from_dict, number_baseline
+from include.core.signals import SCORE
+from include.jobs.dataset import Rows
+from include.model.artifact import Model
+
+FILE = "baseline.json"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """`labels` are (positives, rows) of the holdout."""
+
+    measured: Measured
+    labels: tuple[int, int]
+
+    def text(self) -> str:
+        profiles = {name: as_dict(profile) for name, profile in self.measured.profiles.items()}
+        relations = self.measured.correlations
+        return json.dumps(
+            {"profiles": profiles, "correlations": relations and relations.as_dict(), "labels": self.labels}
+        )
+
+    def of(self, rows: Rows, model: Model | None) -> Measured:
+        """Other rows over this grid; without a model, their scores are not measured."""
+        known = self.measured.profiles
+        measured = {name: known[name].of(values) for name, values in _columns(rows).items() if name in known}
+        if model is not None and SCORE in known:
+            measured[SCORE] = known[SCORE].of(model.predict_frame(rows.inputs))
+        return Measured(measured, correlations(_columns(rows), known))
+
+
+def make(rows: Rows, model: Model) -> Baseline:
+    """Of the rows a model is judged on; the decision's threshold becomes a knot of the scores."""
+    kinds = {column.name: column.kind for column in model.meta.columns}
+    columns = _columns(rows)
+    profiles: dict[str, Profile] = {
+        name: category_baseline(values) if kinds[name] == "category" else number_baseline(values)
+        for name, values in columns.items()
+    }
+    relations = correlations(columns, profiles)
+    profiles[SCORE] = number_baseline(model.predict_frame(rows.inputs), include=[model.meta.threshold])
+    return Baseline(Measured(profiles, relations), (int(rows.truth.sum()), len(rows.truth)))
+
+
+def read(place: Path) -> Baseline:
+    """Raises `Permanent` when the version was trained before baselines had this form, or without one."""
+    try:
+        content: Mapping[str, Any] = json.loads((place / FILE).read_text())
+        profiles = {name: from_dict(profile) for name, profile in content["profiles"].items()}
+        relations = content["correlations"] and Correlations.from_dict(content["correlations"])
+        return Baseline(Measured(profiles, relations or None), (content["labels"][0], content["labels"][1]))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise Permanent(
+            f"{place / FILE} is no baseline that this Evergreen can read; train the model again to have one."
+        ) from error
+
+
+def _columns(rows: Rows) -> dict[str, Any]:
+    return {str(name): rows.inputs[name].to_numpy() for name in rows.inputs.columns}
