@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pytest
 
-from include.core import manifest as manifests
 from include.core import drift
+from include.core import manifest as manifests
 from include.core.drift import Measured, Window, alarm
 from include.core.manifest import MonitorSpec, Persistence
 from include.core.profiles import category_baseline, number_baseline
