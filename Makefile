@@ -100,6 +100,10 @@ prove-training: install ## Kill a training at its effects, retry it, and look wh
 bench-data: install ## Seconds and memory of a day by its size, and the contract beside Great Expectations
 	@$(BIN)/python -m tests.benchmarks.bench_data
 
+.PHONY: k8s-manifests
+k8s-manifests: install ## Render every overlay of k8s/ and check it: schemas, Pod Security, references, rights
+	@$(BIN)/python -m tests.proofs.prove_k8s_manifests
+
 .PHONY: prove-canary
 prove-canary: install ## How often the canary ends a healthy release, and how soon it ends a faulty one
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.proofs.prove_canary

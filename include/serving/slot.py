@@ -72,7 +72,10 @@ def load(serving_dir: Path, colour: str, admission: Admission | None = None) -> 
     """Never raises: whatever is wrong becomes `Broken` and a line in the log. Without `admission` nothing is loaded."""
     path = serving_dir / "slots" / f"{colour}.json"
     try:
-        file = SlotFile.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        if not content.strip():  # what a kubelet makes of an annotation that is not there
+            return Empty()
+        file = SlotFile.model_validate_json(content)
     except FileNotFoundError:
         return Empty()
     except (OSError, ValidationError):

@@ -141,10 +141,13 @@ def test_every_yaml_file_parses(path: Path) -> None:
     assert all(isinstance(content, dict) for content in yaml.safe_load_all(path.read_text()))
 
 
-def test_kustomize_lists_every_file_of_the_base() -> None:
-    base = ROOT / "k8s/base"
-    listed = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
-    assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in base.iterdir())
+@pytest.mark.parametrize(
+    "listing", sorted((ROOT / "k8s").rglob("kustomization.yaml")), ids=lambda path: path.parent.name
+)
+def test_kustomize_lists_every_file_beside_it(listing: Path) -> None:
+    listed = yaml.safe_load(listing.read_text())["resources"]
+    beside = {path.name for path in listing.parent.iterdir()} - {"kustomization.yaml"}
+    assert beside <= {*listed}
 
 
 def test_the_kubernetes_namespace_is_that_of_the_manifest() -> None:

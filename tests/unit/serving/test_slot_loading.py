@@ -37,7 +37,6 @@ def test_no_slot_file_is_an_empty_slot(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        "",
         "{",
         "[]",
         '{"version": 3, "digest": "%s", "generation": 1}' % ("a" * 64),
@@ -111,3 +110,10 @@ def test_a_manifest_that_cannot_be_read_breaks_the_slot_with_its_sentence(stage:
     told = {"slot": "blue", "serving_dir": tmp_path, "port": 0, "manifest": tmp_path / "pipeline.yaml"}
     slot = serve_slot(Settings.model_validate(told)).holder.slot
     assert isinstance(slot, Broken) and "serving.deadline is not a known setting" in slot.why
+
+
+def test_an_empty_slot_file_is_an_empty_slot(tmp_path: Path) -> None:
+    """A kubelet writes one where the annotation it is made of is not there."""
+    (tmp_path / "slots").mkdir()
+    (tmp_path / "slots" / "blue.json").write_text("")
+    assert isinstance(load(tmp_path, "blue"), Empty)
