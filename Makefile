@@ -13,7 +13,7 @@ NO_PYTHON = Evergreen needs Python 3.11 and found none; install it, or name it: 
 .PHONY: help install up down status reset demo check-manifest lineage test lint lock prove-data bench-parse bench-orchestration
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## Create .venv and install the locked requirements (skipped when nothing changed)
 	@python="$$($(FIND_PYTHON))"; \
