@@ -42,6 +42,10 @@ check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): 
 rollback: install ## All traffic back to the last other version that served, or VERSION=3; WHY="..." goes to the ledger
 	@$(BIN)/python -m include.embedded.rollback --version "$(VERSION)" $(if $(WHY),--why "$(WHY)")
 
+.PHONY: reconcile
+reconcile: install ## Whether registry, ledger and what serves agree; heals what it can, and says what it did
+	@$(BIN)/python -m include.embedded.reconcile
+
 .PHONY: history
 history: install ## Every release: who, what, why, by which evidence; and whether the record is untouched
 	@$(BIN)/python -m include.embedded.history

@@ -1,9 +1,10 @@
 """
 ### Deploy blue-green
 
-Says which blessed version is wanted and follows the release machine: stage into the idle slot, await, verify with real
-and golden rows, switch, soak under real traffic, keep the previous version as warm standby. A release that fails before
-the switch never gets traffic; one that fails the soak is reverted. Only then does the champion alias move.
+Holds registry and world against each other, says which blessed version is wanted, and follows the release machine:
+stage into the idle slot, await, verify with real and golden rows, switch, soak under real traffic, keep the previous
+version as warm standby. A release that fails before the switch never gets traffic; one that fails the soak is reverted.
+Only after the soak does the champion alias move.
 
 With `release.approval: before_switch` a person is asked before the switch; the traffic waits where it is.
 
@@ -16,6 +17,7 @@ from airflow.sdk import DAG, TriggerRule
 from evergreen.assets import MODEL_BLESSED
 from evergreen.house import house, text_param
 from evergreen.operators.approval import ApproveReleaseOperator
+from evergreen.operators.reconcile import ReconcileOperator
 from evergreen.operators.registry import PromoteOperator
 from evergreen.operators.rollout import RolloutOperator, WantOperator
 from include.adapters import factory
@@ -32,6 +34,7 @@ with DAG(
     },
     **house(manifest, "release"),
 ) as dag:
+    reconcile = ReconcileOperator(task_id="reconcile")
     want = WantOperator(task_id="want")
     rollout = RolloutOperator(task_id="rollout", wish=want.output)
     go_live = PromoteOperator(task_id="go_live", told=rollout.output)
@@ -40,4 +43,4 @@ with DAG(
         approve = ApproveReleaseOperator(task_id="approve", told=try_out.output)
         rollout.trigger_rule = TriggerRule.NONE_FAILED  # where nothing was to be asked, approve is skipped
         want >> try_out >> approve >> rollout
-    want >> rollout >> go_live
+    reconcile >> want >> rollout >> go_live

@@ -5,6 +5,8 @@ Compares the ingested days with the live version's own baseline: every feature a
 and the AUC on days whose labels are known by now. An alarm needs a move that is large, not chance, and persistent. The
 report's page lies beside the report in the store.
 
+Beside that, `reconcile` holds registry, ledger and world against each other: what disagrees is healed, or told.
+
 Runs hourly, or when `dataset.validated`, or when `model.live`.
 """
 
@@ -14,6 +16,7 @@ from evergreen.assets import DATASET_VALIDATED, MODEL_LIVE, MONITOR_REPORTED
 from evergreen.house import date_param, house
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.job import job_task
+from evergreen.operators.reconcile import ReconcileOperator
 from include.adapters import factory
 
 manifest = factory.manifest()
@@ -36,3 +39,4 @@ with DAG(
         fields=["as_of", "version", "alarm"],
     )
     measure >> announce
+    ReconcileOperator(task_id="reconcile")  # beside the measuring: neither waits for the other

@@ -73,6 +73,17 @@ def label(route: Route) -> str:
     return "-".join(parts)
 
 
+def parse_label(word: str) -> Route | None:
+    """The Route that `label` named; None for any other word."""
+    found = re.fullmatch(r"(\d+)\.(\d+)-(blue|green)_(first|only)(?:-(?:blue|green)\.(\d+|mirror))?", word)
+    if found is None:
+        return None
+    generation, trial, live, mode, split = found.groups()
+    share, colour = int(split) if split and split != "mirror" else 0, cast("Colour", live)
+    standby = other(colour) if mode == "first" and not share else None
+    return Route(colour, standby, int(generation), share, split == "mirror", int(trial))
+
+
 def parse(text: str) -> Route:
     """The Route that `render` wrote; ValueError for any other text."""
     try:

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from include.adapters.backtests_local import LocalBacktests
     from include.adapters.ledger_local import LocalLedger
     from include.adapters.outbox import Outbox
+    from include.adapters.reconciling import Reconciler
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
     from include.adapters.results import Results
     from include.adapters.scores import ScoreStore
     from include.adapters.segments import Segments
-    from include.adapters.serving_local import LocalTarget
+    from include.adapters.serving_local import LocalAddresses, LocalTarget
     from include.adapters.store import ContentStore
     from include.adapters.store_local import LocalReports
 
@@ -157,14 +158,36 @@ def served_artifact(digest: str) -> Path | None:
 
 
 def target() -> LocalTarget:
-    from include.adapters.serving_local import LocalAddresses, LocalTarget
+    from include.adapters.serving_local import LocalTarget
+
+    return LocalTarget(*_local())
+
+
+def _local() -> tuple[Path, LocalAddresses, str | None]:
+    from include.adapters.serving_local import LocalAddresses
 
     if manifest().target != "local":
         raise RequestInvalid(f"Target {manifest().target!r} cannot serve yet; set target: local in the manifest.")
     slots = {colour: f"http://127.0.0.1:{setting(f'EVERGREEN_{colour.upper()}_PORT')}" for colour in ("blue", "green")}
     proxy, admin = (setting(f"EVERGREEN_{name}_URL").rstrip("/") for name in ("SERVING", "ENVOY_ADMIN"))
     addresses = LocalAddresses(proxy, admin, slots, setting("EVERGREEN_SUPERVISOR_URL"))
-    return LocalTarget(Path(setting("EVERGREEN_SERVING_DIR")), addresses, os.environ.get("EVERGREEN_SERVING_TOKEN"))
+    return Path(setting("EVERGREEN_SERVING_DIR")), addresses, os.environ.get("EVERGREEN_SERVING_TOKEN")
+
+
+def reconciler(known_registry: MlflowRegistry | None = None, at_once: bool = False) -> Reconciler:
+    """Looks whether registry, ledger and world agree, and mends what it can; `at_once`: also what has just ended."""
+    from include.adapters.reconciling import Reconciler
+    from include.adapters.serving_upkeep import LocalUpkeep
+    from include.core.reconcile import Patience
+
+    spec = manifest()
+    upkeep = LocalUpkeep(*_local(), spec.serving.ready_timeout_s)
+    patience = Patience(
+        settle_s=0.0 if at_once else spec.release.settle_s,
+        abandoned_s=spec.release.abandoned_s,
+        asking_s=spec.release.approval_hours * 3600 + spec.release.abandoned_s,
+    )
+    return Reconciler(upkeep, known_registry or registry(), ledger(), outbox(), patience, rollout)
 
 
 def rollout(known_registry: MlflowRegistry | None = None) -> Rollout:

@@ -31,7 +31,7 @@ from include.adapters import envoy_routes, slot_counters
 from include.adapters.files import locked, write_atomic
 from include.adapters.slot_counters import Counted
 from include.core.blessing import envelope_digest
-from include.core.errors import AccessRefused, Conflict, ServiceUnavailable
+from include.core.errors import AccessRefused, Conflict, RecordDamaged, ServiceUnavailable
 from include.core.rollout import (
     BLUE_GREEN,
     COLOURS,
@@ -76,13 +76,14 @@ class LocalTarget:
         path = self._root / "wanted.json"
         if not path.exists():
             return None
-        content = json.loads(path.read_text())
-        plan = content.get("plan") or {}
-        read = {
-            "release": Release(**content["release"]),
-            "plan": Plan(**{**plan, "weights": tuple(plan.get("weights", ()))}),
-        }
-        return Wanted(**{**content, **read})
+        with _readable(path):
+            content = json.loads(path.read_text())
+            plan = content.get("plan") or {}
+            read = {
+                "release": Release(**content["release"]),
+                "plan": Plan(**{**plan, "weights": tuple(plan.get("weights", ()))}),
+            }
+            return Wanted(**{**content, **read})
 
     def want(
         self,
@@ -142,7 +143,8 @@ class LocalTarget:
 
     def _route(self) -> Route:
         path = self._root / "route" / "routes.yaml"
-        return envoy_routes.parse(path.read_text()) if path.exists() else Route()
+        with _readable(path):
+            return envoy_routes.parse(path.read_text()) if path.exists() else Route()
 
     def _slot(self, colour: Colour) -> Slot:
         staged = self._staged(colour)
@@ -152,8 +154,9 @@ class LocalTarget:
         path = self._slot_file(colour)
         if not path.exists():
             return None
-        content = json.loads(path.read_text())
-        return Release(content["version"], content["digest"])
+        with _readable(path):
+            content = json.loads(path.read_text())
+            return Release(content["version"], content["digest"])
 
     def _slot_file(self, colour: Colour) -> Path:
         return self._root / "slots" / f"{colour}.json"
@@ -435,6 +438,16 @@ class LocalTarget:
         """Predictions for `rows`, from one slot, or from the proxy when `colour` is None."""
         base = self._addresses.slots[colour] if colour else self._addresses.proxy
         return self._http.post(f"{base}/predict", json={"rows": rows})
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordDamaged(
+            f"{path} cannot be read ({type(error).__name__}), so nothing is moved; `make reconcile` writes it anew."
+        ) from error
 
 
 def _alone(route: Route, wanted: Wanted) -> Route:

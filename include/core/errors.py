@@ -9,6 +9,7 @@
     │   ├── ArtifactRejected     a model file is not what its digest or our allow-list says
     │   ├── NotBlessed           a version without a valid blessing was asked to go live
     │   ├── KeyInvalid           the key that signs, or one of those that are trusted, is none
+    │   ├── RecordDamaged        a file by which a target is steered cannot be read
     │   └── RequestInvalid       a job was asked for something it cannot do
     └── Temporary            retry: the world may have changed by then (exit 75, EX_TEMPFAIL)
         ├── ServiceUnavailable   a server does not answer
@@ -64,6 +65,10 @@ class NotBlessed(Permanent):
 
 
 class KeyInvalid(Permanent):
+    pass
+
+
+class RecordDamaged(Permanent):
     pass
 
 

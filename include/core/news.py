@@ -74,8 +74,6 @@ TITLES: dict[str, Callable[[Entry], Told]] = {
     "release.rejected": _plain(Severity.WARNING, "Version {} was rejected and got no traffic of its own", RELEASES),
     "release.reverted": _plain(Severity.CRITICAL, "Version {} failed its soak and was reverted", RELEASES),
     "release.superseded": _plain(Severity.INFO, "The release of version {} gave way to a newer wish", RELEASES),
-    "reconcile.healed": _plain(
-        Severity.WARNING, "Registry and world disagreed about {}, and were brought in line", DISAGREE
-    ),
+    "reconcile.healed": _plain(Severity.WARNING, "Registry and world disagreed, and {} was put right", DISAGREE),
     "reconcile.found": _plain(Severity.CRITICAL, "Registry and world disagree about {}", DISAGREE),
 }

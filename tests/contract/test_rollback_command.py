@@ -58,3 +58,10 @@ def test_a_blessing_that_was_written_by_hand_moves_nothing(serving, trained, his
     with pytest.raises(NotBlessed):
         roll_back("1", "", serving.stack.settings.trusted_keys.read_text())
     assert serving.answers_with("2")
+
+
+def test_the_alias_that_mlflow_could_not_move_is_named_by_make_reconcile_and_the_traffic_stays(serving, history):
+    roll_back("", "it is wrong", serving.stack.settings.trusted_keys.read_text())
+    outcome = factory.reconciler(at_once=True).run("a test")
+    assert (outcome.compared, outcome.found) == (False, [])
+    assert serving.answers_with("1")

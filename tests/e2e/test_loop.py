@@ -80,7 +80,7 @@ def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
 
     assert world.ask().status_code == 503
     run = play("deploy", version=returned(run, "bless")["version"])
-    assert states(run) == {"want": "success", "rollout": "success", "go_live": "success"}
+    assert set(states(run).values()) == {"success"}
 
     answer = world.ask(credit.rows()[7])
     assert answer.status_code == 200

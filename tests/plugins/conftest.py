@@ -104,6 +104,7 @@ class SmallWorld:
     root: Path
     shelf: ShelfRegistry = field(default_factory=ShelfRegistry)
     driver: Any = None
+    upkeep: Any = None
 
     @property
     def manifest(self) -> Manifest:
@@ -124,6 +125,9 @@ class SmallWorld:
     def rollout(self) -> Any:
         return self.driver
 
+    def reconciler(self) -> Any:
+        return self.upkeep
+
     def signer(self) -> Ed25519PrivateKey:
         return blessed.KEY
 
@@ -136,7 +140,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorld:
     """Stands in for WorldHook wherever an operator asks for it."""
     made = SmallWorld(tmp_path)
     monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
-    for module in ("announce", "approval", "gate", "registry", "rollout", "scoring"):
+    for module in ("announce", "approval", "gate", "reconcile", "registry", "rollout", "scoring"):
         monkeypatch.setattr(f"evergreen.operators.{module}.WorldHook", lambda: made)
     return made
 

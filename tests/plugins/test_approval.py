@@ -131,8 +131,8 @@ class TestRelease:
 
     def test_the_dag_asks_only_where_the_manifest_says_so(self, small):
         small()
-        assert set(dag("deploy").task_ids) == {"want", "rollout", "go_live"}
+        assert set(dag("deploy").task_ids) == {"reconcile", "want", "rollout", "go_live"}
         small(**{"release.approval": "before_switch"})
         asking = dag("deploy")
-        assert set(asking.task_ids) == {"want", "try_out", "approve", "rollout", "go_live"}
+        assert set(asking.task_ids) == {"reconcile", "want", "try_out", "approve", "rollout", "go_live"}
         assert asking.get_task("approve").downstream_task_ids == {"rollout"}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from include.adapters.ledger_local import LocalLedger
+    from include.adapters.reconciling import Reconciler
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
     from include.adapters.serving_local import LocalTarget
@@ -131,6 +132,9 @@ class WorldHook(BaseHook):
 
     def target(self) -> LocalTarget:
         return factory.target()
+
+    def reconciler(self) -> Reconciler:
+        return factory.reconciler(self.registry())
 
     def rollout(self) -> Rollout:
         return factory.rollout(self.registry())

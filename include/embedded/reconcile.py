@@ -1,0 +1,41 @@
+"""`make reconcile`: whether registry, ledger and world agree, now, and what was put right.
+
+The same look as the monitor's, without its patience for what has only just ended: whoever asks by hand wants it now. A
+release that is under way is left alone all the same.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+
+import typer
+from rich.console import Console
+
+from include.adapters import factory
+from include.core.errors import EvergreenError
+from include.embedded.settings import EmbeddedSettings
+from include.embedded.stack import Stack
+
+app = typer.Typer(add_completion=False)
+DISAGREES = 65
+
+
+@app.command()
+def main() -> None:
+    """Exit 0 when all agree in the end, 65 when something is left for a person, 75 when something is away."""
+    os.environ.update(Stack(EmbeddedSettings(), Console()).environment())
+    try:
+        outcome = factory.reconciler(at_once=True).run(f"{getpass.getuser()} by make reconcile")
+    except EvergreenError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(error.exit_code) from None
+    for told, sentences in (("healed", outcome.healed), ("for you", outcome.found)):
+        for sentence in sentences:
+            typer.echo(f"{told:8} {sentence}")
+    typer.echo(outcome.sentence)
+    raise typer.Exit(DISAGREES if outcome.found else 0)
+
+
+if __name__ == "__main__":
+    app()
