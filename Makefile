@@ -141,3 +141,7 @@ bench-drift: install ## Drift of 20 columns, up to ten million rows, beside Evid
 .PHONY: prove-retrain
 prove-retrain: install ## A thousand drift events, eight deciders that are killed all the time: one retraining
 	@$(BIN)/python -W ignore -m tests.proofs.prove_retrain
+
+.PHONY: prometheus
+prometheus: install ## Write what a Prometheus beside the stack needs to know; prints the command that starts it
+	@$(BIN)/python -m include.embedded.prometheus

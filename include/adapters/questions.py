@@ -27,7 +27,7 @@ Answer = dict[str, Any]
 
 def drift() -> Answer | None:
     """The drift episode that is going on and was not announced yet."""
-    live = _live_version()
+    live = live_version()
     reports = [report for report in factory.reports().reports() if report.version == live]
     episode = current_episode(reports)
     if episode is None or any(e.key == episode.key for e in factory.ledger().entries("drift.detected")):
@@ -43,7 +43,7 @@ def drift() -> Answer | None:
     }
 
 
-def _live_version() -> str | None:
+def live_version() -> str | None:
     """The version that went live last; after a rollback an older one, whose reports count again."""
     return next((entry.subject for entry in reversed(list(factory.ledger().entries("release.live")))), None)
 
@@ -121,7 +121,7 @@ def _unvalidated(history: Iterable[Snapshot], as_of: date) -> str | None:
 
 def _performance() -> str | None:
     """How the live version falls short on the matured rows of its newest report."""
-    live, floor = _live_version(), factory.manifest().gate.floor_auc
+    live, floor = live_version(), factory.manifest().gate.floor_auc
     report = next((r for r in reversed(factory.reports().reports()) if r.version == live and r.auc_high), None)
     if report is None or report.auc_high is None or report.auc_high >= floor:
         return None

@@ -136,6 +136,11 @@ class LocalReports:
     def _report_path(self, version: str, as_of: date) -> Path:
         return self._root / "reports" / version / f"{as_of}.json"
 
+    def newest(self, version: str) -> MonitorReport | None:
+        """The newest report on this version; without reading the others, of which a year has many."""
+        path = max((self._root / "reports" / version).glob("*.json"), default=None)
+        return MonitorReport.model_validate_json(path.read_text()) if path else None
+
     def reports(self) -> list[MonitorReport]:
         """Reports on all versions, by day and then by version, oldest first."""
         paths = (self._root / "reports").glob("*/*.json")

@@ -596,6 +596,19 @@ class ExplainSpec(Section):
     adverse: Literal["positive", "negative"] = Field("positive", description="the class nobody hopes for")
 
 
+class ObjectivesSpec(Section):
+    """What callers of the model server are promised; the alerts of k8s/monitoring are held against these numbers."""
+
+    availability: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.999, description="share of predictions answered without a 5xx, over 30 days"
+    )
+    error_rate: Share = Field(0.01, description="share of 5xx over five minutes, at most")
+    p95_ms: Annotated[float, Field(gt=0)] = Field(
+        100, description="95th percentile of a prediction over five minutes, milliseconds, at most"
+    )
+    p99_ms: Annotated[float, Field(gt=0)] = Field(250, description="the same of the 99th")
+
+
 class ServingSpec(Section):
     """How a release is tried, and how the model server behaves; a server without a manifest has these defaults."""
 
@@ -624,6 +637,7 @@ class ServingSpec(Section):
     logged_features: tuple[str, ...] = Field((), description="columns whose values those lines may hold; none else")
     rate_limit: RateLimit | None = Field(None, description="beyond it an API token is answered 429 + Retry-After")
     explain: ExplainSpec = ExplainSpec()
+    objectives: ObjectivesSpec = ObjectivesSpec()
     reasons: dict[str, ReasonSpec] = Field({}, description="column of the contract -> its reason code and sentences")
     log: LogSpec = LogSpec()
 

@@ -76,6 +76,10 @@ def slot(settings: EmbeddedSettings, secret: Credentials, colour: Colour) -> dic
     }
 
 
+def exporter(settings: EmbeddedSettings) -> dict[str, str]:
+    return {"EVERGREEN_EXPORTER_PORT": str(settings.exporter_port)}
+
+
 def airflow(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
     """What Airflow and therefore every task and local job gets."""
     return {**_addresses(settings, secret), **_airflow_options(settings, secret)}

@@ -40,7 +40,7 @@ class Program:
 def programs(settings: EmbeddedSettings, secret: Credentials) -> list[Program]:
     """Those the settings ask for, in the order they are best started."""
     slots = [_slot(settings, secret, "blue"), _slot(settings, secret, "green")]
-    every = [_mlflow(settings), _envoy(settings), *slots, *_airflow(settings, secret)]
+    every = [_mlflow(settings), _envoy(settings), *slots, _exporter(settings), *_airflow(settings, secret)]
     return [program for program in every if program.name in settings.programs]
 
 
@@ -109,4 +109,14 @@ def _slot(settings: EmbeddedSettings, secret: Credentials, colour: Colour) -> Pr
         (port,),
         environment.slot(settings, secret, colour),
         steady_after=5,
+    )
+
+
+def _exporter(settings: EmbeddedSettings) -> Program:
+    return Program(
+        "exporter",
+        [sys.executable, "-m", "include.adapters.exposition"],
+        answers(f"{settings.exporter_url}/metrics"),
+        (Port(settings.exporter_port, "metrics of monitoring", "EVERGREEN_EXPORTER_PORT"),),
+        environment.exporter(settings),
     )

@@ -25,6 +25,7 @@ ProgramName = Literal[
     "envoy",
     "slot-blue",
     "slot-green",
+    "exporter",
 ]
 PROGRAMS: tuple[ProgramName, ...] = get_args(ProgramName)
 
@@ -47,6 +48,7 @@ class EmbeddedSettings(BaseSettings):
     envoy_admin_port: int = Field(9901, ge=1, le=65535)
     blue_port: int = Field(8101, ge=1, le=65535)
     green_port: int = Field(8102, ge=1, le=65535)
+    exporter_port: int = Field(9108, ge=1, le=65535, description="what monitoring found, for Prometheus")
     supervisor_port: int = Field(9001, ge=1, le=65535)
     user: str = "admin"
     password: str = "admin"
@@ -145,6 +147,10 @@ class EmbeddedSettings(BaseSettings):
     @property
     def green_url(self) -> str:
         return self.url(self.green_port)
+
+    @property
+    def exporter_url(self) -> str:
+        return self.url(self.exporter_port)
 
     @property
     def supervisor_url(self) -> str:

@@ -1,0 +1,69 @@
+"""`make prometheus`: what a Prometheus beside the embedded stack needs to know, written to <home>/prometheus.
+
+Prometheus and its Alertmanager are no part of the stack: whoever wants them has Debian's packages, containers or a
+server elsewhere. The rules are those of k8s/monitoring, the one place they stand in, taken out of the object that the
+Prometheus operator reads.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import yaml
+
+from include.adapters.files import write_atomic
+from include.embedded.settings import REPO, EmbeddedSettings
+
+ROOT = REPO
+MONITORING = REPO / "k8s" / "monitoring"
+
+
+def rules() -> dict[str, Any]:
+    """The groups of rules, as a plain Prometheus reads them."""
+    found: dict[str, Any] = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]
+    return found
+
+
+def configuration(settings: EmbeddedSettings, alertmanager: str = "127.0.0.1:9093") -> dict[str, Any]:
+    """The stack's four places with metrics; job names are what the rules call them."""
+    slots = [f"{settings.host}:{port}" for port in (settings.blue_port, settings.green_port)]
+    proxy = f"{settings.host}:{settings.envoy_admin_port}"
+    return {
+        "global": {"scrape_interval": "5s", "evaluation_interval": "5s"},
+        "rule_files": ["rules.yml"],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
+        "scrape_configs": [
+            {"job_name": "evergreen-slots", "static_configs": [{"targets": slots}]},
+            {
+                "job_name": "evergreen-exporter",
+                "static_configs": [{"targets": [f"{settings.host}:{settings.exporter_port}"]}],
+            },
+            {
+                "job_name": "evergreen-proxy",
+                "metrics_path": "/stats/prometheus",
+                "static_configs": [{"targets": [proxy]}],
+            },
+        ],
+    }
+
+
+def write(settings: EmbeddedSettings) -> str:
+    """Writes prometheus.yml, rules.yml and alertmanager.yml; returns the command that starts Prometheus."""
+    place = settings.home / "prometheus"
+    write_atomic(place / "rules.yml", yaml.safe_dump(rules(), sort_keys=False))
+    write_atomic(place / "prometheus.yml", yaml.safe_dump(configuration(settings), sort_keys=False))
+    write_atomic(place / "alertmanager.yml", (MONITORING / "alertmanager.yaml").read_text())
+    return (
+        f"prometheus --config.file={place / 'prometheus.yml'} --storage.tsdb.path={place / 'data'} "
+        f"--web.listen-address=127.0.0.1:9090"
+    )
+
+
+def main() -> int:
+    print(write(EmbeddedSettings()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
