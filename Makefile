@@ -39,7 +39,7 @@ check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): 
 	@$(BIN)/python -m include.embedded.check_manifest
 
 .PHONY: rollback
-rollback: install ## All traffic back to the last other version that served, or VERSION=3; WHY="..." goes to the ledger
+rollback: ## All traffic back to the last other version that served, or VERSION=3; WHY="..." goes to the ledger
 	@$(BIN)/python -m include.embedded.rollback --version "$(VERSION)" $(if $(WHY),--why "$(WHY)")
 
 .PHONY: reconcile
@@ -129,6 +129,10 @@ load: install ## A hundred users of the model server for a minute (USERS, SECOND
 .PHONY: prove-serving
 prove-serving: install ## What the model server promises when requests, models, disks and processes go wrong
 	@$(BIN)/python -W ignore -m tests.proofs.prove_serving
+
+.PHONY: prove-release
+prove-release: install ## Releases under load, killed anywhere, and with everything around them failing
+	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.proofs.prove_release
 
 .PHONY: prove-serving-fuzz
 prove-serving-fuzz: install ## Five thousand odd requests in every protocol to real model servers: no 5xx

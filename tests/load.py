@@ -57,6 +57,9 @@ class Plan:
     method: str = "POST"
     keep: bool = False  # the bodies of the answers
     counted: str | None = None  # an answer header whose values are counted
+    kept: Sequence[str] = ()  # answer headers whose values are kept for each answer
+    stop: Path | None = None  # a file whose appearance ends the load before its time
+    spin_s: float = SPIN_S  # 0: a due moment is missed by a millisecond or so, and half a core is saved
 
     def rendered(self) -> list[bytes]:
         """The bytes of each request."""
@@ -80,6 +83,7 @@ class Result:
     failures: list[tuple[float, str]]  # requests without an answer: when, and why
     bodies: list[bytes]
     counted: Counter[str]
+    kept: list[tuple[str, ...]]  # for each answer the headers of plan.kept
 
     @property
     def answered(self) -> int:
@@ -143,7 +147,9 @@ class _Load:
         self.requests = plan.rendered()
         place = urlsplit(plan.url)
         self._address = (place.hostname or "127.0.0.1", place.port or 80)
-        self.mark = f"\r\n{plan.counted.lower()}: ".encode() if plan.counted else None
+        self.mark = _mark(plan.counted) if plan.counted else None
+        self._marks = [_mark(name) for name in plan.kept]
+        self._kept: list[tuple[str, ...]] = []
         self._due, self._latency, self._status, self._which = array("d"), array("d"), array("H"), array("L")
         self._failures: list[tuple[float, str]] = []
         self._bodies: list[bytes] = []
@@ -154,7 +160,7 @@ class _Load:
         self._sent = 0
         self._tasks: list[asyncio.Task[None]] = []  # the loop itself holds tasks weakly
         self._began = self._last = 0.0
-        self._ended = False
+        self._ended = self._stopped = False
 
     async def run(self) -> Result:
         self._loop = asyncio.get_running_loop()
@@ -176,7 +182,9 @@ class _Load:
         for number in range(count):
             due = self._began + number / rate
             while (left := due - time.monotonic()) > 0:
-                await asyncio.sleep(left - SPIN_S if left > SPIN_S else 0)
+                await asyncio.sleep(left - self.plan.spin_s if left > self.plan.spin_s else 0)
+            if self._stopped:
+                return
             self._arrive(due)
 
     def _arrive(self, due: float) -> None:
@@ -186,7 +194,7 @@ class _Load:
             self._waiting.append(due)
 
     def _over(self) -> bool:
-        return self._sent >= self.plan.most or time.monotonic() - self._began >= self.plan.seconds
+        return self._stopped or self._sent >= self.plan.most or time.monotonic() - self._began >= self.plan.seconds
 
     def free(self, connection: _Connection) -> None:
         """A connection without a request: it takes the one that waits longest, or in a closed loop the next one."""
@@ -218,6 +226,8 @@ class _Load:
             self._bodies.append(body)
         if self.mark:
             self._counted[_header(head, self.mark)] += 1
+        if self._marks:
+            self._kept.append(tuple(_header(head, mark) for mark in self._marks))
 
     def failed(self, why: str) -> None:
         self._failures.append((time.monotonic(), why))
@@ -247,7 +257,8 @@ class _Load:
         self.free(connection)
 
     def _sweep(self) -> None:
-        """What waits longer than the timeout is given up, sent or not."""
+        """What waits longer than the timeout is given up, sent or not; and whether the load was told to end."""
+        self._stopped = self._stopped or bool(self.plan.stop and self.plan.stop.exists())
         oldest = time.monotonic() - self.plan.timeout_s
         while self._waiting and self._waiting[0] < oldest:
             self._waiting.popleft()
@@ -275,6 +286,7 @@ class _Load:
             self._failures,
             self._bodies,
             self._counted,
+            self._kept,
         )
 
 
@@ -334,6 +346,10 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.close()
+
+
+def _mark(name: str) -> bytes:
+    return f"\r\n{name.lower()}: ".encode()
 
 
 def _header(head: bytes, mark: bytes) -> str:

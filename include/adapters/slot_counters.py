@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
+from typing import TYPE_CHECKING
 
 from include.core.canary import LATENCY_S, SCORES, Traffic
+
+if TYPE_CHECKING:
+    from prometheus_client.samples import Sample
 
 ANSWERS = ("/predict", "/predict-and-explain", "/invocations", "/v2/models/{name}/infer")
 
@@ -24,6 +25,8 @@ class Counted:
 
 def counted(text: str, version: str) -> Counted | None:
     """None where the text lacks a counter, so that nobody takes a renamed metric for a quiet slot."""
+    from prometheus_client.parser import text_string_to_metric_families  # of canaries alone; a rollback is in a hurry
+
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     try:
         started = next(sample.value for sample in samples if sample.name == "process_start_time_seconds")

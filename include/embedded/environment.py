@@ -85,6 +85,15 @@ def airflow(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
     return {**_addresses(settings, secret), **_airflow_options(settings, secret)}
 
 
+def task(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
+    """What a task sees, for a command or a shell beside the stack.
+
+    Without the stack's mark: `down` would take all that the shell starts for a stray.
+    """
+    seen = shared(settings) | airflow(settings, secret)
+    return {name: value for name, value in seen.items() if name != STACK}
+
+
 def _addresses(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
     login = f"{secret.supervisor_user}:{secret.supervisor_password}"
     return {

@@ -3,18 +3,20 @@
 The same wish, the same machine, the same ledger. The champion alias moves if MLflow answers; if it does not, the
 traffic has moved all the same, and the next run of the monitor moves the alias (`make reconcile` does it at once). What
 people are to be told waits in the outbox for the next task that has Airflow's Connections.
+
+Most of the time until the traffic moves is Python loading modules, while a bad release serves. So this module takes no
+more than it needs: no command-line library, no screen, nothing of the stack but its settings and secrets.
 """
 
 from __future__ import annotations
 
+import argparse
 import getpass
 import os
+import sys
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-import typer
-from rich.console import Console
+from typing import Any
 
 from include.adapters import factory
 from include.adapters.outbox import record
@@ -23,10 +25,10 @@ from include.core.errors import EvergreenError, Temporary
 from include.core.ledger import Entry, live_key
 from include.core.rollout import Release, Step, Wanted
 from include.core.way_back import way_back
+from include.embedded import environment
+from include.embedded.credentials import credentials
 from include.embedded.settings import EmbeddedSettings
-from include.embedded.stack import Stack
 
-app = typer.Typer(add_completion=False)
 TURNED_DOWN = 65
 
 
@@ -37,21 +39,20 @@ class Told:
     seconds: float
 
 
-@app.command()
-def main(
-    version: Annotated[str, typer.Option(help="empty: the last other one that served")] = "",
-    why: Annotated[str, typer.Option(help="it goes to the ledger")] = "a person asked for it",
-) -> None:
-    """Exit 0 when the version serves, 65 when it was turned down, 75 when something is away."""
-    began, settings = time.monotonic(), EmbeddedSettings()
-    os.environ.update(Stack(settings, Console()).environment())
+def main() -> int:
+    """0 when the version serves, 65 when it was turned down, 75 when something is away."""
+    asked = argparse.ArgumentParser(description="All traffic back to an earlier version.")
+    asked.add_argument("--version", default="", help="empty: the last other one that served")
+    asked.add_argument("--why", default="a person asked for it", help="it goes to the ledger")
+    given, began, settings = asked.parse_args(), time.monotonic(), EmbeddedSettings()
+    os.environ.update(environment.task(settings, credentials(settings.home)))
     try:
-        told = roll_back(version, why, settings.trusted_keys.read_text())
+        told = roll_back(given.version, given.why, settings.trusted_keys.read_text())
     except EvergreenError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(error.exit_code) from None
-    typer.echo(f"Version {told.wanted.release.version}: {told.step.value}, {time.monotonic() - began:.1f} s in all.")
-    raise typer.Exit(0 if told.step is Step.DONE else TURNED_DOWN)
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(f"Version {told.wanted.release.version}: {told.step.value}, {time.monotonic() - began:.1f} s in all.")
+    return 0 if told.step is Step.DONE else TURNED_DOWN
 
 
 def roll_back(version: str, why: str, trusted: str) -> Told:
@@ -79,7 +80,7 @@ def _write(what: str, version: str, who: str, why: str, details: dict[str, Any],
 
 
 def _say(step: Step, seconds: float) -> float:
-    typer.echo(f"{step.value:10} {seconds:6.2f} s")
+    print(f"{step.value:10} {seconds:6.2f} s", flush=True)
     return round(seconds, 3)
 
 
@@ -87,8 +88,8 @@ def _move_alias(version: str) -> None:
     try:
         factory.registry().promote(version)
     except Temporary as error:
-        typer.echo(f"The champion alias was not moved: {error}", err=True)
+        print(f"The champion alias was not moved: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    app()
+    sys.exit(main())

@@ -204,12 +204,8 @@ class Stack:
     # -- small parts -----------------------------------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
-        """What a task of this stack sees, for a shell that wants to look through the same eyes.
-
-        Without the stack's mark: `down` would take all that the shell starts for a stray.
-        """
-        seen = environment.shared(self.settings) | environment.airflow(self.settings, self.secret)
-        return {name: value for name, value in seen.items() if name != environment.STACK}
+        """What a task of this stack sees, for a shell that wants to look through the same eyes."""
+        return environment.task(self.settings, self.secret)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

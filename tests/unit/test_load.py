@@ -114,6 +114,20 @@ def test_a_closed_loop_sends_the_bodies_in_turn_and_ends_at_its_count(server: Se
     assert result.counted.total() == 40 and set(result.counted) == {"0", "1"}
 
 
+def test_headers_are_kept_for_each_answer_in_the_order_of_the_answers(server: Served) -> None:
+    result = load.run(plan(server, "echo", keep=True, kept=("X-Version", "no-such")))
+    assert len(result.kept) == 40 and {missing for _, missing in result.kept} == {"none"}
+    assert {version for version, _ in result.kept} == {"0", "1"}
+
+
+@pytest.mark.parametrize("rate", [None, 50.0])
+def test_a_file_that_appears_ends_a_load_before_its_time(server: Served, tmp_path: Path, rate: float | None) -> None:
+    stop = tmp_path / "stop"
+    threading.Timer(0.5, stop.touch).start()
+    result = load.run(plan(server, "echo", most=10**6, seconds=300, rate=rate, stop=stop))
+    assert result.answered > 0 and result.seconds < 60 and result.failed == 0
+
+
 def test_a_closed_loop_ends_at_its_time(server: Served) -> None:
     began = time.monotonic()
     result = load.run(plan(server, "echo", most=10**6, seconds=0.3))

@@ -1,0 +1,44 @@
+"""`make prove-release`: releases under load, killed anywhere, and with everything around them failing.
+
+Real processes: Envoy, two slots and MLflow under their process manager, the operators of the DAGs in processes of their
+own, a load through the proxy. The parts, each in a module of its own:
+
+    cycles   releases, aborts and rollbacks under a steady load: no request fails, switches and rollbacks are quick
+
+The last line is JSON; exit 0 if and only if every bound held in this very run.
+
+    python -m tests.proofs.prove_release [--quick] [word of a case's name ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.proofs.outcomes import Named, Outcomes
+from tests.proofs.release_cycles import of_cycles
+from tests.proofs.release_world import World, world
+
+
+def stories(running: World, outcomes: Outcomes, quick: bool) -> list[Named]:
+    return [*of_cycles(running, outcomes, quick)]
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(description="The last line is JSON.")
+    asked.add_argument("--quick", action="store_true", help="few cycles and points, for development")
+    asked.add_argument("words", nargs="*", help="only cases whose name holds one of these")
+    given = asked.parse_args()
+    began, outcomes = time.monotonic(), Outcomes()
+    with tempfile.TemporaryDirectory(prefix="evergreen-proof-") as home, world(Path(home)) as running:
+        outcomes.console.print(f"ok   {time.monotonic() - began:5.1f} s  the stack is up and version 1 serves")
+        whole = stories(running, outcomes, given.quick)
+        outcomes.run([each for each in whole if not given.words or any(word in each[0] for word in given.words)], 1)
+    return outcomes.end(time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,309 @@
+"""What the parts of `make prove-release` share: a stack, versions to release into it, runs of the DAGs, and a load.
+
+Everything is real: Envoy, two slots and MLflow under their process manager, versions registered and blessed in MLflow,
+a store with a validated day, and the operators of the DAGs, each task in a process that can be killed (release_dag).
+The load runs in a process of its own through the proxy, and keeps for every answer when it came, by which slot and
+which version.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from include.adapters import factory
+from include.core import manifest as manifests
+from include.core.rollout import Colour, Observed, other
+from include.embedded.settings import ProgramName
+from tests import blessed, ground, load
+from tests.ground import wait_for
+from tests.load import Plan, Result
+from tests.proofs.outcomes import must
+from tests.proofs.release_dag import TASKS, Dag, Run, server, work
+from tests.proofs.release_points import Effect, Point, noted
+from tests.served import MODEL, Serving, Trained
+from tests.unit import credit
+from tests.unit.jobs.conftest import FIRST, publish
+
+ROOT = Path(__file__).resolve().parents[2]
+SHELF = ("1", "2", "gloomy", "extra-column", "unloadable")  # in the order they are registered: versions 1 to 5
+GOOD, OTHER, GLOOMY, DEMANDING, UNLOADABLE = "1", "2", "3", "4", "5"
+WIDE = {what: {"tolerated": 0.6, "limit": 0.9} for what in ("latency", "scores", "decisions")}
+CANARY = {
+    "weights": [20, 50],
+    "min_requests": 30,
+    "look_s": 0.1,
+    "looks": 600,
+    "errors": {"tolerated": 0.05, "limit": 0.5},
+    **WIDE,
+}
+STRICT = CANARY | {"scores": {"tolerated": 0.0, "limit": 0.01}, "min_requests": 100_000}
+QUICK = {"name": MODEL, "release.soak_s": 0.5}
+LONG = {"name": MODEL, "release.soak_s": 60.0}
+MANIFESTS: dict[str, dict[str, Any]] = {
+    "blue_green": QUICK,
+    "canary": QUICK | {"release.strategy": "canary", "release.canary": CANARY},
+    "blue_green, strict": QUICK,
+    "canary, strict": QUICK | {"release.strategy": "canary", "release.canary": STRICT},
+    "blue_green, long": LONG,
+    "canary, long": LONG | {"release.strategy": "canary", "release.canary": CANARY | {"min_requests": 2_000}},
+}
+STRATEGIES = ("blue_green", "canary")
+KEPT = ("x-evergreen-slot", "x-evergreen-version", "x-request-id", "x-evergreen-generation")
+BODIES = [json.dumps({"rows": [row]}).encode() for row in credit.rows()[:64]]
+STEADY = 300.0  # requests a second
+LONGEST_S = 3600.0  # of a load, which ends with its block
+TEMPORARY_FILE = ".*.????????"  # what mkstemp calls the draft of a file
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the clients of one load were answered, in the order of the answers; `at` is time.monotonic, in seconds."""
+
+    result: Result
+    at: NDArray[np.float64]
+    slot: NDArray[np.str_]
+    version: NDArray[np.str_]
+    ids: list[str]
+
+    @staticmethod
+    def of(result: Result) -> Answers:
+        slots, versions, ids, _ = zip(*result.kept, strict=True) if result.kept else ((), (), (), ())
+        return Answers(result, result.due + result.latency, np.array(slots), np.array(versions), list(ids))
+
+    @property
+    def failed(self) -> int:
+        return self.result.failed
+
+    @property
+    def problem(self) -> str:
+        """What went wrong for clients, by kind; empty when nothing did."""
+        bad = {status: count for status, count in self.result.statuses.items() if status != 200}
+        return f"{bad or ''}{self.result.summary()['failures'] or ''}"
+
+    def last(self, of: NDArray[np.bool_], since: float, until: float = np.inf) -> float:
+        """Seconds from `since` to the last of these answers before `until`; 0 where there is none."""
+        found = self.at[of & (self.at > since) & (self.at < until)]
+        return float(found.max() - since) if found.size else 0.0
+
+    def longest_gap(self, since: float, until: float) -> float:
+        """The longest time without a good answer, in seconds."""
+        good = self.at[(self.result.status == 200) & (self.at > since) & (self.at < until)]
+        return float(np.diff(np.concatenate([[since], np.sort(good)])).max()) if good.size else until - since
+
+
+@dataclass
+class World:
+    home: Path
+    serving: Serving
+    runs: list[Run] = field(default_factory=list)
+    commands: list[float] = field(default_factory=list)  # when `make rollback` was called
+    tasks: Any = field(default_factory=server)
+    _number: int = 0
+
+    # --- runs of the DAGs -----------------------------------------------------------------------------------------
+
+    def run(self, dag: Dag = "deploy", manifest: str = "blue_green", **params: str) -> Run:
+        """A new run, of which no task has begun."""
+        self._number += 1
+        place = self.home / "runs" / f"{dag}-{self._number}"
+        place.mkdir(parents=True)
+        made = Run(dag, params, place, {"EVERGREEN_MANIFEST": str(self.manifest(manifest))})
+        self.runs.append(made)
+        return made
+
+    def manifest(self, name: str) -> Path:
+        return self.home / f"{name.replace(', ', '-')}.yaml"
+
+    def task(self, run: Run, name: str, fatal: Point | None = None, seconds: float = 300) -> int:
+        """Runs one task in a process of its own; gives its exit code, -9 for one that was killed."""
+        process = self.tasks.Process(target=work, args=(run, name, fatal))
+        process.start()
+        process.join(seconds)
+        must(process.exitcode is not None, f"{run.name}: {name} does not end")
+        return int(process.exitcode)
+
+    def carry_out(self, run: Run, fatal: Mapping[str, Point] | None = None, retries: int = 2) -> Run:
+        """All tasks in their order; one that is killed or fails for the time being is retried, as Airflow does."""
+        for name in TASKS:
+            code = self.task(run, name, (fatal or {}).get(name))
+            for _ in range(retries):
+                if code in (0, 99):
+                    break
+                code = self.task(run, name)
+            must(code in (0, 99), f"{run.name}: {name} ended with {code}: {run.output()[-700:]}")
+        return run
+
+    def deploy(self, version: str, manifest: str = "blue_green", expect: str = "done", **more: Any) -> Run:
+        """A whole run of the deploy DAG, which must end so."""
+        run = self.carry_out(self.run("deploy", manifest, version=version), **more)
+        must(run.outcome == expect, f"{run.name} of version {version}: {run.outcome}, not {expect}: {run.output()}")
+        return run
+
+    def roll_back(self, version: str = "", **more: Any) -> Run:
+        """A whole run of the rollback DAG."""
+        run = self.carry_out(self.run("rollback", version=version), **more)
+        must(run.outcome == "done", f"{run.name}: {run.outcome}: {run.output()}")
+        return run
+
+    def command(self) -> tuple[float, str]:
+        """`make rollback` as a person calls it; the moment it was called (time.monotonic), and what it said."""
+        began = time.monotonic()
+        self.commands.append(began)
+        environment = os.environ | self._settings()
+        done = subprocess.run(
+            ["make", "rollback", "WHY=it is bad"], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        must(
+            done.returncode == 0,
+            f"make rollback ended with {done.returncode}: {done.stdout[-300:]}{done.stderr[-900:]}",
+        )
+        return began, done.stdout
+
+    def _settings(self) -> dict[str, str]:
+        """The stack's settings as variables, for a command that is not told of this stack otherwise."""
+        told = self.serving.stack.settings.model_dump(mode="json")
+        plain = {f"EVERGREEN_{name.upper()}": str(value) for name, value in told.items() if name != "programs"}
+        return plain | {"EVERGREEN_SNAPSHOTS": "", "PYTHONPATH": ""}
+
+    # --- what is looked at ----------------------------------------------------------------------------------------
+
+    def seen(self) -> Observed:
+        return self.serving.target.observe()
+
+    @property
+    def live(self) -> str:
+        release = self.seen().live.release
+        return release.version if release else ""
+
+    def effects(self) -> list[Effect]:
+        """Of all runs, oldest first."""
+        return sorted((each for run in self.runs for each in noted(run.place / "effects")), key=lambda each: each.at)
+
+    def steady(self, seconds: float = 150) -> None:
+        """I1, I2, I6, I7: one release is live, served, champion and in the ledger; nothing is left over."""
+        wait_for(lambda: self.serving.answers_with(self.live), seconds)
+        seen, wanted = self.seen(), self.serving.target.wanted()
+        must(wanted is not None and seen.route.live is not None, f"nothing is live: {seen}")
+        must(seen.live.ready and not seen.route.is_split, f"found {seen}")
+        entries = [entry.subject for entry in factory.ledger().entries("release.live")]
+        must(entries[-1:] == [self.live], f"{self.live} is live, and the ledger says {entries[-1:]}")
+        champion = factory.registry().champion()
+        must(champion == self.live, f"{self.live} is live, and the champion is {champion}")
+        left = [str(path) for path in self.serving.root.rglob(TEMPORARY_FILE)]
+        must(left == [], f"left over: {left}")
+
+    def pid(self, program: ProgramName) -> int:
+        return int(self.serving.stack.supervisor.statuses()[program].pid)
+
+    def rss_mib(self, program: ProgramName) -> float:
+        return float(psutil.Process(self.pid(program)).memory_info().rss) / 2**20
+
+    # --- load -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def load(self, rate: float | None = STEADY, connections: int = 16) -> Iterator[list[Answers]]:
+        """Clients that ask through the proxy while the block runs; what they were answered is in the list then."""
+        found: list[Answers] = []
+        stop = self.home / f"stop-{time.monotonic_ns()}"
+        url = f"{self.serving.addresses.proxy}/predict"
+        plan = Plan(url, BODIES, connections, LONGEST_S, rate=rate, timeout_s=30, kept=KEPT, stop=stop, spin_s=0)
+        with load.process() as pool:
+            running: Future[Result] = pool.submit(load.run, plan)
+            try:
+                self._await_traffic()
+                yield found
+                time.sleep(0.5)  # not a wait: half a second of load after what happened in the block
+            finally:
+                stop.touch()
+                found.append(Answers.of(running.result()))
+
+    def _await_traffic(self) -> None:
+        def answered() -> int:
+            return self.serving.answered_by("blue") + self.serving.answered_by("green")
+
+        before = answered()
+        wait_for(lambda: answered() > before + 20)
+
+
+def begun(action: Callable[[], Any]) -> Future[Any]:
+    """Something that goes on while this process does something else."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(action)
+    pool.shutdown(wait=False)
+    return future
+
+
+def slot(colour: Colour) -> ProgramName:
+    return "slot-blue" if colour == "blue" else "slot-green"
+
+
+def switches(effects: list[Effect], ends: list[float]) -> list[tuple[float, Colour, float]]:
+    """When a route was put in force that made another slot live, which, and until when it held at least.
+
+    `ends` are moments at which somebody else may have written a route.
+    """
+    written = [each for each in effects if each.route and "none" not in each.route]
+    moments = sorted([*(each.at for each in written), *ends])
+    found, last, before = [], None, 0.0
+    for each in written:
+        colour: Colour = "blue" if each.route.split("-")[1].startswith("blue") else "green"
+        is_known = not any(before < end < each.at for end in ends)
+        if is_known and last not in (None, colour):
+            found.append((each.at, colour, next((at for at in moments if at > each.at), np.inf)))
+        last, before = colour, each.at
+    return found
+
+
+def last_of_the_old(answers: Answers, found: list[tuple[float, Colour, float]]) -> list[float]:
+    """For each switch, seconds until the last answer of the slot that was live before."""
+    return [answers.last(answers.slot == other(colour), at, until) for at, colour, until in found]
+
+
+@contextmanager
+def world(home: Path, *more: ProgramName) -> Iterator[World]:
+    """Version 1 is live, as the deploy DAG left it."""
+    manifest = {name: ground.SMALL | changes for name, changes in MANIFESTS.items()}
+    for name, changes in manifest.items():
+        ground.write_manifest(home / f"{name.replace(', ', '-')}.yaml", changes)
+    programs: tuple[ProgramName, ...] = ("mlflow", "envoy", "slot-blue", "slot-green", *more)
+    with ground.stack(home, *programs, manifest=home / "blue_green.yaml") as stack:
+        serving = Serving(stack)
+        os.environ.update(_environment(stack.environment(), home))
+        publish(factory.store(), manifests.load(home / "blue_green.yaml"), FIRST)
+        _register(Trained(home / "shelf"))
+        made = World(home, serving)
+        made.deploy(GOOD)
+        yield made
+
+
+def _environment(told: Mapping[str, str], home: Path) -> dict[str, str]:
+    """Not the PATH: the stack's own is made of it, and a stack whose settings have changed is restarted."""
+    path = f"{ROOT}{os.pathsep}{ROOT / 'plugins'}"
+    kept = {name: value for name, value in told.items() if name.startswith(("EVERGREEN_", "AIRFLOW_", "MLFLOW_"))}
+    return {**kept, "PYTHONPATH": path, "AIRFLOW_HOME": str(home / "airflow"), "NO_PROXY": "127.0.0.1,localhost"}
+
+
+def _register(trained: Trained) -> None:
+    """Every artifact of the shelf as a blessed version in MLflow, as the train DAG leaves it."""
+    registry = factory.registry()
+    for name in SHELF:
+        release = trained.release(name)
+        with registry.client() as client:
+            run_id = client.create_run("0").info.run_id
+            client.log_artifacts(run_id, str(trained.root / name), "serving")
+        version = registry.register(run_id, f"runs:/{run_id}/serving", name)
+        content = blessed.document(model=MODEL, version=version, digest=release.digest, run_id=run_id)
+        registry.bless(version, blessed.envelope(content))
