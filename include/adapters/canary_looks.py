@@ -32,6 +32,8 @@ def look(target: LocalTarget, wanted: Wanted, seen: Observed, spec: CanarySpec) 
     noted = _noted(target.progress(wanted.generation, part), weight, counted)
     target.note(wanted.generation, part, noted)
     judgement = _judged(target, wanted, number, noted, counted["candidate"], spec)
+    if judgement.misdealt:
+        target.note(wanted.generation, part, {**noted, "first": {}, "since": dict.fromkeys(noted["since"])})
     if judgement.verdict is not Verdict.PENDING:
         target.record(wanted.generation, part, judgement.verdict, f"{weight} %: {judgement.why}")
 

@@ -7,12 +7,17 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from include.core.errors import StorageUnavailable
 
+DRAFTS = ".*.????????"  # what mkstemp makes of a file's name
+DRAFT_S = 60.0
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -29,8 +34,16 @@ def storing(place: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replaces `path` by a rename, so a reader (or a kill) sees the old text or the new one, nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replaces `path` by a rename, so a reader (or a kill) sees the old text or the new one, nothing between.
+
+    Raises `StorageUnavailable`; the old text stays then.
+    """
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
+
+
+def _replace(path: Path, content: str | bytes) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -43,13 +56,44 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
+def sweep_drafts(root: Path) -> None:
+    """Removes what writers that were killed left of `write_atomic` under `root`.
+
+    A draft lives for milliseconds. One that is a minute old has no owner, or one that was held up: its rename will then
+    fail, and whoever runs it again writes the file anew.
+    """
+    for draft in root.rglob(DRAFTS):
+        with suppress(FileNotFoundError):
+            if draft.is_file() and time.time() - draft.stat().st_mtime > DRAFT_S:
+                draft.unlink()
+
+
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `path` (flock: the kernel drops it when the holder dies)."""
+def locked(path: Path, patience_s: float | None = None) -> Iterator[None]:
+    """Holds an exclusive lock on `path` (flock: the kernel drops it when the holder dies).
+
+    A holder that was stopped keeps it. With `patience_s`, raises `StorageUnavailable` after so many seconds.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if patience_s is None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            _lock_within(patience_s, path, file.fileno())
         yield
+
+
+def _lock_within(patience_s: float, path: Path, handle: int) -> None:
+    attempts = Retrying(
+        stop=stop_after_delay(patience_s), wait=wait_fixed(0.01), retry=retry_if_exception_type(BlockingIOError)
+    )
+    try:
+        attempts(fcntl.flock, handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except RetryError as error:
+        raise StorageUnavailable(
+            f"{path} is held by another process for more than {patience_s:g} s; `fuser {path}` tells which: end it, "
+            "then retry."
+        ) from error
 
 
 @contextmanager

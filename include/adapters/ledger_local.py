@@ -11,13 +11,15 @@ from include.adapters.files import locked
 from include.core import ledger
 from include.core.ledger import Entry
 
+PATIENCE_S = 20.0  # for whoever is appending
+
 
 class LocalLedger:
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, entry: Entry) -> bool:
-        with locked(self._path.with_suffix(".lock")):
+        with locked(self._path.with_suffix(".lock"), PATIENCE_S):
             if entry.key and self._has(entry.what, entry.key):
                 return False
             self._write(entry.model_copy(update={"previous": self.head()}))

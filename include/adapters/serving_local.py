@@ -28,7 +28,7 @@ import httpx
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from include.adapters import envoy_routes, slot_counters
-from include.adapters.files import locked, write_atomic
+from include.adapters.files import locked, sweep_drafts, write_atomic
 from include.adapters.slot_counters import Counted
 from include.core.blessing import envelope_digest
 from include.core.errors import AccessRefused, Conflict, RecordDamaged, ServiceUnavailable
@@ -50,6 +50,8 @@ from include.model.sealed import copy_verified
 
 ROUTE_TIMEOUT_S = 10.0
 ALREADY_STARTED = 60  # a fault of supervisor's
+STOP_TIMEOUT_S = 20.0  # the process manager kills after ten
+LOCK_PATIENCE_S = 20.0  # nobody holds it longer than a file takes to write
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class LocalTarget:
             generation = self._newest_generation(known)
             if expected is not None and expected != generation:
                 raise Conflict(f"Generation {expected} was expected but {generation} is wanted; look again and retry.")
+            sweep_drafts(self._root)
             wish = Wanted(release, generation + 1, by, why, kind, self._kept(blessing), plan)
             write_atomic(self._root / "wanted.json", json.dumps(asdict(wish), indent=1))
             return wish
@@ -247,7 +250,7 @@ class LocalTarget:
             content = {**asdict(wanted.release), "generation": wanted.generation, "blessing": wanted.blessing}
             write_atomic(self._slot_file(colour), json.dumps(content))
         self._await_route()
-        self._restart(colour)
+        self._restart(colour, wanted)
 
     def nudge(self, colour: Colour) -> None:
         """Restarts a slot whose process holds another release than its file names, or does not run at all.
@@ -309,18 +312,19 @@ class LocalTarget:
             self._write_route(_alone(route, wanted))
             self._slot_file(colour).unlink(missing_ok=True)
         self._await_route()
-        self._restart(colour)
+        self._restart(colour, wanted)
 
     # --- how ------------------------------------------------------------------------------------------------------
 
     def _lock(self) -> Any:
-        return locked(self._root / ".lock")
+        return locked(self._root / ".lock", LOCK_PATIENCE_S)
 
     @contextmanager
-    def _fenced(self, wanted: Wanted) -> Iterator[Route]:
-        """Holds the lock and gives the current route, unless a newer wish has been stored meanwhile."""
+    def _fenced(self, wanted: Wanted | None) -> Iterator[Route]:
+        """Holds the lock and gives the current route, unless a newer wish than `wanted` has been stored meanwhile."""
         with self._lock():
-            self._must_be_wanted(wanted)
+            if wanted:
+                self._must_be_wanted(wanted)
             yield self._route()
 
     def _must_be_wanted(self, wanted: Wanted) -> None:
@@ -383,15 +387,38 @@ class LocalTarget:
         first = [host["health_status"] for host in hosts if host.get("priority", 0) == 0]
         return bool(first) and not any(status.get("failed_active_health_check", False) for status in first)
 
-    def _restart(self, colour: Colour) -> None:
-        with self._manager(f"slot-{colour}") as manager:
-            with suppress(xmlrpc.client.Fault):  # not running is what we want
-                manager.supervisor.stopProcess(f"slot-{colour}", True)
+    def _restart(self, colour: Colour, wanted: Wanted | None = None) -> None:
+        """Stops a slot under the lock: who was held up for a minute must not stop one that has gone live since.
+
+        Only the signal is sent there, since a slot takes a second to end. Starting is harmless, whoever does it.
+        """
+        name = f"slot-{colour}"
+        with self._manager(name) as manager:
+            with self._fenced(wanted) as route:
+                self._must_not_be_live(colour, route)
+                with suppress(xmlrpc.client.Fault):  # not running is what we want
+                    manager.supervisor.stopProcess(name, False)
+            self._await_end(manager, name)
             try:
-                manager.supervisor.startProcess(f"slot-{colour}", False)
+                manager.supervisor.startProcess(name, False)
             except xmlrpc.client.Fault as fault:  # brought back by the manager itself, since its file was written
                 if fault.faultCode != ALREADY_STARTED:
                     raise
+
+    @staticmethod
+    def _await_end(manager: xmlrpc.client.ServerProxy, name: str) -> None:
+        """Until the process has ended, or somebody else has started it anew."""
+
+        def is_stopping() -> bool:
+            return manager.supervisor.getProcessInfo(name)["statename"] == "STOPPING"  # type: ignore[index,call-overload]
+
+        attempts = Retrying(stop=stop_after_delay(STOP_TIMEOUT_S), wait=wait_fixed(0.05), retry=retry_if_result(bool))
+        try:
+            attempts(is_stopping)
+        except RetryError as error:
+            raise ServiceUnavailable(
+                f"{name} has not ended within {STOP_TIMEOUT_S:g} s; look at `make status`, the step is repeated."
+            ) from error
 
     def _start(self, colour: Colour) -> None:
         with self._manager(f"slot-{colour}") as manager, suppress(xmlrpc.client.Fault):  # running already

@@ -6,6 +6,10 @@ are wrong about a healthy candidate with probability `false_abort` at most, when
 *good enough* when there is proof that it stays below `limit`; all of them are needed for the traffic to move over. What
 lies between is a canary that goes on: too little traffic, or counters that are missing, prove nothing and are no pass.
 
+Both rest on requests being dealt by the weight and by nothing else. A proxy that finds a slot unwell for a moment
+gives its requests to the other one, and then every event seems to be that one's. So the split itself is tested first (a
+sample ratio mismatch: Fabijan et al. 2019, KDD), and a period that was dealt otherwise proves nothing and begins anew.
+
 A distribution (latency, scores) is asked threshold by threshold: the share of requests above it. A latency is compared
 with the stable one times LATENCY_STEP, since two processes are never equally fast to the last per cent.
 
@@ -107,6 +111,7 @@ class Judgement:
     verdict: Verdict
     why: str
     findings: tuple[Finding, ...] = ()
+    misdealt: bool = False  # the newest period cannot be used and has to begin anew
 
 
 def judge(periods: Sequence[Period], spec: CanarySpec, is_last: bool) -> Judgement:
@@ -118,6 +123,8 @@ def judge(periods: Sequence[Period], spec: CanarySpec, is_last: bool) -> Judgeme
     seen = [_Seen(p.weight, p.candidate, p.stable) for p in periods if p.candidate and p.stable]
     if len(seen) < len(periods) or not seen:
         return Judgement(Verdict.PENDING, "the counters of a slot cannot be read")
+    if other := _otherwise_dealt(seen[-1], spec):
+        return Judgement(Verdict.PENDING, other, misdealt=True)
     findings = tuple(_findings(seen, spec))
     worse = [finding for finding in findings if finding.verdict is Verdict.FAILED]
     if worse:
@@ -138,6 +145,14 @@ class _Seen:
     weight: float
     candidate: Traffic
     stable: Traffic
+
+
+def _otherwise_dealt(period: _Seen, spec: CanarySpec) -> str | None:
+    candidate, stable = period.candidate.requests, period.stable.requests
+    if sequential.evidence_of_other_weight(candidate, stable, period.weight) < -math.log(spec.false_abort):
+        return None
+    dealt = candidate / (candidate + stable)
+    return f"the candidate got {dealt:.0%} of the requests and not its {period.weight:.0%}, so nothing can be compared"
 
 
 Count = Callable[[Traffic], tuple[int, int]]  # requests, and those of them with the event

@@ -51,6 +51,15 @@ def evidence_below(periods: Sequence[Split], margin: float) -> float:
     return _mixture([_log_wealth(periods, margin, -fraction) for fraction in FRACTIONS])
 
 
+def evidence_of_other_weight(candidate: int, stable: int, weight: float) -> float:
+    """Log e-value against "each request went to the candidate with probability `weight`".
+
+    The likelihood of the split under all weights alike (a uniform prior), over that under the one which is said.
+    """
+    alike = math.lgamma(candidate + 1) + math.lgamma(stable + 1) - math.lgamma(candidate + stable + 2)
+    return alike - candidate * math.log(weight) - stable * math.log1p(-weight)
+
+
 def average(evidence: Iterable[float]) -> float:
     """Log of the mean of e-values, which is an e-value against all of their hypotheses being true at once."""
     return _mixture(list(evidence))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 
 import httpx
 import pytest
 
-from include.core.errors import ArtifactRejected, Conflict
+from include.adapters import serving_local
+from include.adapters.files import locked
+from include.core.errors import ArtifactRejected, Conflict, StorageUnavailable
 from include.core.rollout import Release, Route, Verdict
 from tests.ground import wait_for
 
@@ -75,6 +78,36 @@ class TestFence:
         with pytest.raises(Conflict, match="Generation 1 is no longer wanted"):
             calls[write]()
         assert serving.target.observe() == before
+
+    def test_a_run_that_was_held_up_does_not_stop_a_slot_that_went_live_since(
+        self, serving, one_is_live, staged, wish, trained, monkeypatch
+    ):
+        old = wish("2")
+
+        def overtaken() -> None:
+            monkeypatch.undo()
+            serving.target.switch("green", staged("gloomy", "green", by="another run"))
+
+        monkeypatch.setattr(serving.target, "_await_route", overtaken)
+        with pytest.raises(Conflict, match="no longer wanted"):
+            serving.target.stage("green", old, trained.root / "2")
+        assert serving.answers_with("gloomy")
+        assert serving.target.observe().green.ready
+
+    def test_a_lock_that_somebody_keeps_is_one_sentence_and_no_endless_wait(self, serving, wish, monkeypatch):
+        monkeypatch.setattr(serving_local, "LOCK_PATIENCE_S", 0.2)
+        with locked(serving.root / ".lock"), pytest.raises(StorageUnavailable, match="is held by another process"):
+            wish("1")
+        assert wish("1").generation == 1
+
+    def test_drafts_of_writers_that_were_killed_are_gone_with_the_next_wish_once_they_are_old(self, serving, wish):
+        old, new = (serving.root / "verdicts" / f".accepted.json.{name}" for name in ("abcd1234", "efgh5678"))
+        for draft in (old, new):
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            draft.touch()
+        os.utime(old, (0, 0))
+        wish("1")
+        assert (old.exists(), new.exists()) == (False, True)
 
     def test_nobody_stages_into_or_empties_the_live_slot(self, serving, one_is_live, trained):
         wanted = serving.target.wanted()

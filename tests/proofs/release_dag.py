@@ -20,10 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
+from tests.proofs.release_mutants import switch_off
 from tests.proofs.release_points import Effects, Point
 
 Dag = Literal["deploy", "rollback"]
 TASKS = ("want", "rollout", "go_live")
+WITHOUT = "PROOF_WITHOUT"  # names the guard that a task is run without
 SKIPPED = 99  # Airflow's own code for a task that skips itself
 
 
@@ -44,11 +48,20 @@ class Run:
         path = self.place / f"{task}.json"
         return json.loads(path.read_text()) if path.exists() else None
 
+    def effects(self, task: str) -> Path:
+        """Where the effects of a task are noted."""
+        return self.place / f"effects-{task}"
+
     @property
     def outcome(self) -> str:
         """How the rollout ended: done, rejected, reverted, superseded; empty when it has not."""
         found = self.result("rollout")
         return str(found["outputs"]["outcome"]) if found else ""
+
+    def stopped(self) -> int:
+        """The process id of a task that SIGSTOP holds up; 0 while it runs."""
+        pid = int((self.place / "pid").read_text())
+        return pid if psutil.Process(pid).status() == psutil.STATUS_STOPPED else 0
 
     def output(self) -> str:
         path = self.place / "output"
@@ -65,10 +78,13 @@ def server() -> Any:
 def work(run: Run, task: str, fatal: Point | None = None) -> None:
     """The body of a task's process, which does not survive the effect `fatal`."""
     os.environ.update(run.told)
+    (run.place / "pid").write_text(str(os.getpid()))
     handle = os.open(run.place / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    sys.addaudithook(Effects(run.place / "effects", fatal))
+    if without := run.told.get(WITHOUT):
+        switch_off(without)
+    sys.addaudithook(Effects(run.effects(task), fatal))
     code = 1
     try:
         code = _done(run, task)

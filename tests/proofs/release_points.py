@@ -19,15 +19,20 @@ from typing import Any
 NAMING = {"os.mkdir": "mkdir", "os.remove": "remove", "os.rmdir": "rmdir", "os.rename": "rename"}
 TEMPORARY = re.compile(r"^\.?(.+?)\.[a-z0-9_]{8}$")
 SENT = re.compile(rb"<methodName>supervisor\.(\w+)|^(POST|PATCH|PUT|DELETE) (\S+)")
+LOCK = "lock"  # about to take the target's lock: no effect, but a place to be held up at
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 @dataclass(frozen=True)
 class Point:
-    """Before the `number`-th effect of this name."""
+    """Before the `number`-th effect of this name; `how` is SIGKILL, or SIGSTOP for a process that is held up there."""
 
     effect: str
     number: int = 1
+    how: signal.Signals = signal.SIGKILL
+
+    def __str__(self) -> str:
+        return f"{self.effect} {self.number}"
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Effects:
     def __init__(self, tally: Path, fatal: Point | None) -> None:
         self._fatal, self._seen = fatal, Counter[str]()
         self._roots = tuple(os.environ[name] for name in ("EVERGREEN_SERVING_DIR", "EVERGREEN_STORE"))
+        self._lock = os.path.join(os.environ["EVERGREEN_SERVING_DIR"], ".lock")
         self._tally = os.open(tally, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -54,14 +60,16 @@ class Effects:
         self._seen[name] += 1
         route = _route(arguments[0]) if name == "rename routes.yaml" else ""
         os.write(self._tally, f"{time.monotonic()}\t{name}\t{route}\n".encode())
-        if Point(name, self._seen[name]) == self._fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self._fatal and (name, self._seen[name]) == (self._fatal.effect, self._fatal.number):
+            os.kill(os.getpid(), self._fatal.how)
 
     def _name(self, event: str, arguments: tuple[Any, ...]) -> str | None:
         if event == "http.client.send":
             return _sent(arguments[1])
         if event == "open":
             path, _, flags = arguments
+            if isinstance(path, str | os.PathLike) and str(path) == self._lock:
+                return LOCK
             return f"open {_plain(path)}" if isinstance(flags, int) and flags & WRITES and self._ours(path) else None
         if event in NAMING:
             path = arguments[1] if event == "os.rename" else arguments[0]

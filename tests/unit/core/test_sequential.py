@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.core.sequential import FRACTIONS, Split, average, difference, evidence_above, evidence_below
+from include.core.sequential import (
+    FRACTIONS,
+    Split,
+    average,
+    difference,
+    evidence_above,
+    evidence_below,
+    evidence_of_other_weight,
+)
 
 weights = st.sampled_from([0.01, 0.05, 0.25, 0.5, 0.9])
 margins = st.sampled_from([-0.2, 0.0, 0.01, 0.1, 0.5])
@@ -71,3 +79,14 @@ def test_an_average_of_evidence_lies_between_its_parts_and_pays_for_the_useless_
 def test_the_bets_are_spread_from_bold_to_timid():
     assert all(0 < later < earlier < 1 for earlier, later in itertools.pairwise(FRACTIONS))
     assert FRACTIONS[-1] < 1e-3
+
+
+@given(weights, st.integers(0, 40))
+def test_the_test_of_the_split_is_fair_where_requests_are_dealt_by_the_weight(weight, requests):
+    chances = (math.comb(requests, n) * weight**n * (1 - weight) ** (requests - n) for n in range(requests + 1))
+    found = (math.exp(evidence_of_other_weight(n, requests - n, weight)) for n in range(requests + 1))
+    assert sum(chance * value for chance, value in zip(chances, found, strict=True)) == pytest.approx(1)
+
+
+def test_the_test_of_the_split_sees_a_slot_that_took_over_for_the_other():
+    assert evidence_of_other_weight(200, 800, 0.2) < 0 < 5 < evidence_of_other_weight(300, 700, 0.2)

@@ -4,6 +4,11 @@ Real processes: Envoy, two slots and MLflow under their process manager, the ope
 own, a load through the proxy. The parts, each in a module of its own:
 
     cycles   releases, aborts and rollbacks under a steady load: no request fails, switches and rollbacks are quick
+    killed   kill -9 before every effect of a release, in every story of both strategies; run again, it comes to its end
+    faults   slots, proxy, MLflow, disks, other runs and runs that are held up, while a release is under way
+    guards   each guard is switched off once, and the case it stands for has to fail
+
+It is a package of one module, since the fork server would import any other main module again in every process.
 
 The last line is JSON; exit 0 if and only if every bound held in this very run.
 
@@ -20,11 +25,15 @@ from pathlib import Path
 
 from tests.proofs.outcomes import Named, Outcomes
 from tests.proofs.release_cycles import of_cycles
+from tests.proofs.release_faults import of_faults
+from tests.proofs.release_guards import of_guards
+from tests.proofs.release_killed import of_killed
 from tests.proofs.release_world import World, world
 
 
 def stories(running: World, outcomes: Outcomes, quick: bool) -> list[Named]:
-    return [*of_cycles(running, outcomes, quick)]
+    parts = (of_cycles, of_killed, of_faults, of_guards)
+    return [story for part in parts for story in part(running, outcomes, quick)]
 
 
 def main() -> int:

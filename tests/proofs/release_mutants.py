@@ -1,0 +1,107 @@
+"""Guards of a release, each switched off where it stands: in the process of a task, before the task begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+
+def switch_off(guard: str) -> None:
+    MUTANTS[guard]()
+
+
+def _fence() -> None:
+    """A newer wish stops nobody."""
+    from include.adapters.serving_local import LocalTarget
+
+    _put(LocalTarget, "_must_be_wanted", lambda self, wanted: None)
+
+
+def _lock() -> None:
+    """Two may write at once."""
+    from include.adapters.serving_local import LocalTarget
+
+    _put(LocalTarget, "_lock", lambda self: nullcontext())
+
+
+def _verification() -> None:
+    """No smoke request, no golden row."""
+    from include.adapters.releasing import Rollout
+
+    _put(Rollout, "_smoke", lambda self, colour, wanted: None)
+
+
+def _standby() -> None:
+    """What served before is not kept as the one that takes over."""
+    from include.adapters import serving_local
+
+    render = serving_local.envoy_routes.render
+
+    def alone(route: Any) -> str:
+        return render(serving_local.replace(route, standby=None))
+
+    _put(serving_local.envoy_routes, "render", alone)
+
+
+def _retries() -> None:
+    """Nobody else is asked when a slot dies with a request in its hand."""
+    from include.adapters import envoy_routes
+
+    _put(envoy_routes, "RETRY_ON_STANDBY", {"retry_on": "", "num_retries": 0})
+
+
+def _confirmation() -> None:
+    """A route that was written counts as taken over."""
+    from include.adapters.serving_local import LocalTarget
+
+    _put(LocalTarget, "_await_route", lambda self: None)
+    _put(LocalTarget, "_await_trust", lambda self, wanted, *colours: None)
+
+
+def _soak() -> None:
+    """Every probe of what is live counts as answered."""
+    from include.adapters.releasing import Rollout
+
+    _put(Rollout, "_serves", lambda self, release: True)
+
+
+def _analysis() -> None:
+    """A canary passes, whatever its counters say."""
+    from include.core import canary
+    from include.core.rollout import Verdict
+
+    _put(canary, "judge", lambda periods, spec, is_last: canary.Judgement(Verdict.PASSED, "nobody looked"))
+
+
+def _local_copies() -> None:
+    """A version has to be fetched from MLflow each time."""
+    from include.adapters.serving_local import LocalTarget
+
+    _put(LocalTarget, "has_artifact", lambda self, digest: None)
+
+
+def _patience() -> None:
+    """A lock is waited for without an end."""
+    from include.adapters import serving_local
+
+    _put(serving_local, "LOCK_PATIENCE_S", None)
+
+
+def _put(place: Any, name: str, value: Any) -> None:
+    assert hasattr(place, name), f"there is no {name} any more: this mutant switches nothing off"
+    setattr(place, name, value)
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    "fence": _fence,
+    "lock": _lock,
+    "verification": _verification,
+    "standby": _standby,
+    "retries": _retries,
+    "confirmation": _confirmation,
+    "soak": _soak,
+    "analysis": _analysis,
+    "local copies": _local_copies,
+    "patience": _patience,
+}
