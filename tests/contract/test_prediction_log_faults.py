@@ -152,7 +152,7 @@ def test_a_server_that_is_killed_loses_no_more_than_the_last_moment_and_the_next
 
 @contextmanager
 def tmpfs(store: Path) -> Iterator[Callable[[Server, bool], None]]:
-    with small_disk(store, 64):
+    with small_disk(store, 1024):  # room for a segment of every few rows, where the machine is slow
 
         def full(server: Server, wanted: bool) -> None:
             (store / "ballast").write_bytes(b"") if not wanted else _fill(store / "ballast")
