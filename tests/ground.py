@@ -104,7 +104,7 @@ def wait_for(look: Callable[[], Seen], seconds: float = 150) -> Seen:
 def stack(home: Path, *names: ProgramName, **more: Any) -> Iterator[Stack]:
     """An embedded stack of these programs on ports of its own; nothing of it outlives the block."""
     ports: dict[str, Any] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    settings = EmbeddedSettings(home=home / "home", programs=names, deadline=120, **ports, **more)
+    settings = EmbeddedSettings(home=home / "home", programs=names, deadline=480, **ports, **more)
     made = Stack(settings, Console(file=io.StringIO(), width=200))
     try:
         made.up()

@@ -67,6 +67,13 @@ def test_a_retry_writes_no_second_answer(world):
     assert len(written(world)) == 1
 
 
+def test_a_retry_that_lost_a_yes_does_not_ask_again(world):
+    given = resume(answered("Approve", "fine"))
+    assert ApproveOperator(task_id="approve", told=TOLD).execute(context()) == given
+    with pytest.raises(KeyError, match="task_instance"):  # Airflow's own question, as far as it comes without a server
+        ApproveOperator(task_id="approve", told=TOLD).execute(context(run_id="a later run is asked anew"))
+
+
 def test_the_form_asks_for_a_reason_and_for_nothing_the_run_was_started_with(bag_of_train):
     approve = bag_of_train.get_task("approve")
     assert list(approve.serialized_params) == ["why"]
@@ -105,6 +112,12 @@ class TestRelease:
         self.resume(answered("Approve", "fits the season"))
         assert self.verdict(world) == {"verdict": "passed", "why": "given by ada: fits the season"}
         assert written(world) == [("approval.given", "7", "ada", "fits the season")]
+
+    def test_a_retry_that_lost_an_answer_does_not_ask_again(self, world):
+        self.resume(answered("Reject", "not on a Friday"))
+        told = {"verdict": "ask", "summary": "", "outputs": self.OUTPUTS}
+        again = ApproveReleaseOperator(task_id="approve", told=told).execute(context())
+        assert again == {"yes": False, "why": "refused by ada: not on a Friday"}
 
     def test_a_no_fails_nothing_since_the_rollout_clears_it_away(self, world):
         assert self.resume(answered("Reject", "not on a Friday"))["yes"] is False

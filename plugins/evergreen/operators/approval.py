@@ -2,6 +2,10 @@
 
 Airflow's advice is that a "Reject" should end green with the rest skipped. Here it fails the run, and so does silence:
 somebody asked for a release and did not get it, and a skipped task is what nobody looks at.
+
+Nobody is asked twice: Airflow may lose a task that has its answer already (seen where the answer came within a second
+of the question, on a busy machine: the scheduler took the end of the asking for the end of the task). A retry then
+finds the answer written down.
 """
 
 from __future__ import annotations
@@ -48,8 +52,16 @@ class ApproveOperator(ApprovalOperator):
         self.url = url
 
     def execute(self, context: Context) -> Any:
+        if given := self._given(context):
+            return given
         self.body = question(self.told["outputs"]["gate"], self.url)
         return super().execute(context)
+
+    def _given(self, context: Context) -> Any:
+        """The yes that this run has already."""
+        key = f"approval-{edge(context).key}-given"
+        entries = WorldHook().ledger().entries("approval.given")
+        return next((entry.details["answer"] for entry in entries if entry.key == key), None)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         try:
@@ -62,16 +74,16 @@ class ApproveOperator(ApprovalOperator):
             why = f"Nobody answered within gate.approval_hours ({hours:g}), so the release is refused; train again."
             self._fail(context, "expired", edge(context).who, why, why)
         given = Approval(who=_who(event), why=_why(event), at=answer["responded_at"]).model_dump(mode="json")
-        self._write(context, "given", given["who"], given["why"])
+        self._write(context, "given", given["who"], given["why"], answer=given)
         return given
 
     def _fail(self, context: Context, how: str, who: str, why: str, sentence: str) -> NoReturn:
         self._write(context, how, who, why)
         raise AirflowFailException(sentence)
 
-    def _write(self, context: Context, how: str, who: str, why: str) -> None:
+    def _write(self, context: Context, how: str, who: str, why: str, **more: Any) -> None:
         run, found = edge(context), self.told["outputs"]
-        details = {"run": run.who, "gate": found["gate"]["sentence"], "digest": found["digest"]}
+        details = {"run": run.who, "gate": found["gate"]["sentence"], "digest": found["digest"], **more}
         entry = Entry(
             what=f"approval.{how}",
             subject=str(found["run_id"]),
@@ -108,6 +120,8 @@ class ApproveReleaseOperator(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         if self.told["verdict"] != "ask":
             raise AirflowSkipException(f"There is nothing to ask: {self.told['summary']}.")
+        if known := WorldHook().target().verdicts(int(self.told["outputs"]["generation"])).get("approved"):
+            return {"yes": known["verdict"] == Verdict.PASSED, "why": known["why"]}
         live = WorldHook().target().observe().live.release
         self.body = release_question(self.told["outputs"], live.version if live else None)
         return super().execute(context)
