@@ -32,7 +32,7 @@ with DAG(
         "version": text_param("Version", "Registered model version; empty: the one the event names."),
         "why": text_param("Why", "It goes to the ledger; empty: the gate's sentence."),
     },
-    **house(manifest, "release"),
+    **(house(manifest, "release") | {"deadline": None}),
 ) as dag:
     reconcile = ReconcileOperator(task_id="reconcile")
     want = WantOperator(task_id="want")

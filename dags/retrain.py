@@ -36,7 +36,7 @@ with DAG(
         "as_of": date_param("As of", "What the training may know; empty: all ingested days."),
         "intent": intent_param(),
     },
-    **(house(manifest, "model") | {"max_active_runs": 2}),
+    **(house(manifest, "model") | {"max_active_runs": 2, "deadline": None}),
 ) as dag:
     intent = IntentOperator(task_id="intent", live="decide", otherwise="backtest")
     backtest = job_task("backtest", job="backtest")

@@ -38,7 +38,7 @@ with DAG(
         "reason": text_param("Reason", "Why this training was asked for; it goes to the ledger."),
         "intent": intent_param(),
     },
-    **house(manifest, "model"),
+    **(house(manifest, "model") | {"deadline": None}),
 ) as dag:
     train = job_task("train", job="train", params_from=["columns", "reason"])
     evaluate = job_task(

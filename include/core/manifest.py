@@ -597,7 +597,7 @@ class ExplainSpec(Section):
 
 
 class ObjectivesSpec(Section):
-    """What callers of the model server are promised; the alerts of k8s/monitoring are held against these numbers."""
+    """What callers of the model server are promised; alerts are held against these numbers."""
 
     availability: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.999, description="share of predictions answered without a 5xx, over 30 days"
@@ -845,6 +845,9 @@ class JobsSpec(Section):
     image: str
     namespace: str
     timeout_minutes: Count = Field(60, description="minutes after which a job is killed")
+    late_minutes: Count = Field(
+        180, description="minutes after it was queued at which people are told that a run has not ended"
+    )
     resources: dict[str, Resources] = Field(description="job name (or default) -> requests and limits")
     per_job: dict[str, Placement] = Field({}, description="job name (or default) -> image, nodes, secrets, time")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(

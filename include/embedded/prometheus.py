@@ -1,8 +1,8 @@
 """`make prometheus`: what a Prometheus beside the embedded stack needs to know, written to <home>/prometheus.
 
 Prometheus and its Alertmanager are no part of the stack: whoever wants them has Debian's packages, containers or a
-server elsewhere. The rules are those of k8s/monitoring, the one place they stand in, taken out of the object that the
-Prometheus operator reads.
+server elsewhere. The rules are those of k8s/components/monitoring, the one place they stand in, taken out of the object
+that the Prometheus operator reads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from include.adapters.files import write_atomic
 from include.embedded.settings import REPO, EmbeddedSettings
 
 ROOT = REPO
-MONITORING = REPO / "k8s" / "monitoring"
+MONITORING = REPO / "k8s" / "components" / "monitoring"
 
 
 def rules() -> dict[str, Any]:

@@ -6,7 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Param
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
+from evergreen.lateness import tell_late
 from include.core.job import Intent
 from include.core.manifest import Manifest
 
@@ -18,6 +21,7 @@ def house(manifest: Manifest, *tags: str) -> dict[str, Any]:
     return {
         "start_date": START,
         "catchup": False,  # history is a backfill somebody asks for, never a surprise after a pause
+        "deadline": _deadline(manifest),  # a DAG that may wait for labels or a person takes it away
         "max_active_runs": 1,  # steps are idempotent, but two runs of one decision only confuse readers
         "tags": ["evergreen", manifest.name, *tags],
         "owner_links": {manifest.owner: f"mailto:{manifest.owner}@example.com"},
@@ -29,6 +33,16 @@ def house(manifest: Manifest, *tags: str) -> dict[str, Any]:
             "max_retry_delay": timedelta(minutes=5),
         },
     }
+
+
+def _deadline(manifest: Manifest) -> DeadlineAlert:
+    """From when a run is queued, since a run that an asset started has no logical date to count from."""
+    return DeadlineAlert(
+        name="late",
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(minutes=manifest.jobs.late_minutes),
+        callback=SyncCallback(tell_late),
+    )
 
 
 def date_param(title: str, description: str) -> Param:

@@ -145,9 +145,12 @@ def test_every_yaml_file_parses(path: Path) -> None:
     "listing", sorted((ROOT / "k8s").rglob("kustomization.yaml")), ids=lambda path: path.parent.name
 )
 def test_kustomize_lists_every_file_beside_it(listing: Path) -> None:
-    listed = yaml.safe_load(listing.read_text())["resources"]
+    content = yaml.safe_load(listing.read_text())
+    made = [each for kind in ("configMapGenerator", "secretGenerator") for each in content.get(kind, [])]
+    listed = [*content["resources"], *(name for each in made for name in each["files"])]
     beside = {path.name for path in listing.parent.iterdir()} - {"kustomization.yaml"}
-    assert beside <= {*listed}
+    assert beside <= {*listed} | {name.split("/")[0] for name in listed}
+    assert all((listing.parent / name).exists() for name in listed)
 
 
 def test_the_kubernetes_namespace_is_that_of_the_manifest() -> None:
