@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,12 @@ def told(stack: Stack, registry: MlflowRegistry) -> dict[str, Any]:
     return {"verdict": "no", "summary": "inconclusive: too few rows", "outputs": outputs}
 
 
-def answer(api: AirflowApi, run_id: str, option: str, why: str) -> None:
+def answer(api: AirflowApi, run_id: str, option: str, why: str, dag: str = "approvals") -> None:
     def waiting() -> bool | None:
-        return True if api.task_states("approvals", run_id)["approve"] == "awaiting_input" else None
+        return True if api.task_states(dag, run_id)["approve"] == "awaiting_input" else None
 
     wait_for("the question", waiting, 240)
-    api.answer("approvals", run_id, "approve", option, why=why)
+    api.answer(dag, run_id, "approve", option, why=why)
 
 
 @pytest.mark.timeout(1800)  # the stack's start is part of it
@@ -103,3 +104,37 @@ def test_the_question_shows_the_gates_table(runs):
     api, started = runs
     detail = api.get(f"/dags/approvals/dagRuns/{started['no']}/taskInstances/approve/-1/hitlDetails")
     assert "| auc | passed |" in detail["body"] and "http://mlflow.example/run" in detail["body"]
+
+
+@pytest.mark.timeout(1800)
+def test_a_release_waits_for_its_yes_and_the_rollout_goes_on_whatever_the_answer(runs, stack):
+    api, _ = runs
+    api.unpause("release_approvals")
+    verdicts = {}
+    for generation, option in ((1, "Approve"), (2, "Reject")):
+        told = {"verdict": "ask", "summary": "it waits", "outputs": asked(generation)}
+        run_id = api.trigger("release_approvals", told=told)
+        answer(api, run_id, option, "a Friday", dag="release_approvals")
+        assert api.ended("release_approvals", run_id, 240)["state"] == "success"
+        assert api.task_states("release_approvals", run_id)["rollout"] == "success"
+        place = stack.settings.serving_dir / "verdicts" / str(generation) / "approved.json"
+        verdicts[option] = json.loads(place.read_text())
+    assert verdicts == {
+        "Approve": {"verdict": "passed", "why": "given by admin: a Friday"},
+        "Reject": {"verdict": "failed", "why": "refused by admin: a Friday"},
+    }
+
+
+@pytest.mark.timeout(1800)
+def test_a_release_that_ended_before_the_question_is_not_asked_about_and_the_rollout_says_so(runs):
+    api, _ = runs
+    run_id = api.trigger("release_approvals", told={"verdict": "no", "summary": "it was rejected", "outputs": {}})
+    assert api.ended("release_approvals", run_id, 240)["state"] == "success"
+    states = api.task_states("release_approvals", run_id)
+    assert (states["approve"], states["rollout"]) == ("skipped", "success")
+
+
+def asked(generation: int) -> dict[str, Any]:
+    """What a rollout hands to the question."""
+    found = {"accepted": {"verdict": "passed", "why": "smoke requests answered as expected"}}
+    return {"generation": generation, "version": "7", "digest": DIGEST, "evidence": found}

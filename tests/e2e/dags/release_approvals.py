@@ -1,0 +1,22 @@
+"""`deploy` from its question on, without slots: what the rollout would say comes with the run. For tests/e2e alone."""
+
+from typing import Any
+
+from airflow.sdk import DAG, Param, TriggerRule, task
+
+from evergreen.operators.approval import ApproveReleaseOperator
+
+
+@task
+def try_out(**context: Any) -> Any:
+    return context["params"]["told"]
+
+
+@task(trigger_rule=TriggerRule.NONE_FAILED)
+def rollout(**context: Any) -> str:
+    return "it looks again"
+
+
+with DAG("release_approvals", schedule=None, params={"told": Param({}, type="object")}, default_args={"retries": 2}):
+    told = try_out()
+    ApproveReleaseOperator(task_id="approve", told=told) >> rollout()
