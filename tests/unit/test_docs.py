@@ -30,6 +30,7 @@ NO_SETTINGS = {
     "release.live",
     "release.rejected",
     "release.reverted",
+    "release.soaking",
     "retraining.declined",
     "gate.refused",
     "gate.inconclusive",
