@@ -15,7 +15,7 @@ With `release.approval: before_switch` a person is asked before the switch; the 
 from airflow.sdk import DAG, TriggerRule
 
 from evergreen.assets import MODEL_BLESSED
-from evergreen.house import house, text_param
+from evergreen.house import house, text_param, yes_param
 from evergreen.operators.approval import ApproveReleaseOperator
 from evergreen.operators.reconcile import ReconcileOperator
 from evergreen.operators.registry import PromoteOperator
@@ -31,6 +31,7 @@ with DAG(
     params={
         "version": text_param("Version", "Registered model version; empty: the one the event names."),
         "why": text_param("Why", "It goes to the ledger; empty: the gate's sentence."),
+        "experiment": yes_param("Experiment", "Deal callers to it and to what serves, until their outcomes decide."),
     },
     **(house(manifest, "release") | {"deadline": None}),
 ) as dag:

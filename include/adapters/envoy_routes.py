@@ -8,7 +8,8 @@ A live slot with a standby is the cluster `<colour>_first`: Envoy checks both sl
 slot alone is `<colour>_only`, unchecked: with nowhere else to go, a check could only turn slow answers into errors.
 While a candidate has a share, each of the two slots takes over for the other: it has passed its verification, and a
 prediction of either is better than none. A candidate that only gets copies never answers anybody; each copy carries a
-header that says so, which is taken off a client's own request.
+header that says so, which is taken off a client's own request. In an experiment the share is dealt by the hash of the
+caller's key; who sends none is dealt at random each time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, cast
 
 import yaml
 
+from include.core.prediction_records import CALLER
 from include.core.rollout import Colour, Route, other
 from include.core.shadow import COPY
 
@@ -26,6 +28,7 @@ GENERATION_HEADER = "x-evergreen-generation"
 ROUTE_HEADER = "x-evergreen-route"
 ROUTE_NAME = "predictions"
 TYPE = "type.googleapis.com/envoy."
+BY_CALLER = {"header": {"header_name": CALLER}}  # its hash has no seed: a proxy started anew deals alike
 NO_LIVE_RELEASE = "No model is live yet; deploy one, then ask again."
 
 # A prediction changes nothing, so a request whose slot died half-way may be asked of the standby again.
@@ -69,7 +72,7 @@ def label(route: Route) -> str:
     """One word that tells two routes apart: 7.3-blue_first-green.25 is generation 7, trial 3, a quarter to green."""
     parts = [f"{route.generation}.{route.trial}", cluster_name(route) or "none"]
     if route.live and route.is_split:
-        parts.append(f"{other(route.live)}.{route.share or 'mirror'}")
+        parts.append(f"{other(route.live)}.{route.share or 'mirror'}{'.sticky' if route.sticky else ''}")
     return "-".join(parts)
 
 
@@ -91,9 +94,10 @@ def parse(text: str) -> Route:
         generation, trial = map(int, re.match(r"(\d+)\.(\d+)-", content["version_info"]).groups())  # type: ignore[union-attr]
         action = content["resources"][0]["virtual_hosts"][0]["routes"][0].get("route")
         live, standby, share, mirror = _slots(action) if action else (None, None, 0, False)
+        sticky = bool(action) and "hash_policy" in action
     except (yaml.YAMLError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"This is not a route file of ours: {error!r}") from error
-    return Route(live, standby, generation, share, mirror, trial)
+    return Route(live, standby, generation, share, mirror, trial, sticky)
 
 
 def cluster_name(route: Route) -> str | None:
@@ -127,7 +131,10 @@ def _clusters(route: Route) -> dict[str, Any]:
     live, name = cast("Colour", route.live), cluster_name(route)
     if route.share:
         weighed = [(name, 100 - route.share), (f"{other(live)}_first", route.share)]
-        return {"weighted_clusters": {"clusters": [{"name": to, "weight": weight} for to, weight in weighed]}}
+        clusters = {"clusters": [{"name": to, "weight": weight} for to, weight in weighed]}
+        if route.sticky:
+            return {"weighted_clusters": clusters | {"use_hash_policy": True}, "hash_policy": [BY_CALLER]}
+        return {"weighted_clusters": clusters}
     if route.mirror:
         copies = {"cluster": f"{other(live)}_only", "request_headers_mutations": [{"append": _header(COPY, "1")}]}
         return {"cluster": name, "request_mirror_policies": [copies]}

@@ -19,6 +19,7 @@ from include.core.manifest import Manifest
 
 if TYPE_CHECKING:
     from include.adapters.backtests_local import LocalBacktests
+    from include.adapters.experiment_outcomes import ExperimentOutcomes
     from include.adapters.ledger_local import LocalLedger
     from include.adapters.outbox import Outbox
     from include.adapters.reconciling import Reconciler
@@ -197,7 +198,14 @@ def rollout(known_registry: MlflowRegistry | None = None) -> Rollout:
     spec, kept = manifest(), store()
     newest = kept.snapshots()[-1:]
     rows = [row for snapshot in newest for row in kept.sample(snapshot, spec.contract.columns)]
-    return Rollout(target(), known_registry or registry(), spec, rows)
+    return Rollout(target(), known_registry or registry(), spec, rows, experiment_outcomes)
+
+
+def experiment_outcomes() -> ExperimentOutcomes:
+    """What became of callers, by the prediction log."""
+    from include.adapters.experiment_outcomes import ExperimentOutcomes
+
+    return ExperimentOutcomes(segments(), store(), manifest(), os.environ.get("EVERGREEN_LOG_KEY"))
 
 
 @cache

@@ -18,7 +18,8 @@ from typing import Any
 
 import httpx
 
-from include.adapters import canary_looks, shadow_looks
+from include.adapters import canary_looks, experiment_looks, shadow_looks
+from include.adapters.experiment_looks import Outcomes
 from include.adapters.registry_mlflow import MlflowRegistry
 from include.adapters.serving_local import LocalTarget
 from include.core.errors import Conflict, RequestInvalid
@@ -34,9 +35,16 @@ class Rollout:
     """`smoke_rows` are real rows of the newest snapshot, as a client would send them."""
 
     def __init__(
-        self, target: LocalTarget, registry: MlflowRegistry, manifest: Manifest, smoke_rows: list[dict[str, Any]]
+        self,
+        target: LocalTarget,
+        registry: MlflowRegistry,
+        manifest: Manifest,
+        smoke_rows: list[dict[str, Any]],
+        outcomes: Callable[[], Outcomes] | None = None,
     ) -> None:
+        """`outcomes` opens what an experiment is judged by; nothing else needs it."""
         self._target = target
+        self._outcomes = outcomes
         self._registry = registry
         self._manifest = manifest
         self._smoke_rows = smoke_rows
@@ -45,6 +53,7 @@ class Rollout:
             Step.AWAIT: self._await,
             Step.VERIFY: self._verify,
             Step.SHADOW: self._shadow,
+            Step.EXPERIMENT: self._experiment,
             Step.CANARY: lambda wanted, seen: canary_looks.look(self._target, wanted, seen, manifest.release.canary),
             Step.SWITCH: lambda wanted, seen: self._target.switch(seen.idle, wanted),
             Step.SOAK: self._soak,
@@ -69,7 +78,7 @@ class Rollout:
                 return
             step, since = now, since if now is step else began
             if step.takes_looks:
-                if time.monotonic() - since > patience:
+                if time.monotonic() - since > patience or self.pause(step) > patience:
                     return
                 time.sleep(self.pause(step))
 
@@ -77,6 +86,8 @@ class Rollout:
         """Seconds between two looks."""
         release = self._manifest.release
         looks = {Step.SHADOW: release.shadow.look_s, Step.CANARY: release.canary.look_s}
+        if self._manifest.experiment:
+            looks[Step.EXPERIMENT] = self._manifest.experiment.look_s
         return {Step.SOAK: release.soak_interval_s, **looks}.get(step, LOOK_AGAIN_S)
 
     def advance(self, generation: int) -> Step:
@@ -180,6 +191,11 @@ class Rollout:
         if worst > self._manifest.serving.parity:
             return f"golden rows are missed by {worst:.2g}, serving.parity allows {self._manifest.serving.parity:g}"
         return None
+
+    def _experiment(self, wanted: Wanted, seen: Observed) -> None:
+        if self._outcomes is None:
+            raise RequestInvalid("An experiment needs the prediction log; set EVERGREEN_STORE where this runs.")
+        experiment_looks.look(self._target, wanted, seen, self._manifest, self._outcomes())
 
     def _shadow(self, wanted: Wanted, seen: Observed) -> None:
         shadow_looks.look(self._target, wanted, seen, self._manifest)

@@ -5,7 +5,7 @@
     <serving>/slots/<colour>.json      what a slot loads when it starts
     <serving>/artifacts/<digest>/      verified copies, so that a slot comes back with the registry down
     <serving>/blessings/<hash>.json    the signed documents that allow them, which a slot verifies before it loads
-    <serving>/verdicts/<generation>/   accepted.json, shadowed.json, canary-1.json and so on, approved.json, soaked.json
+    <serving>/verdicts/<generation>/   accepted.json, shadowed.json, canary-1.json, experiment.json and so on
     <serving>/progress/<generation>/   how far a part that takes many looks has come
 
 A process manager owns the slots: a child of an Airflow task would die with its task. Every write that concerns traffic
@@ -200,6 +200,7 @@ class LocalTarget:
             accepted=own.get("accepted", Verdict.PENDING),
             shadowed=own.get("shadowed", Verdict.PENDING),
             canary=tuple(itertools.takewhile(lambda verdict: verdict is not None, numbered)),  # type: ignore[arg-type]
+            experiment=own.get("experiment", Verdict.PENDING),
             approved=own.get("approved", Verdict.PENDING),
             soaked=own.get("soaked", Verdict.PENDING),
             trial=tried.get("soaked", Verdict.PENDING),
@@ -271,12 +272,12 @@ class LocalTarget:
         with self._fenced(wanted) as route:
             self._write_route(_alone(route, wanted))
 
-    def split(self, wanted: Wanted, share: int = 0, mirror: bool = False) -> None:
-        """Gives the idle slot a share of the requests (per cent), or copies of all of them."""
+    def split(self, wanted: Wanted, share: int = 0, mirror: bool = False, sticky: bool = False) -> None:
+        """Gives the idle slot a share of the requests (per cent), of the callers if `sticky`, or copies of them all."""
         if share:
             self._await_trust(wanted, *COLOURS)
         with self._fenced(wanted) as route:
-            self._write_route(replace(_alone(route, wanted), share=share, mirror=mirror))
+            self._write_route(replace(_alone(route, wanted), share=share, mirror=mirror, sticky=sticky))
         self._await_route()
 
     def withdraw(self, wanted: Wanted) -> None:
@@ -479,4 +480,4 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _alone(route: Route, wanted: Wanted) -> Route:
     """All traffic stays at the live slot, and nobody stands by."""
-    return replace(route, standby=None, share=0, mirror=False, generation=wanted.generation)
+    return replace(route, standby=None, share=0, mirror=False, sticky=False, generation=wanted.generation)

@@ -708,6 +708,31 @@ class ShadowSpec(Section):
         return max(1, math.ceil(self.deadline_s / self.look_s))
 
 
+class ExperimentSpec(Section):
+    """Two versions beside each other until the outcomes decide. See include/core/experiment.py."""
+
+    version: str | None = Field(
+        None, description="the version whose deployment is an experiment; null: where the form of deploy says so"
+    )
+    share: Annotated[int, Field(ge=1, le=99)] = Field(50, description="per cent of the callers the challenger answers")
+    metric: Literal["cost", "errors", "positive", "negative"] = Field(
+        "cost", description="mean loss of a caller: cost of the decision, missed outcomes, or outcomes of one class"
+    )
+    min_outcomes: Count = Field(200, description="callers with an outcome, of each version, before one can be promoted")
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="chance that the interval of the lift is wrong at any look; half of it, that it promotes"
+    )
+    look_s: Annotated[float, Field(gt=0)] = Field(60.0, description="seconds between two looks at the outcomes")
+    deadline_days: Annotated[float, Field(gt=0)] = Field(
+        14, description="days of looks; a challenger that is not proven better by then is discarded"
+    )
+
+    @property
+    def looks(self) -> int:
+        """Looks and not days are counted: a run that was away must not end anybody's patience."""
+        return max(1, math.ceil(self.deadline_days * 86_400 / self.look_s))
+
+
 class ReleaseSpec(Section):
     strategy: Literal["blue_green", "canary"] = Field(
         "blue_green", description="canary: rising shares of the live requests before all of them"
@@ -911,6 +936,9 @@ class Manifest(Section):
     card: CardSpec = Field(default_factory=CardSpec)
     serving: ServingSpec
     release: ReleaseSpec
+    experiment: ExperimentSpec | None = Field(
+        None, description="how an experiment is done; null: nobody can ask for one"
+    )
     monitor: MonitorSpec
     retraining: RetrainingSpec
     alerts: AlertsSpec = AlertsSpec()

@@ -14,6 +14,9 @@ A proxy that asks twice sends the same request id, and then both servers may hav
 row the last one that was answered counts, for that is the answer the caller kept. This is decided when records are
 read, since the two copies may lie with two processes.
 
+`caller` is the keyed hash of the key that a caller sent along (`x-evergreen-key`), by which an experiment deals it to
+one of two versions. Without the secret of the hashes it is not kept at all.
+
 Hiding: a dropped column is never written. A hashed one is written as a keyed hash, equal for equal values of that
 column and different for another column or key. Without the key nobody can find the value by trying all of them, which a
 plain hash of an age or a name would allow in a second.
@@ -36,10 +39,12 @@ Kind = Literal["text", "number", "integer", "flag", "time"]
 Stream = Literal["predictions", "feedback"]
 
 FEATURE: Final = "feature."
+CALLER: Final = "x-evergreen-key"  # the header
 PREDICTION: Final[Mapping[str, Kind]] = {
     "request_id": "text",
     "row": "integer",
     "key": "text",
+    "caller": "text",
     "at": "time",
     "version": "text",
     "digest": "text",

@@ -25,6 +25,7 @@ class Step(StrEnum):
     VERIFY = "verify"  # smoke requests and golden rows against the idle slot
     SHADOW = "shadow"  # mirror live requests to it and compare its answers, which nobody gets
     CANARY = "canary"  # give it the next share of the live requests and compare
+    EXPERIMENT = "experiment"  # deal the callers to both by their key, and compare what became of them
     APPROVE = "approve"  # nothing but a person's yes is missing
     SWITCH = "switch"  # route all traffic to it; the previous release stays warm as the standby
     SOAK = "soak"  # watch what is live under real traffic
@@ -43,7 +44,7 @@ class Step(StrEnum):
     @property
     def takes_looks(self) -> bool:
         """Whether it is done by looking again and again, and so need not keep a worker busy."""
-        return self in (Step.AWAIT, Step.SHADOW, Step.CANARY, Step.SOAK, Step.RECOVER)
+        return self in (Step.AWAIT, Step.SHADOW, Step.CANARY, Step.EXPERIMENT, Step.SOAK, Step.RECOVER)
 
 
 class Verdict(StrEnum):
@@ -67,10 +68,11 @@ class Plan:
     shadow: bool = False
     weights: tuple[int, ...] = ()  # per cent of the live requests, rising
     approval: bool = False  # a person's yes, asked for last
+    experiment: int = 0  # per cent of the callers that it answers until their outcomes have decided; 0: no experiment
 
     @property
     def tries_on_requests(self) -> bool:
-        return self.shadow or bool(self.weights)
+        return self.shadow or bool(self.weights) or self.experiment > 0
 
 
 BLUE_GREEN = Plan()
@@ -103,6 +105,7 @@ class Route:
     share: int = 0  # per cent of the requests that go to the idle slot
     mirror: bool = False  # whether the idle slot sees copies of the requests
     trial: int = 0
+    sticky: bool = False  # whether the share is dealt by the caller's key, and no caller changes sides
 
     @property
     def is_split(self) -> bool:
@@ -143,12 +146,13 @@ class Evidence:
     """The verdicts of one generation, and, of the generation whose switch made live what is live, its `trial`.
 
     `accepted` covers readiness and verification, `canary` has one verdict for each weight that has been decided,
-    `approved` is a person's answer, or what the manifest makes of silence.
+    `experiment` is what the outcomes say, `approved` is a person's answer, or what the manifest makes of silence.
     """
 
     accepted: Verdict = Verdict.PENDING
     shadowed: Verdict = Verdict.PENDING
     canary: tuple[Verdict, ...] = ()
+    experiment: Verdict = Verdict.PENDING
     approved: Verdict = Verdict.PENDING
     soaked: Verdict = Verdict.PENDING
     trial: Verdict = Verdict.PASSED
@@ -156,7 +160,8 @@ class Evidence:
 
     @property
     def turned_down(self) -> bool:
-        return Verdict.FAILED in (self.accepted, self.shadowed, self.approved, self.soaked, *self.canary)
+        asked = self.accepted, self.shadowed, *self.canary, self.experiment, self.approved, self.soaked
+        return Verdict.FAILED in asked
 
 
 def other(colour: Colour) -> Colour:
@@ -220,9 +225,11 @@ def _before_switch(wanted: Wanted, observed: Observed, evidence: Evidence) -> St
 
 
 def _beside_live(plan: Plan, observed: Observed, evidence: Evidence) -> Step | None:
-    """Shadow and canary need a live release to compare with. A candidate that dies in them has been judged."""
+    """All three need a live release to compare with. A candidate that dies in them is judged by them."""
     if observed.route.live is None:
         return None
     if plan.shadow and evidence.shadowed is Verdict.PENDING:
         return Step.SHADOW
-    return Step.CANARY if len(evidence.canary) < len(plan.weights) else None
+    if len(evidence.canary) < len(plan.weights):
+        return Step.CANARY
+    return Step.EXPERIMENT if plan.experiment and evidence.experiment is Verdict.PENDING else None

@@ -17,7 +17,7 @@ The trade-off: no assumption about the shares costs samples: at small weights, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -58,6 +58,60 @@ def evidence_of_other_weight(candidate: int, stable: int, weight: float) -> floa
     """
     alike = math.lgamma(candidate + 1) + math.lgamma(stable + 1) - math.lgamma(candidate + stable + 2)
     return alike - candidate * math.log(weight) - stable * math.log1p(-weight)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Callers dealt at random with one weight, each with a loss of 0 to 1: how many had which."""
+
+    weight: float  # with which probability a caller went to the candidate, 0 < weight < 1
+    candidate: Mapping[float, int]
+    stable: Mapping[float, int]
+
+
+@dataclass(frozen=True)
+class Interval:
+    low: float
+    high: float
+
+
+STEPS = 40  # halvings of the interval from -1 to 1
+
+
+def interval(losses: Losses, alpha: float) -> Interval:
+    """Of the candidate's mean loss minus the stable one: a confidence sequence, right at all looks but for `alpha`.
+
+    It holds every difference that no gambler has refuted (Waudby-Smith and Ramdas 2024, section 4). Each wealth falls,
+    or rises, with the margin it bets on, so the two ends are found by halving.
+    """
+    enough = math.log(2 / alpha)
+    low = _end(lambda margin: _graded(losses, margin, 1) >= enough, -1.0, 1.0)
+    high = _end(lambda margin: _graded(losses, margin, -1) >= enough, 1.0, -1.0)
+    return Interval(low, high)
+
+
+def _end(is_refuted: Callable[[float], bool], refuted: float, kept: float) -> float:
+    """Where refuted margins end, coming from `refuted`; that one itself where none is refuted."""
+    if not is_refuted(refuted):
+        return refuted
+    for _ in range(STEPS):
+        middle = (refuted + kept) / 2
+        refuted, kept = (middle, kept) if is_refuted(middle) else (refuted, middle)
+    return refuted
+
+
+def _graded(losses: Losses, margin: float, side: int) -> float:
+    """Log e-value; with `side` 1 against "exceeds by `margin` at most", with -1 against "by `margin` at least"."""
+    return _mixture([_graded_wealth(losses, margin, side * fraction) for fraction in FRACTIONS])
+
+
+def _graded_wealth(losses: Losses, margin: float, fraction: float) -> float:
+    """As `_log_wealth`, where a caller's loss takes the place of an event."""
+    weight = losses.weight
+    bet = fraction / (1 / (1 - weight) + margin if fraction > 0 else 1 / weight - margin)
+    candidate = sum(count * math.log1p(bet * (loss / weight - margin)) for loss, count in losses.candidate.items())
+    stable = sum(count * math.log1p(-bet * (loss / (1 - weight) + margin)) for loss, count in losses.stable.items())
+    return candidate + stable
 
 
 def average(evidence: Iterable[float]) -> float:

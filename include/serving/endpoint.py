@@ -16,6 +16,7 @@ from anyio import CapacityLimiter
 from fastapi import Request, Response
 
 from include.core.manifest import ServingSpec
+from include.core.prediction_records import CALLER
 from include.core.shadow import COPY
 from include.serving.holder import Holder
 from include.serving.metrics import Metrics
@@ -145,7 +146,7 @@ def asked_by(request_id: str, headers: Mapping[str, str], spec: ServingSpec) -> 
         told = headers.get(name)
         if told and told.isascii() and told.isdigit():
             patience = min(patience, int(told[:9]))
-    return Asked(request_id, headers.get("x-evergreen-key"), received + patience / 1000, received, COPY in headers)
+    return Asked(request_id, headers.get(CALLER), received + patience / 1000, received, COPY in headers)
 
 
 async def read_body(request: Request, headers: Mapping[str, str], limit: int) -> bytes | Problem:

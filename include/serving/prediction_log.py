@@ -19,7 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.core.manifest import LogSpec
-from include.core.prediction_records import FEATURE, FEEDBACK, Kind, Layout, checked_secret, hashed, layout, sampled
+from include.core.prediction_records import (
+    CALLER,
+    FEATURE,
+    FEEDBACK,
+    Kind,
+    Layout,
+    checked_secret,
+    hashed,
+    layout,
+    sampled,
+)
 from include.serving.feedback import Outcome
 from include.serving.segment_writer import Counts, Item, SegmentWriter
 from include.serving.slot import Loaded, Slot
@@ -47,7 +57,12 @@ class PredictionRows:
     def values(self, items: Sequence[Item]) -> dict[str, list[Any]]:
         rows = [row for item in items for row in item.content[1]]
         inputs = {FEATURE + name: self._column(name, rows) for name in self._shape.features}
-        return {**_envelopes(items), **_answers(items), "key": self._keys(rows), **inputs}
+        who = {"key": self._keys(rows), "caller": self._callers(items)}
+        return {**_envelopes(items), **_answers(items), **who, **inputs}
+
+    def _callers(self, items: Sequence[Item]) -> list[str | None]:
+        keys = [(item.content[0].key, item.rows) for item in items]
+        return [self._hashed(CALLER, key) if key and self._secret else None for key, rows in keys for _ in range(rows)]
 
     def _keys(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
         key = self._shape.key

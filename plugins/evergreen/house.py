@@ -61,5 +61,9 @@ def intent_param() -> Param:
     )
 
 
+def yes_param(title: str, description: str) -> Param:
+    return Param(False, type="boolean", title=title, description=description)
+
+
 def text_param(title: str, description: str, **options: Any) -> Param:
     return Param(None, type=["null", "string"], title=title, description=description, **options)

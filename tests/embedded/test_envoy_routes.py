@@ -27,14 +27,15 @@ Process = subprocess.Popen
 def routes(draw) -> Route:
     live = draw(st.sampled_from([None, *COLOURS]))
     generation, trial = (draw(st.integers(0, 2**40)) for _ in range(2))
-    how = draw(st.sampled_from(["alone", "standby", "share", "mirror"])) if live else "alone"
+    how = draw(st.sampled_from(["alone", "standby", "share", "sticky", "mirror"])) if live else "alone"
     return Route(
         live,
         other(live) if live and how == "standby" else None,
         generation,
-        draw(st.integers(1, 99)) if how == "share" else 0,
+        draw(st.integers(1, 99)) if how in ("share", "sticky") else 0,
         how == "mirror",
         trial,
+        how == "sticky",
     )
 
 

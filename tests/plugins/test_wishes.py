@@ -14,7 +14,7 @@ from include.adapters.files import write_atomic
 from include.core.blessing import envelope_digest
 from include.core.errors import ServiceUnavailable
 from include.core.ledger import Entry
-from include.core.rollout import Route, Step, Verdict
+from include.core.rollout import Plan, Route, Step, Verdict
 from tests import blessed
 from tests.blessed import OTHER_KEY
 from tests.plugins.conftest import context, event
@@ -36,6 +36,14 @@ class TestWant:
         wish = world.target().wanted()
         assert (wish.release.version, wish.kind, wish.why) == ("7", "deploy", "it is better")
         assert wish.blessing == envelope_digest(envelope)
+
+    def test_the_forms_box_makes_it_an_experiment_where_the_manifest_says_how(self, world, small):
+        world.shelf.has_blessed("7")
+        with pytest.raises(AirflowFailException, match="has no section experiment"):
+            want(params={"version": "7", "experiment": True})
+        small(experiment={"share": 30})
+        want(params={"version": "7", "experiment": True})
+        assert world.target().wanted().plan == Plan(experiment=30)
 
     def test_without_a_form_it_is_the_version_of_the_event(self, world):
         world.shelf.has_blessed("8")

@@ -18,11 +18,11 @@ from evergreen.errors import as_airflow
 from evergreen.hooks.notices import deliver, record
 from evergreen.hooks.world import WorldHook
 from evergreen.triggers.poll import PollTrigger
-from include.core import wishes
+from include.core import strategy, wishes
 from include.core.blessing import Blessing, envelope_digest
 from include.core.errors import Conflict, Permanent, RequestInvalid, Temporary
 from include.core.ledger import Entry
-from include.core.manifest import ReleaseSpec
+from include.core.manifest import Manifest
 from include.core.news import soak_failed
 from include.core.rollout import BLUE_GREEN, Plan, Release, Step, Verdict
 from include.core.way_back import way_back
@@ -41,10 +41,8 @@ class WantOperator(BaseOperator):
     ui_color = "#e6dcf3"
     kind: Kind = "deploy"
 
-    def plan(self, release: ReleaseSpec) -> Plan:
-        weights = release.canary.weights if release.strategy == "canary" else ()
-        approval = release.approval == "before_switch"
-        return Plan(shadow=release.has_shadow, weights=weights, approval=approval)
+    def plan(self, manifest: Manifest, version: str, context: Context) -> Plan:
+        return strategy.plan(manifest, version, bool(context["params"].get("experiment")))
 
     def execute(self, context: Context) -> dict[str, Any]:
         run, world = edge(context), WorldHook()
@@ -57,7 +55,7 @@ class WantOperator(BaseOperator):
         blessing, target = world.blessing(version, envelope), world.target()
         self._must_go_forward(context, target, version)
         why = context["params"].get("why") or self._why(blessing)
-        plan, release = self.plan(world.manifest.release), Release(version, blessing.digest)
+        plan, release = self.plan(world.manifest, version, context), Release(version, blessing.digest)
         expected = self._must_wait_for_nobody(world, target, version)
         wanted = target.want(release, run.who, why, self.kind, expected, envelope, plan)
         details = {"generation": wanted.generation, "blessing": envelope_digest(envelope)}
@@ -120,7 +118,7 @@ class WantBackOperator(WantOperator):
     def _must_wait_for_nobody(self, world: WorldHook, target: LocalTarget, version: str) -> int | None:
         return None  # a rollback follows whatever was wanted
 
-    def plan(self, release: ReleaseSpec) -> Plan:
+    def plan(self, manifest: Manifest, version: str, context: Context) -> Plan:
         return BLUE_GREEN  # nobody waits for a canary while a bad release serves
 
     def _why(self, blessing: Blessing) -> str:

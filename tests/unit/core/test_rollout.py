@@ -39,9 +39,10 @@ PENDING, PASSED, FAILED = Verdict.PENDING, Verdict.PASSED, Verdict.FAILED
 RELEASES = {name: Release(name, name * 8) for name in ("v1", "v2", "v3")}
 BLUE_GREEN, CANARY = Plan(), Plan(shadow=True, weights=(5, 50))
 ASKED = Plan(weights=(5, 50), approval=True)
+EXPERIMENT = Plan(weights=(5, 50), experiment=30)
 GENERATION = 7  # of the run that is walked; what matters is only whether the wish carries the same
 WISHES = (
-    *itertools.product(RELEASES, ("deploy",), (BLUE_GREEN, CANARY, ASKED)),
+    *itertools.product(RELEASES, ("deploy",), (BLUE_GREEN, CANARY, ASKED, EXPERIMENT)),
     *itertools.product(RELEASES, ("rollback",), (BLUE_GREEN,)),
 )
 
@@ -57,12 +58,14 @@ class World(NamedTuple):
     standby: Colour | None = None
     share: int = 0
     mirror: bool = False
+    sticky: bool = False
     trial: Verdict = PASSED  # of what is live
     recovered: Verdict = PENDING
     mine: bool = False  # whether this run made it live
     accepted: Verdict = PENDING
     shadowed: Verdict = PENDING
     canary: tuple[Verdict, ...] = ()
+    experiment: Verdict = PENDING
     approved: Verdict = PENDING
     soaked: Verdict = PENDING
     release: str = "v1"
@@ -81,14 +84,19 @@ class World(NamedTuple):
         return self.share > 0 or self.mirror
 
     @property
+    def split(self) -> tuple[int, bool, bool]:
+        return self.share, self.mirror, self.sticky
+
+    @property
     def observed(self) -> Observed:
         slots = (Slot(RELEASES[held] if held else None, ready) for held, ready in (self.blue, self.green))
-        route = Route(self.live, self.standby, GENERATION, self.share, self.mirror, GENERATION if self.mine else 1)
+        trial = GENERATION if self.mine else 1
+        route = Route(self.live, self.standby, GENERATION, self.share, self.mirror, trial, self.sticky)
         return Observed(route, *slots)
 
     @property
     def evidence(self) -> Evidence:
-        own = self.accepted, self.shadowed, self.canary, self.approved, self.soaked
+        own = self.accepted, self.shadowed, self.canary, self.experiment, self.approved, self.soaked
         return Evidence(*own, self.trial, self.recovered)
 
     def wanted(self, generation: int = GENERATION) -> Wanted:
@@ -100,9 +108,9 @@ class World(NamedTuple):
     def holding(self, colour: Colour, content: Content) -> World:
         return self._replace(**{colour: content})
 
-    def routed(self, share: int = 0, mirror: bool = False) -> World:
+    def routed(self, share: int = 0, mirror: bool = False, sticky: bool = False) -> World:
         """Without a standby: what the idle slot holds is on trial, or about to change."""
-        return self._replace(share=share, mirror=mirror, standby=None)
+        return self._replace(share=share, mirror=mirror, sticky=sticky, standby=None)
 
     def live_at(self, colour: Colour, standby: Colour | None = None, on_trial: bool = False) -> World:
         trial = PENDING if on_trial else PASSED
@@ -131,6 +139,9 @@ class World(NamedTuple):
     def weighed(self) -> World:
         return self.routed(share=self.plan.weights[len(self.canary)])
 
+    def dealt(self) -> World:
+        return self.routed(share=self.plan.experiment, sticky=True)
+
     def soaked_with(self, verdict: Verdict) -> World:
         return self._replace(trial=verdict, soaked=verdict if self.mine else self.soaked)
 
@@ -149,7 +160,7 @@ class World(NamedTuple):
     def wished(self) -> Iterator[World]:
         """A newer wish: another generation, so no verdict stands beside it yet; the trial goes on."""
         clean = self._replace(accepted=PENDING, shadowed=PENDING, canary=(), approved=PENDING, soaked=PENDING)
-        clean = clean._replace(mine=False)
+        clean = clean._replace(mine=False, experiment=PENDING)
         for release, kind, plan in WISHES:
             yield clean._replace(release=release, kind=kind, plan=plan)
 
@@ -160,6 +171,7 @@ EFFECTS: dict[Step, Callable[[World], tuple[World, ...]]] = {
     Step.VERIFY: World.verified,
     Step.SHADOW: lambda w: tuple(w.routed(mirror=True)._replace(shadowed=verdict) for verdict in w.judged()),
     Step.CANARY: lambda w: tuple(w.weighed()._replace(canary=(*w.canary, verdict)) for verdict in w.judged()),
+    Step.EXPERIMENT: lambda w: tuple(w.dealt()._replace(experiment=verdict) for verdict in w.judged()),
     Step.APPROVE: lambda w: tuple(w._replace(approved=verdict) for verdict in (PASSED, FAILED)),
     Step.SWITCH: lambda w: (w.switched(),),
     Step.SOAK: lambda w: tuple(w.soaked_with(verdict) for verdict in (PASSED, FAILED)),
@@ -174,6 +186,7 @@ HALVES: dict[Step, Callable[[World], World]] = {
     Step.DISCARD: World.routed,
     Step.SHADOW: lambda w: w.routed(mirror=True),
     Step.CANARY: World.weighed,
+    Step.EXPERIMENT: World.dealt,
 }
 
 
@@ -191,29 +204,35 @@ def edges(world: World) -> Edges:
     return Edges(step, world.outcomes(step), world.killed_during(step))
 
 
-# accepted, shadowed, canary, approved: what can stand beside a run that asks one question after the other
-ANSWERS: tuple[tuple[Verdict, Verdict, tuple[Verdict, ...], Verdict], ...] = (
-    (PENDING, PENDING, (), PENDING),
-    (FAILED, PENDING, (), PENDING),
-    (PASSED, PENDING, (), PENDING),
-    (PASSED, FAILED, (), PENDING),
-    *((PASSED, PASSED, found, PENDING) for found in ((), (FAILED,), (PASSED,), (PASSED, FAILED), (PASSED, PASSED))),
-    *((PASSED, PASSED, found, given) for found in ((), (PASSED, PASSED)) for given in (PASSED, FAILED)),
+# accepted, shadowed, canary, experiment, approved: what can stand beside a run that asks one question after the other
+ANSWERS: tuple[tuple[Verdict, Verdict, tuple[Verdict, ...], Verdict, Verdict], ...] = (
+    (PENDING, PENDING, (), PENDING, PENDING),
+    (FAILED, PENDING, (), PENDING, PENDING),
+    (PASSED, PENDING, (), PENDING, PENDING),
+    (PASSED, FAILED, (), PENDING, PENDING),
+    *((PASSED, PASSED, weights, PENDING, PENDING) for weights in ((), (FAILED,), (PASSED,), (PASSED, FAILED))),
+    *((PASSED, PASSED, (PASSED, PASSED), found, PENDING) for found in Verdict),
+    *((PASSED, PASSED, weights, PENDING, given) for weights in ((), (PASSED, PASSED)) for given in (PASSED, FAILED)),
 )
 TRIALS = ((PENDING, PENDING), (PASSED, PENDING), (FAILED, PENDING), (FAILED, FAILED))  # and whether it was recovered
 # The wanted release is v2 and blue is what may be live: names and colours are interchangeable, which a test shows.
 CONTENTS: tuple[Content, ...] = (EMPTY, *itertools.product(("v1", "v2"), (False, True)))
 ROUTES = [(None, None), ("blue", None), ("blue", "green")]
-SPLITS = [(0, False), (0, True), (5, False), (50, False)]
-WANTED = [("deploy", BLUE_GREEN), ("deploy", CANARY), ("deploy", ASKED), ("rollback", BLUE_GREEN)]
+NOT_SPLIT = (0, False, False)  # share, mirror, sticky
+SPLITS = [NOT_SPLIT, (0, True, False), (5, False, False), (50, False, False), (30, False, True)]
+WANTED = [
+    ("deploy", BLUE_GREEN),
+    ("deploy", CANARY),
+    ("deploy", ASKED),
+    ("deploy", EXPERIMENT),
+    ("rollback", BLUE_GREEN),
+]
 
 
 @cache
 def arbitrary() -> tuple[World, ...]:
     """Every combination, sensible or not; only a split route without a live slot, or with a standby, is no route."""
-    routes = [
-        (*route, *split) for route in ROUTES for split in SPLITS if split == (0, False) or route == ("blue", None)
-    ]
+    routes = [(*route, *split) for route in ROUTES for split in SPLITS if split == NOT_SPLIT or route == ("blue", None)]
     soaks = [(*trial, True, trial[0]) for trial in TRIALS]
     soaks += [(*trial, False, soaked) for trial in TRIALS for soaked in Verdict]
     combined = itertools.product(CONTENTS, CONTENTS, routes, soaks, ANSWERS, WANTED)
@@ -284,8 +303,10 @@ def test_traffic_only_moves_to_a_ready_slot_that_holds_the_wanted_release_and_pa
     for world in doing(Step.SWITCH):
         assert world.slot(world.idle) == (world.release, True)
         assert world.accepted is PASSED and not world.evidence.turned_down
-        if world.plan == CANARY and world.live:
-            assert world.shadowed is PASSED and world.canary == (PASSED, PASSED)
+        if world.plan.weights and world.live:
+            assert world.canary == (PASSED, PASSED)
+        assert not (world.plan.shadow and world.live) or world.shadowed is PASSED
+        assert not (world.plan.experiment and world.live) or world.experiment is PASSED
         assert not world.plan.approval or world.approved is PASSED
 
 
@@ -303,18 +324,18 @@ def test_no_step_but_switch_and_revert_moves_all_traffic() -> None:
 def test_only_a_verified_candidate_gets_a_share_and_only_by_the_plan() -> None:
     for world in arbitrary():
         for after in edges(world).outcomes + edges(world).kills:
-            if after.is_split and (after.share, after.mirror) != (world.share, world.mirror):
-                assert edges(world).step in (Step.SHADOW, Step.CANARY)
+            if after.is_split and after.split != world.split:
+                assert edges(world).step in (Step.SHADOW, Step.CANARY, Step.EXPERIMENT)
                 assert world.accepted is PASSED and world.slot(world.idle)[0] == world.release
                 assert not world.evidence.turned_down and after.live
-                assert after.share in (0, *world.plan.weights)
+                assert after.share in ((world.plan.experiment,) if after.sticky else (0, *world.plan.weights))
 
 
 def test_traffic_that_nobody_vouches_for_is_taken_away_before_anything_else_happens() -> None:
     for world in arbitrary():
         if world.is_split and world.evidence.turned_down:
             assert edges(world).step is Step.WITHDRAW
-    tried = {Step.SHADOW, Step.CANARY, Step.APPROVE, Step.SWITCH, Step.AWAIT, Step.SOAK}
+    tried = {Step.SHADOW, Step.CANARY, Step.EXPERIMENT, Step.APPROVE, Step.SWITCH, Step.AWAIT, Step.SOAK}
     for world in doing(*set(Step) - tried - {Step.WITHDRAW}):
         assert not world.is_split or edges(world).step in (Step.REVERT, Step.RECOVER), world
 
@@ -381,7 +402,7 @@ def test_a_run_ends_rejected_only_after_a_no_and_with_nothing_left_behind() -> N
 def test_a_rollback_waits_for_no_trial_no_canary_and_nobodys_yes() -> None:
     for world in arbitrary():
         if world.kind == "rollback":
-            waits = (Step.SHADOW, Step.CANARY, Step.APPROVE, Step.SOAK, Step.RECOVER, Step.REVERT)
+            waits = (Step.SHADOW, Step.CANARY, Step.EXPERIMENT, Step.APPROVE, Step.SOAK, Step.RECOVER, Step.REVERT)
             assert edges(world).step not in waits
 
 
@@ -428,7 +449,7 @@ def test_every_step_of_the_machine_is_reached() -> None:
 
 
 def test_traffic_never_moves_to_a_release_whose_latest_verification_did_not_pass() -> None:
-    for moment, after in done(Step.SWITCH, Step.REVERT, Step.SHADOW, Step.CANARY):
+    for moment, after in done(Step.SWITCH, Step.REVERT, Step.SHADOW, Step.CANARY, Step.EXPERIMENT):
         gets = after.idle if after.is_split else after.live
         assert gets and after.slot(gets)[0] in moment.proven, moment
 
@@ -485,6 +506,24 @@ def test_a_canary_goes_through_shadow_and_every_weight_and_may_end_at_each_of_th
         sequence(f"{before} canary canary switch soak done"),
         sequence(f"{before} canary canary switch soak revert discard rejected"),
     }
+
+
+def test_an_experiment_comes_after_the_canary_and_its_outcomes_promote_or_discard() -> None:
+    tried = V1_LIVE._replace(green=("v2", True), plan=EXPERIMENT, share=50, accepted=PASSED, canary=(PASSED, PASSED))
+    assert ways(tried) == {
+        sequence("experiment withdraw discard rejected"),
+        sequence("experiment switch soak done"),
+        sequence("experiment switch soak revert discard rejected"),
+    }
+    assert sequence("stage await verify switch soak done") in ways(World(release="v1", plan=EXPERIMENT))
+
+
+def test_a_caller_changes_sides_only_when_the_experiment_is_over() -> None:
+    for moment, after in done(*Step):
+        if moment.world.sticky and after.sticky:
+            assert after.share == moment.world.share
+        if moment.world.sticky and not after.sticky:
+            assert edges(moment.world).step in (Step.WITHDRAW, Step.SWITCH, Step.REVERT)
 
 
 def test_a_person_has_the_last_word_before_the_switch_and_a_no_leaves_nothing_behind() -> None:

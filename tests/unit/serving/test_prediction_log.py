@@ -18,11 +18,13 @@ from include.adapters.segments import Segments
 from include.adapters.store_local import LocalObjects
 from include.core.errors import RequestInvalid
 from include.core.manifest import LogSpec
+from include.core.prediction_records import Layout
 from include.model.schema import Column
 from include.serving.feedback import Outcome
 from include.serving.holder import Holder
-from include.serving.prediction_log import PredictionLog
+from include.serving.prediction_log import PredictionLog, PredictionRows
 from include.serving.scoring import Answer, Asked
+from include.serving.segment_writer import Item
 from include.serving.slot import Loaded, SlotFile
 from include.serving.validation import Problem
 from tests.ground import wait_for
@@ -152,6 +154,19 @@ def test_a_manifest_that_hashes_without_a_secret_is_refused_in_one_sentence(tmp_
                 LogSpec(hash=("Income",)), Holder("blue", slot()), lambda: Segments(LocalObjects(tmp_path)),
                 {"predictions": Counts(), "feedback": Counts()}.__getitem__, secret=secret,
             )  # fmt: skip
+
+
+def test_a_callers_key_is_kept_as_a_keyed_hash_and_without_a_secret_not_at_all(logged, tmp_path):
+    one = logged()
+    for request, caller in (("r-1", "ann"), ("r-2", "bob"), ("r-3", "ann"), ("r-4", None)):
+        answer = Answer("3", "blue", "d" * 64, [0.25, 0.25], ["good"] * 2, [False] * 2)
+        one.log.append(Asked(request, caller, 0.0, 0.0), [ROW, ROW], answer, 200, 0.002)
+    one.log.close()
+    callers = one.table().sort("request_id", "row")["caller"].to_list()
+    assert callers[0] == callers[1] == callers[4] == callers[5] != callers[2]
+    assert callers[6:] == [None, None] and "ann" not in callers[0] and len(callers[0]) == 32
+    item = Item(0, None, 1, (Asked("r", "ann", 0.0, 0.0), [ROW], None, 503, 0.1))
+    assert PredictionRows(Layout({}), b"").values([item])["caller"] == [None]
 
 
 def test_a_sample_takes_whole_requests_by_their_id_and_twice_the_same(logged):
