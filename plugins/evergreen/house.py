@@ -62,7 +62,7 @@ def intent_param() -> Param:
 
 
 def yes_param(title: str, description: str) -> Param:
-    return Param(False, type="boolean", title=title, description=description)
+    return Param(None, type=["null", "boolean"], title=title, description=description)
 
 
 def text_param(title: str, description: str, **options: Any) -> Param:

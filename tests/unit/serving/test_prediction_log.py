@@ -105,8 +105,8 @@ def test_a_prediction_is_written_with_all_its_fields_under_its_day(logged):
     first, second = one.table().to_dicts()
     assert timedelta(0) <= datetime.now(UTC) - first.pop("at") < timedelta(minutes=1)
     assert first == {
-        "request_id": "r-1", "row": 0, "key": "C7", "version": "3", "digest": "d" * 64, "slot": "blue", "score": 0.25,
-        "decision": False, "label": "good", "served_by": "model", "latency_ms": 2.0, "status": 200,
+        "request_id": "r-1", "row": 0, "key": "C7", "caller": None, "version": "3", "digest": "d" * 64, "slot": "blue",
+        "score": 0.25, "decision": False, "label": "good", "served_by": "model", "latency_ms": 2.0, "status": 200,
         "feature.Income": 1200.0, "feature.Home": "rent",
     }  # fmt: skip
     assert (second["row"], second["key"], second["feature.Income"], second["feature.Home"]) == (1, None, None, None)
