@@ -172,8 +172,8 @@ class Reconciler:
     def _restore_slot(self, finding: Finding, sight: Sight) -> None:
         colour = _slot(finding)
         if colour != sight.observed.route.live:
-            return self._target.restore_slot(colour, None, None)
-        return self._target.restore_slot(colour, sight.served, self._envelope(sight.served))
+            return self._target.restore_slot(colour, None, None, sight.observed)
+        return self._target.restore_slot(colour, sight.served, self._envelope(sight.served), sight.observed)
 
     def _resume(self, finding: Finding, sight: Sight) -> None:
         """Goes on as the run would have that was left, but moves no traffic on to a new release."""

@@ -111,9 +111,10 @@ class LocalUpkeep(LocalTarget):
             write_atomic(self._root / "route" / "routes.yaml", envoy_routes.render(self._route()))
         self._await_route()
 
-    def restore_slot(self, colour: Colour, release: Release | None, envelope: str | None) -> None:
+    def restore_slot(self, colour: Colour, release: Release | None, envelope: str | None, seen: Observed) -> None:
         """Names `release` in the slot's file, as it was allowed; without one the slot is emptied."""
         with self._lock():
+            self._must_be_as(seen)
             if release is None:
                 self._must_not_be_live(colour, self._route())
                 self._slot_file(colour).unlink(missing_ok=True)

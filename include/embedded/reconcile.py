@@ -18,7 +18,7 @@ from include.embedded.settings import EmbeddedSettings
 from include.embedded.stack import Stack
 
 app = typer.Typer(add_completion=False)
-DISAGREES = 65
+DISAGREES, AWAY = 65, 75
 
 
 @app.command()
@@ -34,7 +34,7 @@ def main() -> None:
         for sentence in sentences:
             typer.echo(f"{told:8} {sentence}")
     typer.echo(outcome.sentence)
-    raise typer.Exit(DISAGREES if outcome.found else 0)
+    raise typer.Exit(DISAGREES if outcome.found else 0 if outcome.compared else AWAY)
 
 
 if __name__ == "__main__":

@@ -59,3 +59,17 @@ def test_a_run_tells_its_params_its_page_and_its_drawing_if_it_has_one(registry,
     params, url, found = registry.run(run_id)
     assert (params, found) == ({"candidate": "boosting"}, drawing or "")
     assert url.endswith(f"/#/experiments/0/runs/{run_id}")
+
+
+def test_a_version_is_marked_while_it_soaks_and_not_any_more_once_it_is_the_champion(registry):
+    assert (registry.champion(), registry.soaking()) == (None, [])
+    run_id = started(registry)
+    version = registry.register(run_id, f"runs:/{run_id}/model")
+    for _ in range(2):
+        registry.mark_soaking(version)
+    assert (registry.champion(), registry.soaking()) == (None, [version])
+    for _ in range(2):
+        registry.promote(version)
+    assert (registry.champion(), registry.soaking()) == (version, [])
+    registry.unmark([version])
+    assert registry.soaking() == []
