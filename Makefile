@@ -149,3 +149,7 @@ prove-retrain: install ## A thousand drift events, eight deciders that are kille
 .PHONY: prometheus
 prometheus: install ## Write what a Prometheus beside the stack needs to know; prints the command that starts it
 	@$(BIN)/python -m include.embedded.prometheus
+
+.PHONY: prove-drift
+prove-drift: install ## How often the monitor cries wolf, what it sees and how soon; the textbook and Evidently beside it
+	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.proofs.prove_drift

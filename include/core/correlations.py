@@ -75,7 +75,7 @@ def correlations(columns: Mapping[str, Any], baseline: Mapping[str, Profile]) ->
         return Correlations((), nothing, nothing, nothing, nothing)
     table = np.column_stack(ranks)
     known = (~np.isnan(table)).astype(np.float64)
-    filled = np.nan_to_num(table - 0.5)  # around the middle, so that the sums stay exact
+    filled = np.where(known, table - 0.5, 0.0)  # around the middle, so that the sums stay exact
     rows, sums, squares = known.T @ known, filled.T @ known, (filled**2).T @ known
     return Correlations(tuple(numeric), rows, sums, squares, filled.T @ filled)
 

@@ -137,15 +137,14 @@ def label_drift(
     limits, rows = spec.labels, len(truth)
     if rows < spec.min_rows or not before[1]:
         return [Signal(check="label_drift", subject="(label)", measure="rate_change", severity="unknown")]
-    hits, half = float(truth.sum()), spec.alpha / 2
-    p_value = st.homogeneity(
-        np.array([before[0], before[1] - before[0]], np.float64), np.array([hits, rows - hits], np.float64)
-    )
+    hits, half = int(truth.sum()), spec.alpha / 2
+    p_value = st.changed(hits, rows, *before)
     relative = (hits / rows) / max(before[0] / before[1], 0.5 / before[1]) - 1
     error = st.calibration_error(truth, score, spec.bins, 1 - 2 * half, 1000, seed)
+    worse = st.calibrated(truth, score, spec.bins, seed)
     return [
         _label("rate_change", st.Change(st.Interval(relative, np.nan, np.nan), p_value), limits.rate, p_value <= half),
-        _label("calibration_error", st.Change(error, np.nan), limits.calibration_error, error.low > 0),
+        _label("calibration_error", st.Change(error, worse), limits.calibration_error, worse <= half),
     ]
 
 

@@ -112,7 +112,7 @@ def z(confidence: float) -> float:
 
 def normal_below(value: float) -> float:
     """The one-sided p-value of a standard normal that came out at `value` or lower."""
-    return float(stats.norm.cdf(value))
+    return float(special.ndtr(value))
 
 
 def auc_interval(truth: Floats, score: Floats, confidence: float) -> Interval:
@@ -259,6 +259,21 @@ def calibration_error(
     return Interval(float(value), float(min(ends[0], value)), float(max(ends[1], value)))
 
 
+def calibrated(truth: Floats, score: Floats, bins: int, seed: int, draws: int = 10_000) -> float:
+    """p-value of the test that scores are probabilities: how often chance alone makes an error as large as this one.
+
+    The mean absolute gap over equally filled bins, against binomial draws at each bin's mean score, which vary a little
+    more than rows of different scores do: small bins are skewed, and a normal law would see errors in them.
+    """
+    order = np.argsort(score, kind="stable")
+    parts = [order[part] for part in np.array_split(np.arange(len(order)), bins) if len(part)]
+    rows, expected = np.array([len(part) for part in parts]), np.array([score[part].mean() for part in parts])
+    events = np.array([truth[part].sum() for part in parts])
+    drawn = np.random.default_rng(seed).binomial(rows, np.clip(expected, 0, 1), size=(draws, len(parts)))
+    errors = np.abs(np.vstack([events, drawn]) - rows * expected).sum(axis=1)
+    return float((errors >= errors[0] - 1e-9).mean())
+
+
 def group_rates(hits: Floats, rows: Floats, resamples: int, seed: int) -> Floats:
     """Rates of g groups, the sample first, then draws of Jeffreys' posterior (never stuck at 0 or 1): (b + 1, g)."""
     drawn = np.random.default_rng(seed).beta(hits + 0.5, rows - hits + 0.5, size=(resamples, len(rows)))
@@ -310,10 +325,15 @@ def jensen_shannon(reference: Floats, current: Floats) -> float:
 
 
 def kolmogorov_smirnov(distance: float, rows: int, others: int) -> float:
-    """p-value of a two-sample distance (Hodges 1958: the one-sample law at n m / (n + m)); ties make it too large."""
+    """p-value of a two-sample distance: the limit law at n m / (n + m) rows with Stephens' correction (1970).
+
+    It is within a tenth of the exact law from forty rows on, which takes a second at a million. Ties make the
+    p-value too large.
+    """
     if not rows or not others:
         return 1.0
-    return float(stats.kstwo.sf(distance, max(round(rows * others / (rows + others)), 1)))
+    root = math.sqrt(rows * others / (rows + others))
+    return float(special.kolmogorov((root + 0.12 + 0.11 / root) * distance))
 
 
 def homogeneity(reference: Floats, current: Floats) -> float:
@@ -329,18 +349,25 @@ def homogeneity(reference: Floats, current: Floats) -> float:
     table = np.column_stack([table[:, :rare].sum(axis=1), table[:, rare:]])
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
         return 1.0
-    return float(stats.chi2_contingency(table, correction=False).pvalue)
+    even = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    return float(special.chdtrc(table.shape[1] - 1, ((table - even) ** 2 / even).sum()))
 
 
 def rose(hits: int, rows: int, before: int, rows_before: int) -> float:
     """p-value that a share rose by chance alone: Fisher's exact test while hits are few, else the normal test."""
     together, everything = hits + before, rows + rows_before
-    if not rows or not rows_before or not together:
-        return 1.0
+    if not rows or not rows_before or hits * rows_before <= before * rows:
+        return 1.0  # it did not rise
     if together <= EXACT_HITS:  # hypergeometric, the two margins swapped so that the sum is short
         return float(stats.hypergeom.sf(hits - 1, everything, rows, together))
     error = math.sqrt(together / everything * (1 - together / everything) * (1 / rows + 1 / rows_before))
     return 1 - normal_below((hits / rows - before / rows_before) / error) if error else 1.0
+
+
+def changed(hits: int, rows: int, before: int, rows_before: int) -> float:
+    """p-value that a share changed by chance alone: the smaller side's, doubled. Exact, where chi-square is not."""
+    sides = rose(hits, rows, before, rows_before), rose(rows - hits, rows, rows_before - before, rows_before)
+    return min(1.0, 2 * min(sides))
 
 
 def shift(mean: float, variance: float, rows: int, before: tuple[float, float, int], confidence: float) -> Change:

@@ -24,8 +24,12 @@ class Shape:
     form: Callable[[Floats], Any]
     missing: float = 0.0
 
-    def drawn(self, rng: np.random.Generator, rows: int, shift: float = 0.0, scale: float = 1.0) -> Any:
-        values = self.form(rng.standard_normal(rows) * scale + shift)
+    def drawn(self, rng: np.random.Generator, rows: int, shift: float = 0.0) -> Any:
+        return self.formed(rng, rng.standard_normal(rows) + shift)
+
+    def formed(self, rng: np.random.Generator, normals: Floats) -> Any:
+        values = self.form(normals)
+        rows = len(normals)
         if self.missing:
             values = np.where(rng.random(rows) < self.missing, np.nan, values)
         return values
@@ -66,16 +70,15 @@ NUMBERS: Mapping[str, Shape] = {
 
 @dataclass(frozen=True)
 class Mix:
-    """Categories by their shares; `shift` moves rows along the list as it would move a normal cut into them."""
+    """Categories by their shares: a normal cut into pieces, so that a shift of it moves rows along the list."""
 
     shares: tuple[float, ...]
     missing: float = 0.0
 
-    def drawn(self, rng: np.random.Generator, rows: int, shift: float = 0.0, scale: float = 1.0) -> Any:
+    def formed(self, rng: np.random.Generator, normals: Floats) -> Any:
         """Codes (n,), -1 where missing: `names` says what they stand for."""
-        bounds = special.ndtri(np.cumsum(self.shares)[:-1])
-        codes = np.searchsorted(bounds, rng.standard_normal(rows) * scale + shift)
-        return np.where(rng.random(rows) < self.missing, -1, codes) if self.missing else codes
+        codes = np.searchsorted(special.ndtri(np.cumsum(self.shares)[:-1]), normals)
+        return np.where(rng.random(len(normals)) < self.missing, -1, codes) if self.missing else codes
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy import stats
+from scipy import spatial, stats
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from include.core import statistics as own
@@ -311,3 +311,38 @@ def test_the_rows_needed_are_the_sample_size_of_the_textbook(distance: float, sp
     half = stats.norm.ppf(0.975) * spread / np.sqrt(rows)
     expected = (spread * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / distance) ** 2
     assert own.rows_needed(rows, distance, half, 0.95) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rows", [40, 300, 5000])
+@pytest.mark.parametrize("z", [0.8, 1.2, 1.5, 1.9])
+def test_the_p_value_of_a_distance_is_that_of_the_exact_law(rows: int, z: float) -> None:
+    distance = z / np.sqrt(rows / 2)
+    exact = stats.kstwo.sf(distance, rows // 2)
+    assert own.kolmogorov_smirnov(distance, rows, rows) == pytest.approx(exact, rel=0.08)
+
+
+def test_a_share_that_rose_is_judged_alike_by_the_exact_test_and_by_the_normal_one() -> None:
+    assert own.rose(9, 100, 3, 200) == pytest.approx(stats.fisher_exact([[9, 91], [3, 197]], "greater").pvalue)
+    assert own.rose(1300, 10_000, 1200, 10_000) == pytest.approx(0.016, abs=0.001)
+    assert own.rose(3, 100, 6, 200) == own.rose(0, 0, 1, 2) == 1.0
+
+
+def test_the_test_of_calibration_keeps_its_level_and_sees_what_is_off() -> None:
+    rng, p_values = np.random.default_rng(2), []
+    for seed in range(400):
+        score = rng.beta(2, 6, 200)
+        p_values.append(own.calibrated((rng.random(200) < score).astype(float), score, 10, seed, draws=500))
+    assert np.mean(np.array(p_values) < 0.05) <= 0.09
+    score = rng.beta(2, 6, 2000)
+    assert own.calibrated((rng.random(2000) < score**2).astype(float), score, 10, 1) < 1e-3
+
+
+def test_a_distance_between_histograms_is_that_of_scipy() -> None:
+    one, two = np.array([3.0, 0, 4, 9]), np.array([1.0, 2, 0, 30])
+    assert own.jensen_shannon(one, two) == pytest.approx(spatial.distance.jensenshannon(one, two, base=2))
+
+
+def test_rare_bins_are_tested_together() -> None:
+    one, two = np.array([500.0, 490, 1, 0, 0]), np.array([50.0, 48, 0, 1, 1])
+    merged = stats.chi2_contingency([[491, 500], [50, 50]], correction=False).pvalue
+    assert own.homogeneity(one, two) == pytest.approx(merged)

@@ -1,0 +1,114 @@
+"""The example's applications with a concept that drifts: labels turn round, inputs stay. Who notices, and on which day?
+
+A model is trained on the first days and judged on the next ones, as a training does it; then days go by. From one day
+on, the labels of a third of the applicants without records are turned round: what was a good risk is a bad one. The
+same is done once more so that the share of bad ones stays what it was: only who they are changes.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from include.core import drift, manifest
+from include.core import statistics as st
+from include.core.drift import Measured
+from include.core.profiles import Profile, category_baseline, number_baseline
+from include.core.signals import SCORE
+from include.model import pipelines
+from include.model.schema import conform, describe
+from tests.delivered import read_day
+
+TRAINED, JUDGED, CALM, TURNED = 16, 8, 8, 10
+SHARE = 0.5
+
+
+def who_notices() -> dict[str, Any]:
+    """Per scene, for each check: the day after the first turned one on which it raised a signal first, or None."""
+    return {scene: _play(scene) for scene in ("calm", "turned", "swapped")}
+
+
+def held(found: dict[str, Any]) -> dict[str, bool]:
+    """Nobody may cry on calm days; inputs must not be blamed; who watches labels must notice both kinds."""
+    blind = ("feature_drift", "prediction_drift")
+    return {
+        "calm": not any(found["calm"].values()),
+        "inputs not blamed": not any(found[scene][check] for scene in ("turned", "swapped") for check in blind),
+        "turned labels noticed": bool(found["turned"]["rate_change"]),
+        "swapped labels noticed": bool(found["swapped"]["calibration_error"] or found["swapped"]["auc"]),
+    }
+
+
+def _play(scene: str) -> dict[str, int | None]:
+    spec = manifest.load()
+    days = [read_day(spec, spec.source.first_day + timedelta(days=number)) for number in range(spec.source.days)]  # type: ignore[union-attr]
+    first = TRAINED + JUDGED + CALM
+    rng = np.random.default_rng(3)
+    days = [day if number < first or scene == "calm" else turned(day, scene, rng) for number, day in enumerate(days)]
+    judge = Judge(pd.concat(days[:TRAINED]), pd.concat(days[TRAINED : TRAINED + JUDGED]))
+    noticed: dict[str, int | None] = dict.fromkeys(
+        ("feature_drift", "prediction_drift", "rate_change", "calibration_error", "auc")
+    )
+    for newest in range(TRAINED + JUDGED + 2, min(first + TURNED, len(days))):
+        for name in judge.raised(pd.concat(days[newest - 2 : newest + 1])):
+            noticed[name] = noticed[name] or newest - first + 1
+    return noticed
+
+
+def turned(day: pd.DataFrame, scene: str, rng: np.random.Generator) -> pd.DataFrame:
+    """Good ones become bad in a part of the table; swapped: as many bad ones of the same part become good."""
+    day = day.copy()
+    part = (day["Records"] == "no") & (day["Job"] == "fixed")
+    good, bad = (np.flatnonzero(part & (day["Status"] == label)) for label in ("good", "bad"))
+    count = int(SHARE * len(good)) if scene == "turned" else min(len(bad), len(good))
+    status = day["Status"].to_numpy(copy=True)
+    status[rng.choice(good, count, replace=False)] = "bad"
+    if scene == "swapped":
+        status[rng.choice(bad, count, replace=False)] = "good"
+    return day.assign(Status=status)
+
+
+class Judge:
+    """A model with its baseline, and the checks of one window."""
+
+    def __init__(self, training: pd.DataFrame, holdout: pd.DataFrame) -> None:
+        self.spec = manifest.load()
+        names = list(self.spec.contract.columns)
+        self.columns = describe(training[names])
+        self.pipeline = pipelines.build("logistic", self.columns, {"C": 1.0}, 1)
+        self.pipeline.fit(conform(training, self.columns), self._truth(training))
+        inputs, scores = self._scored(holdout)
+        self.profiles: dict[str, Profile] = {
+            c.name: category_baseline(inputs[c.name]) if c.kind == "category" else number_baseline(inputs[c.name])
+            for c in self.columns
+        }
+        self.profiles[SCORE] = number_baseline(scores, include=[self.spec.gate.threshold])
+        truth = self._truth(holdout)
+        self.labels = (int(truth.sum()), len(truth))
+        self.auc = st.auc_interval(truth, scores, 0.99)
+
+    def _truth(self, table: pd.DataFrame) -> Any:
+        return (table["Status"] == "bad").to_numpy().astype(np.float64)
+
+    def _scored(self, table: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
+        inputs = conform(table, self.columns)
+        return inputs, self.pipeline.predict_proba(inputs)[:, 1]
+
+    def raised(self, rows: pd.DataFrame) -> list[str]:
+        inputs, scores = self._scored(rows)
+        values: dict[str, Any] = {**{c.name: inputs[c.name] for c in self.columns}, SCORE: scores}
+        current = Measured({name: self.profiles[name].of(each) for name, each in values.items()})
+        monitor = self.spec.monitor
+        window = drift.compare(drift_day(), Measured(self.profiles), current, self.spec.gate.threshold, monitor)
+        labels = drift.label_drift(self.labels, self._truth(rows), scores, monitor, seed=1)
+        found = [s.check for s in window.signals if s.raised and s.check in ("feature_drift", "prediction_drift")]
+        found += [signal.measure for signal in labels if signal.raised]
+        worse = st.auc_interval(self._truth(rows), scores, 0.99).high < self.auc.low
+        return [*found, *["auc"] * worse]
+
+
+def drift_day() -> Any:
+    return manifest.load().source.first_day  # type: ignore[union-attr]
