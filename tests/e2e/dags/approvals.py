@@ -1,5 +1,6 @@
 """The second half of `train` without its jobs: what evaluate would say comes with the run. For tests/e2e alone."""
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Param, task
@@ -14,7 +15,9 @@ def evaluate(**context: Any) -> Any:
     return context["params"]["told"]
 
 
-with DAG("approvals", schedule=None, params={"told": Param({}, type="object")}, default_args={"retries": 2}):
+RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=5)}  # Airflow may lose a task that is answered at once
+
+with DAG("approvals", schedule=None, params={"told": Param({}, type="object")}, default_args=RETRIES):
     told = evaluate()
     gate = GateOperator(task_id="gate", told=told)
     approve = ApproveOperator(task_id="approve", told=told, url="http://mlflow.example/run")

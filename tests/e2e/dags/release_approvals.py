@@ -1,5 +1,6 @@
 """`deploy` from its question on, without slots: what the rollout would say comes with the run. For tests/e2e alone."""
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
@@ -17,6 +18,8 @@ def rollout(**context: Any) -> str:
     return "it looks again"
 
 
-with DAG("release_approvals", schedule=None, params={"told": Param({}, type="object")}, default_args={"retries": 2}):
+RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=5)}
+
+with DAG("release_approvals", schedule=None, params={"told": Param({}, type="object")}, default_args=RETRIES):
     told = try_out()
     ApproveReleaseOperator(task_id="approve", told=told) >> rollout()
