@@ -26,7 +26,7 @@ def of(entry: Entry) -> Alert | None:
         return None
     severity, title, section = TITLES[entry.what](entry)
     text = "\n".join(f"{name}: {found}" for name, found in _lines(entry) if found)
-    return Alert(severity=severity, title=title, text=text, runbook=section, key=_key(entry))
+    return Alert(severity=severity, title=title[:200], text=text, runbook=section, key=_key(entry))
 
 
 def evidence(details: Mapping[str, Any]) -> str:
@@ -67,6 +67,7 @@ def _plain(severity: Severity, title: str, section: str) -> Callable[[Entry], To
 TITLES: dict[str, Callable[[Entry], Told]] = {
     "deploy.wanted": _plain(Severity.INFO, "The release of version {} begins", RELEASES),
     "rollback.wanted": _plain(Severity.WARNING, "A rollback to version {} begins", ROLL_BACK),
+    "rollback.refused": _plain(Severity.CRITICAL, "The rollback to version {} was refused", ROLL_BACK),
     "deploy.refused": _plain(Severity.WARNING, "The release of version {} was refused", RELEASES),
     "release.asked": _plain(Severity.WARNING, "Version {} waits for a person's yes", ASKED),
     "release.soaking": _plain(Severity.INFO, "Version {} gets all traffic and is soaking", RELEASES),

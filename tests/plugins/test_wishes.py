@@ -151,12 +151,19 @@ class TestWishesThatMeet:
         first, second = (want(params={"version": version}, run_id=version)["generation"] for version in "45")
         assert second == first + 1 and history.target().wanted().release.version == "5"
 
-    def test_what_is_refused_for_good_is_told_and_not_only_a_failed_task(self, world):
+    @pytest.mark.parametrize("version, why", [("7", "and trusted is"), ("8", "carries no blessing")])
+    def test_what_is_refused_for_good_is_told_and_not_only_a_failed_task(self, world, version, why):
         world.shelf.has_blessed("7", OTHER_KEY)
         with pytest.raises(AirflowFailException):
-            want(params={"version": "7"})
+            want(params={"version": version})
         [entry] = world.ledger().entries("deploy.refused")
-        assert entry.subject == "7" and "trusted" in entry.why
+        assert entry.subject == version and why in entry.why
+
+    def test_a_rollback_that_is_refused_is_told_too(self, history):
+        with pytest.raises(AirflowFailException):
+            back(params={"version": "9"})
+        [entry] = history.ledger().entries("rollback.refused")
+        assert entry.subject == "9" and "never served" in entry.why
 
 
 class TestWantBack:

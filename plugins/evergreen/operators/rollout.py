@@ -46,12 +46,12 @@ class WantOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         run, world = edge(context), WorldHook()
-        with as_airflow():
-            version, envelope = self._version(context, run, world)
-            with self._refusals(run, world, version):
-                return self._want(context, run, world, version, envelope)
+        asked = str(context["params"].get("version") or run.extra.get("version") or "none")
+        with as_airflow(), self._refusals(run, world, asked):
+            return self._want(context, run, world)
 
-    def _want(self, context: Context, run: Edge, world: WorldHook, version: str, envelope: str) -> dict[str, Any]:
+    def _want(self, context: Context, run: Edge, world: WorldHook) -> dict[str, Any]:
+        version, envelope = self._version(context, run, world)
         blessing, target = world.blessing(version, envelope), world.target()
         self._must_go_forward(context, target, version)
         why = context["params"].get("why") or self._why(blessing)
