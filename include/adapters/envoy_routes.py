@@ -78,13 +78,13 @@ def label(route: Route) -> str:
 
 def parse_label(word: str) -> Route | None:
     """The Route that `label` named; None for any other word."""
-    found = re.fullmatch(r"(\d+)\.(\d+)-(blue|green)_(first|only)(?:-(?:blue|green)\.(\d+|mirror))?", word)
+    found = re.fullmatch(r"(\d+)\.(\d+)-(blue|green)_(first|only)(?:-(?:blue|green)\.(\d+|mirror)(\.sticky)?)?", word)
     if found is None:
         return None
-    generation, trial, live, mode, split = found.groups()
+    generation, trial, live, mode, split, sticky = found.groups()
     share, colour = int(split) if split and split != "mirror" else 0, cast("Colour", live)
     standby = other(colour) if mode == "first" and not share else None
-    return Route(colour, standby, int(generation), share, split == "mirror", int(trial))
+    return Route(colour, standby, int(generation), share, split == "mirror", int(trial), bool(sticky))
 
 
 def parse(text: str) -> Route:

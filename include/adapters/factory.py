@@ -183,9 +183,11 @@ def reconciler(known_registry: MlflowRegistry | None = None, at_once: bool = Fal
 
     spec = manifest()
     upkeep = LocalUpkeep(*_local(), spec.serving.ready_timeout_s)
+    looks = (spec.release.canary.look_s, spec.experiment.look_s if spec.experiment else 0.0)
+    slowest = max(*looks, spec.release.soak_interval_s)  # who looks so seldom has not gone away
     patience = Patience(
         settle_s=0.0 if at_once else spec.release.settle_s,
-        abandoned_s=spec.release.abandoned_s,
+        abandoned_s=max(spec.release.abandoned_s, 3 * slowest),
         asking_s=spec.release.approval_hours * 3600 + spec.release.abandoned_s,
     )
     return Reconciler(upkeep, known_registry or registry(), ledger(), outbox(), patience, rollout)

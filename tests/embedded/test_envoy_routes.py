@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.adapters.envoy_routes import cluster_name, parse, render
+from include.adapters.envoy_routes import cluster_name, label, parse, parse_label, render
 from include.core.rollout import COLOURS, Route, other
 
 TINY_SLOT = Path(__file__).with_name("tiny_slot.py")
@@ -42,6 +42,16 @@ def routes(draw) -> Route:
 @given(routes())
 def test_a_route_file_reads_back_as_the_route_it_was_written_for(route):
     assert parse(render(route)) == route
+
+
+@given(routes())
+def test_the_word_that_the_proxys_answers_carry_names_the_route(route):
+    assert parse_label(label(route)) == (route if route.live else None)
+
+
+@pytest.mark.parametrize("word", ["", "7", "7.3-red_first", "7.3-blue_first-green.25.5"])
+def test_another_word_names_none(word):
+    assert parse_label(word) is None
 
 
 @pytest.mark.parametrize(
