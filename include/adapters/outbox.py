@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,24 @@ class Outbox:
         if not self._waiting.is_dir():
             return 0
         with locked(self._lock):
-            letters = sorted(((_read(path), path) for path in self._waiting.glob("*.json")), key=_since)
+            letters = sorted(self._letters(), key=_since)
             away: set[str] = set()
             return sum(not self._deliver(letter, path, channels, away) for letter, path in letters)
+
+    def _letters(self) -> Iterator[tuple[dict[str, Any], Path]]:
+        """One that cannot be read is put away, or nobody would ever be told of anything again."""
+        for path in list(self._waiting.glob("*.json")):
+            try:
+                letter = json.loads(path.read_text())
+                Alert.model_validate(letter["alert"])
+                yield letter, path
+            except (ValueError, KeyError, TypeError):
+                log.error("The alert in %s cannot be read and is told to nobody.", path)
+                self._put_away(path)
+
+    def _put_away(self, path: Path) -> None:
+        self._told.mkdir(exist_ok=True)
+        os.replace(path, self._told / path.name)
 
     def _deliver(self, letter: dict[str, Any], path: Path, channels: Sequence[Channel], away: set[str]) -> bool:
         """Whether nothing is left to do for this letter."""
@@ -89,8 +104,7 @@ class Outbox:
             return False
         if letter["left"]:
             log.error("%s was not told to %s in time; it is given up.", alert.title, ", ".join(letter["left"]))
-        self._told.mkdir(exist_ok=True)
-        os.replace(path, self._told / path.name)
+        self._put_away(path)
         return True
 
     def _tell(self, channel: Channel, alert: Alert, away: set[str]) -> bool:
@@ -104,10 +118,6 @@ class Outbox:
         except AccessRefused as error:
             log.error("%s is told to nobody there: %s", alert.title, error)
         return True
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text()))
 
 
 def _since(found: tuple[dict[str, Any], Path]) -> str:

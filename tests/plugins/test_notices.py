@@ -178,6 +178,15 @@ def test_an_alert_nobody_took_for_too_long_is_given_up(monkeypatch, small, recei
     assert len(receiver.received) == 1 and "it is given up" in caplog.text
 
 
+def test_an_alert_that_somebody_damaged_holds_up_no_other(monkeypatch, receiver, tmp_path, caplog):
+    notices.note(BEGUN)
+    [waiting] = (tmp_path / "store" / "alerts" / "waiting").iterdir()
+    waiting.write_text("{")
+    slack(monkeypatch, receiver.url)
+    notices.announce(REVERTED)
+    assert len(receiver.received) == 1 and f"The alert in {waiting} cannot be read" in caplog.text
+
+
 def test_a_store_that_cannot_be_written_fails_nothing(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "file"))
