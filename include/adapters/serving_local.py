@@ -46,6 +46,7 @@ from include.core.rollout import (
     Wanted,
     other,
 )
+from include.core.shadow import COPY
 from include.model.sealed import copy_verified
 
 ROUTE_TIMEOUT_S = 10.0
@@ -463,9 +464,12 @@ class LocalTarget:
         return dict(answer.json()) if answer.status_code == 200 else None
 
     def ask(self, colour: Colour | None, rows: list[dict[str, Any]]) -> httpx.Response:
-        """Predictions for `rows`, from one slot, or from the proxy when `colour` is None."""
+        """Predictions for `rows`, from one slot, or from the proxy when `colour` is None.
+
+        Of a slot nobody but us asks, so its answer is marked as a copy's and stands in no prediction log.
+        """
         base = self._addresses.slots[colour] if colour else self._addresses.proxy
-        return self._http.post(f"{base}/predict", json={"rows": rows})
+        return self._http.post(f"{base}/predict", json={"rows": rows}, headers={COPY: "1"} if colour else None)
 
 
 @contextmanager

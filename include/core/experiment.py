@@ -18,11 +18,14 @@ the interval says better, and discarded when all of it says worse, or when the d
 not worth a change.
 
 What no test mends: where only one decision leads to an outcome (nobody knows whether a denied applicant would have
-paid), the callers with an outcome are not those who were dealt. `positive` and `negative` then compare nothing fair.
+paid), the callers with an outcome are not those who were dealt. Where the versions deny unlike shares of them, it
+shows: the outcomes are then not split as the callers were, and such outcomes prove nothing (a sample ratio mismatch:
+Fabijan et al. 2019, KDD). Where they deny as many, but others, it does not show.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -95,11 +98,16 @@ def judge(challenger: Arm, champion: Arm, spec: ExperimentSpec, cost: CostSpec) 
         "relative": (means["champion"] - means["challenger"]) / means["champion"] if means["champion"] else None,
         "interval": [lift.low, lift.high],
     }
-    verdict, why = _verdict(lift, min(challenger.callers, champion.callers), spec)
+    verdict, why = _verdict(lift, challenger.callers, champion.callers, spec)
     return Judgement(verdict, f"{why}: {_told(report)}", {**report, "verdict": verdict.value})
 
 
-def _verdict(lift: Interval, callers: int, spec: ExperimentSpec) -> tuple[Verdict, str]:
+def _verdict(lift: Interval, challengers: int, champions: int, spec: ExperimentSpec) -> tuple[Verdict, str]:
+    callers = min(challengers, champions)
+    if sequential.evidence_of_other_weight(challengers, champions, spec.share / 100) >= -math.log(spec.alpha):
+        dealt = challengers / (challengers + champions)
+        told = f"{dealt:.0%} of the callers with an outcome are the challenger's and not {spec.share}%"
+        return Verdict.PENDING, f"{told}, so they are not those who were dealt and prove nothing"
     if lift.high < 0:
         return Verdict.FAILED, "the challenger is worse"
     if callers < spec.min_outcomes:

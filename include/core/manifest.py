@@ -946,6 +946,14 @@ class Manifest(Section):
     cluster: ClusterSpec = Field(default_factory=ClusterSpec)
 
     @model_validator(mode="after")
+    def _experiments_are_followed(self) -> Manifest:
+        if self.experiment and self.experiment.look_s >= self.release.abandoned_s:
+            raise ValueError(
+                "experiment.look_s must be smaller than release.abandoned_s, or nobody would be taken to follow it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _label_is_no_input(self) -> Manifest:
         if self.contract.id in self.contract.columns:
             raise ValueError(f"contract.columns must not hold the id column {self.contract.id!r}")

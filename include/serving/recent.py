@@ -1,10 +1,10 @@
 """What this slot answered last, for whoever compares two slots request by request: POST /admin/recent.
 
 Nothing is kept until somebody asks; then every prediction of the next LEASE_S seconds is, and each further question
-prolongs that. So the memory and the microsecond a request costs are only spent while a shadow is looked at, and a run
+prolongs that. So the memory and the microseconds a request costs are only spent while a shadow is looked at, and a run
 that died leaves nothing behind.
 
-    {"after": 17, "older_than_s": 5, "limit": 500}    the newest answers after number 17 that are so old, newest first
+    {"after": 17, "older_than_s": 5, "limit": 200}    the newest answers after number 17 that are so old, newest first
     {"ids": ["..."]}                                  the answers to these requests
 
 The prediction log has the same answers, and reaches its place half a minute later: too late for a look every second.
@@ -46,7 +46,7 @@ LEASE_S = 60.0
 KEEP_S = 20.0
 KEPT_ROWS = 20_000  # with their inputs some 25 MB
 LEAST_SHARE = 2.0**-20
-TOLD_ROWS = 2000  # in one answer: a few milliseconds of the event loop
+TOLD_ROWS = 400  # in one answer: some milliseconds of the event loop
 LONGEST_QUESTION = 1 << 17  # bytes
 
 
@@ -65,7 +65,7 @@ class Question(BaseModel):
 
     after: int = Field(0, ge=0)
     older_than_s: float = Field(0.0, ge=0)
-    limit: int = Field(500, ge=0, le=1000)
+    limit: int = Field(200, ge=0, le=1000)
     ids: list[str] | None = Field(None, max_length=1000)
 
 

@@ -145,3 +145,20 @@ def test_a_worse_challenger_is_ended_as_soon_as_that_is_proven(serving, wanted, 
     assert ways_end(taken) == CLEARED
     assert serving.target.verdicts(wanted.generation)["experiment"]["why"].startswith("the challenger is worse")
     assert serving.answers_with("1")
+
+
+def test_while_a_slot_is_down_the_other_answers_its_callers_and_afterwards_they_are_back_on_their_side(
+    serving, one_is_live, staged
+):
+    serving.target.split(staged("2", "green"), share=40, sticky=True)
+
+    def sides() -> dict[str, str]:
+        answers = {caller: serving.ask(headers={"x-evergreen-key": caller}) for caller in CALLERS}
+        assert {answer.status_code for answer in answers.values()} == {200}
+        return {caller: answer.json()["version"] for caller, answer in answers.items()}
+
+    before = sides()
+    assert set(before.values()) == {"1", "2"} and sides() == before
+    serving.kill("slot-green")
+    sides()
+    wait_for(lambda: sides() == before)

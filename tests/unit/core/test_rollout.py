@@ -620,4 +620,7 @@ def test_what_was_walked(capsys: pytest.CaptureFixture[str]) -> None:
         print(f"  longest undisturbed run: {max(map(steps_left, arbitrary()))} steps to a terminal one")
         for step in Step:
             print(f"  {step.value:>10}: {steps[step.value]:6,} arbitrary {walked[step.value]:7,} reachable")
+        asked = [name.removeprefix("test_").replace("_", " ") for name in globals() if name.startswith("test_")]
+        print(f"  asked of them, each by a test of this module, {len(asked) - 1} invariants and stories:")
+        print(*(f"    {sentence}" for sentence in asked if sentence != "what was walked"), sep="\n")
     assert set(steps) == {step.value for step in Step} - {"superseded"}
