@@ -24,7 +24,7 @@ from include.adapters.segments import Segments
 from include.adapters.store import ContentStore
 from include.core.errors import Conflict, DataRefused
 from include.core.manifest import Manifest
-from include.core.prediction_records import FEEDBACK, PREDICTION, Kind, Stream, checked_secret, hashed
+from include.core.prediction_records import FEEDBACK, PREDICTION, Kind, Served, Stream, checked_secret, hashed
 from include.core.snapshots import Snapshot, matured
 
 PART_ROWS = 250_000
@@ -76,6 +76,25 @@ class Predictions:
             for number in range(of):
                 part = _counted(_dealt(asked, number, of)).filter(pl.col("at") < _midnight(until) + timedelta(days=1))
                 yield self._judged(part, _dealt(told, number, of), labels)
+
+    def served(self, version: str, since: date, until: date) -> Served | None:
+        """How requests to `version` were answered on these days, both included; None where there is none.
+
+        A request counts once, with its slowest row; one that a proxy sent twice counts as often as it was answered.
+        """
+        with self._reading():
+            rows = self._scan("predictions", since, until, PREDICTION).filter(pl.col("version") == version)
+            asked = rows.group_by("request_id", "slot").agg(pl.col("status", "latency_ms").max())
+            found = asked.select(
+                requests=pl.len(),
+                failed=(pl.col("status") >= 500).sum(),
+                p95=pl.col("latency_ms").quantile(0.95),
+                p99=pl.col("latency_ms").quantile(0.99),
+            ).collect(engine="streaming")
+        told = found.row(0, named=True)
+        if not told["requests"] or told["p99"] is None:
+            return None
+        return Served(told["requests"], told["failed"], (told["p95"], told["p99"]))
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

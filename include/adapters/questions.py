@@ -120,10 +120,15 @@ def _unvalidated(history: Iterable[Snapshot], as_of: date) -> str | None:
 
 
 def _performance() -> str | None:
-    """How the live version falls short on the matured rows of its newest report."""
+    """What matured labels say against the live version, in the words of its newest report."""
     live, floor = live_version(), factory.manifest().gate.floor_auc
-    report = next((r for r in reversed(factory.reports().reports()) if r.version == live and r.auc_high), None)
-    if report is None or report.auc_high is None or report.auc_high >= floor:
+    report = factory.reports().newest(live) if live else None
+    if report is None:
+        return None
+    worse = (s for s in report.signals if s.severity == "critical" and s.check in ("performance", "concept_drift"))
+    if found := next(worse, None):
+        return f"{found.measure} of {found.subject} on matured rows is {found.value:.3f}, bound {found.threshold:.3f}"
+    if report.auc_high is None or report.auc_high >= floor:
         return None
     return f"the AUC on {report.auc_rows} matured rows is at most {report.auc_high:.3f}, the floor is {floor:g}"
 

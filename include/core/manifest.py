@@ -791,6 +791,19 @@ class LabelDriftSpec(Section):
     calibration_error: Share = Field(0.1, description="expected calibration error on matured rows, noise taken away")
 
 
+class PerformanceSpec(Section):
+    """How far the live model may fall behind its own holdout; chance is excluded apart."""
+
+    drop: Share = Field(0.05, description="fall of accuracy, or of a class's recall; rise of the error in three days")
+    spike: Annotated[float, Field(ge=1)] = Field(1.5, description="the newest day's errors over those before it")
+    concept_delta: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.002, description="ADWIN: chance of a false cut in days that did not change"
+    )
+    concept_days: Count = Field(60, description="matured days since the holdout that ADWIN and DDM look back on")
+    concept_rise: Share = Field(0.03, description="rise of the error that such a cut must show to matter")
+    estimate_gap: Share = Field(0.05, description="distance of the estimated accuracy from the true one")
+
+
 class MonitorSpec(Section):
     schedule: str
     window_days: Count = Field(description="ingested days in one window")
@@ -806,6 +819,7 @@ class MonitorSpec(Section):
     persistence: Persistence
     predictions: PredictionDriftSpec = PredictionDriftSpec()
     labels: LabelDriftSpec = LabelDriftSpec()
+    performance: PerformanceSpec = PerformanceSpec()
     quality: QualitySpec = QualitySpec()
     watch_minutes: Annotated[float, Field(gt=0)] = Field(description="how long one watch run looks for an alarm")
 

@@ -70,6 +70,15 @@ SEGMENT = re.compile(
 
 
 @dataclass(frozen=True)
+class Served:
+    """Answers of one version in the prediction log: requests, failed ones, and milliseconds by (p95, p99)."""
+
+    requests: int
+    failed: int
+    latency_ms: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Layout:
     """The columns of a prediction's record and how each input is written; `key` names the caller's own id of a row."""
 

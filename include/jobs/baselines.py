@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from include.core.correlations import Correlations, correlations
 from include.core.drift import Measured
 from include.core.errors import Permanent
+from include.core.performance import Reference, decisions
 from include.core.profiles import Profile, as_dict, category_baseline, from_dict, number_baseline
 from include.core.signals import SCORE
 from include.jobs.dataset import Rows
@@ -26,16 +28,22 @@ FILE = "baseline.json"
 
 @dataclass(frozen=True)
 class Baseline:
-    """`labels` are (positives, rows) of the holdout."""
+    """`labels` are (positives, rows) of the holdout, `decisions` the model's on it, `since` its first day.
+
+    The last two are None in baselines that were made before performance was watched.
+    """
 
     measured: Measured
     labels: tuple[int, int]
+    decisions: Reference | None = None
+    since: date | None = None
 
     def text(self) -> str:
         profiles = {name: as_dict(profile) for name, profile in self.measured.profiles.items()}
         relations = self.measured.correlations
+        kept = {"decisions": self.decisions and astuple(self.decisions), "since": self.since and str(self.since)}
         return json.dumps(
-            {"profiles": profiles, "correlations": relations and relations.as_dict(), "labels": self.labels}
+            {"profiles": profiles, "correlations": relations and relations.as_dict(), "labels": self.labels, **kept}
         )
 
     def of(self, rows: Rows, model: Model | None) -> Measured:
@@ -47,8 +55,8 @@ class Baseline:
         return Measured(measured, correlations(_columns(rows), known))
 
 
-def make(rows: Rows, model: Model) -> Baseline:
-    """Of the rows a model is judged on; the decision's threshold becomes a knot of the scores."""
+def make(rows: Rows, model: Model, since: date | None = None) -> Baseline:
+    """Of the rows a model is judged on, from the day `since`; the decision's threshold becomes a knot of the scores."""
     kinds = {column.name: column.kind for column in model.meta.columns}
     columns = _columns(rows)
     profiles: dict[str, Profile] = {
@@ -56,8 +64,10 @@ def make(rows: Rows, model: Model) -> Baseline:
         for name, values in columns.items()
     }
     relations = correlations(columns, profiles)
-    profiles[SCORE] = number_baseline(model.predict_frame(rows.inputs), include=[model.meta.threshold])
-    return Baseline(Measured(profiles, relations), (int(rows.truth.sum()), len(rows.truth)))
+    scores, threshold = model.predict_frame(rows.inputs), model.meta.threshold
+    profiles[SCORE] = number_baseline(scores, include=[threshold])
+    labels, decided = (int(rows.truth.sum()), len(rows.truth)), decisions(rows.truth, scores, threshold)
+    return Baseline(Measured(profiles, relations), labels, decided, since)
 
 
 def read(place: Path) -> Baseline:
@@ -66,7 +76,14 @@ def read(place: Path) -> Baseline:
         content: Mapping[str, Any] = json.loads((place / FILE).read_text())
         profiles = {name: from_dict(profile) for name, profile in content["profiles"].items()}
         relations = content["correlations"] and Correlations.from_dict(content["correlations"])
-        return Baseline(Measured(profiles, relations or None), (content["labels"][0], content["labels"][1]))
+        labels = (content["labels"][0], content["labels"][1])
+        decided, since = content.get("decisions"), content.get("since")
+        return Baseline(
+            Measured(profiles, relations or None),
+            labels,
+            Reference(*decided) if decided else None,
+            date.fromisoformat(since) if since else None,
+        )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise Permanent(
             f"{place / FILE} is no baseline that this Evergreen can read; train the model again to have one."

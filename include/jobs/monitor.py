@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from include.adapters import factory
-from include.core import drift
+from include.core import drift, performance
 from include.core import statistics as st
 from include.core.episodes import MonitorReport
 from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.signals import Signal
 from include.core.snapshots import Snapshot, mature, visible
-from include.jobs import baselines, dataset
+from include.jobs import baselines, dataset, outcomes
 from include.jobs.baselines import Baseline
 from include.jobs.monitor_page import page
 from include.model import artifact
@@ -61,7 +61,7 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
         place = registry.fetch(version, Path(scratch))
         watched = Watched(version, artifact.load(place), baselines.read(place), manifest)
     windows, matured = _windows(days, watched), _matured(days, request, watched)
-    report = _publish(_report(watched, windows, matured), windows, manifest)
+    report = _publish(_report(watched, windows, matured, _outcomes(days, request, watched)), windows, manifest)
     log.info(report.sentence)
     outputs = report.model_dump(mode="json")
     return JobResult(job="monitor", run_key=request.run_key, summary=report.sentence, outputs=outputs)
@@ -92,6 +92,14 @@ def _matured(days: list[Snapshot], request: JobRequest, watched: Watched) -> Mat
     return Matured(rows.truth, watched.model.predict_frame(rows.inputs))
 
 
+def _outcomes(days: list[Snapshot], request: JobRequest, watched: Watched) -> list[Signal]:
+    """What became of the decisions, as far as it is known."""
+    manifest = watched.manifest
+    known = mature(days, min(request.as_of, days[-1].day), manifest.label)
+    window = days[-manifest.monitor.window_days :]
+    return outcomes.signals(watched.version, watched.model, watched.baseline, known, window, manifest)
+
+
 def _auc(matured: Matured | None, manifest: Manifest) -> dict[str, float]:
     if matured is None or len(np.unique(matured.truth)) < 2:
         return {}
@@ -107,17 +115,19 @@ def _labels(watched: Watched, matured: Matured | None) -> list[Signal]:
     return drift.label_drift(watched.baseline.labels, truth, scores, manifest.monitor, manifest.gate.seed)
 
 
-def _report(watched: Watched, windows: Sequence[drift.Window], matured: Matured | None) -> MonitorReport:
+def _report(
+    watched: Watched, windows: Sequence[drift.Window], matured: Matured | None, judged: Sequence[Signal]
+) -> MonitorReport:
     newest = windows[-1]
     return MonitorReport.model_validate(
         {
             "as_of": newest.last,
             "version": watched.version,
-            "alarm": drift.alarm(windows, watched.manifest.monitor),
+            "alarm": drift.alarm(windows, watched.manifest.monitor) or performance.alarming(judged),
             "verdict": newest.verdict,
             "rows": newest.rows,
             "moved": {name: round(psi, 4) for name, psi in newest.moved.items()},
-            "signals": (*newest.signals, *_labels(watched, matured)),
+            "signals": (*newest.signals, *_labels(watched, matured), *judged),
             **_auc(matured, watched.manifest),
         }
     )

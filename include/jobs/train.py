@@ -187,7 +187,8 @@ def _save(training: Training, candidate: Candidate, directory: Path) -> Exported
     """The serving artifact with golden rows and the baseline. Raises `Permanent` when no form of it serves the same."""
     model = _servable(training, candidate)
     directory.mkdir()
-    directory.joinpath(baselines.FILE).write_text(baselines.make(training.newest, model).text())
+    baseline = baselines.make(training.newest, model, since=training.days.holdout[0].day)
+    directory.joinpath(baselines.FILE).write_text(baseline.text())
     spec = training.manifest.train
     against = export.Reference(training.rows.inputs, spec.explain_background, spec.seed)
     return export.write(model, directory, _probes(training), against)

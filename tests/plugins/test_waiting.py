@@ -18,9 +18,11 @@ from evergreen.triggers.poll import PollTrigger
 from include.adapters import factory
 from include.core.episodes import MonitorReport
 from include.core.ledger import Entry
+from include.core.signals import Signal
 from tests.plugins.conftest import context, event
 from tests.unit.jobs.conftest import publish
 
+DAY = date(2026, 8, 8)
 TRAINED = {"intent": "live", "as_of": "2026-08-02"}
 
 
@@ -177,6 +179,18 @@ class TestRetrainingSensor:
         RetrainingSensor(task_id="decide").execute_complete(context(*drifted, run_id="one", **options), woken)
         with pytest.raises(AirflowSkipException, match="approved as of 2026-08-05 answers this drift already"):
             RetrainingSensor(task_id="decide").execute_complete(context(*drifted, run_id="two", **options), woken)
+
+    def test_what_labels_say_against_the_live_version_is_among_the_reasons(self, rows):
+        factory.ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))
+        fell = Signal(
+            check="performance", subject="(all)", measure="accuracy", value=0.6, threshold=0.7, severity="critical"
+        )
+        factory.reports().write_report(
+            MonitorReport(as_of=DAY, version="3", alarm=True, verdict="", rows=300, moved={}, signals=(fell,))
+        )
+        week = {"run_type": "scheduled", "params": {"as_of": "2026-08-09"}}
+        told = RetrainingSensor(task_id="decide").execute(context(**week))
+        assert told["sentence"].startswith("accuracy of (all) on matured rows is 0.600, bound 0.700; schedule: ")
 
     def test_a_day_that_was_refused_stops_the_policy_until_a_later_one_is_valid(self, rows, manifest):
         factory.ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))

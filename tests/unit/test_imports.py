@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = sorted((ROOT / "dags").glob("**/*.py"))
-NUMERIC = ("statistics", "checks", "gate", "profiles", "correlations", "data_quality", "drift")
+NUMERIC = ("statistics", "checks", "gate", "profiles", "correlations", "data_quality", "drift", "performance")
 CALCULATING = {f"include.core.{name}" for name in NUMERIC}
 LIGHT = sorted({f"include.core.{path.stem}" for path in (ROOT / "include/core").glob("[!_]*.py")} - CALCULATING)
 HEAVY = (

@@ -238,3 +238,14 @@ def test_a_damaged_segment_is_named_and_one_that_vanishes_meanwhile_is_a_conflic
     log.segments.place = Vanishing(log.root)
     with pytest.raises(Conflict, match="read again"):
         log.read()
+
+
+def test_how_a_version_s_requests_were_answered_is_told_by_request_and_not_by_row(log: Log) -> None:
+    log.predicted(*({"request_id": f"r{n}", "row": row, "latency_ms": float(n)} for n in range(100) for row in (0, 1)))
+    log.predicted({"request_id": "failed", "score": None, "status": 503, "latency_ms": 500.0})
+    log.predicted({"request_id": "other", "version": "4", "status": 500, "latency_ms": 9e9})
+    found = log.reader().served("3", DAY, DAY)
+    assert found is not None
+    assert (found.requests, found.failed) == (101, 1)
+    assert found.latency_ms[0] == pytest.approx(95, abs=1) and found.latency_ms[1] == pytest.approx(99, abs=1)
+    assert log.reader().served("9", DAY, DAY) is None

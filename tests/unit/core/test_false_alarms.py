@@ -30,5 +30,6 @@ def test_persistence_never_adds_alarms_and_the_sentence_tells_both_figures() -> 
     assert found.alarms_if_independent <= found.alarms
     assert found.sentence == (
         "on healthy rows each check raises a signal on at most 1.8 days a year, "
-        "and at most 3.6 days have an alarm (0.073 if windows were independent)"
+        "and at most 3.6 days have an alarm (0.073 if windows were independent); "
+        "matured labels add at most 2.6"
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -82,3 +83,32 @@ def test_a_baseline_of_another_time_asks_for_a_training_in_one_sentence(tmp_path
     (tmp_path / "baseline.json").write_text('{"Age": {"kind": "number", "edges": [1], "counts": [1, 1, 0]}}')
     with pytest.raises(Permanent, match="is no baseline that this Evergreen can read; train the model again"):
         baselines.read(tmp_path)
+
+
+def test_a_report_tells_what_became_of_the_decisions_too(live, place, ask):
+    publish_rows(factory.store(), place, FIRST + timedelta(days=4), read_day(place, FIRST))
+    ask("monitor", as_of=FIRST + timedelta(days=9))
+    [report] = factory.reports().reports()
+    measured = {(s.check, s.measure) for s in report.signals if s.severity != "unknown"}
+    assert {("performance", "accuracy"), ("performance", "auc"), ("business", "cost_per_row")} <= measured
+    assert {("estimated_performance", "accuracy_gap"), ("fairness", "parity_ratio")} <= measured
+    assert [s.severity for s in report.signals if s.check == "service"] == ["unknown"]  # nobody asked the server
+
+
+def test_labels_that_turned_round_are_an_alarm_though_no_feature_moved(live, place, ask):
+    for number in (4, 5, 6):
+        rows = read_day(place, FIRST + timedelta(days=number % 4))
+        rows["Status"] = rows["Status"].map({"good": "bad", "bad": "good"})
+        publish_rows(factory.store(), place, FIRST + timedelta(days=number), rows)
+    ask("monitor", as_of=FIRST + timedelta(days=9))
+    report = factory.reports().reports()[-1]
+    grave = {s.check for s in report.signals if s.severity == "critical"}
+    assert report.alarm and {"performance", "concept_drift"} <= grave
+
+
+def test_a_baseline_of_before_performance_was_watched_leaves_it_unknown(live, ask, monkeypatch):
+    now = baselines.read
+    monkeypatch.setattr(baselines, "read", lambda place: replace(now(place), decisions=None, since=None))
+    ask("monitor")
+    [report] = factory.reports().reports()
+    assert [s.severity for s in report.signals if s.check == "performance"] == ["unknown"]
