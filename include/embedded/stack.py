@@ -110,7 +110,7 @@ class Stack:
 
     def _start_what_is_down(self) -> None:
         """What needs the database comes last: the rest starts while it is being prepared."""
-        statuses = self.supervisor.statuses()
+        statuses = self._settled()
         down = [program for program in self.programs if statuses[program.name].is_down]
         for program in down:
             if not program.needs_database:
@@ -120,6 +120,15 @@ class Stack:
             self._migrate()
         for program in waiting:
             self.supervisor.start(program.name)
+
+    def _settled(self) -> dict[ProgramName, Status]:
+        """Once nothing is being stopped any more: what is, counts as running, and would be left stopped."""
+        deadline = time.monotonic() + GOODBYE
+        while True:
+            statuses = self.supervisor.statuses()
+            if time.monotonic() > deadline or all(status.state != "STOPPING" for status in statuses.values()):
+                return statuses
+            time.sleep(0.1)
 
     def _migrate(self) -> None:
         """Once per Airflow version; asking Airflow itself whether there is anything to do costs 5 s a start."""

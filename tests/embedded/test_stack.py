@@ -85,6 +85,15 @@ def test_up_starts_what_was_stopped_and_leaves_the_process_manager_alone(stack, 
     assert supervisor_pid(settings) == before
 
 
+def test_up_waits_for_what_is_just_being_stopped_and_starts_it_again(stack, settings):
+    stack().up()
+    os.kill(pid(stack), signal.SIGSTOP)  # it cannot obey, and is killed after its patience
+    stack().supervisor.rpc.stopProcess("envoy", False)
+    assert stack().supervisor.statuses()["envoy"].state == "STOPPING"
+    stack().up()
+    assert stack().parts()[0].missing is None
+
+
 def test_the_route_survives_down_and_up(stack, settings):
     stack().up()
     settings.route_file.write_text(render(Route(live="green", generation=7)))

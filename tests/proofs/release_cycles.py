@@ -39,7 +39,7 @@ from tests.proofs.release_world import (
 )
 
 SWITCH_MS, ROLLBACK_S, REQUESTS = 50.0, 1.0, 100_000
-MOMENTS = ("staged", "verified", "switched", "split")  # when a person aborts; the last one in a canary only
+MOMENTS = {"blue_green": ("staged", "verified", "switched"), "canary": ("mirrored", "split", "switched", "staged")}
 GROWTH_MIB, GROWTH_FDS = 64, 16
 
 
@@ -68,7 +68,7 @@ class Cycles:
         world, before = self.world, self.world.live
         new = OTHER if before == GOOD else GOOD
         world.deploy(new, strategy)
-        self._aborted(before, strategy, MOMENTS[number // 2 % (len(MOMENTS) - (strategy == "blue_green"))])
+        self._aborted(before, strategy, MOMENTS[strategy][number // 2 % len(MOMENTS[strategy])])
         world.deploy(GLOOMY if strategy == "canary" else DEMANDING, f"{strategy}, strict", "rejected")
         must(world.live == new, f"after two aborts {world.live} is live, not {new}")
         world.deploy(GLOOMY, strategy)
@@ -114,6 +114,8 @@ def has_come(world: World, version: str, generation: int, moment: str) -> bool:
         return release is not None and release.version == version
     if moment == "verified":
         return "accepted" in world.serving.target.verdicts(generation)
+    if moment == "mirrored":
+        return seen.route.mirror
     return seen.route.trial == generation if moment == "switched" else seen.route.share > 0
 
 

@@ -59,9 +59,12 @@ class Run:
         return str(found["outputs"]["outcome"]) if found else ""
 
     def stopped(self) -> int:
-        """The process id of a task that SIGSTOP holds up; 0 while it runs."""
+        """The process id of a task that SIGSTOP holds up; 0 while it runs, or has not begun."""
         pid = int((self.place / "pid").read_text())
-        return pid if psutil.Process(pid).status() == psutil.STATUS_STOPPED else 0
+        try:
+            return pid if psutil.Process(pid).status() == psutil.STATUS_STOPPED else 0
+        except psutil.NoSuchProcess:  # that was the task before
+            return 0
 
     def output(self) -> str:
         path = self.place / "output"

@@ -7,9 +7,11 @@ see, so killing before each of them, and after the last, covers every moment the
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ NAMING = {"os.mkdir": "mkdir", "os.remove": "remove", "os.rmdir": "rmdir", "os.r
 TEMPORARY = re.compile(r"^\.?(.+?)\.[a-z0-9_]{8}$")
 SENT = re.compile(rb"<methodName>supervisor\.(\w+)|^(POST|PATCH|PUT|DELETE) (\S+)")
 LOCK = "lock"  # about to take the target's lock: no effect, but a place to be held up at
+ROUTED, SWITCHED = "rename routes.yaml", "rename routes.yaml, the switch"
+IS_SWITCH = re.compile(r"(\d+)\.\1-[a-z]+_(first|only)$")  # of a deployment: on trial is who it was written for
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -54,14 +58,19 @@ class Effects:
         self._tally = os.open(tally, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        name = self._name(event, arguments)
+        name = self.name(event, arguments)
         if not name:
             return
         self._seen[name] += 1
-        route = _route(arguments[0]) if name == "rename routes.yaml" else ""
+        route = _route(arguments[0]) if name in (ROUTED, SWITCHED) else ""
         os.write(self._tally, f"{time.monotonic()}\t{name}\t{route}\n".encode())
         if self._fatal and (name, self._seen[name]) == (self._fatal.effect, self._fatal.number):
             os.kill(os.getpid(), self._fatal.how)
+
+    def name(self, event: str, arguments: tuple[Any, ...]) -> str | None:
+        """What this event is called if it is an effect, or the taking of the lock."""
+        name = self._name(event, arguments)
+        return SWITCHED if name == ROUTED and IS_SWITCH.match(_route(arguments[0])) else name
 
     def _name(self, event: str, arguments: tuple[Any, ...]) -> str | None:
         if event == "http.client.send":
@@ -92,10 +101,11 @@ def _route(draft: Any) -> str:
 
 
 def _plain(path: Any) -> str:
-    """The file's name without what mkstemp added, and without the digest of an artifact or a blessing."""
+    """The file's name without what mkstemp added, and without which slot, artifact or blessing it is of."""
     name = os.path.basename(str(path))
     found = TEMPORARY.match(name)
-    return re.sub(r"[0-9a-f]{32,}", "<digest>", found.group(1) if found else name)
+    name = re.sub(r"^(blue|green)\.json$", "<slot>.json", found.group(1) if found else name)
+    return re.sub(r"[0-9a-f]{32,}", "<digest>", name)
 
 
 def _sent(data: Any) -> str | None:
@@ -106,3 +116,29 @@ def _sent(data: Any) -> str | None:
     if procedure:
         return f"call {procedure.decode()}"
     return None if path == b"/RPC2" else f"{verb.decode()} {path.decode().rsplit('/', 1)[-1]}"
+
+
+class Armed:
+    """An audit hook for tasks of a real Airflow: kills the task, or its worker, at the point that a file names.
+
+    The file is taken away first, so that the retry lives.
+    """
+
+    def __init__(self, plan: Path) -> None:
+        self._plan = plan
+        self._effects = Effects(plan.with_suffix(".log"), None)
+        self._seen = Counter[str]()
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        name = self._effects.name(event, arguments)
+        if name and self._plan.exists():
+            self._seen[name] += 1
+            told = json.loads(self._plan.read_text())
+            if (name, self._seen[name]) == (told["effect"], told["number"]):
+                self._plan.unlink()
+                os.kill(os.getppid() if told["whom"] == "worker" else os.getpid(), signal.SIGKILL)
+
+
+def arm() -> None:
+    """Called where Airflow loads a DAG file: only tasks of releases ever come to a point."""
+    sys.addaudithook(Armed(Path(os.environ["EVERGREEN_HOME"]) / "kill.json"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -51,21 +52,33 @@ CANARY = {
     "errors": {"tolerated": 0.05, "limit": 0.5},
     **WIDE,
 }
+SHADOW = {
+    "min_requests": 30,
+    "look_s": 0.1,
+    "max_errors": 0.5,
+    "max_flips": 1.0,
+    "max_score_delta": 1.0,
+    "max_latency_ratio": 1000.0,
+    "slice_flips": 1.0,
+}
 STRICT = CANARY | {"scores": {"tolerated": 0.0, "limit": 0.01}, "min_requests": 100_000}
 QUICK = {"name": MODEL, "release.soak_s": 0.5}
 LONG = {"name": MODEL, "release.soak_s": 60.0}
+MIRRORED = {"release.strategy": "canary", "release.shadow": SHADOW}  # copies first, then shares
 MANIFESTS: dict[str, dict[str, Any]] = {
     "blue_green": QUICK,
-    "canary": QUICK | {"release.strategy": "canary", "release.canary": CANARY},
+    "canary": QUICK | MIRRORED | {"release.canary": CANARY},
     "blue_green, strict": QUICK,
-    "canary, strict": QUICK | {"release.strategy": "canary", "release.canary": STRICT},
+    "canary, strict": QUICK | MIRRORED | {"release.canary": STRICT},
     "blue_green, long": LONG,
+    "blue_green, soaking": QUICK | {"release.soak_s": 8.0},
     "blue_green, impatient": QUICK | {"serving.ready_timeout_s": 5},
     "blue_green, spoiled": LONG,
-    "canary, spoiled": LONG | {"release.strategy": "canary", "release.canary": CANARY},
-    "canary, long": LONG | {"release.strategy": "canary", "release.canary": CANARY | {"min_requests": 2_000}},
+    "canary, spoiled": LONG | MIRRORED | {"release.canary": CANARY},
+    "canary, long": LONG | MIRRORED | {"release.canary": CANARY | {"min_requests": 2_000}},
 }
 STRATEGIES = ("blue_green", "canary")
+CURRENT = "current.yaml"  # what the stack itself is told; a copy of one of them
 KEPT = ("x-evergreen-slot", "x-evergreen-version", "x-request-id", "x-evergreen-generation")
 BODIES = [json.dumps({"rows": [row]}).encode() for row in credit.rows()[:64]]
 STEADY = 300.0  # requests a second
@@ -115,6 +128,7 @@ class World:
     runs: list[Run] = field(default_factory=list)
     commands: list[float] = field(default_factory=list)  # when `make rollback` was called
     digests: dict[str, str] = field(default_factory=dict)  # by version
+    environment: dict[str, str] = field(default_factory=dict)  # what every task of this stack sees
     kills: int = 0  # tasks that were killed by SIGKILL
     tasks: Any = field(default_factory=server)
     without: str = ""  # the guard that tasks are run without
@@ -127,7 +141,8 @@ class World:
         self._number += 1
         place = self.home / "runs" / f"{dag}-{self._number}"
         place.mkdir(parents=True)
-        made = Run(dag, params, place, {"EVERGREEN_MANIFEST": str(self.manifest(manifest)), WITHOUT: self.without})
+        told = {**self.environment, "EVERGREEN_MANIFEST": str(self.manifest(manifest)), WITHOUT: self.without}
+        made = Run(dag, params, place, told)
         self.runs.append(made)
         return made
 
@@ -291,18 +306,19 @@ def last_of_the_old(answers: Answers, found: list[tuple[float, Colour, float]]) 
 
 
 @contextmanager
-def world(home: Path, *more: ProgramName) -> Iterator[World]:
+def world(home: Path, *more: ProgramName, **settings: Any) -> Iterator[World]:
     """Version 1 is live, as the deploy DAG left it."""
-    manifest = {name: ground.SMALL | changes for name, changes in MANIFESTS.items()}
-    for name, changes in manifest.items():
-        ground.write_manifest(home / f"{name.replace(', ', '-')}.yaml", changes)
+    for name, changes in MANIFESTS.items():
+        ground.write_manifest(home / f"{name.replace(', ', '-')}.yaml", ground.SMALL | changes)
+    shutil.copy(home / "blue_green.yaml", home / CURRENT)
     programs: tuple[ProgramName, ...] = ("mlflow", "envoy", "slot-blue", "slot-green", *more)
-    with ground.stack(home, *programs, manifest=home / "blue_green.yaml") as stack:
+    with ground.stack(home, *programs, manifest=home / CURRENT, **settings) as stack:
         serving = Serving(stack)
-        os.environ.update(_environment(stack.environment(), home))
+        environment = _environment(stack.environment(), home)
+        os.environ.update(environment)
         publish(factory.store(), manifests.load(home / "blue_green.yaml"), FIRST)
         digests = _register(Trained(home / "shelf"))
-        made = World(home, serving, digests=digests)
+        made = World(home, serving, digests=digests, environment=environment)
         made.deploy(GOOD)
         yield made
 

@@ -36,6 +36,10 @@ def stories(running: World, outcomes: Outcomes, quick: bool) -> list[Named]:
     return [story for part in parts for story in part(running, outcomes, quick)]
 
 
+def chosen(whole: list[Named], words: list[str]) -> list[Named]:
+    return [each for each in whole if not words or any(word in each[0] for word in words)]
+
+
 def main() -> int:
     asked = argparse.ArgumentParser(description="The last line is JSON.")
     asked.add_argument("--quick", action="store_true", help="few cycles and points, for development")
@@ -44,8 +48,7 @@ def main() -> int:
     began, outcomes = time.monotonic(), Outcomes()
     with tempfile.TemporaryDirectory(prefix="evergreen-proof-") as home, world(Path(home)) as running:
         outcomes.console.print(f"ok   {time.monotonic() - began:5.1f} s  the stack is up and version 1 serves")
-        whole = stories(running, outcomes, given.quick)
-        outcomes.run([each for each in whole if not given.words or any(word in each[0] for word in given.words)], 1)
+        outcomes.run(chosen(stories(running, outcomes, given.quick), given.words), 1)
     return outcomes.end(time.monotonic() - began)
 
 
