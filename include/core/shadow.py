@@ -15,7 +15,7 @@ about that; tails are the canary's question.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, Final, Protocol
@@ -44,6 +44,15 @@ class ShadowSpec(Protocol):
     def slice_rows(self) -> int: ...
     @property
     def slice_flips(self) -> float: ...
+
+
+class GroupsSpec(Protocol):
+    """The manifest's `groups`."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    @property
+    def bands(self) -> Mapping[str, Sequence[float]]: ...
 
 
 @dataclass(frozen=True)
@@ -226,14 +235,18 @@ def _milliseconds(bins: Sequence[int]) -> dict[str, float | None]:
     return {name: None if seconds is None else round(seconds * 1e3, 3) for name, seconds in found.items()}
 
 
-def slices(row: Mapping[str, Any], columns: Iterable[str], bands: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
-    """The slices a row belongs to, one for each column that it has a value of; numbers by their bands."""
-    return tuple(f"{name}={_group(row[name], bands.get(name))}" for name in columns if row.get(name) not in (None, ""))
+def slices(row: Mapping[str, Any], spec: GroupsSpec, categories: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """The slices a row belongs to, one for each column that it has a value of: numbers by their bands, `categories` by
+    name. A category that no training saw has none, so that slices never grow with what callers invent."""
+    present = [name for name in spec.columns if row.get(name) is not None]
+    return tuple(
+        f"{name}={_group(row[name], spec.bands[name]) if name in spec.bands else row[name]}"
+        for name in present
+        if name in spec.bands or row[name] in categories.get(name, ())
+    )
 
 
-def _group(value: Any, cuts: Sequence[float] | None) -> str:
+def _group(value: float, cuts: Sequence[float]) -> str:
     """The group's name, as the gate's report spells it."""
-    if cuts is None:
-        return str(value)
     names = [f"<{cuts[0]:g}", *(f"{a:g}-{b:g}" for a, b in pairwise(cuts)), f">={cuts[-1]:g}"]
-    return names[bisect_right(cuts, float(value))]
+    return names[bisect_right(cuts, value)]

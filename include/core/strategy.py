@@ -15,6 +15,11 @@ def plan(manifest: Manifest, version: str, experiment: bool = False) -> Plan:
             f"Version {version} cannot be an experiment: the manifest has no section experiment; add it, as README.md, "
             "Experiment, shows, or leave the form's box empty."
         )
+    if experiment and not manifest.serving.log.enabled:
+        raise RequestInvalid(
+            f"Version {version} cannot be an experiment: serving.log.enabled is false, and outcomes are counted from "
+            "the prediction log; switch it on."
+        )
     is_tried = spec is not None and (experiment or spec.version == version)
     return Plan(
         shadow=release.has_shadow,

@@ -83,7 +83,9 @@ def serve_slot(settings: Settings) -> Service:
     keeps = spec.fallback == "previous"
     holder = Holder(settings.slot, slot, key, keeps, _previous(settings, spec, slot) if keeps else None)
     log = _opened_log(settings, spec.log, holder, metrics)
-    recent = Recent(known.groups if known else None)
+    recent = Recent(
+        known.groups if known else None, lambda: holder.slot.categories if isinstance(holder.slot, Loaded) else {}
+    )
     record = _recorder(log, recent)
     return Service(settings, spec, holder, Scorer(holder, spec, metrics), metrics, recent, record, log)
 

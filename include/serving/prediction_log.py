@@ -62,7 +62,8 @@ class PredictionRows:
 
     def _callers(self, items: Sequence[Item]) -> list[str | None]:
         keys = [(item.content[0].key, item.rows) for item in items]
-        return [self._hashed(CALLER, key) if key and self._secret else None for key, rows in keys for _ in range(rows)]
+        hashes = [(self._hashed(CALLER, key[:LONGEST]) if key and self._secret else None, rows) for key, rows in keys]
+        return [caller for caller, rows in hashes for _ in range(rows)]
 
     def _keys(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
         key = self._shape.key

@@ -8,8 +8,8 @@ that died leaves nothing behind.
     {"ids": ["..."]}                                  the answers to these requests
 
 The prediction log has the same answers, and reaches its place half a minute later: too late for a look every second.
-What it hides stays hidden: no value of a row leaves the process from here, only scores, decisions and the slices that
-the manifest's `groups` names.
+What it hides stays hidden: nothing of a row leaves the process from here but the slices of the manifest's `groups` it
+belongs to, and of categories only those that the model knows.
 
 An answer is kept for KEEP_S seconds. Where there are more than KEPT_ROWS rows in them, every second request is kept,
 every fourth and so on, chosen by its id, so that two slots keep the same ones. What of the last `complete_for_s`
@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from include.serving.scoring import Answer, Asked
     from include.serving.validation import Row
 
+Categories = Mapping[str, Collection[str]]
 LEASE_S = 60.0
 KEEP_S = 20.0
 KEPT_ROWS = 20_000  # with their inputs some 25 MB
@@ -72,8 +73,14 @@ class Question(BaseModel):
 class Recent:
     """Used by the event loop alone; `now` is a clock in monotonic seconds."""
 
-    def __init__(self, groups: GroupsSpec | None, now: Callable[[], float] = time.monotonic) -> None:
-        self._groups, self._now = groups, now
+    def __init__(
+        self,
+        groups: GroupsSpec | None,
+        categories: Callable[[], Categories],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`categories`: those that the held model knows, by column."""
+        self._groups, self._categories, self._now = groups, categories, now
         self._process = uuid.uuid4().hex
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._number = self._rows = 0
@@ -141,8 +148,8 @@ class Recent:
         return {**who, "repeated": kept.repeated, "seconds": kept.seconds, **told, **groups}
 
     def _slices(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-        spec = self._groups
-        return [slices(row, spec.columns, spec.bands) if spec else () for row in rows]
+        spec, known = self._groups, self._categories()
+        return [slices(row, spec, known) if spec else () for row in rows]
 
 
 class RecentRoute:

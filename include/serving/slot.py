@@ -49,6 +49,11 @@ class Loaded:
     key: str | None = None  # the column that names a row to the caller; the holder knows it
 
     @cached_property
+    def categories(self) -> dict[str, frozenset[str]]:
+        """Those that training saw, by column."""
+        return {column.name: frozenset(column.categories) for column in self.model.meta.columns}
+
+    @cached_property
     def inputs(self) -> InputSchema:
         return InputSchema(self.model.meta.columns, self.model.meta.name, self.key)
 

@@ -111,6 +111,12 @@ class TestStrategy:
         assert strategy.plan(named, "7") == strategy.plan(named, "8", experiment=True) == Plan(experiment=30)
         assert strategy.plan(named, "8") == Plan()
 
+    def test_outcomes_are_counted_from_the_log_so_there_must_be_one(self) -> None:
+        serving = manifest.load().serving
+        mute = serving.model_copy(update={"log": serving.log.model_copy(update={"enabled": False})})
+        with pytest.raises(RequestInvalid, match=r"serving\.log\.enabled is false"):
+            strategy.plan(self.made(experiment=ExperimentSpec(), serving=mute), "7", experiment=True)
+
     def test_who_asks_for_one_without_a_section_is_told_what_to_do(self) -> None:
         with pytest.raises(RequestInvalid, match="Version 7 cannot be an experiment: the manifest has no section"):
             strategy.plan(self.made(), "7", experiment=True)
