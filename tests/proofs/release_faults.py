@@ -48,10 +48,13 @@ class Faults:
         return OTHER if self.world.live == GOOD else GOOD
 
     def with_standby(self) -> None:
-        """A good version is live, and another good one stands by."""
+        """A good version is live, and another good one stands by; a guard that is off is so from the switch on."""
         self.world.serving.start_all()
-        while {self.world.live, self.world.standby} != {GOOD, OTHER} or not self.world.seen().route.standby:
+        without, self.world.without = self.world.without, ""
+        while {self.world.live, self.world.standby} != {GOOD, OTHER}:
             self.world.deploy(self.another())
+        self.world.without = without
+        self.world.deploy(self.another())
 
     def begun(self, manifest: str, version: str, moment: str = "") -> tuple[Run, Any, int]:
         """A deployment that goes on by itself, at this moment; the run, its future and its generation."""

@@ -32,7 +32,6 @@ def cases(faults: Faults) -> dict[str, Callable[[], None]]:
 
 
 def noticed(world: World, outcomes: Outcomes, guard: str, case: Callable[[], None]) -> None:
-    put_right(world)
     world.without = guard
     try:
         case()

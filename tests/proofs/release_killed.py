@@ -152,7 +152,7 @@ def nothing_is_left(world: World, outcomes: Outcomes) -> None:
 
 
 def of_killed(world: World, outcomes: Outcomes, quick: bool) -> list[Named]:
-    most = 3 if quick else 40
+    most = 3 if quick else 8
     left: Named = ("killed: nothing is left over", partial(nothing_is_left, world, outcomes))
     stories: list[Named] = [
         (f"killed at every point: {story.name}", partial(at_every_point, world, outcomes, story, most))

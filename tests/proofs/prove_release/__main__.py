@@ -6,6 +6,7 @@ own, a load through the proxy. The parts, each in a module of its own:
     cycles   releases, aborts and rollbacks under a steady load: no request fails, switches and rollbacks are quick
     killed   kill -9 before every effect of a release, in every story of both strategies; run again, it comes to its end
     faults   slots, proxy, MLflow, disks, other runs and runs that are held up, while a release is under way
+    airflow  kill -9 of tasks and workers of a real Airflow at every step, and of its scheduler during a soak
     guards   each guard is switched off once, and the case it stands for has to fail
 
 It is a package of one module, since the fork server would import any other main module again in every process.
@@ -21,9 +22,11 @@ import argparse
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.proofs.outcomes import Named, Outcomes
+from tests.proofs.release_airflow import of_airflow
 from tests.proofs.release_cycles import of_cycles
 from tests.proofs.release_faults import of_faults
 from tests.proofs.release_guards import of_guards
@@ -49,6 +52,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="evergreen-proof-") as home, world(Path(home)) as running:
         outcomes.console.print(f"ok   {time.monotonic() - began:5.1f} s  the stack is up and version 1 serves")
         outcomes.run(chosen(stories(running, outcomes, given.quick), given.words), 1)
+    with ExitStack() as started:
+        outcomes.run(chosen(of_airflow(started, outcomes, given.quick), given.words), 1)
     return outcomes.end(time.monotonic() - began)
 
 
