@@ -58,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Two libraries look into every module that is loaded, which makes Airflow warn about names nobody uses."""
     for found in ("ignore:::skops.io._utils", "ignore:GitWildMatchPattern:DeprecationWarning"):
         config.addinivalue_line("filterwarnings", found)
+    config.addinivalue_line("markers", "needs(*what): what a serving target must be able to do for this test")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -113,7 +114,12 @@ def running_slots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]
 
 
 @pytest.fixture
-def serving(running_slots: Serving) -> Serving:
+def serving(local_serving: Serving) -> Serving:
+    return local_serving
+
+
+@pytest.fixture
+def local_serving(running_slots: Serving) -> Serving:
     """The serving stack as after a first `make up`: nothing wanted, nothing staged, no route."""
     running_slots.start_all()
     running_slots.forget()

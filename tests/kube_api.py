@@ -73,6 +73,7 @@ class KubeApi:
         self._events: list[tuple[int, str, str, Object]] = []
         self._expired = 0
         self._faults: list[tuple[str, re.Pattern[str], Fault]] = []
+        self._between: list[tuple[str, re.Pattern[str], Callable[[], Any]]] = []
         self.stopped = False
 
     # --- the script -----------------------------------------------------------------------------------------------
@@ -87,6 +88,17 @@ class KubeApi:
                 if of == verb and matching.search(path):
                     return self._faults.pop(number)[2]
         return None
+
+    def meanwhile(self, verb: str, path: str, action: Callable[[], Any]) -> None:
+        """Before the next request of this verb whose path matches is carried out, this happens."""
+        self._between.append((verb, re.compile(path), action))
+
+    def happen(self, verb: str, path: str) -> None:
+        for number, (of, matching, action) in enumerate(self._between):
+            if of == verb and matching.search(path):
+                self._between.pop(number)
+                action()
+                return
 
     def expire(self) -> None:
         """Forgets its history: every watch that is open ends, and every version known so far is too old to begin at."""
@@ -228,6 +240,7 @@ class Answers(BaseHTTPRequestHandler):
 
     api: KubeApi
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes, and the second would wait 40 ms
 
     def log_message(self, *_: Any) -> None:
         """Tests read `asked`."""
@@ -238,6 +251,7 @@ class Answers(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length) or b"null") if length else None
         self.api.asked.append((self.command, parts.path))
         query = parse_qs(parts.query)
+        self.api.happen(self.command, parts.path)
         watching = query.get("watch", [""])[0].lower() == "true"
         if fault := self.api.fault("WATCH" if watching else self.command, parts.path):
             return self._misbehave(fault, parts.path, query, body)

@@ -33,7 +33,12 @@ MODEL = "credit"  # the name in the artifacts of tests.unit.credit
 
 
 class Serving:
-    """The local serving target with real processes behind it, and what an outage does to them."""
+    """The local serving target with real processes behind it, and what an outage does to them.
+
+    `can` is what Envoy adds to a target's contract; another target may go without.
+    """
+
+    can = frozenset({"split", "failover", "generation header", "guarded admin", "proxy"})
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -89,6 +94,9 @@ class Serving:
         told = self._client.get(f"{self.addresses.slots[colour]}/metrics").text
         found = re.findall(r'^evergreen_requests_total\{.*path="/predict".*status="200".*\} (\S+)$', told, re.MULTILINE)
         return int(sum(map(float, found)))
+
+    def is_empty(self, colour: Colour) -> bool:
+        return "empty" in self.target.why_not_ready(colour)
 
     def kill(self, program: ProgramName) -> None:
         """SIGKILL by the process manager, which then restarts what it still wants."""

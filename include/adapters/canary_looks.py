@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from include.adapters.serving_local import LocalTarget
 from include.adapters.slot_counters import Counted
 from include.core import canary
 from include.core.canary import Judgement, Period, Traffic
 from include.core.manifest import CanarySpec
 from include.core.rollout import Colour, Observed, Verdict, Wanted, other
 
+if TYPE_CHECKING:
+    from include.adapters.serving import Target
+
 Noted = dict[str, Any]
 
 
-def look(target: LocalTarget, wanted: Wanted, seen: Observed, spec: CanarySpec) -> None:
+def look(target: Target, wanted: Wanted, seen: Observed, spec: CanarySpec) -> None:
     """Takes the run one look further; records the verdict of the weight once there is one."""
     number = len(target.evidence(wanted.generation).canary) + 1
     weight, part = wanted.plan.weights[number - 1], f"canary-{number}"
@@ -65,7 +67,7 @@ def _traffic(noted: Noted) -> Traffic:
 
 
 def _judged(
-    target: LocalTarget, wanted: Wanted, number: int, noted: Noted, candidate: Counted | None, spec: CanarySpec
+    target: Target, wanted: Wanted, number: int, noted: Noted, candidate: Counted | None, spec: CanarySpec
 ) -> Judgement:
     if candidate is None or (noted["first"] and noted["first"]["candidate"]["started"] != candidate.started):
         return Judgement(Verdict.FAILED, "the candidate's process ended, or does not answer")

@@ -7,14 +7,16 @@ that was, and what the last look found, for people to read while it goes on.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from include.adapters.serving_local import LocalTarget
 from include.core import experiment
 from include.core.errors import RequestInvalid
 from include.core.experiment import Arm, Judgement
 from include.core.manifest import ExperimentSpec, Manifest
 from include.core.rollout import Observed, Verdict, Wanted
+
+if TYPE_CHECKING:
+    from include.adapters.serving import Target
 
 PART = "experiment"
 SETTLE_S = 1.0
@@ -24,7 +26,7 @@ class Outcomes(Protocol):
     def arms(self, since: datetime, *versions: str) -> tuple[Arm, ...]: ...
 
 
-def look(target: LocalTarget, wanted: Wanted, seen: Observed, manifest: Manifest, outcomes: Outcomes) -> None:
+def look(target: Target, wanted: Wanted, seen: Observed, manifest: Manifest, outcomes: Outcomes) -> None:
     """Takes the run one look further; records the verdict, with its report, once there is one."""
     spec = _spec(manifest, wanted)
     if (seen.route.share, seen.route.sticky) != (spec.share, True):

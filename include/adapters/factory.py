@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from include.core import manifest as manifests
 from include.core.errors import RequestInvalid
 from include.core.manifest import Manifest
+from include.core.rollout import COLOURS
 
 if TYPE_CHECKING:
     from include.adapters.backtests_local import LocalBacktests
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from include.adapters.results import Results
     from include.adapters.scores import ScoreStore
     from include.adapters.segments import Segments
-    from include.adapters.serving_local import LocalAddresses, LocalTarget
+    from include.adapters.serving import Target
+    from include.adapters.serving_kubernetes import KubernetesTarget
+    from include.adapters.serving_local import LocalAddresses
     from include.adapters.store import ContentStore
     from include.adapters.store_local import LocalReports
 
@@ -158,17 +161,33 @@ def served_artifact(digest: str) -> Path | None:
     return place if place.is_dir() else None
 
 
-def target() -> LocalTarget:
+def target() -> Target:
+    """The one the manifest names. Raises `RequestInvalid` when the environment does not say where it is."""
+    if manifest().target == "kubernetes":
+        return _cluster_target()
     from include.adapters.serving_local import LocalTarget
 
     return LocalTarget(*_local())
 
 
+def _cluster_target() -> KubernetesTarget:
+    """Slots are asked by the names of their Services, unless the environment knows other addresses."""
+    from include.adapters import cluster
+    from include.adapters.serving_kubernetes import KubernetesTarget
+
+    spec, namespace = manifest().cluster, manifest().jobs.namespace
+    slots = {
+        colour: os.environ.get(f"EVERGREEN_{colour.upper()}_URL") or f"http://slot-{colour}.{namespace}.svc"
+        for colour in COLOURS
+    }
+    predictions = os.environ.get("EVERGREEN_SERVING_URL") or f"http://predictions.{namespace}.svc"
+    root, token = Path(setting("EVERGREEN_SERVING_DIR")), os.environ.get("EVERGREEN_SERVING_TOKEN")
+    return KubernetesTarget(cluster.connect(spec), spec, namespace, root, slots, predictions.rstrip("/"), token)
+
+
 def _local() -> tuple[Path, LocalAddresses, str | None]:
     from include.adapters.serving_local import LocalAddresses
 
-    if manifest().target != "local":
-        raise RequestInvalid(f"Target {manifest().target!r} cannot serve yet; set target: local in the manifest.")
     slots = {colour: f"http://127.0.0.1:{setting(f'EVERGREEN_{colour.upper()}_PORT')}" for colour in ("blue", "green")}
     proxy, admin = (setting(f"EVERGREEN_{name}_URL").rstrip("/") for name in ("SERVING", "ENVOY_ADMIN"))
     addresses = LocalAddresses(proxy, admin, slots, setting("EVERGREEN_SUPERVISOR_URL"))

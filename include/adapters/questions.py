@@ -139,9 +139,7 @@ def _last_trained() -> date | None:
 
 
 def _releasing() -> bool:
-    """A deploy that neither ended well nor was turned down; only the local target can be asked yet."""
-    if factory.manifest().target != "local":
-        return False
+    """A deploy that neither ended well nor was turned down."""
     target = factory.target()
     wanted = target.wanted()
     if wanted is None or wanted.kind == "rollback":

@@ -14,17 +14,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from include.adapters import canary_looks, experiment_looks, shadow_looks
 from include.adapters.experiment_looks import Outcomes
 from include.adapters.registry_mlflow import MlflowRegistry
-from include.adapters.serving_local import LocalTarget
 from include.core.errors import Conflict, RequestInvalid
 from include.core.manifest import Manifest
 from include.core.rollout import Colour, Observed, Release, Step, Verdict, Wanted, next_step
+
+if TYPE_CHECKING:
+    from include.adapters.serving import Target
 
 log = logging.getLogger(__name__)
 LOOK_AGAIN_S = 0.2
@@ -36,7 +38,7 @@ class Rollout:
 
     def __init__(
         self,
-        target: LocalTarget,
+        target: Target,
         registry: MlflowRegistry,
         manifest: Manifest,
         smoke_rows: list[dict[str, Any]],

@@ -14,7 +14,6 @@ carries the generation of the wish it serves, and one that comes too late is ref
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 import xmlrpc.client
@@ -32,6 +31,7 @@ from include.adapters.files import locked, sweep_drafts, write_atomic
 from include.adapters.slot_counters import Counted
 from include.core.blessing import envelope_digest
 from include.core.errors import AccessRefused, Conflict, RecordDamaged, ServiceUnavailable
+from include.core.release_record import alone, evidence_of, wanted_of
 from include.core.rollout import (
     BLUE_GREEN,
     COLOURS,
@@ -80,13 +80,7 @@ class LocalTarget:
         if not path.exists():
             return None
         with _readable(path):
-            content = json.loads(path.read_text())
-            plan = content.get("plan") or {}
-            read = {
-                "release": Release(**content["release"]),
-                "plan": Plan(**{**plan, "weights": tuple(plan.get("weights", ()))}),
-            }
-            return Wanted(**{**content, **read})
+            return wanted_of(json.loads(path.read_text()))
 
     def want(
         self,
@@ -196,17 +190,7 @@ class LocalTarget:
     def evidence(self, generation: int, trial: int = 0) -> Evidence:
         """The verdicts of a generation, and of the one on trial; a `trial` of 0 needs no verdict."""
         own, tried = self._found(generation), self._found(trial) if trial else {"soaked": Verdict.PASSED}
-        numbered = (own.get(f"canary-{number}") for number in itertools.count(1))
-        return Evidence(
-            accepted=own.get("accepted", Verdict.PENDING),
-            shadowed=own.get("shadowed", Verdict.PENDING),
-            canary=tuple(itertools.takewhile(lambda verdict: verdict is not None, numbered)),  # type: ignore[arg-type]
-            experiment=own.get("experiment", Verdict.PENDING),
-            approved=own.get("approved", Verdict.PENDING),
-            soaked=own.get("soaked", Verdict.PENDING),
-            trial=tried.get("soaked", Verdict.PENDING),
-            recovered=tried.get("recovered", Verdict.PENDING),
-        )
+        return evidence_of(own, tried)
 
     def _found(self, generation: int) -> dict[str, Verdict]:
         return {part: Verdict(content["verdict"]) for part, content in self.verdicts(generation).items()}
@@ -248,7 +232,7 @@ class LocalTarget:
         copy_verified(artifact, self._root / "artifacts", wanted.release.digest)
         with self._fenced(wanted) as route:
             self._must_not_be_live(colour, route)
-            self._write_route(_alone(route, wanted))
+            self._write_route(alone(route, wanted))
             content = {**asdict(wanted.release), "generation": wanted.generation, "blessing": wanted.blessing}
             write_atomic(self._slot_file(colour), json.dumps(content))
         self._await_route()
@@ -271,14 +255,14 @@ class LocalTarget:
     def isolate(self, wanted: Wanted) -> None:
         """Takes the idle slot out of the standby role: what is being judged takes over for nobody."""
         with self._fenced(wanted) as route:
-            self._write_route(_alone(route, wanted))
+            self._write_route(alone(route, wanted))
 
     def split(self, wanted: Wanted, share: int = 0, mirror: bool = False, sticky: bool = False) -> None:
         """Gives the idle slot a share of the requests (per cent), of the callers if `sticky`, or copies of them all."""
         if share:
             self._await_trust(wanted, *COLOURS)
         with self._fenced(wanted) as route:
-            self._write_route(replace(_alone(route, wanted), share=share, mirror=mirror, sticky=sticky))
+            self._write_route(replace(alone(route, wanted), share=share, mirror=mirror, sticky=sticky))
         self._await_route()
 
     def withdraw(self, wanted: Wanted) -> None:
@@ -311,7 +295,7 @@ class LocalTarget:
         """Empties the slot of a release that was turned down."""
         with self._fenced(wanted) as route:
             self._must_not_be_live(colour, route)
-            self._write_route(_alone(route, wanted))
+            self._write_route(alone(route, wanted))
             self._slot_file(colour).unlink(missing_ok=True)
         self._await_route()
         self._restart(colour, wanted)
@@ -480,8 +464,3 @@ def _readable(path: Path) -> Iterator[None]:
         raise RecordDamaged(
             f"{path} cannot be read ({type(error).__name__}), so nothing is moved; `make reconcile` writes it anew."
         ) from error
-
-
-def _alone(route: Route, wanted: Wanted) -> Route:
-    """All traffic stays at the live slot, and nobody stands by."""
-    return replace(route, standby=None, share=0, mirror=False, sticky=False, generation=wanted.generation)

@@ -13,21 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from include.adapters.serving_local import LocalTarget
 from include.core import shadow
 from include.core.manifest import Manifest
 from include.core.prediction_records import sampled
 from include.core.rollout import Observed, Verdict, Wanted, other
 from include.core.shadow import Compared, Judgement, Moved, Told
 
+if TYPE_CHECKING:
+    from include.adapters.serving import Target
+
 PART = "shadowed"
 SETTLE_S = 1.0  # after its deadline an answer is on its way, and after a route was written the proxy's threads take it
 Noted = dict[str, Any]
 
 
-def look(target: LocalTarget, wanted: Wanted, seen: Observed, manifest: Manifest) -> None:
+def look(target: Target, wanted: Wanted, seen: Observed, manifest: Manifest) -> None:
     """Takes the run one look further; records the verdict, with its report, once there is one."""
     if not seen.route.mirror:
         target.split(wanted, mirror=True)
@@ -42,7 +44,7 @@ def look(target: LocalTarget, wanted: Wanted, seen: Observed, manifest: Manifest
         target.record(wanted.generation, PART, judgement.verdict, judgement.why, shadow.report(compared))
 
 
-def _looked(target: LocalTarget, seen: Observed, before: Noted, manifest: Manifest) -> tuple[Noted, Judgement | None]:
+def _looked(target: Target, seen: Observed, before: Noted, manifest: Manifest) -> tuple[Noted, Judgement | None]:
     """How far the shadow has come, and a verdict where the comparison need not be asked."""
     noted = {"after": 0, "compared": asdict(Compared()), **before, "looks": before.get("looks", 0) + 1}
     candidate = target.recent(seen.idle, {"ids": []})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
+from operator import add
 from typing import TYPE_CHECKING
 
 from include.core.canary import LATENCY_S, SCORES, Traffic
@@ -34,6 +36,24 @@ def counted(text: str, version: str) -> Counted | None:
         return Counted(started, _traffic(own))
     except (StopIteration, KeyError, ValueError):
         return None
+
+
+def together(processes: Sequence[Counted | None]) -> Counted | None:
+    """Several processes as one, which has begun anew when any of them has; None where one of them is not known."""
+    known = [each for each in processes if each]
+    if not known or len(known) < len(processes):
+        return None
+    return Counted(sum(each.started for each in known), reduce(_sum, (each.traffic for each in known)))
+
+
+def _sum(one: Traffic, two: Traffic) -> Traffic:
+    return Traffic(
+        one.requests + two.requests,
+        one.errors + two.errors,
+        tuple(map(add, one.latency, two.latency)),
+        tuple(map(add, one.scores, two.scores)),
+        one.decisions + two.decisions,
+    )
 
 
 def _traffic(own: list[Sample]) -> Traffic:

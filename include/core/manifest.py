@@ -934,6 +934,8 @@ class ClusterSpec(Section):
     watch_s: Annotated[float, Field(gt=0)] = Field(
         30.0, description="seconds one watch lasts; then the pod is read anew, so no lost event can go unnoticed"
     )
+    replicas: Count = Field(2, description="pods of a slot, so that one may die")
+    gateway: str | None = Field(None, description="HTTPRoute that is the route; none: the selector of a Service is")
 
 
 class Manifest(Section):
@@ -964,6 +966,28 @@ class Manifest(Section):
         if self.experiment and self.experiment.look_s >= self.release.abandoned_s:
             raise ValueError(
                 "experiment.look_s must be smaller than release.abandoned_s, or nobody would be taken to follow it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _route_can_do_what_releases_ask(self) -> Manifest:
+        if self.target != "kubernetes":
+            return self
+        if not self.cluster.gateway and (self.release.strategy == "canary" or self.release.has_shadow):
+            raise ValueError(
+                "release asks for shares or copies of the requests, which the Service of target kubernetes cannot "
+                "give; install the Gateway API and set cluster.gateway, or set release.strategy: blue_green and "
+                "release.shadow.enabled: false"
+            )
+        if self.experiment:
+            raise ValueError(
+                "experiment deals callers by their key, which neither a Service nor the Gateway API does; remove it, "
+                "or set target: local"
+            )
+        if self.release.has_shadow and self.cluster.replicas > 1:
+            raise ValueError(
+                "release.shadow compares the answers of one process with those of one other; set cluster.replicas: 1, "
+                "or release.shadow.enabled: false"
             )
         return self
 

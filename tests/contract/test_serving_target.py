@@ -14,6 +14,26 @@ from include.adapters.files import locked
 from include.core.errors import ArtifactRejected, Conflict, StorageUnavailable
 from include.core.rollout import Release, Route, Verdict
 from tests.ground import wait_for
+from tests.served import Serving
+from tests.served_cluster import ClusterServing, on_nodes
+
+TARGETS = {"local": Serving, "kubernetes": ClusterServing}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One suite for all targets; what Envoy alone can do is asked of Envoy alone."""
+    needed = {need for mark in metafunc.definition.iter_markers("needs") for need in mark.args}
+    able = [name for name, handle in TARGETS.items() if needed <= handle.can]
+    metafunc.parametrize("serving", able, indirect=True)
+
+
+@pytest.fixture
+def serving(request, tmp_path):
+    if request.param == "local":
+        yield request.getfixturevalue("local_serving")
+        return
+    with on_nodes(tmp_path) as served:
+        yield served
 
 
 class TestWanted:
@@ -126,7 +146,10 @@ class TestSteps:
         serving.target.switch("blue", wanted)
         answer = serving.ask()  # the switch has taken effect when it returns
         assert (answer.status_code, answer.json()["version"]) == (200, "1")
-        assert answer.headers["x-evergreen-generation"] == "1"
+
+    @pytest.mark.needs("generation header")
+    def test_every_answer_tells_by_which_generation_it_came(self, serving, one_is_live):
+        assert serving.ask().headers["x-evergreen-generation"] == "1"
 
     def test_the_standby_stays_warm_until_its_slot_is_needed(self, serving, one_is_live, staged, wish, trained):
         serving.target.switch("green", staged("2", "green"))
@@ -137,12 +160,20 @@ class TestSteps:
         assert serving.target.observe().route == Route("green", None, 3, trial=2)
         assert serving.answers_with("2")
 
+    def test_no_request_is_lost_while_traffic_goes_back_and_forth(self, serving, one_is_live, staged, wish, load):
+        serving.target.switch("green", staged("2", "green"))
+        serving.target.switch("blue", wish("1", by="a person", kind="rollback"))
+        serving.target.switch("green", wish("2", by="another", kind="rollback"))
+        wait_for(lambda: load.has_grown(since=200))
+        assert {*load} == {200} and {*load.versions} == {"1", "2"}
+
     def test_a_rollback_has_no_standby_and_is_on_no_trial(self, serving, one_is_live, staged, wish):
         serving.target.switch("green", staged("2", "green"))
         serving.target.switch("blue", wish("1", by="a person", kind="rollback"))
         assert serving.target.observe().route == Route("blue", None, 3)
         assert serving.answers_with("1")
 
+    @pytest.mark.needs("split")
     def test_a_share_of_the_requests_goes_to_the_idle_slot_until_it_is_withdrawn(self, serving, one_is_live, staged):
         wanted = staged("2", "green")
         serving.target.split(wanted, share=25)
@@ -152,12 +183,14 @@ class TestSteps:
         serving.target.withdraw(wanted)
         assert {serving.ask().json()["version"] for _ in range(50)} == {"1"}
 
+    @pytest.mark.needs("split")
     def test_copies_of_the_requests_reach_the_idle_slot_and_no_answer_of_it_anybody(self, serving, one_is_live, staged):
         serving.target.split(staged("2", "green"), mirror=True)
         before = serving.answered_by("green")
         assert {serving.ask().json()["version"] for _ in range(50)} == {"1"}
         wait_for(lambda: serving.answered_by("green") == before + 50)
 
+    @pytest.mark.needs("split")
     def test_either_slot_takes_over_for_the_other_while_they_share_the_requests(self, serving, one_is_live, staged):
         serving.target.split(staged("2", "green"), share=50)
         serving.kill("slot-green")
@@ -166,7 +199,7 @@ class TestSteps:
     def test_discarding_empties_the_slot(self, serving, one_is_live, staged):
         serving.target.discard("green", staged("2", "green"))
         assert serving.target.observe().green.release is None
-        wait_for(lambda: "empty" in serving.target.why_not_ready("green"))
+        wait_for(lambda: serving.is_empty("green"))
         assert serving.answers_with("1")
 
     def test_a_kill_between_the_slots_file_and_its_restart_is_mended_by_the_next_look(self, serving, wish, trained):
@@ -203,6 +236,7 @@ class TestSlots:
         assert "names no blessing of version 2" in serving.target.refusal("green", wanted.release)
         assert serving.answers_with("1")
 
+    @pytest.mark.needs("guarded admin")
     def test_the_admin_routes_are_not_reached_through_the_proxy_not_even_with_the_token(self, serving, one_is_live):
         token = {"authorization": f"Bearer {serving.stack.secret.serving_token}"}
         with httpx.Client(trust_env=False, headers=token) as admin:
@@ -212,6 +246,7 @@ class TestSlots:
 
 
 class TestKills:
+    @pytest.mark.needs("failover")
     def test_a_killed_live_slot_fails_over_to_the_standby_and_comes_back_by_itself(self, serving, one_is_live, staged):
         serving.target.switch("green", staged("2", "green"))
         assert serving.answers_with("2")
@@ -227,6 +262,7 @@ class TestKills:
         wait_for(lambda: serving.answers_with("1"))
         assert serving.target.observe().blue.ready
 
+    @pytest.mark.needs("proxy")
     def test_a_proxy_that_was_killed_comes_back_on_the_same_route(self, serving, one_is_live):
         serving.kill("envoy")
         wait_for(lambda: serving.answers_with("1"))

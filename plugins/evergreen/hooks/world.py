@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from include.adapters.reconciling import Reconciler
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
-    from include.adapters.serving_local import LocalTarget
+    from include.adapters.serving import Target
 
 MLFLOW_CONNECTION = "mlflow_default"
 SIGNER_CONNECTION = "blessing_signer"  # the private key; read by the step that blesses and by nobody else
@@ -130,7 +130,7 @@ class WorldHook(BaseHook):
     def ledger(self) -> LocalLedger:
         return factory.ledger()
 
-    def target(self) -> LocalTarget:
+    def target(self) -> Target:
         return factory.target()
 
     def reconciler(self) -> Reconciler:
