@@ -16,7 +16,7 @@ from include.adapters.serving_upkeep import LocalUpkeep
 from include.core.errors import RecordDamaged, ServiceUnavailable
 from include.core.ledger import Entry
 from include.core.reconcile import Patience, State
-from include.core.rollout import Plan, Release, Route, Verdict
+from include.core.rollout import Plan, Release, Route, Step, Verdict
 from include.model.sealed import copy_verified
 from tests.ground import wait_for
 
@@ -251,3 +251,18 @@ class TestReleases:
         world.patience = Patience(settle_s=0, abandoned_s=-1, asking_s=600)
         world.heals("has stood at revert")
         assert world.serving.answers_with("1") and world.shelf.alias == "1"
+
+    def test_a_release_that_is_reconciled_after_every_step_goes_as_it_would_alone(self, world, trained, rollout):
+        wanted, driver, seen = world.serving.want(trained.release("2"), by="next"), rollout(), []
+        while not seen or not seen[-1][0].is_terminal:
+            step = driver.advance(wanted.generation)
+            outcome = world.reconcile()
+            seen.append((step, outcome.state, outcome.healed + outcome.found))
+        steps = list(dict.fromkeys(step for step, *_ in seen))
+        assert steps == [Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SWITCH, Step.SOAK, Step.DONE]
+        healed = [sentence for _, _, told in seen for sentence in told]
+        assert healed == [
+            "Version 2 serves, and the ledger tells of version 1; it is entered.",
+            "Version 2 serves, and the champion is version 1; the alias follows the traffic.",
+        ], "only what go_live would have done, once the soak was over"
+        assert State.SOAKING in {state for _, state, _ in seen}
