@@ -6,6 +6,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, TriggerRule, task
 
 from evergreen.operators.approval import ApproveReleaseOperator
+from evergreen.operators.reconcile import ReconcileOperator
 
 
 @task
@@ -22,4 +23,5 @@ RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=5)}
 
 with DAG("release_approvals", schedule=None, params={"told": Param({}, type="object")}, default_args=RETRIES):
     told = try_out()
+    ReconcileOperator(task_id="reconcile") >> told
     ApproveReleaseOperator(task_id="approve", told=told) >> rollout()
