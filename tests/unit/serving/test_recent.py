@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import httpx
 import pytest
 
+from include.core.blessing import public_pem
 from include.core.manifest import GroupsSpec
 from include.core.prediction_records import sampled
+from include.core.shadow import COPY
 from include.serving import recent as module
 from include.serving.recent import Question, Recent
 from include.serving.scoring import Answer, Asked
 from include.serving.validation import Problem
+from tests import blessed
+from tests.unit import credit
+from tests.unit.serving.test_guard import ADMIN, bearer, client
 
 GROUPS = GroupsSpec(business=("Home",), protected=("Age",), bands={"Age": (30.0,)})
 ROW = {"Home": "rent", "Age": 41.0, "Income": 100.0}
@@ -114,3 +122,38 @@ def test_one_answer_is_short_however_many_rows_a_request_has(slot, monkeypatch) 
     for id_ in "abc":
         slot.answers(id_, rows=8)
     assert slot.told() == ["c"]
+
+
+class TestRoute:
+    @pytest.fixture(autouse=True)
+    def serving(self, stage, tmp_path: Path) -> None:
+        stage("blue")
+        self.app = client(tmp_path, serving_token=ADMIN, trusted_keys=public_pem(blessed.KEY))
+
+    def ask(self, content: bytes, token: str = ADMIN) -> httpx.Response:
+        return self.app.post("/admin/recent", content=content, headers=bearer(token))
+
+    def test_what_was_predicted_is_told_by_its_request_id_and_a_copys_answer_too(self) -> None:
+        assert self.ask(b"").json()["answers"] == []
+        for id_, headers in (("r-1", {}), ("r-2", {COPY: "1"})):
+            said = self.app.post(
+                "/predict", json={"rows": credit.rows()[:1]}, headers={"x-request-id": id_, **headers}
+            ).json()
+            [told] = self.ask(b'{"ids": ["%s"]}' % id_.encode()).json()["answers"]
+            assert told["scores"] == [said["predictions"][0]["probability"]] and told["seconds"] > 0
+
+    @pytest.mark.parametrize(
+        "content", [b"{", b"[]", b'{"ids": "a"}', b'{"limit": -1}', b'{"colour": "blue"}', b'{"after": "1"}']
+    )
+    def test_a_question_that_is_none_is_refused_in_one_sentence(self, content) -> None:
+        answer = self.ask(content)
+        assert answer.status_code == 422
+        assert answer.json()["error"]["message"] == "Ask with after, older_than_s and limit, or with ids."
+
+    def test_the_feedback_of_a_copy_is_taken_and_left_to_the_live_slot(self) -> None:
+        outcome = {"outcomes": [{"request_id": "r-1", "label": "bad"}]}
+        assert self.app.post("/feedback", json=outcome).status_code == 409  # this server keeps no log
+        assert self.app.post("/feedback", json=outcome, headers={COPY: "1"}).status_code == 202
+
+    def test_nobody_but_the_administrator_is_told_anything(self) -> None:
+        assert self.ask(b"{}", "somebody-elses-token").status_code == 401
