@@ -73,7 +73,7 @@ class Cluster:
 
     def text(self, path: str, **query: str) -> str:
         """A log, or an empty string where it is gone."""
-        found = self._found(lambda: {"text": self._send("GET", path, None, query, kind="str")})
+        found = self._found(lambda: {"text": self._send("GET", path, None, query, kind=None)})
         return str(found["text"]) if found else ""
 
     def _ask(self, verb: str, path: str, body: Object | None = None, query: Mapping[str, str] | None = None) -> Object:
@@ -86,7 +86,7 @@ class Cluster:
             return None
 
     def _send(
-        self, verb: str, path: str, body: Object | None, query: Mapping[str, str] | None, kind: str = "object"
+        self, verb: str, path: str, body: Object | None, query: Mapping[str, str] | None, kind: str | None = "object"
     ) -> Any:
         attempts = Retrying(
             stop=stop_after_attempt(self._spec.attempts),
@@ -100,9 +100,12 @@ class Cluster:
         except Exception as error:
             raise self._explained(error, verb, path) from error
 
-    def _once(self, verb: str, path: str, body: Object | None, query: Mapping[str, str] | None, kind: str) -> Any:
+    def _once(
+        self, verb: str, path: str, body: Object | None, query: Mapping[str, str] | None, kind: str | None
+    ) -> Any:
+        """Without a `kind` the text as it is: the client takes a log that happens to be JSON for an object."""
         content = "application/merge-patch+json" if verb == "PATCH" else "application/json"
-        return self._client.call_api(
+        answer = self._client.call_api(
             path,
             verb,
             query_params=list((query or {}).items()),
@@ -113,6 +116,7 @@ class Cluster:
             _return_http_data_only=True,
             _request_timeout=(self._spec.timeout_s, self._spec.timeout_s),
         )
+        return answer if kind else self._client.last_response.data
 
     def _wait(self, state: RetryCallState) -> float:
         """What the server asks for, otherwise longer and longer; never longer than the manifest allows."""
