@@ -18,6 +18,7 @@ Told = tuple[Severity, str, str]  # how soon somebody should look, the title, th
 RELEASES, ROLL_BACK = "a-release-is-rejected-or-reverted", "roll-back"
 SOAK_FAILED, DISAGREE = "a-first-release-fails-its-soak", "registry-and-world-disagree"
 ASKED = "a-release-waits-for-a-yes"
+DRIFTED, REFUSED, GATE = "a-drift-alarm", "data-is-refused", "the-gate-refuses"
 
 
 def of(entry: Entry) -> Alert | None:
@@ -76,5 +77,8 @@ TITLES: dict[str, Callable[[Entry], Told]] = {
     "release.reverted": _plain(Severity.CRITICAL, "Version {} failed its soak and was reverted", RELEASES),
     "release.superseded": _plain(Severity.INFO, "The release of version {} gave way to a newer wish", RELEASES),
     "reconcile.healed": _plain(Severity.WARNING, "Registry and world disagreed, and {} was put right", DISAGREE),
+    "drift.detected": _plain(Severity.WARNING, "The world moved: {}", DRIFTED),
+    "dataset.refused": _plain(Severity.WARNING, "The delivery of {} was refused", REFUSED),
+    "gate.refused": _plain(Severity.INFO, "The gate refused the training {}", GATE),
     "reconcile.found": _plain(Severity.CRITICAL, "Registry and world disagree about {}", DISAGREE),
 }

@@ -196,6 +196,8 @@ class TestRetrainingSensor:
         factory.ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))
         task = SimpleNamespace(job_params={"day": "2026-08-05"})
         note_refused_day(context() | {"task": task, "exception": ValueError("rule 3 is broken")})
+        [told] = (factory.Path(factory.setting("EVERGREEN_STORE")) / "alerts").rglob("*.json")
+        assert "The delivery of 2026-08-05 was refused" in told.read_text() and "rule 3" in told.read_text()
         week = {"run_type": "scheduled", "params": {"as_of": "2026-08-09"}}
         with pytest.raises(AirflowSkipException, match="the delivery of 2026-08-05 was refused and no later day"):
             RetrainingSensor(task_id="decide").execute(context(**week))

@@ -20,6 +20,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include.adapters import factory, outbox
 from include.adapters.channels import PAGERDUTY, SLACK, Channel, PagerDuty, Slack
+from include.core import news
 from include.core.alerts import Alert, Severity
 from include.core.errors import AccessRefused, ServiceUnavailable
 from include.core.ledger import Entry
@@ -34,6 +35,12 @@ def announce(*alerts: Alert) -> None:
     """Writes alerts down, each once for its key, and tells whatever waits. Raises nothing."""
     note(*alerts)
     deliver()
+
+
+def tell(entry: Entry) -> None:
+    """Tells people of an entry of the ledger, where it is worth it; said again, it is told once. Raises nothing."""
+    if alert := news.of(entry):
+        announce(alert)
 
 
 def note(*alerts: Alert) -> None:

@@ -9,6 +9,7 @@ from airflow.sdk import Asset, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.edge import Edge, edge
+from evergreen.hooks.notices import tell
 from evergreen.hooks.world import WorldHook
 from include.core.ledger import Entry
 
@@ -52,9 +53,12 @@ class AnnounceOperator(BaseOperator):
         ledger = WorldHook().ledger()
         why = str(told.get("sentence") or told.get("summary"))
         entry = Entry(what=self.asset.name, subject=str(self.once), who=run.who, why=why, details=told, key=self.once)
-        if ledger.append(entry):
-            return True
-        return any(known.key == self.once and known.who == run.who for known in ledger.entries(entry.what))
+        own = ledger.append(entry) or any(
+            known.key == self.once and known.who == run.who for known in ledger.entries(entry.what)
+        )
+        if own:
+            tell(entry)
+        return own
 
 
 def _flat(told: dict[str, Any]) -> dict[str, Any]:

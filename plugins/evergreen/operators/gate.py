@@ -9,6 +9,7 @@ from airflow.providers.standard.operators.branch import BaseBranchOperator
 from airflow.sdk import Context
 
 from evergreen.edge import Edge, edge
+from evergreen.hooks.notices import tell
 from evergreen.hooks.world import WorldHook
 from include.adapters import factory
 from include.core.approval import Next, after_gate
@@ -33,16 +34,17 @@ class GateOperator(BaseBranchOperator):
         run, verdict = edge(context), self.told["outputs"]["gate"]["verdict"]
         chosen = after_gate(verdict, factory.manifest().gate.approval, run.intent)
         self.log.info("%s", self.told["summary"])
-        WorldHook().ledger().append(
-            Entry(
-                what=f"gate.{verdict}",
-                subject=str(self.told["outputs"].get("run_id")),
-                who=run.who,
-                why=self.told["summary"],
-                details={**self.told["outputs"], **_why_it_ran(run)},
-                key=f"gate-{run.key}",
-            )
+        entry = Entry(
+            what=f"gate.{verdict}",
+            subject=str(self.told["outputs"].get("run_id")),
+            who=run.who,
+            why=self.told["summary"],
+            details={**self.told["outputs"], **_why_it_ran(run)},
+            key=f"gate-{run.key}",
         )
+        WorldHook().ledger().append(entry)
+        if run.is_live:
+            tell(entry)
         return self.follows[chosen]
 
 

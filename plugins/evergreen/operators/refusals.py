@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evergreen.edge import edge
+from evergreen.hooks.notices import tell
 from evergreen.hooks.world import WorldHook
 from include.core.ledger import Entry
 
@@ -21,3 +22,4 @@ def note_refused_day(context: Mapping[str, Any]) -> None:
     day, why = context["task"].job_params["day"], str(context.get("exception") or "the task failed")
     entry = Entry(what="dataset.refused", subject=str(day), who=run.who, why=why, key=f"dataset-{run.key}")
     WorldHook().ledger().append(entry)
+    tell(entry)
