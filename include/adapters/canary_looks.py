@@ -3,7 +3,7 @@
 The counters are those the slots tell Prometheus. They only ever grow, so what happened at one weight is the difference
 to a count noted when that weight began, and a run that is killed loses nothing but one look. A slot that was started
 anew counts from zero: a candidate that did so died on live requests and is turned down, while the stable slot's new
-count begins the weight anew.
+count begins the weight anew, and so does a period whose requests were not dealt by the weight.
 """
 
 from __future__ import annotations

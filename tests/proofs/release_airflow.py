@@ -94,7 +94,7 @@ class Scheduled:
             wait_for(lambda: has_come(self.world, version, wanted, "switched"), 300)
             for program in ("airflow-scheduler", "airflow-api-server"):
                 self.world.serving.kill(program)  # type: ignore[arg-type]
-            self.world.serving.start_all()
+            wait_for(lambda: self.api.run("deploy", run_id), 300)  # the process manager brings them back
             self.end(run_id, version)
         must(found[0].failed == 0, f"lost {found[0].problem} of {found[0].result.answered}")
 
