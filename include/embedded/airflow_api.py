@@ -36,11 +36,16 @@ class AirflowApi:
         self._http = httpx.Client(base_url=f"{self.base}/api/v2", headers=bearer, timeout=60)
 
     def get(self, path: str, **params: Any) -> dict[str, Any]:
+        """Asks again while Airflow answers 5xx or, on a machine that is busy, not in time."""
+
         def look() -> httpx.Response | None:
-            answer = self._http.get(path, params=params)
+            try:
+                answer = self._http.get(path, params=params)
+            except httpx.ReadTimeout:
+                return None
             return None if answer.is_server_error else answer
 
-        return self._checked(wait_for(f"an answer to GET {path}", look, 60))
+        return self._checked(wait_for(f"an answer to GET {path}", look, 240))
 
     def page(self, url: str) -> str:
         """A page under Airflow's address, as a person who is logged in reads it."""
