@@ -278,18 +278,10 @@ def nothing_leaked(proof: Proof) -> None:
     proof.figures["logs_searched"] = len(logs)
 
 
-def of_trust(proof: Proof) -> list[Named]:
-    changed = partial(partial, changed_after_the_release, proof)
+def of_malice(proof: Proof) -> list[Named]:
     malicious = partial(partial, blessed_and_malicious, proof)
-    digest, known = "has the digest", "it is not loaded, /ready says why"
+    known = "it is not loaded, /ready says why"
     return [
-        (f"30 a bit of the compiled model turned: {known}", changed("compiled", turn_a_bit("model.treelite"), digest)),
-        (f"30 a bit of the generic model turned: {known}", changed("generic", turn_a_bit("model.skops"), digest)),
-        (f"30 the encoding edited: {known}", changed("compiled", edit_json("encoding.json", x=1), digest)),
-        (f"30 the threshold edited: {known}", changed("compiled", edit_json("artifact.json", threshold=0.9), digest)),
-        (f"30 a file added: {known}", changed("compiled", lambda place: (place / "more").write_text("x"), digest)),
-        (f"30 a file gone: {known}", changed("compiled", lambda place: (place / "encoding.json").unlink(), digest)),
-        (f"30 the artifact gone: {known}", changed("compiled", shutil.rmtree, "")),
         (
             f"30 blessed, but a pickle that runs a command: {known}, nothing runs",
             malicious("generic", a_pickle, "skops"),
@@ -306,6 +298,21 @@ def of_trust(proof: Proof) -> list[Named]:
             f"30 blessed, but it misses its golden rows: {known}",
             malicious("compiled", another_threshold, "golden rows"),
         ),
+    ]
+
+
+def of_trust(proof: Proof) -> list[Named]:
+    changed = partial(partial, changed_after_the_release, proof)
+    digest, known = "has the digest", "it is not loaded, /ready says why"
+    return [
+        (f"30 a bit of the compiled model turned: {known}", changed("compiled", turn_a_bit("model.treelite"), digest)),
+        (f"30 a bit of the generic model turned: {known}", changed("generic", turn_a_bit("model.skops"), digest)),
+        (f"30 the encoding edited: {known}", changed("compiled", edit_json("encoding.json", x=1), digest)),
+        (f"30 the threshold edited: {known}", changed("compiled", edit_json("artifact.json", threshold=0.9), digest)),
+        (f"30 a file added: {known}", changed("compiled", lambda place: (place / "more").write_text("x"), digest)),
+        (f"30 a file gone: {known}", changed("compiled", lambda place: (place / "encoding.json").unlink(), digest)),
+        (f"30 the artifact gone: {known}", changed("compiled", shutil.rmtree, "")),
+        *of_malice(proof),
         ("31 a slot file whose digest is a path: refused", partial(a_slot_file, proof, {"digest": "../../etc"})),
         ("31 a slot file whose version is a path: refused", partial(a_slot_file, proof, {"version": "../1"})),
         ("31 a slot file whose version is a header: refused", partial(a_slot_file, proof, {"version": "1\r\nx: y"})),
