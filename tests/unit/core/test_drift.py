@@ -116,6 +116,15 @@ def test_a_constant_column_that_changed_its_value_moved_in_either_direction() ->
         assert compare(baseline, Measured({"f0": baseline.profiles["f0"].of(np.full(300, value))})).verdict == verdict
 
 
+def test_a_column_that_had_no_value_in_the_baseline_is_compared_like_any_other() -> None:
+    nothing = np.full(300, np.nan)
+    baseline = Measured({"f0": number_baseline(nothing), "home": category_baseline([None] * 300)})
+    same = Measured({"f0": baseline.profiles["f0"].of(nothing), "home": baseline.profiles["home"].of([None] * 300)})
+    filled = Measured({"f0": baseline.profiles["f0"].of(drawn(300, 1)), "home": baseline.profiles["home"].of("a" * 300)})
+    assert compare(baseline, same).verdict == "healthy"
+    assert set(compare(baseline, filled).moved) == {"f0", "home"}
+
+
 def test_a_mix_of_categories_that_turned_is_a_move() -> None:
     baseline = Measured({"home": category_baseline(["own"] * 300 + ["rent"] * 100)})
     turned = Measured({"home": baseline.profiles["home"].of(["own"] * 100 + ["rent"] * 100)})
