@@ -1,8 +1,9 @@
 """The example's applications with a concept that drifts: labels turn round, inputs stay. Who notices, and on which day?
 
 A model is trained on the first days and judged on the next ones, as a training does it; then days go by. From one day
-on, the labels of a third of the applicants without records are turned round: what was a good risk is a bad one. The
-same is done once more so that the share of bad ones stays what it was: only who they are changes.
+on, half of the good risks among applicants with a fixed job and no records are bad ones. In another play good and bad
+change places there, so that the share of bad ones stays what it was: only who they are changes. Days are counted as if
+labels were known at once; in production all this is `label.delay_days` later.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from include.core import drift, manifest
-from include.core import statistics as st
+from include.core import drift, manifest, performance
 from include.core.drift import Measured
 from include.core.profiles import Profile, category_baseline, number_baseline
-from include.core.signals import SCORE
+from include.core.signals import SCORE, Signal
 from include.model import pipelines
 from include.model.schema import conform, describe
 from tests.delivered import read_day
 
 TRAINED, JUDGED, CALM, TURNED = 16, 8, 8, 10
 SHARE = 0.5
+WATCHED = ("feature_drift", "prediction_drift", "rate_change", "calibration_error", "performance", "adwin", "ddm")
 
 
 def who_notices() -> dict[str, Any]:
@@ -38,7 +39,9 @@ def held(found: dict[str, Any]) -> dict[str, bool]:
         "calm": not any(found["calm"].values()),
         "inputs not blamed": not any(found[scene][check] for scene in ("turned", "swapped") for check in blind),
         "turned labels noticed": bool(found["turned"]["rate_change"]),
-        "swapped labels noticed": bool(found["swapped"]["calibration_error"] or found["swapped"]["auc"]),
+        "swapped labels noticed": any(
+            found["swapped"][check] for check in ("calibration_error", "performance", "adwin")
+        ),
     }
 
 
@@ -49,11 +52,9 @@ def _play(scene: str) -> dict[str, int | None]:
     rng = np.random.default_rng(3)
     days = [day if number < first or scene == "calm" else turned(day, scene, rng) for number, day in enumerate(days)]
     judge = Judge(pd.concat(days[:TRAINED]), pd.concat(days[TRAINED : TRAINED + JUDGED]))
-    noticed: dict[str, int | None] = dict.fromkeys(
-        ("feature_drift", "prediction_drift", "rate_change", "calibration_error", "auc")
-    )
+    noticed: dict[str, int | None] = dict.fromkeys(WATCHED)
     for newest in range(TRAINED + JUDGED + 2, min(first + TURNED, len(days))):
-        for name in judge.raised(pd.concat(days[newest - 2 : newest + 1])):
+        for name in judge.raised(days[TRAINED + JUDGED : newest + 1]):
             noticed[name] = noticed[name] or newest - first + 1
     return noticed
 
@@ -88,7 +89,7 @@ class Judge:
         self.profiles[SCORE] = number_baseline(scores, include=[self.spec.gate.threshold])
         truth = self._truth(holdout)
         self.labels = (int(truth.sum()), len(truth))
-        self.auc = st.auc_interval(truth, scores, 0.99)
+        self.decided = performance.decisions(truth, scores, self.spec.gate.threshold)
 
     def _truth(self, table: pd.DataFrame) -> Any:
         return (table["Status"] == "bad").to_numpy().astype(np.float64)
@@ -97,17 +98,30 @@ class Judge:
         inputs = conform(table, self.columns)
         return inputs, self.pipeline.predict_proba(inputs)[:, 1]
 
-    def raised(self, rows: pd.DataFrame) -> list[str]:
+    def raised(self, days: list[pd.DataFrame]) -> list[str]:
+        """Which checks raise a signal after these days: the window is the last of them, errors are those of all."""
+        monitor, matured = self.spec.monitor, self._matured(days)
+        rows = pd.concat(days[-monitor.window_days :])
+        threshold = self.spec.gate.threshold
+        found = [s.check for s in self._window(rows) if s.raised and s.check in ("feature_drift", "prediction_drift")]
+        newest = matured.last(monitor.window_days)
+        labels = drift.label_drift(self.labels, newest.truth, newest.scores, monitor, seed=1)
+        found += [s.measure for s in [*labels, *performance.concept(matured, threshold, monitor)] if s.raised]
+        worse = performance.performance(self.decided, newest, threshold, self.spec)
+        return [*found, *["performance"] * any(signal.raised for signal in worse)]
+
+    def _matured(self, days: list[pd.DataFrame]) -> performance.Matured:
+        rows = pd.concat(days)
+        place = np.repeat(np.arange(len(days), dtype=np.float64), [len(day) for day in days])
+        dates = tuple(drift_day() + timedelta(days=number) for number in range(len(days)))
+        return performance.Matured(self._truth(rows), self._scored(rows)[1], place, dates)
+
+    def _window(self, rows: pd.DataFrame) -> tuple[Signal, ...]:
         inputs, scores = self._scored(rows)
         values: dict[str, Any] = {**{c.name: inputs[c.name] for c in self.columns}, SCORE: scores}
         current = Measured({name: self.profiles[name].of(each) for name, each in values.items()})
-        monitor = self.spec.monitor
-        window = drift.compare(drift_day(), Measured(self.profiles), current, self.spec.gate.threshold, monitor)
-        labels = drift.label_drift(self.labels, self._truth(rows), scores, monitor, seed=1)
-        found = [s.check for s in window.signals if s.raised and s.check in ("feature_drift", "prediction_drift")]
-        found += [signal.measure for signal in labels if signal.raised]
-        worse = st.auc_interval(self._truth(rows), scores, 0.99).high < self.auc.low
-        return [*found, *["auc"] * worse]
+        before, spec = Measured(self.profiles), self.spec
+        return drift.compare(drift_day(), before, current, spec.gate.threshold, spec.monitor).signals
 
 
 def drift_day() -> Any:

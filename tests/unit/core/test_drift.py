@@ -120,7 +120,9 @@ def test_a_column_that_had_no_value_in_the_baseline_is_compared_like_any_other()
     nothing = np.full(300, np.nan)
     baseline = Measured({"f0": number_baseline(nothing), "home": category_baseline([None] * 300)})
     same = Measured({"f0": baseline.profiles["f0"].of(nothing), "home": baseline.profiles["home"].of([None] * 300)})
-    filled = Measured({"f0": baseline.profiles["f0"].of(drawn(300, 1)), "home": baseline.profiles["home"].of("a" * 300)})
+    filled = Measured(
+        {"f0": baseline.profiles["f0"].of(drawn(300, 1)), "home": baseline.profiles["home"].of("a" * 300)}
+    )
     assert compare(baseline, same).verdict == "healthy"
     assert set(compare(baseline, filled).moved) == {"f0", "home"}
 
