@@ -125,6 +125,13 @@ class NumberProfile:
         place = np.searchsorted(self.knots, numbers, side="left") + np.searchsorted(self.knots, numbers, side="right")
         return np.where(np.isnan(numbers), np.nan, steps[place] - self.counts[place] / max(self.known, 1) / 2)
 
+    def drawn(self, rows: int, rng: np.random.Generator) -> Floats:
+        """A sample (rows,) of the known values: of a gap, evenly between its two knots."""
+        ends = np.concatenate([[self.low], self.knots, [self.high]])
+        cells = rng.choice(len(self.counts), rows, p=self.counts / self.known)
+        first, gap = ends[(cells + 1) // 2], cells % 2 == 0
+        return np.where(gap, first + (ends[cells // 2 + 1] - first) * rng.random(rows), first)
+
     @property
     def resolution(self) -> float:
         """The largest share of rows between two knots: how far off a distance to this baseline can be."""
@@ -169,6 +176,12 @@ class CategoryProfile:
             raise _strangers()
         counts = tuple(map(int.__add__, self.counts, other.counts))
         return CategoryProfile(self.categories, counts, tuple(sorted({*self.novel, *other.novel})[:NOVEL]))
+
+    def drawn(self, rows: int, rng: np.random.Generator) -> list[str]:
+        """A sample of the known values; a category that the baseline never saw is `(other)`."""
+        names = (*self.categories, "(other)")
+        chosen = rng.choice(len(names), rows, p=np.array(self.counts[:-1]) / self.known)
+        return [names[place] for place in chosen]
 
     @property
     def missing(self) -> int:

@@ -23,9 +23,9 @@ from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.signals import Signal
 from include.core.snapshots import Snapshot, mature, visible
-from include.jobs import baselines, dataset, outcomes
+from include.jobs import baselines, dataset, drift_report, outcomes
 from include.jobs.baselines import Baseline
-from include.jobs.monitor_page import page
+from include.jobs.monitor_page import PICTURE, page
 from include.model import artifact
 from include.model.artifact import Model
 
@@ -61,7 +61,8 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
         place = registry.fetch(version, Path(scratch))
         watched = Watched(version, artifact.load(place), baselines.read(place), manifest)
     windows, matured = _windows(days, watched), _matured(days, request, watched)
-    report = _publish(_report(watched, windows, matured, _outcomes(days, request, watched)), windows, manifest)
+    report = _report(watched, windows, matured, _outcomes(days, request, watched))
+    report = _publish(report, windows, days, watched)
     log.info(report.sentence)
     outputs = report.model_dump(mode="json")
     return JobResult(job="monitor", run_key=request.run_key, summary=report.sentence, outputs=outputs)
@@ -74,12 +75,16 @@ def _windows(days: list[Snapshot], watched: Watched) -> list[drift.Window]:
 
 
 def _window(days: list[Snapshot], watched: Watched) -> drift.Window:
+    before, threshold = watched.baseline.measured, watched.model.meta.threshold
+    return drift.compare(days[-1].day, before, _current(days, watched), threshold, watched.manifest.monitor)
+
+
+def _current(days: list[Snapshot], watched: Watched) -> drift.Measured:
     """Of the columns that all days have; without one of the model's inputs there are no scores."""
-    model, manifest = watched.model, watched.manifest
-    delivered = tuple(c for c in model.meta.columns if all(c.name in day.columns for day in days))
-    rows = dataset.load(manifest, days, delivered)
-    current = watched.baseline.of(rows, model if delivered == model.meta.columns else None)
-    return drift.compare(days[-1].day, watched.baseline.measured, current, model.meta.threshold, manifest.monitor)
+    columns = watched.model.meta.columns
+    delivered = tuple(c for c in columns if all(c.name in day.columns for day in days))
+    rows = dataset.load(watched.manifest, days, delivered)
+    return watched.baseline.of(rows, watched.model if delivered == columns else None)
 
 
 def _matured(days: list[Snapshot], request: JobRequest, watched: Watched) -> Matured | None:
@@ -133,10 +138,28 @@ def _report(
     )
 
 
-def _publish(report: MonitorReport, windows: list[drift.Window], manifest: Manifest) -> MonitorReport:
+def _publish(
+    report: MonitorReport, windows: list[drift.Window], days: list[Snapshot], watched: Watched
+) -> MonitorReport:
+    """The report last: who is killed before it finds nothing there and draws all of it again."""
     kept = factory.reports()
     place = kept.report_page(report.version, report.as_of)
     report = report.model_copy(update={"page": str(place)})
-    kept.write_page(place, page(report, windows, manifest.monitor))
+    if report.alarm and not _known(report):
+        _picture(place.with_suffix(PICTURE), days, watched)
+    kept.write_page(place, page(report, windows, watched.manifest.monitor))
     kept.write_report(report)
     return report
+
+
+def _known(report: MonitorReport) -> bool:
+    """Whether the alarm stood in the newest report before: an alarm is drawn once."""
+    newest = factory.reports().newest(report.version)
+    return newest is not None and newest.alarm
+
+
+def _picture(place: Path, days: list[Snapshot], watched: Watched) -> None:
+    manifest = watched.manifest
+    current = _current(days[-manifest.monitor.window_days :], watched)
+    if html := drift_report.report(watched.baseline.measured, current, manifest.monitor, manifest.gate.seed):
+        factory.reports().write_page(place, html)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
+from pathlib import Path
 
 from include.core.drift import Window
 from include.core.episodes import MonitorReport
@@ -17,6 +18,7 @@ from include.core.manifest import MonitorSpec
 from include.core.signals import Signal, raised
 from include.jobs.page_style import STYLE
 
+PICTURE = ".evidently.html"  # how the name of an alarm's picture ends, beside this page
 HEADS = ("subject", "measure", "value", "", "interval or p", "bound", "also", "severity")
 
 
@@ -26,12 +28,20 @@ def page(report: MonitorReport, windows: Sequence[Window], spec: MonitorSpec) ->
     body = [
         f"<h1>Version {escape(report.version)} as of {report.as_of}: {state}</h1>",
         f"<p>{escape(report.sentence)}.</p><p>Windows, oldest first: {past}. Rows in the newest: {report.rows}.</p>",
+        _picture(report),
         _raised(report.signals, windows),
         _quality(report),
         *_checks(report.signals),
         f"<p>Budget: {escape(budget(spec).sentence)}.</p>",
     ]
     return f"<!doctype html><meta charset=utf-8><title>Monitor</title><style>{STYLE}</style>{''.join(body)}"
+
+
+def _picture(report: MonitorReport) -> str:
+    picture = Path(report.page).with_suffix(PICTURE) if report.page else None
+    if picture is None or not picture.exists():
+        return ""
+    return f'<p><a href="{escape(picture.name)}">Every column beside its baseline</a>, drawn by Evidently.</p>'
 
 
 def _raised(signals: Sequence[Signal], windows: Sequence[Window]) -> str:

@@ -94,6 +94,15 @@ def test_a_bound_that_is_a_knot_divides_the_rows_exactly() -> None:
     assert profile.mean == pytest.approx(values.mean())
 
 
+def test_a_sample_drawn_from_a_profile_is_one_of_what_it_counted() -> None:
+    rng = np.random.default_rng(3)
+    values = np.concatenate([rng.normal(size=4000), np.full(1000, 2.5), [np.nan]])
+    drawn = number_baseline(values, knots=100).of(values).drawn(20_000, rng)
+    assert stats.ks_2samp(drawn, values[:-1]).pvalue > 1e-3
+    home = category_baseline("aaab").of(["a", "b", "new", None])
+    assert set(home.drawn(100, rng)) == {"a", "b", "(other)"}
+
+
 def test_names_never_seen_are_told_by_name() -> None:
     profile = category_baseline(["b", "a", "a", None])
     assert profile.of(["a", "new", "newer", None, None]).counts == (1, 0, 2, 2)

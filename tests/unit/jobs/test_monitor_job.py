@@ -43,6 +43,11 @@ def test_a_market_that_changed_for_long_enough_is_an_alarm_that_names_what_moved
     ask("monitor")
     [report] = factory.reports().reports()
     assert report.alarm and {"Seniority", "Income"} <= set(report.moved)
+    picture = Path(report.page).with_suffix(".evidently.html")
+    assert "Seniority" in picture.read_text() and picture.name in Path(report.page).read_text()
+    drawn = picture.stat().st_mtime_ns
+    ask("monitor", key="k2")
+    assert picture.stat().st_mtime_ns == drawn
 
 
 def test_the_page_lies_beside_the_report(live, ask):
