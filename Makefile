@@ -104,6 +104,10 @@ prove-training: install ## Kill a training at its effects, retry it, and look wh
 bench-data: install ## Seconds and memory of a day by its size, and the contract beside Great Expectations
 	@$(BIN)/python -m tests.benchmarks.bench_data
 
+.PHONY: test-k8s
+test-k8s: install ## On the cluster of KUBECONFIG, in a namespace of its own: rights, wishes and fences, pods that fail
+	@PYTHONPATH=.:plugins $(BIN)/python -W ignore -m tests.proofs.prove_k8s
+
 .PHONY: k8s-manifests
 k8s-manifests: install ## Render every overlay of k8s/ and check it: schemas, Pod Security, references, rights
 	@$(BIN)/python -m tests.proofs.prove_k8s_manifests
