@@ -163,7 +163,7 @@ class Faults:
             run, future, _ = self.begun("blue_green, long", GLOOMY, "switched")
             green: Colour = self.world.seen().route.live or "blue"
             at = self.kill(slot(green))
-            wait_for(lambda: self.world.seen().route.live != green, 150)
+            wait_for(lambda: self.world.seen().route.live != green or future.done(), 300)
             back = time.monotonic() - at
             future.result()
         must(run.outcome == "reverted" and self.world.live == before, f"{run.outcome}, {self.world.live} is live")
