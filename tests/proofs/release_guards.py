@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from include.core.rollout import COLOURS
 from tests.proofs.outcomes import Named, Outcomes, Unheld
 from tests.proofs.release_faults import Faults
 from tests.proofs.release_mutants import MUTANTS
@@ -46,12 +45,9 @@ def noticed(world: World, outcomes: Outcomes, guard: str, case: Callable[[], Non
 
 
 def put_right(world: World) -> None:
-    """A good version is live, released with every guard in its place."""
+    """A good version is live, released with every guard in its place; the rollback ends whatever was left under way."""
     world.serving.start_all()
-    for colour in COLOURS:
-        world.serving.target.nudge(colour)
-    if world.live != GOOD:
-        world.deploy(GOOD)
+    world.roll_back(GOOD)
     world.deploy(GLOOMY)
     world.deploy(GOOD)
     world.steady()
