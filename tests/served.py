@@ -35,10 +35,10 @@ MODEL = "credit"  # the name in the artifacts of tests.unit.credit
 class Serving:
     """The local serving target with real processes behind it, and what an outage does to them.
 
-    `can` is what Envoy adds to a target's contract; another target may go without.
+    `can` is what files and Envoy add to a target's contract; another target may go without.
     """
 
-    can = frozenset({"split", "failover", "generation header", "guarded admin", "proxy"})
+    can = frozenset({"files", "split", "failover", "generation header", "guarded admin", "proxy"})
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack

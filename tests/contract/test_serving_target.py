@@ -21,7 +21,7 @@ TARGETS = {"local": Serving, "kubernetes": ClusterServing}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One suite for all targets; what Envoy alone can do is asked of Envoy alone."""
+    """One suite for all targets; what files and Envoy alone can do is asked of them alone."""
     needed = {need for mark in metafunc.definition.iter_markers("needs") for need in mark.args}
     able = [name for name, handle in TARGETS.items() if needed <= handle.can]
     metafunc.parametrize("serving", able, indirect=True)
@@ -99,6 +99,7 @@ class TestFence:
             calls[write]()
         assert serving.target.observe() == before
 
+    @pytest.mark.needs("files")
     def test_a_run_that_was_held_up_does_not_stop_a_slot_that_went_live_since(
         self, serving, one_is_live, staged, wish, trained, monkeypatch
     ):
@@ -114,12 +115,14 @@ class TestFence:
         assert serving.answers_with("gloomy")
         assert serving.target.observe().green.ready
 
+    @pytest.mark.needs("files")
     def test_a_lock_that_somebody_keeps_is_one_sentence_and_no_endless_wait(self, serving, wish, monkeypatch):
         monkeypatch.setattr(serving_local, "LOCK_PATIENCE_S", 0.2)
         with locked(serving.root / ".lock"), pytest.raises(StorageUnavailable, match="is held by another process"):
             wish("1")
         assert wish("1").generation == 1
 
+    @pytest.mark.needs("files")
     def test_drafts_of_writers_that_were_killed_are_gone_with_the_next_wish_once_they_are_old(self, serving, wish):
         old, new = (serving.root / "verdicts" / f".accepted.json.{name}" for name in ("abcd1234", "efgh5678"))
         for draft in (old, new):
