@@ -26,6 +26,7 @@ from rich.table import Table
 from include.adapters import factory
 from include.adapters.files import write_atomic
 from include.core import blessing as blessings
+from include.core import news
 from include.core.manifest import Manifest, ReplaySource
 from include.embedded.airflow_api import AirflowApi, PlayStopped, wait_for
 from include.embedded.errors import StackError
@@ -164,8 +165,19 @@ class Demo:
         report = factory.reports().reports()[-1]
         told.numbers = {"moved": moved, "auc_now": report.auc, "auc_low": report.auc_low, "auc_high": report.auc_high}
         features = ", ".join(f"{name} {psi:.2f}" for name, psi in sorted(moved.items(), key=lambda item: -item[1])[:4])
-        told.happened = f"PSI of {features}; announced once as {event['extra']['key']}"
+        told.numbers["alert"] = alert = self._alert_of(event["extra"]["key"])
+        told.happened = f"PSI of {features}; announced once as {event['extra']['key']}; people are told: {alert}"
         told.link = self.api.url("watch")
+
+    def _alert_of(self, episode: str) -> str:
+        """The alert's title and what it links to, as it was written down for the channels."""
+        entry = next(entry for entry in factory.ledger().entries("drift.detected") if entry.key == episode)
+        alert = news.of(entry)
+        if alert is None:
+            raise PlayStopped(f"nobody is told of {episode}")
+        written = (Path(factory.setting("EVERGREEN_STORE")) / "alerts").rglob("*.json")
+        _must(any(alert.title in path.read_text() for path in written), f"the alert of {episode} is not written down")
+        return f"{alert.title}, see {alert.link(factory.manifest().alerts.runbook)}"
 
     def _challenger(self, told: Told) -> None:
         retrained = self.api.next_run("retrain", self.known["retrain"], 240)

@@ -73,6 +73,7 @@ def addresses(settings: EmbeddedSettings) -> Table:
         ("Envoy admin", settings.envoy_admin_url, ""),
         ("Blue slot", settings.blue_url, ""),
         ("Green slot", settings.green_url, ""),
+        ("Metrics of monitoring", f"{settings.exporter_url}/metrics", ""),
         ("Process manager", settings.supervisor_url, "in secrets.json"),
     ]
     table = Table(title="Evergreen is up")
