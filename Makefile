@@ -68,7 +68,7 @@ contract: install ## Propose a contract section from SAMPLE=file (LABEL=column, 
 	@$(BIN)/python -m include.embedded.propose_contract "$(SAMPLE)" --label "$(LABEL)" --out "$(OUT)"
 
 test: install ## Run all tests in two processes, one of them for all that start servers (WORKERS=1: in one)
-	@$(BIN)/python -m pytest --durations=10 -n $(or $(WORKERS),2) --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --durations=10 -n $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder
 
 lint: install ## Style, types and the direction of imports
 	@$(BIN)/ruff check .
