@@ -172,7 +172,7 @@ class _Load:
         return self._result()
 
     async def _closed(self) -> None:
-        while self._idle:
+        while self._idle and not self._over():  # it may be told to end before it begins
             self._next(self._idle.popleft())
         while not self._over():
             await asyncio.sleep(SWEEP_S / 2)

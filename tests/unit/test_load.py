@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import load
+from tests.ground import wait_for
 from tests.load import Plan
 
 
@@ -123,9 +124,15 @@ def test_headers_are_kept_for_each_answer_in_the_order_of_the_answers(server: Se
 @pytest.mark.parametrize("rate", [None, 50.0])
 def test_a_file_that_appears_ends_a_load_before_its_time(server: Served, tmp_path: Path, rate: float | None) -> None:
     stop = tmp_path / "stop"
-    threading.Timer(0.5, stop.touch).start()
+    threading.Thread(target=lambda: (wait_for(lambda: server.number > 4), stop.touch()), daemon=True).start()
     result = load.run(plan(server, "echo", most=10**6, seconds=300, rate=rate, stop=stop))
     assert result.answered > 0 and result.seconds < 60 and result.failed == 0
+
+
+def test_a_load_that_is_told_to_end_before_it_begins_ends(server: Served, tmp_path: Path) -> None:
+    (tmp_path / "stop").touch()
+    result = load.run(plan(server, "echo", most=10**6, seconds=300, stop=tmp_path / "stop"))
+    assert (result.answered, result.failed) == (0, 0)
 
 
 def test_a_closed_loop_ends_at_its_time(server: Served) -> None:
