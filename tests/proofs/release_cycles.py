@@ -12,6 +12,7 @@ is called, before its processes exist, and ends with the last answer of the bad 
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -52,7 +53,7 @@ class Cycles:
     rate: float
     done: list[Run] = field(default_factory=list)
     aborted_at: Counter[str] = field(default_factory=Counter)
-    rollbacks: list[float] = field(default_factory=list)  # moments of the command
+    rollbacks: list[tuple[float, float]] = field(default_factory=list)  # from the command to the end of its cycle
 
     def run(self, outcomes: Outcomes) -> Answers:
         before = self._held()
@@ -72,9 +73,10 @@ class Cycles:
         world.deploy(GLOOMY if strategy == "canary" else DEMANDING, f"{strategy}, strict", "rejected")
         must(world.live == new, f"after two aborts {world.live} is live, not {new}")
         world.deploy(GLOOMY, strategy)
-        self.rollbacks.append(world.command()[0])
+        began = world.command()[0]
         must(world.live == new, f"after the rollback {world.live} is live, not {new}")
         world.deploy(before, strategy)
+        self.rollbacks.append((began, time.monotonic()))  # the next cycle tries the bad version again
 
     def _aborted(self, version: str, strategy: str, moment: str) -> None:
         """A deployment that a person's rollback to what is live ends at this moment."""
@@ -148,7 +150,7 @@ def cycles(world: World, outcomes: Outcomes, count: int, rate: float, requests: 
     made = Cycles(world, count, rate)
     answers = made.run(outcomes)
     gaps = [seconds * 1000 for seconds in last_of_the_old(answers, switches(world.effects(), world.commands))]
-    backs = [answers.last(answers.version == GLOOMY, at, at + 30) for at in made.rollbacks]
+    backs = [answers.last(answers.version == GLOOMY, began, ended) for began, ended in made.rollbacks]
     outcomes.figures |= {
         "cycles": count,
         "releases": len(world.runs) + len(world.commands),
