@@ -28,12 +28,12 @@ import httpx
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from include.adapters import kubernetes_routes as routes
-from include.adapters import slot_counters
+from include.adapters import slot_counters, slot_questions
 from include.adapters.cluster import Cluster, Object
 from include.adapters.files import write_atomic
 from include.adapters.slot_counters import Counted
 from include.core.blessing import envelope_digest
-from include.core.errors import AccessRefused, Conflict, RequestInvalid, ServiceUnavailable
+from include.core.errors import Conflict, RequestInvalid, ServiceUnavailable
 from include.core.manifest import ClusterSpec
 from include.core.release_record import alone, evidence_of, is_same_wish, switched
 from include.core.rollout import (
@@ -413,21 +413,12 @@ class KubernetesTarget:
 
     def recent(self, colour: Colour, question: dict[str, Any]) -> dict[str, Any] | None:
         """What a slot answered last; a slot of one replica, or the answers would be some of them."""
-        try:
-            answer = self._http.post(f"{self._slots[colour]}/admin/recent", json=question)
-        except httpx.HTTPError:
-            return None
-        if answer.status_code in (401, 403):
-            raise AccessRefused(
-                f"Slot {colour} does not tell what it answered last ({answer.status_code}); give both Airflow and the "
-                "slots the same EVERGREEN_SERVING_TOKEN, and the slots EVERGREEN_ADMIN_FROM=anywhere."
-            )
-        return dict(answer.json()) if answer.status_code == 200 else None
+        return slot_questions.recent(self._http, self._slots[colour], colour, question)
 
     def ask(self, colour: Colour | None, rows: list[dict[str, Any]]) -> httpx.Response:
         """Predictions for `rows`, from one slot, or as a client gets them when `colour` is None."""
         base = self._slots[colour] if colour else self._predictions
-        return self._http.post(f"{base}/predict", json={"rows": rows})
+        return slot_questions.ask(self._http, base, rows, as_client=colour is None)
 
 
 def _template(deployment: Object) -> dict[str, str]:

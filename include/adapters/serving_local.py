@@ -26,11 +26,11 @@ from typing import Any, Literal
 import httpx
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from include.adapters import envoy_routes, slot_counters
+from include.adapters import envoy_routes, slot_counters, slot_questions
 from include.adapters.files import locked, sweep_drafts, write_atomic
 from include.adapters.slot_counters import Counted
 from include.core.blessing import envelope_digest
-from include.core.errors import AccessRefused, Conflict, RecordDamaged, ServiceUnavailable
+from include.core.errors import Conflict, RecordDamaged, ServiceUnavailable
 from include.core.release_record import alone, evidence_of, wanted_of
 from include.core.rollout import (
     BLUE_GREEN,
@@ -46,7 +46,6 @@ from include.core.rollout import (
     Wanted,
     other,
 )
-from include.core.shadow import COPY
 from include.model.sealed import copy_verified
 
 ROUTE_TIMEOUT_S = 10.0
@@ -436,16 +435,7 @@ class LocalTarget:
 
         Raises `AccessRefused` when the slot knows another serving token, or none.
         """
-        try:
-            answer = self._http.post(f"{self._addresses.slots[colour]}/admin/recent", json=question)
-        except httpx.HTTPError:
-            return None
-        if answer.status_code in (401, 403):
-            raise AccessRefused(
-                f"Slot {colour} does not tell what it answered last ({answer.status_code}): a shadow needs the same "
-                "EVERGREEN_SERVING_TOKEN here and at the slots; set it, or release.shadow.enabled: false."
-            )
-        return dict(answer.json()) if answer.status_code == 200 else None
+        return slot_questions.recent(self._http, self._addresses.slots[colour], colour, question)
 
     def ask(self, colour: Colour | None, rows: list[dict[str, Any]]) -> httpx.Response:
         """Predictions for `rows`, from one slot, or from the proxy when `colour` is None.
@@ -453,7 +443,7 @@ class LocalTarget:
         Of a slot nobody but us asks, so its answer is marked as a copy's and stands in no prediction log.
         """
         base = self._addresses.slots[colour] if colour else self._addresses.proxy
-        return self._http.post(f"{base}/predict", json={"rows": rows}, headers={COPY: "1"} if colour else None)
+        return slot_questions.ask(self._http, base, rows, as_client=colour is None)
 
 
 @contextmanager

@@ -70,10 +70,6 @@ def _traffic(own: list[Sample]) -> Traffic:
     )
 
 
-def _is_decision(sample: Sample) -> bool:
-    return sample.name == "evergreen_decisions_total" and sample.labels["decision"] == "true"
-
-
 def _total(samples: Iterable[Sample]) -> int:
     return int(sum(sample.value for sample in samples))
 
