@@ -55,7 +55,9 @@ class FastLane:
         return length.isdigit() and int(length[:18]) <= self._longest
 
     def answer(self, path: str, headers: Headers, body: bytes, began: float, common: Headers) -> bytes | None:
-        """The whole answer, counted and recorded; None when it must be a task, and nothing has happened.
+        """The whole answer, counted and recorded; None when it must be a task, and nothing has happened yet.
+
+        Only a failure of our own between record and bytes leaves a record behind, which the task then makes again.
 
         `began` in monotonic seconds; `common` are the headers of every answer of this server.
         """
