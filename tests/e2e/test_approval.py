@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.blessed import REPORT
 
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 PATIENCE_S = 60  # the third question is left open for this long; the first two are answered at once
+READING_S = 4  # before which nobody answers
 DIGEST = "7" * 64
 
 
@@ -66,16 +68,30 @@ def told(stack: Stack, registry: MlflowRegistry) -> dict[str, Any]:
 
 
 def answer(api: AirflowApi, run_id: str, option: str, why: str, dag: str = "approvals") -> None:
-    """Answers as often as it is asked: an answer that comes within a second of the question may get lost in Airflow."""
+    """Answers a question once it has stood for as long as a person reads, and again if its task was lost and asks anew.
+
+    Airflow resumes an answered task at once. Where the executor has not yet told the scheduler that the asking half is
+    over, the scheduler takes that news for the end of the resumed half and fails the try; nothing in its API tells
+    when that moment has passed.
+    """
+    asked: dict[int, float] = {}
 
     def taken() -> bool:
-        state = api.task_states(dag, run_id)["approve"]
-        if state == "awaiting_input":
+        task = api.get(f"/dags/{dag}/dagRuns/{run_id}/taskInstances/approve")
+        since = asked.setdefault(task["try_number"], time.monotonic())
+        if task["state"] != "awaiting_input":
+            asked.pop(task["try_number"])
+        elif time.monotonic() - since > READING_S:
             with suppress(PlayStopped):  # answered, and not taken yet
                 api.answer(dag, run_id, "approve", option, why=why)
-        return state in ("success", "failed")
+        return task["state"] in ("success", "failed")
 
     ground.wait_for(taken, 600)
+
+
+def ended(api: AirflowApi, run_id: str, dag: str = "approvals") -> tuple[str, dict[str, str]]:
+    """The state of a run that has ended, and those of its tasks."""
+    return api.ended(dag, run_id, 480)["state"], api.task_states(dag, run_id)
 
 
 @pytest.mark.timeout(1800)  # the stack's start is part of it
@@ -83,11 +99,10 @@ def test_yes_blesses_no_and_silence_fail_the_run(runs, stack, registry):
     api, started = runs
     answer(api, started["yes"], "Approve", "better for the young")
     answer(api, started["no"], "Reject", "unfair")
-    ended = {name: api.ended("approvals", run_id, 480)["state"] for name, run_id in started.items()}
-    assert ended == {"yes": "success", "no": "failed", "silence": "failed"}
+    ends = {name: ended(api, run_id) for name, run_id in started.items()}
+    assert {name: state for name, (state, _) in ends.items()} == {"yes": "success", "no": "failed", "silence": "failed"}
     for name in ("no", "silence"):
-        states = api.task_states("approvals", started[name])
-        assert (states["approve"], states["bless"]) == ("failed", "upstream_failed")
+        assert (ends[name][1]["approve"], ends[name][1]["bless"]) == ("failed", "upstream_failed")
 
     trusted = public_keys(stack.settings.trusted_keys.read_text())
     blessing = verify(registry.blessing("1"), trusted, registry.name, "1", DIGEST)
@@ -121,8 +136,8 @@ def test_a_release_waits_for_its_yes_and_the_rollout_goes_on_whatever_the_answer
         told = {"verdict": "ask", "summary": "it waits", "outputs": asked(generation)}
         run_id = api.trigger("release_approvals", told=told)
         answer(api, run_id, option, "a Friday", dag="release_approvals")
-        assert api.ended("release_approvals", run_id, 240)["state"] == "success"
-        assert api.task_states("release_approvals", run_id)["rollout"] == "success"
+        state, tasks = ended(api, run_id, "release_approvals")
+        assert (state, tasks["rollout"]) == ("success", "success"), tasks
         place = stack.settings.serving_dir / "verdicts" / str(generation) / "approved.json"
         verdicts[option] = json.loads(place.read_text())
     assert verdicts == {
@@ -135,9 +150,8 @@ def test_a_release_waits_for_its_yes_and_the_rollout_goes_on_whatever_the_answer
 def test_a_release_that_ended_before_the_question_is_not_asked_about_and_the_rollout_says_so(runs):
     api, _ = runs
     run_id = api.trigger("release_approvals", told={"verdict": "no", "summary": "it was rejected", "outputs": {}})
-    assert api.ended("release_approvals", run_id, 240)["state"] == "success"
-    states = api.task_states("release_approvals", run_id)
-    assert (states["approve"], states["rollout"]) == ("skipped", "success")
+    state, tasks = ended(api, run_id, "release_approvals")
+    assert (state, tasks["approve"], tasks["rollout"]) == ("success", "skipped", "success"), tasks
     told = api.returned("release_approvals", run_id, "reconcile")
     assert (told["state"], told["sentence"]) == ("empty", "empty: nothing disagrees"), "there is no slot, but an MLflow"
 
