@@ -193,6 +193,27 @@ def test_a_live_slot_that_comes_back_is_live_again(settings, switch, slots):
     wait_for(lambda: httpx.get(settings.serving_url, trust_env=False).text == "blue")
 
 
+def test_a_slot_that_is_called_healthy_gets_the_very_next_request(settings, switch, slots):
+    """Envoy would tell its admin page first and its workers up to a second later: `update_merge_window`."""
+    switch(Route("blue", "green", generation=1))
+    for _ in range(3):
+        slots["blue"].kill()
+        slots["blue"].wait()
+        wait_for(lambda: not is_healthy(settings, "blue_first"))
+        slots["blue"] = Process([sys.executable, str(TINY_SLOT), "blue", str(settings.blue_port)])
+        wait_for(lambda: is_healthy(settings, "blue_first"))
+        answers = [httpx.get(settings.serving_url, trust_env=False).text for _ in range(10)]
+        assert set(answers) == {"blue"}
+
+
+def is_healthy(settings, cluster: str) -> bool:
+    """Whether Envoy says so of the first slot of a cluster."""
+    told = httpx.get(f"http://127.0.0.1:{settings.envoy_admin_port}/clusters?format=json", trust_env=False).json()
+    [hosts] = [each["host_statuses"] for each in told["cluster_statuses"] if each["name"] == cluster]
+    [first] = [host["health_status"] for host in hosts if not host.get("priority")]
+    return not first.get("failed_active_health_check", False)
+
+
 def test_without_a_standby_a_dead_slot_is_an_error_and_never_the_other_version(settings, switch, slots):
     switch(Route("blue", generation=1))
     slots["blue"].kill()
