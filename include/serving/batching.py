@@ -6,7 +6,8 @@ load (measured at one connection: BentoML nine, MLServer three times slower than
 
 A compiled model is asked on the event loop: tens of microseconds, less than a change of threads costs. A generic one,
 which takes milliseconds, has one thread of its own, so that probes are answered meanwhile; more threads would only
-fight for the interpreter's lock.
+fight for the interpreter's lock. While its clients come one by one even that thread is a detour (4 % of the requests a
+second), and a probe can wait for a call of some milliseconds: see `is_quick`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ EDGE = 1e-6  # float32 runtimes add up to a little more than 1
 FORGETTING = 0.9  # weight of the past in the pace, batch by batch
 PRIOR_ROWS = 10.0  # that took no time: one early stall of the machine says little about a model
 SHARE = 0.1  # of the deadline that one batch may take
+QUICK_S = 0.02  # of a model's call that the event loop may wait for
+UNKNOWN_S = 0.1  # what a call is taken for before some have been measured
 
 
 class Late(Exception):
@@ -70,6 +73,13 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._busy = False
         self._seconds, self._rows = 0.0, PRIOR_ROWS
+        self._call_s, self._alone = UNKNOWN_S, True  # the longest of late; whether the last one was for one request
+
+    def is_quick(self, rows: int) -> bool:
+        """Whether the event loop may ask the model for so many rows itself: it is at rest, each of its last calls was
+        short, and nobody shared the last one, for together requests cost a fraction."""
+        short = max(self._call_s, rows * self.pace) <= QUICK_S
+        return short and self._alone and not self._busy
 
     @property
     def pace(self) -> float:
@@ -95,7 +105,7 @@ class Batcher:
     def at_once(self, rows: Sequence[Row]) -> list[float]:
         """Past the queue, on this thread. Raises `RowsFailed` or `ModelFailed`."""
         [found], seconds = ask(self._predict, [rows], self._control)
-        self._paced(len(rows), seconds)
+        self._paced(len(rows), seconds, requests=1)
         if isinstance(found, Exception):
             raise found
         return found
@@ -131,7 +141,7 @@ class Batcher:
         return min(self._most_rows, SHARE * left / self.pace) if self.pace else self._most_rows
 
     def _answered(self, batch: list[_Waiting], results: list[list[float] | Exception], seconds: float) -> None:
-        self._paced(sum(len(waiting.rows) for waiting in batch), seconds)
+        self._paced(sum(len(waiting.rows) for waiting in batch), seconds, len(batch))
         for waiting, result in zip(batch, results, strict=True):
             _settle(waiting.future, result)
         if self._queue:
@@ -139,8 +149,9 @@ class Batcher:
         else:
             self._busy = False
 
-    def _paced(self, rows: int, seconds: float) -> None:
+    def _paced(self, rows: int, seconds: float, requests: int) -> None:
         self._seconds, self._rows = FORGETTING * self._seconds + seconds, FORGETTING * self._rows + rows
+        self._call_s, self._alone = max(seconds, FORGETTING * self._call_s), requests == 1
         self._measured(rows)
 
 

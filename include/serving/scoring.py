@@ -72,7 +72,11 @@ class Lane:
         self._large = Batcher(model.predict_proba, control, spec.batch_rows, metrics.batch, thread)
         compiled = model.meta.path == "compiled"
         self._small = Batcher(model.predict_proba, control, spec.batch_rows, metrics.batch) if compiled else self._large
-        self.is_quick = compiled
+        self._compiled = compiled
+
+    def is_quick(self, rows: int = 1) -> bool:
+        """Whether the event loop may wait for the model."""
+        return self._compiled or self._large.is_quick(rows)
 
     def batcher(self, rows: int) -> Batcher:
         return self._small if rows <= LARGE else self._large
@@ -98,15 +102,15 @@ class Scorer:
         return not self.waiting
 
     def is_free(self, held: Loaded) -> bool:
-        """Whether this model may be asked `at_once`: it takes microseconds, and nothing speaks against it."""
+        """Whether this model may be asked `at_once`: it does not take long, and nothing speaks against it."""
         lane = self._lane(held)
-        return lane.is_quick and not lane.breaker.is_open and self._cache is None
+        return lane.is_quick() and not lane.breaker.is_open and self._cache is None
 
     def at_once(self, held: Loaded, rows: Sequence[Row]) -> Answer | None:
         """What `score` answers, of a model that `is_free`; None where there are many rows, or the model fails."""
-        if len(rows) > LARGE:
-            return None
         lane = self._lane(held)
+        if len(rows) > LARGE or not lane.is_quick(len(rows)):
+            return None
         try:
             probabilities = lane.batcher(len(rows)).at_once(rows)
         except (ModelFailed, RowsFailed):

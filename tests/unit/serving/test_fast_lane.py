@@ -15,7 +15,9 @@ from include.model import artifact, compiling
 from include.serving.app import create_app, serve_slot
 from include.serving.endpoint import LONG_BODY, Service
 from include.serving.fast_lane import FastLane, fast_lane
+from include.serving.scoring import Asked
 from include.serving.settings import Settings
+from include.serving.slot import Loaded
 from tests.model_server import model_server
 from tests.unit import credit
 from tests.unit.serving.conftest import stage_in
@@ -135,6 +137,35 @@ async def test_a_model_that_takes_long_or_fails_is_a_task(lane: Make, monkeypatc
     monkeypatch.setattr(type(service.holder.slot.model), "predict_proba", lambda self, rows: rows.nonsense)  # type: ignore[union-attr]
     assert ask(one) is None
     assert service.scorer.waiting == 0
+
+
+async def test_a_generic_model_is_waited_for_once_its_calls_are_known_to_be_short_and_nobody_shares_them(
+    lane: Make,
+) -> None:
+    one, service = lane(compiled=False)
+    held = service.holder.slot
+    assert isinstance(held, Loaded)
+
+    async def scored(requests: int) -> None:
+        now = time.monotonic()
+        asked = [Asked(str(number), None, now + 10, now) for number in range(requests)]
+        rows = held.inputs.checked([ROW])
+        assert isinstance(rows, list)
+        await asyncio.gather(*(service.scorer.score(held, rows, each) for each in asked))
+
+    for _ in range(100):  # some twenty, but the machine may pause
+        await scored(1)
+        if answer := ask(one):
+            break
+    assert answer and answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    await turn()
+    assert ask(one, json.dumps({"rows": [ROW] * 64}).encode()) is None, "they take as much longer"
+    await turn()
+    assert ask(one)
+    await scored(2)
+    assert ask(one) is None, "two came together"
+    await scored(1)
+    assert ask(one)
 
 
 async def test_only_short_predictions_of_known_length_take_it_and_none_while_the_server_leaves(lane: Make) -> None:
