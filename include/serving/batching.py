@@ -102,12 +102,10 @@ class Batcher:
         finally:
             alarm.cancel()
 
-    def at_once(self, rows: Sequence[Row]) -> list[float]:
-        """Past the queue, on this thread. Raises `RowsFailed` or `ModelFailed`."""
-        [found], seconds = ask(self._predict, [rows], self._control)
-        self._paced(len(rows), seconds, requests=1)
-        if isinstance(found, Exception):
-            raise found
+    def at_once(self, requests: Sequence[Sequence[Row]]) -> list[list[float] | Exception]:
+        """What each is answered, past the queue and on this thread: probabilities, `RowsFailed` or `ModelFailed`."""
+        found, seconds = ask(self._predict, requests, self._control)
+        self._paced(sum(map(len, requests)), seconds, len(requests))
         return found
 
     def _drain(self) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from include.serving.envelope import request_id, route_of
+from include.serving.fast_lane import FastRequest
 from include.serving.protocols.dialects import dialect_of
 from include.serving.scoring import BUSY
 from include.serving.validation import Problem
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from include.serving.endpoint import Service
-    from include.serving.fast_lane import FastLane
+    from include.serving.fast_lane import FastLane, Headers
 
 REFUSALS = 3000  # a second at most; each costs about a third of an answer
 LONGEST_PAUSE = 1.0  # seconds
@@ -58,9 +59,9 @@ class Door:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.most_connections = max(1, files - SPARE_FILES)
 
-    def is_full(self, requests: int) -> bool:
+    def is_full(self, tasks: int) -> bool:
         """By the rows that those under way will probably hold: once a body is parsed, most of its cost is paid."""
-        scorer = self._service.scorer
+        scorer, requests = self._service.scorer, tasks + (self.fast.waiting if self.fast else 0)
         return requests * scorer.rows_a_request >= self._service.spec.queue_rows or scorer.is_full
 
     def predicts(self, path: str) -> bool:
@@ -116,8 +117,8 @@ class Connection(HttpToolsProtocol):
         self._refused_path: str | None = None
         self._refusal: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._fast_body: bytearray | None = None  # of a request that may be answered on the fast lane
-        self._path = ""
+        self._fast: FastRequest | None = None  # a request that is on the fast lane, or still comes there
+        self._idle_since = 0.0  # its last answer; uvicorn's own timer for it would be most of that answer's price
         self.headers = []
         self.url = b""
 
@@ -131,6 +132,7 @@ class Connection(HttpToolsProtocol):
             self._end(BUSY)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._fast = None
         super().connection_lost(exc)
         if self._refusal:
             self._refusal.cancel()
@@ -143,11 +145,13 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif self._reading_since and now - self._reading_since > self._door.read_timeout_s:
             self._end(SLOW)
+        elif self._idle_since and now - self._idle_since > self.timeout_keep_alive:
+            self.timeout_keep_alive_handler()
 
     def _end(self, problem: Problem) -> None:
         """Says why, where a request has begun that has no answer yet, and closes."""
         answering = self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started
-        reading_body = self._fast_body is not None or (self.cycle is not None and not self.cycle.response_started)
+        reading_body = self._fast is not None or (self.cycle is not None and not self.cycle.response_started)
         begun = self._head_bytes or reading_body or problem in (BUSY, MALFORMED)
         if begun and not answering and not self.transport.is_closing():
             self.transport.write(self._door.refused(problem, "", self.headers, self._reading_since))
@@ -175,8 +179,10 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._refuse()  # a request behind a refused one must not be answered before it
+        while self._fast is not None and self._door.fast is not None:  # nor before one on the fast lane
+            self._door.fast.turn()
         super().on_message_begin()
-        self._head_bytes, self._reading_since = 1, time.monotonic()
+        self._head_bytes, self._reading_since, self._idle_since = 1, time.monotonic(), 0.0
 
     def on_headers_complete(self) -> None:
         self._head_bytes = 0
@@ -187,20 +193,21 @@ class Connection(HttpToolsProtocol):
                 self._refused_path = path
                 return
             if self._may_be_fast(path):
-                self._path, self._fast_body = path, bytearray()
+                self._fast = FastRequest(self, path, self.headers, self._reading_since)
                 return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self._fast_body is not None:
-            self._fast_body += body
+        if self._fast is not None:
+            self._fast.body += body
         elif self._refused_path is None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         began, self._reading_since = self._reading_since, 0.0
-        if self._fast_body is not None and self._answered_fast(began):
-            return
+        if self._fast is not None and self._door.fast is not None:
+            self._fast.came = time.monotonic()
+            return self._door.fast.offer(self._fast)
         if self._refused_path is None:
             super().on_message_complete()
             return
@@ -214,29 +221,32 @@ class Connection(HttpToolsProtocol):
         lasting = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
         return lasting and not self.parser.should_upgrade() and self._door.fast.may_take(path, self.headers)
 
-    def _answered_fast(self, began: float) -> bool:
-        assert self._door.fast and self._fast_body is not None
-        common = self.server_state.default_headers
-        answer = self._door.fast.answer(self._path, self.headers, bytes(self._fast_body), began, common)
-        if answer is None:
-            self._leave_fast_lane()
-            return False
-        self._fast_body = None
-        self.transport.write(answer)
-        self.on_response_complete()
-        return True
+    @property
+    def common(self) -> Headers:
+        return self.server_state.default_headers
 
-    def _leave_fast_lane(self) -> None:
-        """Begins the usual way, with what has come of the body."""
-        body, self._fast_body = self._fast_body, None
+    def awaits(self, request: FastRequest) -> bool:
+        return self._fast is request
+
+    def answer(self, request: FastRequest, data: bytes) -> None:
+        self._fast, self._idle_since = None, time.monotonic()
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def begin_anew(self, request: FastRequest) -> None:
+        """The usual way, with what has come of the body."""
+        self._fast = None
         super().on_headers_complete()
-        if body:
-            super().on_body(bytes(body))
+        if request.body:
+            super().on_body(bytes(request.body))
+        if request.came:
+            super().on_message_complete()
 
     def shutdown(self) -> None:
         """A request that has begun to arrive is still answered, and as a task."""
-        if self._fast_body is not None:
-            self._leave_fast_lane()
+        if self._fast is not None:
+            self.begin_anew(self._fast)
         super().shutdown()
 
     def _refuse(self) -> None:

@@ -55,7 +55,7 @@ class Service:
 
 
 class Endpoint:
-    """One predicting route: `await endpoint(request)`, or `at_once` when the body is there and nobody else waits."""
+    """One predicting route: `await endpoint(request)`; the fast lane calls `read` and `answered` itself."""
 
     answers_at_once: ClassVar[bool] = True
 
@@ -66,34 +66,23 @@ class Endpoint:
     async def __call__(self, request: Request) -> Response:
         slot = self._service.holder.slot
         if not isinstance(slot, Loaded):
-            return self._refusal(Problem(503, slot.why))
+            return self.refusal(Problem(503, slot.why))
         headers = headers_of(request.scope["headers"])
-        asked = asked_by(request.scope["state"]["request_id"], headers, self._service.spec)
+        asked = asked_by(request.scope["state"]["request_id"], headers, self._service.spec, time.monotonic())
         parsed = await self._parsed(request, headers, slot)
         if isinstance(parsed, Problem):
-            return self._refusal(parsed)
+            return self.refusal(parsed)
         request.scope["state"]["rows"] = parsed.rows
         answer = await self._service.scorer.score(slot, parsed.rows, asked)
         return await self._concluded(slot, asked, parsed, answer)
 
-    def at_once(self, path: str, request_id: str, sent: Sent, body: bytes) -> Response | None:
-        """The same answer without a turn of the event loop; None where it needs one."""
-        slot, settings = self._service.holder.slot, self._service.settings
-        if not isinstance(slot, Loaded) or not self._service.scorer.is_free(slot):
-            return None
-        headers = headers_of(sent)
-        asked = asked_by(request_id, headers, self._service.spec)
-        if asked.deadline <= asked.received:
-            return None
-        parsed = self._dialect.parse(body, headers, slot.inputs, settings.max_rows)
-        if isinstance(parsed, Problem):
-            return self._refusal(parsed)
-        answer = self._service.scorer.at_once(slot, parsed.rows)
-        return self._answered(slot, asked, parsed, answer) if answer else None
+    def read(self, slot: Loaded, path: str, headers: Mapping[str, str], body: bytes) -> Parsed | Problem:
+        """A whole body at once; `path` may name what this slot does not hold."""
+        return self._dialect.parse(body, headers, slot.inputs, self._service.settings.max_rows)
 
     async def _concluded(self, slot: Loaded, asked: Asked, parsed: Parsed, answer: Answer | Problem) -> Response:
         """What is done with an answer; explaining does more."""
-        return self._answered(slot, asked, parsed, answer)
+        return self.answered(slot, asked, parsed, answer)
 
     async def _parsed(self, request: Request, headers: Mapping[str, str], slot: Loaded) -> Parsed | Problem:
         """A long body is parsed beside the event loop, so that probes and small requests are answered meanwhile."""
@@ -107,11 +96,12 @@ class Endpoint:
             self._dialect.parse, body, headers, slot.inputs, settings.max_rows, limiter=self._service.parsers
         )
 
-    def _answered(self, slot: Loaded, asked: Asked, parsed: Parsed, answer: Answer | Problem) -> Response:
+    def answered(self, slot: Loaded, asked: Asked, parsed: Parsed, answer: Answer | Problem) -> Response:
+        """Records and counts an answer, and renders it."""
         status = answer.status if isinstance(answer, Problem) else 200
         self._service.record(asked, parsed.rows, answer, status, time.monotonic() - asked.received)
         if isinstance(answer, Problem):
-            return self._refusal(answer)
+            return self.refusal(answer)
         self._counted(slot, answer, parsed.rows)
         return respond(self._dialect.render(answer, parsed))
 
@@ -119,7 +109,7 @@ class Endpoint:
         self._service.metrics.predicted(answer.version, answer.probabilities, slot.inputs.oddities(rows))
         self._service.metrics.decided(answer.version, answer.decisions)
 
-    def _refusal(self, problem: Problem) -> Response:
+    def refusal(self, problem: Problem) -> Response:
         return refusal(self._dialect, problem)
 
 
@@ -139,9 +129,9 @@ def headers_of(sent: Sent) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(sent)}
 
 
-def asked_by(request_id: str, headers: Mapping[str, str], spec: ServingSpec) -> Asked:
+def asked_by(request_id: str, headers: Mapping[str, str], spec: ServingSpec, received: float) -> Asked:
     """The deadline is the manifest's, or sooner when the caller or the proxy says it will not wait that long."""
-    received, patience = time.monotonic(), spec.deadline_ms
+    patience = spec.deadline_ms
     for name in TIMEOUTS:
         told = headers.get(name)
         if told and told.isascii() and told.isdigit():

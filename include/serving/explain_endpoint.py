@@ -55,7 +55,7 @@ class ExplainEndpoint(Endpoint):
         self._service.record(asked, parsed.rows, problem or answer, status, time.monotonic() - asked.received)
         if isinstance(told, Problem) or isinstance(answer, Problem):
             assert problem
-            return self._refusal(problem)
+            return self.refusal(problem)
         return respond(Rendered(to_json(self._document(answer, told))))
 
     def _document(self, answer: Answer, told: Sequence[Explained]) -> dict[str, Any]:

@@ -7,15 +7,16 @@ and a version, and this server holds one of each, so every other name is a 404 t
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from pydantic_core import to_json
 
 from include.serving import VERSION
-from include.serving.endpoint import Endpoint, Sent, Service, respond
+from include.serving.endpoint import Endpoint, Service, respond
 from include.serving.envelope import INFER, Handler
-from include.serving.protocols import Rendered, mlflow_scoring, open_inference
+from include.serving.protocols import Parsed, Rendered, mlflow_scoring, open_inference
 from include.serving.slot import Loaded
 from include.serving.validation import Problem
 
@@ -60,11 +61,10 @@ class InferEndpoint(Endpoint):
 
     async def __call__(self, request: Request) -> Response:
         problem = self._misdirected(request.scope["path"])
-        return self._refusal(problem) if problem else await super().__call__(request)
+        return self.refusal(problem) if problem else await super().__call__(request)
 
-    def at_once(self, path: str, request_id: str, sent: Sent, body: bytes) -> Response | None:
-        problem = self._misdirected(path)
-        return self._refusal(problem) if problem else super().at_once(path, request_id, sent, body)
+    def read(self, slot: Loaded, path: str, headers: Mapping[str, str], body: bytes) -> Parsed | Problem:
+        return self._misdirected(path) or super().read(slot, path, headers, body)
 
     def _misdirected(self, path: str) -> Problem | None:
         address = ADDRESS.match(path)

@@ -74,9 +74,9 @@ class Lane:
         self._small = Batcher(model.predict_proba, control, spec.batch_rows, metrics.batch) if compiled else self._large
         self._compiled = compiled
 
-    def is_quick(self, rows: int = 1) -> bool:
-        """Whether the event loop may wait for the model."""
-        return self._compiled or self._large.is_quick(rows)
+    def is_quick(self, requests: int, rows: int = 1) -> bool:
+        """Whether the event loop may wait for the model's answer to so many requests."""
+        return self._compiled or (requests == 1 and self._large.is_quick(rows))
 
     def batcher(self, rows: int) -> Batcher:
         return self._small if rows <= LARGE else self._large
@@ -96,28 +96,30 @@ class Scorer:
     def is_full(self) -> bool:
         return self.waiting >= self._spec.queue_rows
 
-    @property
-    def is_idle(self) -> bool:
-        """No row waits for any model."""
-        return not self.waiting
-
-    def is_free(self, held: Loaded) -> bool:
+    def is_free(self, held: Loaded, requests: int) -> bool:
         """Whether this model may be asked `at_once`: it does not take long, and nothing speaks against it."""
         lane = self._lane(held)
-        return lane.is_quick() and not lane.breaker.is_open and self._cache is None
+        return lane.is_quick(requests) and not lane.breaker.is_open and self._cache is None
 
-    def at_once(self, held: Loaded, rows: Sequence[Row]) -> Answer | None:
-        """What `score` answers, of a model that `is_free`; None where there are many rows, or the model fails."""
-        lane = self._lane(held)
-        if len(rows) > LARGE or not lane.is_quick(len(rows)):
+    def at_once(self, held: Loaded, requests: Sequence[Sequence[Row]]) -> list[Answer | None]:
+        """What `score` answers to requests of up to `LARGE` rows, by a model that `is_free`.
+
+        None where it takes longer after all, or the model fails: `score` will see that too, and knows what follows.
+        """
+        lane, rows = self._lane(held), max(map(len, requests), default=0)
+        if not requests or not lane.is_quick(len(requests), rows):
+            return [None] * len(requests)
+        said = lane.batcher(rows).at_once(requests)
+        found = [self._answer_to(held, each, what) for each, what in zip(requests, said, strict=True)]
+        if any(found):
+            lane.breaker.succeeded()
+        return found
+
+    def _answer_to(self, held: Loaded, rows: Sequence[Row], found: list[float] | Exception) -> Answer | None:
+        if isinstance(found, Exception):
             return None
-        try:
-            probabilities = lane.batcher(len(rows)).at_once(rows)
-        except (ModelFailed, RowsFailed):
-            return None  # `score` will see it too, and knows what follows
-        lane.breaker.succeeded()
         self._counted(rows)
-        return self._answer(held, probabilities)
+        return self._answer(held, found)
 
     def _counted(self, rows: Sequence[Row]) -> None:
         self.rows_a_request += (len(rows) - self.rows_a_request) / RECENT

@@ -13,9 +13,9 @@ import pytest
 
 from include.model import artifact, compiling
 from include.serving.app import create_app, serve_slot
-from include.serving.endpoint import LONG_BODY, Service
-from include.serving.fast_lane import FastLane, fast_lane
-from include.serving.scoring import Asked
+from include.serving.endpoint import LONG_BODY, Endpoint, Service
+from include.serving.fast_lane import TOGETHER, FastLane, FastRequest, fast_lane
+from include.serving.scoring import LARGE, Asked
 from include.serving.settings import Settings
 from include.serving.slot import Loaded
 from tests.model_server import model_server
@@ -95,39 +95,112 @@ def lane(tmp_path: Path) -> Make:
     return made
 
 
-def ask(lane: FastLane, body: bytes = GOOD, **headers: str) -> bytes | None:
+class Client:
+    """A connection: what it was sent, by request; `anew` are those that are to be tasks."""
+
+    common = COMMON
+
+    def __init__(self) -> None:
+        self.answers: list[bytes] = []
+        self.anew = 0
+        self.waiting: FastRequest | None = None
+
+    def awaits(self, request: FastRequest) -> bool:
+        return self.waiting is request
+
+    def answer(self, request: FastRequest, data: bytes) -> None:
+        self.waiting = None
+        self.answers.append(data)
+
+    def begin_anew(self, request: FastRequest) -> None:
+        self.waiting = None
+        self.anew += 1
+
+
+def offer(lane: FastLane, body: bytes = GOOD, **headers: str) -> Client:
+    """A request that is whole, on a connection of its own."""
     sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return lane.answer("/predict", sent, body, time.monotonic(), COMMON)
+    client, now = Client(), time.monotonic()
+    client.waiting = FastRequest(client, "/predict", sent, now, bytearray(body), now)
+    lane.offer(client.waiting)
+    return client
+
+
+def ask(lane: FastLane, body: bytes = GOOD, **headers: str) -> bytes | None:
+    """The answer of the same turn; None where the request is begun anew."""
+    lane._rested = 0.0  # however soon after the last one: it is alone
+    client = offer(lane, body, **headers)
+    assert client.anew == 1 - len(client.answers), "one of the two, and at once"
+    return client.answers[0] if client.answers else None
 
 
 async def turn() -> None:
     await asyncio.sleep(0)
 
 
-async def test_one_request_a_turn_is_answered_at_once(lane: Make) -> None:
+async def test_one_that_comes_alone_is_answered_before_the_next_is_looked_at(lane: Make) -> None:
     one, _ = lane()
     first = ask(one, x_request_id="mine")
     assert first and first.startswith(b"HTTP/1.1 200 OK\r\ndate: today\r\n") and b"x-request-id: mine\r\n" in first
-    assert ask(one) is None
+
+
+async def test_those_that_come_behind_it_in_the_same_turn_share_one_call_of_the_model(lane: Make) -> None:
+    one, service = lane()
+    alone = offer(one)
+    behind = [offer(one, x_request_id=str(number)) for number in range(3)]
+    assert len(alone.answers) == 1 and one.waiting == 3 and not any(each.answers for each in behind)
+    calls = batches(service)
     await turn()
-    assert ask(one)
+    assert [each.answers[0].count(b"x-request-id: %d\r\n" % number) for number, each in enumerate(behind)] == [1] * 3
+    assert (one.waiting, batches(service) - calls) == (0, 1)
+    first = offer(one)
+    assert not first.answers, "where many came, more are expected"
+    await turn()
+    assert first.answers and offer(one).answers == []
 
 
-async def test_what_is_wrong_with_a_body_is_told_at_once(lane: Make) -> None:
+def batches(service: Service) -> int:
+    lines = service.metrics.text().decode().splitlines()
+    return int(float(next(line.split()[-1] for line in lines if line.startswith("evergreen_batch_rows_count"))))
+
+
+async def test_more_than_fit_into_a_turn_are_answered_in_the_next_one(lane: Make) -> None:
+    one, _ = lane()
+    offer(one)
+    many = [offer(one) for _ in range(TOGETHER + 1)]
+    await turn()
+    assert [len(each.answers) for each in many] == [1] * TOGETHER + [0]
+    await turn()
+    assert many[-1].answers
+
+
+async def test_whoever_hung_up_meanwhile_is_counted_and_left_alone(lane: Make) -> None:
+    one, service = lane()
+    offer(one)
+    gone, stays = offer(one), offer(one)
+    gone.waiting = None
+    await turn()
+    assert (gone.answers, gone.anew, len(stays.answers)) == ([], 0, 1)
+    assert 'path="/predict",slot="blue",status="499"' in service.metrics.text().decode()
+
+
+async def test_what_is_wrong_with_a_body_is_told_at_once_and_harms_nobody_else(lane: Make) -> None:
     one, _ = lane()
     answer = ask(one, b"[]")
     assert answer and answer.startswith(b"HTTP/1.1 422 ")
-
-
-async def test_while_others_wait_it_is_a_task(lane: Make) -> None:
-    one, service = lane()
-    service.scorer.waiting = 1
-    assert ask(one) is None
+    bad, good = offer(one, b"{"), offer(one)
+    await turn()
+    assert bad.answers[0].startswith(b"HTTP/1.1 400 ") and good.answers[0].startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_deadline_that_has_passed_is_a_task(lane: Make) -> None:
     one, _ = lane()
     assert ask(one, x_evergreen_timeout_ms="0") is None
+
+
+async def test_more_rows_than_the_event_loop_takes_are_a_task(lane: Make) -> None:
+    one, _ = lane()
+    assert ask(one, json.dumps({"rows": credit.rows()[: LARGE + 1]}).encode()) is None
 
 
 async def test_a_model_that_takes_long_or_fails_is_a_task(lane: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +210,14 @@ async def test_a_model_that_takes_long_or_fails_is_a_task(lane: Make, monkeypatc
     monkeypatch.setattr(type(service.holder.slot.model), "predict_proba", lambda self, rows: rows.nonsense)  # type: ignore[union-attr]
     assert ask(one) is None
     assert service.scorer.waiting == 0
+
+
+async def test_our_own_failure_loses_nobody(lane: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = lane()
+    monkeypatch.setattr(Endpoint, "answered", lambda *_: 1 / 0)
+    assert ask(one) is None
+    monkeypatch.undo()
+    assert ask(one)
 
 
 async def test_a_generic_model_is_waited_for_once_its_calls_are_known_to_be_short_and_nobody_shares_them(
@@ -158,9 +239,7 @@ async def test_a_generic_model_is_waited_for_once_its_calls_are_known_to_be_shor
         if answer := ask(one):
             break
     assert answer and answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    await turn()
     assert ask(one, json.dumps({"rows": [ROW] * 64}).encode()) is None, "they take as much longer"
-    await turn()
     assert ask(one)
     await scored(2)
     assert ask(one) is None, "two came together"
