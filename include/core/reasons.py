@@ -49,10 +49,10 @@ def find(contributions: Mapping[str, float], specs: Mapping[str, ReasonSpec], to
     """`sign` is 1 where a positive contribution raises the risk, else -1."""
     moved = [(_code(column, specs), column, value) for column, value in contributions.items()]
     strongest = sorted(moved, key=lambda item: (-round(abs(item[2]), DIGITS), item[0]))
-    told = [_reason(*item, specs, sign) for item in strongest if round(item[2], DIGITS)]
-    raised = tuple(reason for reason in told if reason.direction == "raised")
-    lowered = tuple(reason for reason in told if reason.direction == "lowered")
-    return Reasons(raised[:top], lowered[:top])
+    told = [item for item in strongest if round(item[2], DIGITS)]
+    raised = [item for item in told if item[2] * sign > 0][:top]
+    lowered = [item for item in told if item[2] * sign < 0][:top]
+    return Reasons(*(tuple(_reason(*item, specs, sign) for item in items) for items in (raised, lowered)))
 
 
 def _reason(code: str, column: str, value: float, specs: Mapping[str, ReasonSpec], sign: int) -> Reason:

@@ -73,12 +73,15 @@ class Endpoint:
         if isinstance(parsed, Problem):
             return self.refusal(parsed)
         request.scope["state"]["rows"] = parsed.rows
-        answer = await self._service.scorer.score(slot, parsed.rows, asked)
+        answer = await self._scored(slot, parsed.rows, asked)
         return await self._concluded(slot, asked, parsed, answer)
 
     def read(self, slot: Loaded, path: str, headers: Mapping[str, str], body: bytes) -> Parsed | Problem:
         """A whole body at once; `path` may name what this slot does not hold."""
         return self._dialect.parse(body, headers, slot.inputs, self._service.settings.max_rows)
+
+    async def _scored(self, slot: Loaded, rows: Sequence[Row], asked: Asked) -> Answer | Problem:
+        return await self._service.scorer.score(slot, rows, asked)
 
     async def _concluded(self, slot: Loaded, asked: Asked, parsed: Parsed, answer: Answer | Problem) -> Response:
         """What is done with an answer; explaining does more."""

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,9 +83,9 @@ class Process:
         self._callers = 0
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._asked: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._writer: asyncio.StreamWriter | None = None
+        self._transport: asyncio.WriteTransport | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._hello: asyncio.Future[dict[str, Any]] | None = None
 
     async def ask(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Raises `Ended`, `Refused`; a caller that gives up leaves the others' order as it is."""
@@ -103,20 +103,24 @@ class Process:
 
     async def _answer(self, rows: Sequence[Row]) -> dict[str, Any]:
         await self._turns.acquire()
-        if self.ended or self._writer is None:
+        if self.ended or self._transport is None:
             self._turns.release()  # wakes the next one, who finds the same
             raise Ended
         answer = asyncio.get_running_loop().create_future()
         self._asked.append((answer, time.monotonic()))
-        self._writer.write(pack(rows))
+        self._transport.write(pack(rows))
         found: dict[str, Any] = await answer
         return found
 
     async def _open(self) -> None:
-        """Waits until the process says that it is ready; then its answers are read for as long as it lives."""
-        reader, self._writer = await asyncio.open_unix_connection(sock=self._channel, limit=1 << 24)
+        """Waits until the process says that it is ready; then its answers are taken as they come."""
+        loop = asyncio.get_running_loop()
+        self._hello = loop.create_future()
         try:
-            said = await asyncio.wait_for(_message(reader), START_S)
+            self._transport, _ = await loop.create_unix_connection(
+                lambda: Messages(self._said, self._lost), sock=self._channel
+            )
+            said = await asyncio.wait_for(self._hello, START_S)
         except (EOFError, OSError, TimeoutError) as error:
             self.end()
             raise Ended from error
@@ -124,20 +128,21 @@ class Process:
             self.end()
             raise Refused(Problem(500, said["refused"]))
         self.ready = True
-        self._reading = asyncio.create_task(self._read(reader))
 
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        try:
-            while True:
-                said = await _message(reader)
-                answer, _ = self._asked.popleft()
-                self._turns.release()
-                if not answer.done():
-                    answer.set_result(said)
-        except (EOFError, OSError, ValueError, IndexError):
+    def _said(self, message: dict[str, Any]) -> None:
+        """The first message says whether it can explain; the others are answers, in the order of the questions."""
+        if self._hello and not self._hello.done():
+            return self._hello.set_result(message)
+        answer, _ = self._asked.popleft()
+        self._turns.release()
+        return None if answer.done() else answer.set_result(message)
+
+    def _lost(self) -> None:
+        if self._hello and not self._hello.done():
+            self._hello.set_exception(EOFError())
+        if not self.ended:
             log.warning("the explainer %d has ended", self.pid)
-        finally:
-            self.end()
+        self.end()
 
     def retire(self) -> None:
         """Ends with its last answer: another version is served from now on."""
@@ -157,8 +162,8 @@ class Process:
         self.ended = True
         self._process.kill()
         self._process.wait()
-        if self._writer:
-            self._writer.close()
+        if self._transport:
+            self._transport.close()
         else:
             self._channel.close()
         self._turns.release()
@@ -184,10 +189,28 @@ def _heard(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-async def _message(reader: asyncio.StreamReader) -> dict[str, Any]:
-    size = LENGTH.unpack(await reader.readexactly(LENGTH.size))[0]
-    said: dict[str, Any] = from_json(await reader.readexactly(size))
-    return said
+class Messages(asyncio.Protocol):
+    """JSON behind its length: `heard` gets each message in the turn of the loop it came in, `lost` the end of them."""
+
+    def __init__(self, heard: Callable[[dict[str, Any]], None], lost: Callable[[], None]) -> None:
+        self._heard, self._lost, self._bytes = heard, lost, bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        self._bytes += data
+        try:
+            while (end := self._end()) <= len(self._bytes):
+                message = from_json(bytes(self._bytes[LENGTH.size : end]))
+                del self._bytes[:end]
+                self._heard(message)
+        except (ValueError, IndexError):  # nothing that was asked for
+            self._lost()
+
+    def _end(self) -> int:
+        """Of the first message; beyond all bytes before its length is known."""
+        return LENGTH.size + LENGTH.unpack_from(self._bytes)[0] if len(self._bytes) >= LENGTH.size else sys.maxsize
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost()
 
 
 class Desk:
