@@ -77,7 +77,10 @@ class Batcher:
 
     def is_quick(self, rows: int) -> bool:
         """Whether the event loop may ask the model for so many rows itself: it is at rest, each of its last calls was
-        short, and nobody shared the last one, for together requests cost a fraction."""
+        short, and nobody shared the last one, for together requests cost a fraction.
+
+        A call that takes long after all holds up the loop and its probes once; then the thread is asked again.
+        """
         short = max(self._call_s, rows * self.pace) <= QUICK_S
         return short and self._alone and not self._busy
 

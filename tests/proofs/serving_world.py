@@ -53,7 +53,9 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         changes = {f"serving.{name}": value for name, value in (serving or {}).items()}
         self.manifest = write_manifest(home / "pipeline.yaml", SMALL | changes)
-        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=30)
+        # dozens of threads share it, and the pool may close a connection it finds surplus while another thread takes it
+        kept = httpx.Limits(max_keepalive_connections=None, keepalive_expiry=None)
+        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=30, limits=kept)
         self.process: subprocess.Popen[bytes] | None = None
 
     def stage(self, source: Path, version: str = "1", **changes: Any) -> str:
