@@ -84,8 +84,8 @@ prove-gate: install ## How often the gate is wrong, what it sees, and whether it
 prove-backfill: install ## Sixty days backfilled twice beside live runs, and a backtest: nothing that lives moves
 	@$(BIN)/python -m tests.proofs.prove_backfill
 
-lock: ## Resolve pyproject.toml into the three requirements files
-	@$(BIN)/python -m include.embedded.lock
+lock: ## Resolve pyproject.toml into the lock files; UPGRADE=1 looks for newer versions
+	@UPGRADE="$(UPGRADE)" $(BIN)/python -m include.embedded.lock
 
 prove-data: install ## The whole list of bad input, through the real ingest job against real servers
 	@$(BIN)/python -W ignore -m tests.proofs.prove_data
@@ -157,3 +157,7 @@ prometheus: install ## Write what a Prometheus beside the stack needs to know; p
 .PHONY: prove-drift
 prove-drift: install ## How often the monitor cries wolf, what it sees and how soon; the textbook and Evidently beside it
 	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.proofs.prove_drift
+
+.PHONY: prove-images
+prove-images: install ## Build the three images on a plain Debian and use them, confined (podman and debootstrap, as root)
+	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.proofs.prove_images

@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 NAMES = ("README.md", "CHANGELOG.md", "docs/runbook.md", "docs/gate.md", "include/data/README.md")
 DOCUMENTS = [ROOT / name for name in NAMES]
 YAML_FILES = sorted(
-    [*(ROOT / "k8s").rglob("*.yaml"), *(ROOT / "docker").glob("*.yaml"), *ROOT.glob("*.yaml")],
+    [*(ROOT / "k8s").rglob("*.yaml"), *(ROOT / "docker").rglob("*.yaml"), *ROOT.glob("*.yaml")],
 )
 # dotted, and no setting: ledger entries and an artifact
 NO_SETTINGS = {
@@ -157,21 +157,6 @@ def test_kustomize_lists_every_file_beside_it(listing: Path) -> None:
 def test_the_kubernetes_namespace_is_that_of_the_manifest() -> None:
     namespace = yaml.safe_load((ROOT / "k8s/base/namespace.yaml").read_text())["metadata"]["name"]
     assert namespace == manifests.load().jobs.namespace
-
-
-def test_what_compose_asks_of_env_is_in_the_example_and_empty() -> None:
-    asked = set(re.findall(r"\$\{([A-Z_]+):\?", (ROOT / "docker-compose.yaml").read_text()))
-    example = (ROOT / ".env.example").read_text().splitlines()
-    assert {f"{name}=" for name in asked} <= set(example)
-
-
-def test_compose_builds_a_stage_that_exists_and_mounts_files_that_exist() -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
-    stages = set(re.findall(r"^FROM \S+ AS (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
-    assert stages == {"base", "server", "job", "airflow"}
-    assert compose["x-airflow"]["build"]["target"] in stages
-    mounts = [volume for service in compose["services"].values() for volume in service.get("volumes", [])]
-    assert all((ROOT / mount.split(":")[0]).is_file() for mount in mounts if mount.startswith("./"))
 
 
 def test_the_proxy_of_compose_is_that_of_the_stack() -> None:
