@@ -80,7 +80,7 @@ class World:
         from tests.unit import credit
 
         self.place, self.serving = place, place / "serving"
-        self.manifest = write_manifest(place / "pipeline.yaml", {})
+        self.manifest = write_manifest(place / "pipeline.yaml", {"name": "credit"})
         model = credit.trained("boosting")
         artifact.save_compiled(compiling.compiled(model.pipeline), model.meta, place / "artifact")
         stage(place / "artifact", self.serving, self.manifest)
