@@ -55,12 +55,20 @@ def main() -> int:
         result = run(request)
         _hand_in(request, result.model_dump_json())
     except EvergreenError as error:
-        told = {"error": str(error), "kind": type(error).__name__, "data_docs": getattr(error, "page", None)}
-        _explain(json.dumps(told))
-        log.error("%s: %s", type(error).__name__, error)
-        return error.exit_code
+        return _refused(error)
     log.info("%s in %.1f s: %s", result.job, time.monotonic() - began, result.summary)
     return 0
+
+
+def _refused(error: EvergreenError) -> int:
+    """Leaves the one sentence for whoever started the job; where nothing can be left, the log alone has it."""
+    log.error("%s: %s", type(error).__name__, error)
+    told = {"error": str(error), "kind": type(error).__name__, "data_docs": getattr(error, "page", None)}
+    try:
+        _explain(json.dumps(told))
+    except (EvergreenError, OSError) as unwritable:
+        log.error("%s: %s", type(unwritable).__name__, unwritable)
+    return error.exit_code
 
 
 def _hand_in(request: JobRequest, text: str) -> None:

@@ -155,7 +155,8 @@ def job(check: Checks, image: Image, world: World) -> None:
     store = world.place / "store"
     store.mkdir()
     _open(store)
-    request = {"job": "ingest", "run_key": "images", "as_of": "2026-08-01", "intent": "live"}
+    request = {"job": "ingest", "run_key": "images", "as_of": "2026-08-10", "intent": "live"}
+    request["params"] = {"day": "2026-08-01"}
     told = _env(JOB_REQUEST=json.dumps(request), JOB_RESULT="/store/result.json", STORE="/store", MANIFEST="/m.yaml")
     mounts = ["--volume", f"{store}:/store", "--volume", f"{world.manifest}:/m.yaml:ro"]
     done = image.run(options=[*CONFINED, *told, *mounts])
@@ -194,7 +195,7 @@ def _loaded(image: Image, options: list[str]) -> set[str]:
     """The DAGs that the image's own Airflow finds; none may fail to load."""
     done = image.run("bash", "-c", LOAD, options=options)
     assert done.returncode == 0, done.stderr[-2000:]
-    errors, dags = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    errors, dags = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("[]", "[{"))]
     assert errors == [], errors
     return {dag["dag_id"] for dag in dags}
 

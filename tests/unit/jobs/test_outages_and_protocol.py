@@ -81,6 +81,14 @@ class TestProtocol:
         assert ended.returncode == 65
         assert told in json.loads((tmp_path / "result.json").read_text())["error"]
 
+    def test_a_job_that_can_leave_nothing_still_says_its_sentence_and_ends_by_it(self, manifest, tmp_path):
+        (tmp_path / "no-folder").touch()
+        for request, code in ((None, 65), (REQUEST, 75)):
+            ended = as_process(tmp_path / "no-folder" / "result.json", request, manifest)
+            assert (ended.returncode, ended.stderr) == (code, "")
+            assert "result.json cannot be written" in ended.stdout
+            assert (REQUEST_VARIABLE in ended.stdout) == (request is None)
+
     def test_a_result_is_a_file_and_exit_0_and_a_no_is_a_result(self, manifest, tmp_path):
         ended = as_process(tmp_path / "sub" / "result.json", REQUEST, manifest)
         told = json.loads((tmp_path / "sub" / "result.json").read_text())
