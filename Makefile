@@ -105,8 +105,8 @@ bench-data: install ## Seconds and memory of a day by its size, and the contract
 	@$(BIN)/python -m tests.benchmarks.bench_data
 
 .PHONY: test-k8s
-test-k8s: install ## On the cluster of KUBECONFIG, in a namespace of its own: rights, wishes and fences, pods that fail
-	@PYTHONPATH=.:plugins $(BIN)/python -W ignore -m tests.proofs.prove_k8s
+test-k8s: install ## On the cluster of KUBECONFIG: contract suite, jobs as pods, releases under load, rights (ARGS="-k rights")
+	@PYTHONPATH=.:plugins $(BIN)/python -W ignore -m tests.proofs.prove_k8s $(ARGS)
 
 .PHONY: k8s-manifests
 k8s-manifests: install ## Render every overlay of k8s/ and check it: schemas, Pod Security, references, rights

@@ -10,6 +10,7 @@ after the effect, or silence.
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import json
 import os
@@ -32,7 +33,10 @@ import yaml
 
 Object = dict[str, Any]
 NAMED = re.compile(
-    r"^(?P<kind>/(?:api/v1|apis/[^/]+/[^/]+)/namespaces/[^/]+/[^/]+)(?:/(?P<name>[^/]+))?(?P<sub>/\w+)?$"
+    r"^(?P<kind>/(?:api/v1|apis/[^/]+/[^/]+)(?:/namespaces/[^/]+)?/[a-z]+)(?:/(?P<name>[^/]+))?(?P<sub>/[a-z]+)?$"
+)
+PROXIED = re.compile(
+    r"^/api/v1/namespaces/(?P<namespace>[^/]+)/(?P<kind>services|pods)/(http:)?(?P<name>[^:/]+)[^/]*/proxy(?P<rest>/.*)?$"
 )
 
 
@@ -66,6 +70,7 @@ class KubeApi:
     missing_groups: set[str] = field(default_factory=set)
     lingering: set[str] = field(default_factory=set)  # paths of pods that take their time to end
     logs: dict[str, str] = field(default_factory=dict)
+    reach: Callable[[str, str, str], int | None] | None = None  # (namespace, services or pods, name) -> a port
 
     def __post_init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
@@ -100,6 +105,10 @@ class KubeApi:
                 action()
                 return
 
+    def still(self) -> threading.Condition:
+        """Nobody writes while this is held."""
+        return self._changed
+
     def expire(self) -> None:
         """Forgets its history: every watch that is open ends, and every version known so far is too old to begin at."""
         with self._changed:
@@ -116,7 +125,8 @@ class KubeApi:
             meta = body["metadata"]
             number = next(self._version)
             meta |= {"uid": f"uid-{number}", "creationTimestamp": datetime.now(UTC).isoformat()[:19] + "Z"}
-            meta.setdefault("namespace", kind.split("/namespaces/")[1].split("/")[0])
+            if "/namespaces/" in kind:
+                meta.setdefault("namespace", kind.split("/namespaces/")[1].split("/")[0])
             if kind.endswith("/pods"):
                 body.setdefault("status", {"phase": "Pending"})
             return self._store(f"{kind}/{name}", body, "ADDED")
@@ -247,9 +257,11 @@ class Answers(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         parts = urlsplit(self.path)
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length) or b"null") if length else None
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.api.asked.append((self.command, parts.path))
+        if self.api.reach and (through := PROXIED.match(parts.path)):
+            return self._hand_on(through, self.api.reach, sent)
+        body = json.loads(sent) if sent else None
         query = parse_qs(parts.query)
         self.api.happen(self.command, parts.path)
         watching = query.get("watch", [""])[0].lower() == "true"
@@ -263,6 +275,20 @@ class Answers(BaseHTTPRequestHandler):
             return self._send(refusal.status, {"kind": "Status", "message": str(refusal), "code": refusal.status})
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+
+    def _hand_on(self, through: re.Match[str], reach: Callable[[str, str, str], int | None], sent: bytes) -> None:
+        """The server's own proxy to Services and pods."""
+        port = reach(through["namespace"], through["kind"], through["name"])
+        try:
+            if port is None:
+                raise OSError(f"no endpoints available for service {through['name']}")
+            client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            content = {"Content-Type": self.headers.get("Content-Type", "application/json")}
+            client.request(self.command, through["rest"] or "/", sent, content)
+            answer = client.getresponse()
+            self._send(answer.status, answer.read(), {k: v for k, v in answer.getheaders() if k.startswith("x-")})
+        except (OSError, http.client.HTTPException) as error:
+            self._send(503, {"kind": "Status", "message": str(error), "code": 503})
 
     def _misbehave(self, fault: Fault, path: str, query: Any, body: Any) -> None:
         if fault.effect:
@@ -283,6 +309,8 @@ class Answers(BaseHTTPRequestHandler):
         kind, name, sub = named["kind"], named["name"], named["sub"]
         if sub == "/log":
             return 200, self.api.logs.get(f"{kind}/{name}", "")
+        if sub == "/token":
+            return 201, {"status": {"token": "a-token"}}
         if self.command == "POST":
             return 201, self.api.create(kind, body)
         if name is None:
@@ -323,9 +351,10 @@ class Answers(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _send(self, status: int, content: Any, more: Mapping[str, str] | None = None) -> None:
-        data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+        is_json = not isinstance(content, str | bytes)
+        data = json.dumps(content).encode() if is_json else content.encode() if isinstance(content, str) else content
         self.send_response(status)
-        self.send_header("Content-Type", "text/plain" if isinstance(content, str) else "application/json")
+        self.send_header("Content-Type", "application/json" if is_json else "text/plain")
         self.send_header("Content-Length", str(len(data)))
         for name, value in (more or {}).items():
             self.send_header(name, value)

@@ -55,11 +55,15 @@ class Nodes:
     room: Path
     disk: Path
     environment: dict[str, str]
+    namespace: str = NAMESPACE
     pods: dict[str, list[RunningPod]] = field(default_factory=lambda: {"slot-blue": [], "slot-green": []})
 
     def __post_init__(self) -> None:
         self._number = itertools.count(1)
         self._done = threading.Event()
+        self._core = f"/api/v1/namespaces/{self.namespace}"
+        self._deployments = f"/apis/apps/v1/namespaces/{self.namespace}/deployments"
+        self._slices = f"/apis/discovery.k8s.io/v1/namespaces/{self.namespace}/endpointslices"
         self._services = {name: _Service(self, name) for name in ("predictions", "slot-blue", "slot-green")}
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -87,7 +91,7 @@ class Nodes:
         while not self._done.wait(0.05):
             for name in self.pods:
                 with suppress(Refused):  # an object went while it was looked at; the next round sees it
-                    self._reconcile(name, self.api.read(f"{DEPLOYMENTS}/{name}"))
+                    self._reconcile(name, self.api.read(f"{self._deployments}/{name}"))
             self._publish_endpoints()
 
     def _reconcile(self, name: str, deployment: Object) -> None:
@@ -103,8 +107,10 @@ class Nodes:
                 self._end(pod)
             if any(pod.ending for pod in self.pods[name]):
                 return
-        for _ in range(count - len(current)):
-            self.pods[name].append(self._started(name, template))
+        with self.api.still():  # or a pod is started of what was taken away a moment ago
+            is_wanted = self.api.read(f"{self._deployments}/{name}")["spec"] == spec
+            for _ in range(count - len(current) if is_wanted else 0):
+                self.pods[name].append(self._started(name, template))
         for pod in current[count:]:
             self._end(pod)
         if len(current) >= count and all(self._said_ready(pod) for pod in current):
@@ -118,24 +124,29 @@ class Nodes:
         ready = not pod.ending and pod.is_ready()
         status = {"phase": "Running", "conditions": [{"type": "Ready", "status": str(ready)}]}
         with suppress(Refused):
-            self.api.change(f"{CORE}/pods/{pod.name}", lambda each: each.update(status=status))
+            self.api.change(f"{self._core}/pods/{pod.name}", lambda each: each.update(status=status))
 
     def _said_ready(self, pod: RunningPod) -> bool:
-        conditions = self.api.read(f"{CORE}/pods/{pod.name}")["status"].get("conditions", [])
+        conditions = self.api.read(f"{self._core}/pods/{pod.name}")["status"].get("conditions", [])
         return any(each["status"] == "True" for each in conditions)
 
     def _end(self, pod: RunningPod) -> None:
         pod.ending = True
         with suppress(Refused):
             stamp = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
-            self.api.change(f"{CORE}/pods/{pod.name}", lambda each: each["metadata"].update(stamp))
+            self.api.change(f"{self._core}/pods/{pod.name}", lambda each: each["metadata"].update(stamp))
         pod.process.send_signal(signal.SIGTERM)
 
     def _collect(self, name: str) -> None:
+        """Of those that ended nothing stays, and whose object somebody deleted is killed."""
+        for pod in [pod for pod in self.pods[name] if f"{self._core}/pods/{pod.name}" not in self.api.objects]:
+            pod.process.kill()
+            pod.process.wait()
+            self.pods[name].remove(pod)
         for pod in [pod for pod in self.pods[name] if pod.ending and pod.process.poll() is not None]:
             self.pods[name].remove(pod)
             with suppress(Refused):
-                self.api.delete(f"{CORE}/pods/{pod.name}")
+                self.api.delete(f"{self._core}/pods/{pod.name}")
 
     def _started(self, name: str, template: Object) -> RunningPod:
         pod_name = f"{name}-{next(self._number)}"
@@ -144,7 +155,7 @@ class Nodes:
             "labels": template["metadata"]["labels"],
             "annotations": template["metadata"].get("annotations", {}),
         }
-        self.api.create(f"{CORE}/pods", {"kind": "Pod", "metadata": meta, "spec": template["spec"]})
+        self.api.create(f"{self._core}/pods", {"kind": "Pod", "metadata": meta, "spec": template["spec"]})
         [port] = free_ports(1)
         place = self.room / pod_name
         (place / "slots").mkdir(parents=True)
@@ -174,7 +185,7 @@ class Nodes:
 
     def _publish_endpoints(self) -> None:
         """As the endpoints controller does, for the Service whose selector moves."""
-        selector = self.api.read(f"{CORE}/services/predictions")["spec"].get("selector") or {}
+        selector = self._selector()
         chosen = self.pods.get(f"slot-{selector.get('evergreen/slot')}", [])
         names = []
         for pod in chosen:
@@ -183,14 +194,31 @@ class Nodes:
         endpoints = [
             {"targetRef": {"kind": "Pod", "name": name}, "conditions": {"ready": True}} for name in sorted(names)
         ]
-        self.api.change(f"{SLICES}/predictions-1", lambda each: each.update(endpoints=endpoints))
+        with suppress(Refused):
+            self.api.change(f"{self._slices}/predictions-1", lambda each: each.update(endpoints=endpoints))
+
+    def _selector(self) -> dict[str, str]:
+        """Its list of endpoints goes with the Service, and a new one has an address before it has a selector."""
+        path, listed = f"{self._core}/services/predictions", f"{self._slices}/predictions-1"
+        try:
+            service = self.api.read(path)
+        except Refused:
+            with suppress(Refused):
+                self.api.delete(listed)
+            return {}
+        at = f"127.0.0.1:{self._services['predictions'].port}"
+        self.api.change(path, lambda each: each["spec"].setdefault("clusterIP", at))
+        selector: dict[str, str] = service["spec"].get("selector") or {}
+        if selector and listed not in self.api.objects:
+            self.api.create(self._slices, _slice())
+        return selector
 
     def backends(self, service: str) -> list[int]:
         """The ports new connections of this Service may go to."""
         if service != "predictions":  # publishNotReadyAddresses
             return [pod.port for pod in self.pods[service]]
-        slice_ = self.api.read(f"{SLICES}/predictions-1")
-        names = {each["targetRef"]["name"] for each in slice_.get("endpoints", ())}
+        found = self.api.objects.get(f"{self._slices}/predictions-1", {})
+        names = {each["targetRef"]["name"] for each in found.get("endpoints", ())}
         return [pod.port for pod in itertools.chain.from_iterable(self.pods.values()) if pod.name in names]
 
 
@@ -244,11 +272,15 @@ def deployment(colour: str, replicas: int = 0) -> Object:
     return {"kind": "Deployment", "metadata": {"name": f"slot-{colour}"}, "spec": spec}
 
 
+def _slice() -> Object:
+    labels = {"kubernetes.io/service-name": "predictions"}
+    return {"kind": "EndpointSlice", "metadata": {"name": "predictions-1", "labels": labels}}
+
+
 def install(api: KubeApi) -> None:
     """As `kubectl apply -k` leaves it: no release, no selector."""
     api.create(f"{CORE}/services", {"kind": "Service", "metadata": {"name": "predictions"}, "spec": {}})
     api.create(f"{CORE}/configmaps", {"kind": "ConfigMap", "metadata": {"name": "evergreen-evidence"}})
-    labels = {"kubernetes.io/service-name": "predictions"}
-    api.create(SLICES, {"kind": "EndpointSlice", "metadata": {"name": "predictions-1", "labels": labels}})
+    api.create(SLICES, _slice())
     for colour in ("blue", "green"):
         api.create(DEPLOYMENTS, deployment(colour))

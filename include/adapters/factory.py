@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from include.core import manifest as manifests
 from include.core.errors import RequestInvalid
-from include.core.manifest import Manifest
-from include.core.rollout import COLOURS
+from include.core.manifest import ClusterSpec, Manifest
+from include.core.rollout import COLOURS, Colour
 
 if TYPE_CHECKING:
     from include.adapters.backtests_local import LocalBacktests
+    from include.adapters.cluster import Cluster
     from include.adapters.experiment_outcomes import ExperimentOutcomes
     from include.adapters.ledger_local import LocalLedger
     from include.adapters.outbox import Outbox
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from include.adapters.results import Results
     from include.adapters.scores import ScoreStore
     from include.adapters.segments import Segments
-    from include.adapters.serving import Target
-    from include.adapters.serving_kubernetes import KubernetesTarget
+    from include.adapters.serving import Target, Upkeep
     from include.adapters.serving_local import LocalAddresses
     from include.adapters.store import ContentStore
     from include.adapters.store_local import LocalReports
@@ -164,25 +164,26 @@ def served_artifact(digest: str) -> Path | None:
 def target() -> Target:
     """The one the manifest names. Raises `RequestInvalid` when the environment does not say where it is."""
     if manifest().target == "kubernetes":
-        return _cluster_target()
+        from include.adapters.serving_kubernetes import KubernetesTarget
+
+        return KubernetesTarget(*_cluster())
     from include.adapters.serving_local import LocalTarget
 
     return LocalTarget(*_local())
 
 
-def _cluster_target() -> KubernetesTarget:
+def _cluster() -> tuple[Cluster, ClusterSpec, str, Path, dict[Colour, str], str, str | None]:
     """Slots are asked by the names of their Services, unless the environment knows other addresses."""
     from include.adapters import cluster
-    from include.adapters.serving_kubernetes import KubernetesTarget
 
     spec, namespace = manifest().cluster, manifest().jobs.namespace
-    slots = {
+    slots: dict[Colour, str] = {
         colour: os.environ.get(f"EVERGREEN_{colour.upper()}_URL") or f"http://slot-{colour}.{namespace}.svc"
         for colour in COLOURS
     }
     predictions = os.environ.get("EVERGREEN_SERVING_URL") or f"http://predictions.{namespace}.svc"
     root, token = Path(setting("EVERGREEN_SERVING_DIR")), os.environ.get("EVERGREEN_SERVING_TOKEN")
-    return KubernetesTarget(cluster.connect(spec), spec, namespace, root, slots, predictions.rstrip("/"), token)
+    return cluster.connect(spec), spec, namespace, root, slots, predictions.rstrip("/"), token
 
 
 def _local() -> tuple[Path, LocalAddresses, str | None]:
@@ -197,11 +198,9 @@ def _local() -> tuple[Path, LocalAddresses, str | None]:
 def reconciler(known_registry: MlflowRegistry | None = None, at_once: bool = False) -> Reconciler:
     """Looks whether registry, ledger and world agree, and mends what it can; `at_once`: also what has just ended."""
     from include.adapters.reconciling import Reconciler
-    from include.adapters.serving_upkeep import LocalUpkeep
     from include.core.reconcile import Patience
 
     spec = manifest()
-    upkeep = LocalUpkeep(*_local(), spec.serving.ready_timeout_s)
     looks = (spec.release.canary.look_s, spec.experiment.look_s if spec.experiment else 0.0)
     slowest = max(*looks, spec.release.soak_interval_s)  # who looks so seldom has not gone away
     patience = Patience(
@@ -209,7 +208,21 @@ def reconciler(known_registry: MlflowRegistry | None = None, at_once: bool = Fal
         abandoned_s=max(spec.release.abandoned_s, 3 * slowest),
         asking_s=spec.release.approval_hours * 3600 + spec.release.abandoned_s,
     )
-    return Reconciler(upkeep, known_registry or registry(), ledger(), outbox(), patience, rollout)
+    return Reconciler(upkeep(), known_registry or registry(), ledger(), outbox(), patience, rollout)
+
+
+def upkeep() -> Upkeep:
+    """The target as it is looked after, with the rights to mend its records."""
+    spec = manifest()
+    if spec.target == "kubernetes":
+        from include.adapters.cluster_upkeep import ClusterUpkeep
+
+        kept = ClusterUpkeep(*_cluster())
+        kept.patience_s = spec.serving.ready_timeout_s
+        return kept
+    from include.adapters.serving_upkeep import LocalUpkeep
+
+    return LocalUpkeep(*_local(), spec.serving.ready_timeout_s)
 
 
 def rollout(known_registry: MlflowRegistry | None = None) -> Rollout:

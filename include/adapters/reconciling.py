@@ -17,7 +17,7 @@ from typing import Any
 from include.adapters.outbox import Outbox, record
 from include.adapters.registry_mlflow import MlflowRegistry
 from include.adapters.releasing import Rollout
-from include.adapters.serving_upkeep import LocalUpkeep
+from include.adapters.serving import Upkeep
 from include.core.errors import Conflict, EvergreenError, NotBlessed, ServiceUnavailable
 from include.core.ledger import Entry, live_key
 from include.core.ports import Ledger
@@ -62,7 +62,7 @@ class Reconciler:
 
     def __init__(
         self,
-        target: LocalUpkeep,
+        target: Upkeep,
         registry: MlflowRegistry,
         ledger: Ledger,
         outbox: Outbox,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from include.adapters.cluster_upkeep import ClusterUpkeep
 from include.adapters.serving_kubernetes import KubernetesTarget
 from include.adapters.serving_local import LocalTarget
+from include.adapters.serving_upkeep import LocalUpkeep
 
 Target = LocalTarget | KubernetesTarget
+Upkeep = LocalUpkeep | ClusterUpkeep

@@ -1,6 +1,7 @@
 """The serving target on Kubernetes: two Deployments, and one object that says which of them is live.
 
-    Service predictions (or HTTPRoute)   its selector is the route; annotations hold the route in full, and the wish
+    Service predictions (or HTTPRoute,   its selector is the route; annotations hold the route in full, and the wish
+        or Istio's VirtualService)
     Deployment slot-blue, slot-green     the template's annotation evergreen/release is what a slot holds
     ConfigMap evergreen-evidence         verdicts and progress by generation
     <serving>/artifacts, blessings       a disk that Airflow writes and slots read: verified copies
@@ -33,7 +34,7 @@ from include.adapters.cluster import Cluster, Object
 from include.adapters.files import write_atomic
 from include.adapters.slot_counters import Counted
 from include.core.blessing import envelope_digest
-from include.core.errors import Conflict, RequestInvalid, ServiceUnavailable
+from include.core.errors import Conflict, RecordDamaged, RequestInvalid, ServiceUnavailable
 from include.core.manifest import ClusterSpec
 from include.core.release_record import alone, evidence_of, is_same_wish, switched
 from include.core.rollout import (
@@ -109,7 +110,7 @@ class KubernetesTarget:
             if expected is not None and expected != generation:
                 raise Conflict(f"Generation {expected} was expected but {generation} is wanted; look again and retry.")
             wish = Wanted(release, generation + 1, by, why, kind, paper, plan)
-            if self._stored(routes.with_wish(record, wish)):
+            if self._stored(routes.written(routes.with_wish(record, wish), time.time())):
                 self._forget(wish.generation - REMEMBERED)
                 return wish
         raise AssertionError("unreachable")
@@ -128,7 +129,8 @@ class KubernetesTarget:
 
     def quiet_s(self, generation: int) -> float:
         """Seconds since a run last wrote anything for this generation, by the clocks of those who wrote."""
-        return time.time() - float(self._notes().get(f"{generation}.at", 0.0))
+        noted = float(self._notes().get(f"{generation}.at", 0.0))
+        return time.time() - max(noted, routes.written_at(self._record()))
 
     # --- what is there --------------------------------------------------------------------------------------------
 
@@ -226,7 +228,7 @@ class KubernetesTarget:
         content = {**asdict(wanted.release), "generation": wanted.generation, "blessing": wanted.blessing}
 
         def put(deployment: Object) -> None:
-            _template(deployment)[RELEASE] = json.dumps(content)
+            template_notes(deployment)[RELEASE] = json.dumps(content)
             deployment["spec"]["strategy"] = {"type": "Recreate"}  # no traffic comes here; the old release goes first
             deployment["spec"]["replicas"] = max(self._spec.replicas, int(deployment["spec"].get("replicas", 1)))
 
@@ -271,7 +273,7 @@ class KubernetesTarget:
         self._route_to(wanted, alone, spared=colour)
 
         def empty(deployment: Object) -> None:
-            _template(deployment).pop(RELEASE, None)
+            template_notes(deployment).pop(RELEASE, None)
             deployment["spec"]["replicas"] = 0
 
         self._edit_slot(colour, wanted, empty)
@@ -283,7 +285,7 @@ class KubernetesTarget:
         for record in self._once_more("the route"):
             before = self._fenced(record, wanted, spared)
             after = new(before, wanted)
-            if after == before or self._stored(routes.with_route(record, after)):
+            if after == before or self._stored(routes.written(routes.with_route(record, after), time.time())):
                 return
 
     def _edit_slot(
@@ -312,8 +314,8 @@ class KubernetesTarget:
         if colour is None:
             return
         deployment, generation = self._deployment(colour), str(routes.route(record).generation)
-        if _template(deployment).get(LET_GO) != generation and _staged(deployment):
-            _template(deployment)[LET_GO] = generation
+        if template_notes(deployment).get(LET_GO) != generation and _staged(deployment):
+            template_notes(deployment)[LET_GO] = generation
             if not self._stored(deployment):
                 return  # the next look does it
         self._stored(routes.let_go(record))
@@ -342,9 +344,8 @@ class KubernetesTarget:
         return route
 
     def _record(self) -> Object:
-        kind = "HTTPRoute" if self._spec.gateway else "Service"
-        found = self._must(self._cluster.get(self._path(kind, self._spec.gateway or routes.NAME)), kind, routes.NAME)
-        return {"kind": kind, **found}
+        kind, name = routes.chosen(self._spec)
+        return {"kind": kind, **self._must(self._cluster.get(self._path(kind, name)), kind, name)}
 
     def _deployment(self, colour: Colour) -> Object:
         name = f"slot-{colour}"
@@ -353,7 +354,7 @@ class KubernetesTarget:
 
     def _must(self, found: Object | None, kind: str, name: str) -> Object:
         if found is None:
-            part = "the Gateway API and k8s/components/gateway" if kind == "HTTPRoute" else "an overlay of k8s/"
+            part = routes.PARTS.get(kind, "an overlay of k8s/")
             raise RequestInvalid(f"There is no {kind} {name} in namespace {self._namespace}; apply {part} there.")
         return found
 
@@ -361,16 +362,13 @@ class KubernetesTarget:
         return self._path(body["kind"], body["metadata"]["name"])
 
     def _path(self, kind: str, name: str) -> str:
-        group, plural = {
-            "Service": ("/api/v1", "services"),
-            "Deployment": ("/apis/apps/v1", "deployments"),
-            "HTTPRoute": ("/apis/gateway.networking.k8s.io/v1", "httproutes"),
-        }[kind]
-        return f"{group}/namespaces/{self._namespace}/{plural}/{name}"
+        return routes.PATHS[kind].format(self._namespace) + name
 
     def _pods(self, colour: Colour) -> list[Object]:
+        """Those that run or will; what was evicted stays in the list until somebody collects it, and answers nobody."""
         path = f"/api/v1/namespaces/{self._namespace}/pods"
-        return self._cluster.list(path, labelSelector=f"app.kubernetes.io/name=slot,{routes.SLOT}={colour}")
+        found = self._cluster.list(path, labelSelector=f"app.kubernetes.io/name=slot,{routes.SLOT}={colour}")
+        return [pod for pod in found if pod["status"].get("phase") not in ("Succeeded", "Failed")]
 
     def _await_route(self) -> None:
         """Raises `ServiceUnavailable` when the change does not arrive; the record stays as it is."""
@@ -390,7 +388,17 @@ class KubernetesTarget:
         live = routes.route(record).live
         if record["kind"] == "HTTPRoute":
             return _is_accepted(record)
-        return live is None or self._endpoints() == {p["metadata"]["name"] for p in self._pods(live) if _is_ready(p)}
+        if record["kind"] == "VirtualService":
+            return live is None or self._answers_by(routes.route(record).generation)
+        return live is None or self._endpoints() == {p["metadata"]["name"] for p in self._pods(live) if _is_asked(p)}
+
+    def _answers_by(self, generation: int) -> bool:
+        """Istio says nowhere reliably how far a rule has come; the answers do, by the header it sets."""
+        try:
+            answer = self._http.get(f"{self._predictions}/health")
+        except httpx.HTTPError:
+            return False
+        return bool(answer.headers.get(routes.GENERATION_HEADER) == str(generation))
 
     def _endpoints(self) -> set[str]:
         """The pods that new connections to `predictions` are sent to."""
@@ -421,15 +429,25 @@ class KubernetesTarget:
         return slot_questions.ask(self._http, base, rows, as_client=colour is None)
 
 
-def _template(deployment: Object) -> dict[str, str]:
+def template_notes(deployment: Object) -> dict[str, str]:
+    """The annotations that the pods of a slot are made with; what is put into them is put into the Deployment."""
     annotations: dict[str, str] = deployment["spec"]["template"]["metadata"].setdefault("annotations", {})
     return annotations
 
 
 def _staged(deployment: Object) -> Release | None:
-    text = _template(deployment).get(RELEASE)
-    content = json.loads(text) if text else None
-    return Release(content["version"], content["digest"]) if content else None
+    """Raises `RecordDamaged` for what no release of ours wrote."""
+    text = template_notes(deployment).get(RELEASE)
+    if not text:
+        return None
+    try:
+        content = json.loads(text)
+        return Release(content["version"], content["digest"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordDamaged(
+            f"The annotation {RELEASE} of Deployment {deployment['metadata']['name']} cannot be read "
+            f"({type(error).__name__}), so nothing is moved; the next run of monitor writes it anew."
+        ) from error
 
 
 def _mark(deployment: Object, wanted: Wanted, holding: Release | None = None) -> None:
@@ -443,12 +461,17 @@ def _mark(deployment: Object, wanted: Wanted, holding: Release | None = None) ->
 def _holds(pod: Object, deployment: Object) -> bool:
     """Whether the pod was made for what the Deployment says now."""
     own = (pod["metadata"].get("annotations") or {}).get(RELEASE)
-    return own == _template(deployment).get(RELEASE)
+    return own == template_notes(deployment).get(RELEASE)
 
 
 def _is_ready(pod: Object) -> bool:
     conditions = pod["status"].get("conditions") or ()
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def _is_asked(pod: Object) -> bool:
+    """Ready, and not on its way out: a pod that ends says it is ready until it no longer is."""
+    return _is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
 
 
 def _is_accepted(record: Object) -> bool:

@@ -936,6 +936,18 @@ class ClusterSpec(Section):
     )
     replicas: Count = Field(2, description="pods of a slot, so that one may die")
     gateway: str | None = Field(None, description="HTTPRoute that is the route; none: the selector of a Service is")
+    virtual_service: str | None = Field(None, description="Istio's VirtualService that is the route, in its place")
+
+    @property
+    def can_split(self) -> bool:
+        """Whether the route has weights and mirrors."""
+        return bool(self.gateway or self.virtual_service)
+
+    @model_validator(mode="after")
+    def _has_one_route(self) -> ClusterSpec:
+        if self.gateway and self.virtual_service:
+            raise ValueError("gateway and virtual_service name two routes, and one object must be the record; keep one")
+        return self
 
 
 class Manifest(Section):
@@ -973,15 +985,15 @@ class Manifest(Section):
     def _route_can_do_what_releases_ask(self) -> Manifest:
         if self.target != "kubernetes":
             return self
-        if not self.cluster.gateway and (self.release.strategy == "canary" or self.release.has_shadow):
+        if not self.cluster.can_split and (self.release.strategy == "canary" or self.release.has_shadow):
             raise ValueError(
                 "release asks for shares or copies of the requests, which the Service of target kubernetes cannot "
-                "give; install the Gateway API and set cluster.gateway, or set release.strategy: blue_green and "
-                "release.shadow.enabled: false"
+                "give; install the Gateway API and set cluster.gateway, or Istio and cluster.virtual_service, or set "
+                "release.strategy: blue_green and release.shadow.enabled: false"
             )
         if self.experiment:
             raise ValueError(
-                "experiment deals callers by their key, which neither a Service nor the Gateway API does; remove it, "
+                "experiment deals callers by their key, which no route of target kubernetes does; remove it, "
                 "or set target: local"
             )
         if self.release.has_shadow and self.cluster.replicas > 1:

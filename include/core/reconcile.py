@@ -158,7 +158,7 @@ def _records(sight: Sight) -> Iterator[Finding]:
         if colour in sight.damaged or (colour == sight.observed.route.live and sight.live is None):
             yield _slot_file(sight, colour)
         elif colour == sight.observed.route.live and _is_edited(sight, colour):
-            sentence = f"Slot {colour} serves {_told(sight.served)}, and its file was changed to name "
+            sentence = f"Slot {colour} serves {_told(sight.served)}, and its record was changed to name "
             sentence += f"{_told(sight.live)}, which never went live; it is written anew."
             yield Finding(f"slot {colour}", sentence, Heal.RESTORE_SLOT, colour)
     if "wanted" in sight.damaged or (sight.wanted is None and sight.live):
@@ -182,11 +182,13 @@ def _must_be_routed(sight: Sight) -> bool:
 
 def _route(sight: Sight) -> Finding:
     if route_to_restore(sight, 0):
-        return Finding("the route", "The route file is lost or cannot be read; it is written anew.", Heal.RESTORE_ROUTE)
+        return Finding(
+            "the route", "The record of the route is lost or cannot be read; it is written anew.", Heal.RESTORE_ROUTE
+        )
     return Finding(
         "the route",
-        "The route file is lost or cannot be read, and neither the proxy nor the ledger tells what it said; name the "
-        "version that shall serve in the form of deploy.",
+        "The record of the route is lost or cannot be read, and neither the proxy nor the ledger tells what it said; "
+        "name the version that shall serve in the form of deploy.",
     )
 
 
@@ -194,18 +196,18 @@ def _slot_file(sight: Sight, colour: Colour) -> Finding:
     said, is_live = sight.said[colour], colour == sight.observed.route.live
     if not is_live:
         sentence = (
-            f"The file of slot {colour} cannot be read; the slot is emptied, and the next release stages into it."
+            f"The record of slot {colour} cannot be read; the slot is emptied, and the next release stages into it."
         )
         return Finding(f"slot {colour}", sentence, Heal.RESTORE_SLOT, colour)
     if sight.served and (said is None or said.release in (None, sight.served)):
         sentence = (
-            f"The file of slot {colour}, which is live, is lost or cannot be read; it names {_told(sight.served)}."
+            f"The record of slot {colour}, which is live, is lost or cannot be read; it names {_told(sight.served)}."
         )
         return Finding(f"slot {colour}", sentence, Heal.RESTORE_SLOT, colour)
     return Finding(
         f"slot {colour}",
-        f"The file of slot {colour}, which is live, is lost, and the ledger does not know what the slot holds; deploy "
-        "a version by the form, or roll back.",
+        f"The record of slot {colour}, which is live, is lost, and the ledger does not know what the slot holds; "
+        "deploy a version by the form, or roll back.",
     )
 
 
@@ -213,7 +215,9 @@ def _proxy(sight: Sight) -> Iterator[Finding]:
     if sight.follows is None:
         yield Finding("the proxy", "The proxy does not answer; it is started.", Heal.START_PROXY)
     elif not sight.follows:
-        yield Finding("the route", "The proxy does not follow the route file; it is given it again.", Heal.APPLY_ROUTE)
+        yield Finding(
+            "the route", "The proxy does not follow the record of the route; it is given it again.", Heal.APPLY_ROUTE
+        )
 
 
 def _slot(sight: Sight, colour: Colour) -> Iterator[Finding]:
@@ -225,7 +229,7 @@ def _slot(sight: Sight, colour: Colour) -> Iterator[Finding]:
         yield Finding(name, f"The process of {name} does not answer; it is started.", Heal.START_SLOT, colour)
     elif said.release != held.release:
         told = (
-            f"Slot {colour} holds {_told(said.release)}, and its file names {_told(held.release)}; it reads it again."
+            f"Slot {colour} holds {_told(said.release)}, and its record names {_told(held.release)}; it reads it again."
         )
         yield Finding(name, told, Heal.RELOAD_SLOT, colour)
     elif not held.ready:

@@ -51,7 +51,11 @@ class World:
         self.serving, self.rollout, self.shelf = serving, rollout, Shelf()
         self.ledger, self.place = LocalLedger(place / "ledger.jsonl"), place
         self.patience = Patience(settle_s=0, abandoned_s=600, asking_s=600)
-        self.upkeep = LocalUpkeep(serving.root, serving.addresses, serving.stack.secret.serving_token, 100)
+        self.upkeep = self._upkeep()
+
+    def _upkeep(self):
+        token = self.serving.stack.secret.serving_token
+        return LocalUpkeep(self.serving.root, self.serving.addresses, token, 100)
 
     def served(self, release: Release) -> None:
         paper = next((self.serving.root / "blessings").glob("*.json")).read_text()
@@ -136,7 +140,7 @@ class TestProcesses:
         other = envoy_routes.render(Route("blue", None, 1, trial=0))
         route_file(world.serving).write_text(other)  # in place: the proxy wakes for a rename alone
         assert not world.upkeep.proxied()[1]
-        world.heals("The proxy does not follow the route file")
+        world.heals("The proxy does not follow the record of the route")
 
     def test_a_live_slot_that_was_stopped_is_started(self, world):
         world.serving.stop("slot-blue")
@@ -167,7 +171,7 @@ class TestRecords:
     def test_a_lost_route_is_what_the_proxy_still_follows(self, world, content):
         before = world.upkeep.observe().route
         route_file(world.serving).unlink() if content is None else route_file(world.serving).write_text(content)
-        world.heals("The route file is lost")
+        world.heals("The record of the route is lost")
         assert world.upkeep.observe().route == before and world.serving.answers_with("1")
 
     def test_a_lost_route_and_a_dead_proxy_are_told_by_the_ledger(self, world):
@@ -191,7 +195,7 @@ class TestRecords:
 
     def test_a_lost_file_of_the_live_slot_is_written_anew_without_a_failed_request(self, world):
         slot_file(world.serving).unlink()
-        world.heals("The file of slot blue, which is live, is lost")
+        world.heals("The record of slot blue, which is live, is lost")
         assert world.serving.answers_with("1")
         world.serving.kill("slot-blue")
         assert wait_for(lambda: world.upkeep.observe().blue.ready), "what was written is what it comes back with"
@@ -199,12 +203,12 @@ class TestRecords:
     def test_a_file_of_the_live_slot_that_was_edited_is_put_back_before_the_slot_reads_it(self, world, trained):
         content = {**asdict(trained.release("2")), "generation": 1, "blessing": None}
         slot_file(world.serving).write_text(json.dumps(content))
-        world.heals("its file was changed to name version 2")
+        world.heals("its record was changed to name version 2")
         assert world.serving.answers_with("1")
 
     def test_a_damaged_file_of_the_idle_slot_empties_it(self, world):
         slot_file(world.serving, "green").write_text("{")
-        world.heals("The file of slot green cannot be read")
+        world.heals("The record of slot green cannot be read")
         assert world.upkeep.observe().green.release is None
 
 

@@ -14,10 +14,13 @@ from include.adapters.files import locked
 from include.core.errors import ArtifactRejected, Conflict, StorageUnavailable
 from include.core.rollout import Release, Route, Verdict
 from tests.ground import wait_for
+from tests.real_cluster import RealServing, on_cluster
 from tests.served import Serving
 from tests.served_cluster import ClusterServing, on_nodes
 
 TARGETS = {"local": Serving, "kubernetes": ClusterServing}
+if os.environ.get("K8S_NAMESPACE"):  # `make test-k8s` has installed on a real cluster
+    TARGETS = {"cluster": RealServing}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,7 +35,7 @@ def serving(request, tmp_path):
     if request.param == "local":
         yield request.getfixturevalue("local_serving")
         return
-    with on_nodes(tmp_path) as served:
+    with (on_cluster if request.param == "cluster" else on_nodes)(tmp_path) as served:
         yield served
 
 

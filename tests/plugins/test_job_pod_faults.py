@@ -418,12 +418,15 @@ class TestBadEnds:
         with pytest.raises(AirflowFailException, match=r"^ingest needs params\.day as an ISO date"):
             attempt.finish(trigger)
 
-    def test_a_log_that_is_gone_changes_nothing(self, api, kubelet):
-        """#33498: tasks hung when a log was rotated."""
+    @pytest.mark.parametrize(
+        "fault", [Fault(404, "log rotated"), Fault(400, "container is waiting"), Fault(500)], ids=str
+    )
+    def test_a_log_that_is_gone_changes_nothing(self, api, kubelet, fault):
+        """#33498: tasks hung when a log was rotated. A kubelet that is away says 500, one that never ran 400."""
         trigger = Attempt().start()
         leave(only_pod(api))
         kubelet.end(trigger.name, 0)
-        api.script("GET", "/log$", *[Fault(404, "log rotated")])
+        api.script("GET", "/log$", *[fault] * QUICK["attempts"])
         assert Attempt().finish(trigger)["summary"] == "done"
 
 

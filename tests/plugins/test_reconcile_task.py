@@ -50,9 +50,9 @@ def test_a_run_that_is_not_live_looks_at_nothing(looking, run):
     assert reconcile(**run)["state"] == "untouched" and looking.asked == []
 
 
-def test_a_target_that_cannot_be_reconciled_yet_says_so(looking, small):
+def test_a_cluster_is_looked_after_like_one_machine(looking, small):
     small(target="kubernetes")
-    assert "kubernetes is not reconciled yet" in reconcile()["sentence"] and looking.asked == []
+    assert reconcile()["state"] == "settled" and looking.asked == ["a_dag a_run"]
 
 
 def test_every_run_tells_what_waits_to_be_told(looking, tmp_path):

@@ -1,212 +1,223 @@
-"""What can be shown on a real cluster without an image: rights, the fences of a release, and pods that cannot start.
+"""The same DAGs on a real cluster: the contract suite of the serving target, jobs as pods, releases under load, rights.
 
-    kind create cluster                      # or any cluster, with the right to make a namespace
-    export KUBECONFIG=~/.kube/config
-    make test-k8s
+    export KUBECONFIG=~/.kube/config K8S_SERVER_IMAGE=... K8S_JOB_IMAGE=...
+    make test-k8s                               # ARGS="-k rights": a part of it
 
-Everything happens in a namespace of its own, which enforces Pod Security `restricted` and is deleted at the end.
-Without KUBECONFIG it says so, and nothing is counted as shown.
+It installs the dev overlay in namespaces of its own (restricted), runs tests/contract/test_serving_target.py and
+tests/cluster against them, and takes all of it away. Requests go through the API server, so pods need not be reachable
+from here; load is made inside. The settings stand in tests/proofs/k8s_installation.py. Without KUBECONFIG it says so in
+one sentence, and nothing is counted.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable
-from datetime import date
+import xml.etree.ElementTree as xml
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
-from include.adapters import cluster as clusters
-from include.adapters.cluster import Cluster
-from include.adapters.serving_kubernetes import KubernetesTarget
-from include.core import pods
-from include.core.errors import Conflict
-from include.core.job import Intent, JobRequest
-from include.core.manifest import ClusterSpec, JobsSpec
-from include.core.rollout import Release, Verdict
-from tests.proofs.prove_k8s_manifests import OVERLAYS, kubectl, rendered
+from include.core.errors import EvergreenError
+from tests.ground import wait_for
+from tests.proofs import k8s_installation as installation
+from tests.proofs.k8s_installation import ClusterSettings, Object, collection
+from tests.proofs.prove_k8s_manifests import kubectl
+from tests.real_cluster import Reached
 
-NAMESPACE = f"evergreen-test-{os.getpid()}"
-AIRFLOW = f"system:serviceaccount:{NAMESPACE}:evergreen-airflow"
-PARTS = ("ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget")
-MAY = (
-    ("create", "pods"),
-    ("watch", "pods"),
-    ("delete", "pods"),
-    ("create", "secrets"),
-    ("update", "services/predictions"),
-    ("update", "deployments.apps/slot-blue"),
-    ("patch", "configmaps/evergreen-evidence"),
-    ("list", "endpointslices.discovery.k8s.io"),
-)
-MAY_NOT = (
-    ("get", "secrets"),
-    ("list", "secrets"),
-    ("create", "deployments.apps"),
-    ("update", "deployments.apps/mlflow"),
-    ("update", "services/mlflow"),
-    ("create", "rolebindings.rbac.authorization.k8s.io"),
-    ("create", "pods/exec"),
-    ("list", "nodes"),
-)
-SPEC = ClusterSpec(replicas=1)
+SUITES = ("tests/contract/test_serving_target.py", "tests/cluster")
+TOKEN_S = 4 * 3600  # a cluster may give less; the suites take half an hour
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+NO_CLUSTER = "There is no cluster: KUBECONFIG is not set. Nothing was run, and nothing counts as shown."
 
 
-def run(*arguments: str, given: str | None = None, check: bool = True) -> str:
-    done = subprocess.run([kubectl(), *arguments], input=given, capture_output=True, text=True, timeout=120)
-    if check and done.returncode:
-        raise SystemExit(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout.strip()
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
-def installed() -> None:
-    """The parts of the dev overlay that need no image, under another name and without replicas."""
-    level = {"pod-security.kubernetes.io/enforce": "restricted"}
-    meta = {"name": NAMESPACE, "labels": level}
-    run("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": meta}))
-    chosen = [each for each in rendered(OVERLAYS / "dev") if each["kind"] in PARTS]
-    for each in chosen:
-        each["metadata"]["namespace"] = NAMESPACE
-        for subject in each.get("subjects", ()):
-            subject["namespace"] = NAMESPACE
-        if each["kind"] == "Deployment":
-            each["spec"]["replicas"] = 0
-    run("apply", "-f", "-", given=yaml.safe_dump_all(chosen))
-
-
-def wrong_rights() -> list[str]:
-    """What the account of Airflow may or may not do, against our word."""
-    found = []
-    for expected, asked in (("yes", MAY), ("no", MAY_NOT)):
-        for verb, what in asked:
-            said = run("auth", "can-i", verb, what, f"--as={AIRFLOW}", "-n", NAMESPACE, check=False).splitlines()
-            if (said or [""])[-1].split(" ")[0] != expected:
-                found.append(f"{verb} {what}: {' '.join(said)}, not {expected}")
-    return found
-
-
-def one_of_six_wins(target: KubernetesTarget) -> bool:
-    won: list[int] = []
-
-    def want(number: int) -> None:
-        try:
-            target.want(Release(str(number), "d" * 64), f"run {number}", "", "deploy", expected=0)
-            won.append(number)
-        except Conflict:
-            pass
-
-    writers = [threading.Thread(target=want, args=[number]) for number in range(6)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    return len(won) == 1
-
-
-def old_wish_is_refused(target: KubernetesTarget) -> bool:
-    old = target.wanted()
-    assert old is not None
-    target.want(Release("newer", "e" * 64), "another run", "", "deploy")
-    before = target.observe()
-    for write in (lambda: target.isolate(old), lambda: target.discard("blue", old), lambda: target.switch("blue", old)):
-        try:
-            write()
-            return False
-        except Conflict:
-            pass
-    return target.observe() == before
-
-
-def verdict_is_kept(target: KubernetesTarget) -> bool:
-    target.record(7, "accepted", Verdict.FAILED, "answered 422")
-    return target.evidence(7).accepted is Verdict.FAILED
-
-
-def pod_that_cannot_start(api: Cluster, name: str, more: dict[str, Any], patience_s: float) -> str:
-    """The sentence about a pod of ours, made of the pod that the operator builds; a second one is refused."""
-    spec = JobsSpec.model_validate(
-        {"image": "localhost/nobody-has-this:1", "namespace": NAMESPACE, "resources": {"default": AMOUNT}}
-        | {"image_pull_policy": "Never", "start_minutes": 1}
-    )
-    path = f"/api/v1/namespaces/{NAMESPACE}/pods"
-    body = {"apiVersion": "v1", "kind": "Pod", **_pod(name, spec)}
-    body["spec"] |= more
-    made = api.create(path, body)
-    assert made is not None and api.create(path, body) is None, "a second pod of one name was not refused"
-    began = time.monotonic()
-    while (judged := pods.judge(_seen(api, path, name), spec, time.monotonic() - began)).state == "waiting":
-        if time.monotonic() - began > patience_s:
-            return "nothing was said in time"
-        time.sleep(0.5)
-    api.delete(f"{path}/{name}", made["metadata"]["uid"])
-    return judged.why
-
-
-AMOUNT = {"cpu": "50m", "memory": "64Mi"}
-
-
-def _seen(api: Cluster, path: str, name: str) -> dict[str, Any]:
-    found = api.get(f"{path}/{name}")
-    assert found is not None, f"pod {name} is gone"
-    return found
-
-
-def _pod(name: str, spec: JobsSpec) -> dict[str, Any]:
-    """As PodJobOperator would build it for this request."""
-    from kubernetes.client import ApiClient
-
-    from evergreen.operators.job_pod import PodJobOperator
-
-    task = PodJobOperator(
-        task_id="t", job="ingest", namespace=spec.namespace, image=spec.image, image_pull_policy="Never"
-    )
-    task.request = JobRequest(job="ingest", run_key=name, as_of=date(2026, 8, 1), intent=Intent.REHEARSAL)
-    task.name = name
-    built: dict[str, Any] = ApiClient().sanitize_for_serialization(task.build_pod_request_obj(dry_run=True))
-    return built
-
-
-def main() -> int:
-    if not os.environ.get("KUBECONFIG"):
-        print("There is no cluster: KUBECONFIG is not set. Nothing was run, and nothing counts as shown.")
-        return 0
-    api = clusters.connect(SPEC)
-    installed()
+@contextmanager
+def proxied() -> Iterator[str]:
+    """kubectl proxy on a free port: whatever way KUBECONFIG proves who one is, here it is plain HTTP."""
+    process = subprocess.Popen([kubectl(), "proxy", "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
-        return _told(api)
+        assert process.stdout is not None
+        found = re.search(r"127\.0\.0\.1:\d+", process.stdout.readline())
+        if not found:
+            raise SystemExit("kubectl proxy did not start; look whether KUBECONFIG names a file.")
+        yield f"http://{found[0]}"
     finally:
-        run("delete", "namespace", NAMESPACE, "--wait=false", check=False)
+        process.terminate()
+        process.wait()
 
 
-def _told(api: Cluster) -> int:
-    nowhere = {"blue": "http://127.0.0.1:9", "green": "http://127.0.0.1:9"}
-    with tempfile.TemporaryDirectory() as room:
-        target = KubernetesTarget(api, SPEC, NAMESPACE, Path(room), nowhere, nowhere["blue"])  # type: ignore[arg-type]
-        nobody = {"nodeSelector": {"evergreen/nobody": "here"}}
-        checks: dict[str, Callable[[], bool]] = {
-            "rights": lambda: wrong_rights() == [],
-            "one of six wishes wins": lambda: one_of_six_wins(target),
-            "an old wish is refused": lambda: old_wish_is_refused(target),
-            "a verdict is kept": lambda: verdict_is_kept(target),
-            "an image nobody has": lambda: "cannot be had" in pod_that_cannot_start(api, "no-image", {}, 120),
-            "a node nobody has": lambda: "No node took" in pod_that_cannot_start(api, "no-node", nobody, 180),
-        }
-        found = {}
-        for name, check in checks.items():
-            found[name] = check()
-            print(f"{name}: {'ok' if found[name] else 'WRONG'}", flush=True)
-    print("; ".join(wrong_rights()))
-    print(json.dumps({"ok": all(found.values()), **found}))
-    return 0 if all(found.values()) else 1
+# --- the installation ------------------------------------------------------------------------------------------------
+
+
+def make(reached: Reached, each: Object) -> None:
+    if reached.api.create(collection(each), each) is None:
+        raise SystemExit(f"{each['kind']} {each['metadata']['name']} is there already; set another K8S_PREFIX.")
+
+
+def node_for_volumes(reached: Reached) -> str | None:
+    """None where claims find a volume by themselves; otherwise the name of a node that takes pods."""
+    classes = reached.api.list("/apis/storage.k8s.io/v1/storageclasses")
+    defaults = [c for c in classes if (c["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"]
+    if reached.settings.storage_class or defaults:
+        return None
+    nodes = [node for node in reached.api.list("/api/v1/nodes") if not node["spec"].get("taints")]
+    if not nodes:
+        raise SystemExit("No node takes pods without a toleration; take the taint away, or set K8S_STORAGE_CLASS.")
+    return str(nodes[0]["metadata"]["labels"]["kubernetes.io/hostname"])
+
+
+def run_to_its_end(reached: Reached, pod: Object) -> None:
+    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    wait_for(lambda: reached.api.get(reached.path("serviceaccounts", "default", namespace=namespace)))
+    make(reached, pod)
+    wait_for_phase(reached, namespace, name, "Succeeded")
+
+
+def wait_for_phase(reached: Reached, namespace: str, name: str, phase: str) -> None:
+    """Ends with the pod's own words when it does not come that far."""
+    path = reached.path("pods", name, namespace=namespace)
+
+    def has_come() -> bool:
+        status = reached.must(path).get("status", {})
+        if status.get("phase") == "Failed":
+            raise SystemExit(f"Pod {namespace}/{name} failed: {reached.api.text(f'{path}/log')[-600:]}")
+        return bool(status.get("phase") == phase)
+
+    try:
+        wait_for(has_come, reached.settings.patience_s)
+    except AssertionError:
+        status = json.dumps(reached.must(path).get("status", {}))
+        raise SystemExit(
+            f"Pod {namespace}/{name} did not become {phase} in {reached.settings.patience_s:g} s; look at its image, "
+            f"K8S_PULL_POLICY and K8S_STORAGE_CLASS: {status[:900]}"
+        ) from None
+
+
+@contextmanager
+def installed(reached: Reached) -> Iterator[None]:
+    """Everything, and nothing of it afterwards; a second proof on the same cluster has namespaces of its own."""
+    settings, node = reached.settings, node_for_volumes(reached)
+    made = installation.objects(settings, node)
+    try:
+        if node:
+            make(reached, installation.by_root(settings))
+            run_to_its_end(reached, installation.root_pod(settings, node, "open-up", installation.OPEN_UP))
+        for each in made:
+            make(reached, each)
+        wait_for_phase(reached, settings.namespace, "disk", "Running")
+        say(f"installed {len(made)} objects in {settings.namespace}, volumes on {node or 'a storage class'}")
+        yield
+    finally:
+        taken_away(reached, node)
+
+
+def taken_away(reached: Reached, node: str | None) -> None:
+    """Namespaces go with what is in them; directories once no pod writes there any more."""
+    settings = reached.settings
+    for name in (settings.clients, settings.namespace):
+        _delete(reached, f"/api/v1/namespaces/{name}")
+    if node is None:
+        return
+    with suppress(AssertionError, SystemExit, EvergreenError, httpx.HTTPError):
+        wait_for(lambda: reached.api.get(f"/api/v1/namespaces/{settings.namespace}") is None, settings.patience_s)
+        run_to_its_end(reached, installation.root_pod(settings, node, "clear-away", installation.CLEAR_AWAY))
+    for claim in ("store", "serving"):
+        _delete(reached, f"/api/v1/persistentvolumes/{settings.namespace}-{claim}")
+    _delete(reached, f"/api/v1/namespaces/{settings.by_root}")
+
+
+def _delete(reached: Reached, path: str) -> None:
+    with suppress(EvergreenError):
+        if found := reached.api.get(path):
+            reached.api.delete(path, found["metadata"]["uid"])
+
+
+def airflow_config(reached: Reached, room: Path) -> Path:
+    """A kubeconfig of the same cluster for evergreen-airflow, so that every call of ours is made with its rights."""
+    shown = subprocess.run(
+        [kubectl(), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": TOKEN_S}}
+    given = reached.api.create(reached.path("serviceaccounts", "evergreen-airflow/token"), asked)
+    assert given is not None
+    found = json.loads(shown.stdout)
+    found["users"] = [{"name": "airflow", "user": {"token": given["status"]["token"]}}]
+    for each in found["contexts"]:
+        each["context"] |= {"user": "airflow", "namespace": reached.namespace}
+    path = room / "airflow.kubeconfig"
+    path.touch(0o600)
+    path.write_text(yaml.safe_dump(found))
+    return path
+
+
+def reach_of(reached: Reached) -> str:
+    """Through the API server where that gets to pods; else directly, as from the node itself."""
+    for reach in ("api", "node"):
+        tried = Reached(reached.settings.model_copy(update={"reach": reach}))
+        with suppress(AssertionError):
+            wait_for(lambda seen=tried: seen.http.get(f"{seen.pod('disk')}/serving").status_code == 200, 60)  # type: ignore[misc]
+            return reach
+    raise SystemExit("Neither the API server nor this machine reaches a pod; run this on a node, or look at the CNI.")
+
+
+# --- the tests -------------------------------------------------------------------------------------------------------
+
+
+def tested(settings: ClusterSettings, room: Path, more: list[str]) -> dict[str, Any]:
+    """Runs the suites and counts what passed, by the file of each test."""
+    told = {f"K8S_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    report = room / "report.xml"
+    command = [sys.executable, "-W", "ignore", "-m", "pytest", *SUITES, "-v", "--tb=short", "-p", "no:cacheprovider"]
+    ended = subprocess.run([*command, f"--junitxml={report}", *more], env={**os.environ, **told}, check=False)
+    cases = list(xml.parse(report).getroot().iter("testcase")) if report.exists() else []
+    bad = [case for case in cases if {child.tag for child in case} & {"failure", "error"}]
+    passed = [case for case in cases if not {child.tag for child in case} & {"failure", "error", "skipped"}]
+    by_file: dict[str, int] = {}
+    for case in passed:
+        name = next(part for part in case.get("classname", "").split(".") if part.startswith("test_"))
+        by_file[name] = by_file.get(name, 0) + 1
+    ok = ended.returncode == 0 and bool(passed)
+    return {"ok": ok, "counted": len(passed), "failed": [case.get("name") for case in bad], **by_file}
+
+
+def main(more: list[str]) -> int:
+    if not os.environ.get("KUBECONFIG"):
+        say(NO_CLUSTER)
+        say(json.dumps({"ok": True, "counted": 0}))
+        return 0
+    with proxied() as proxy, tempfile.TemporaryDirectory() as made:
+        room = Path(made)
+        settings = ClusterSettings()
+        named = {"proxy": proxy, "namespace": f"{settings.prefix}-{secrets.token_hex(3)}"}
+        settings = settings.model_copy(update=named)
+        reached = Reached(settings)
+        try:
+            with installed(reached):
+                config = airflow_config(reached, room)
+                known = {"airflow_config": str(config), "reach": reach_of(reached)}
+                found = tested(settings.model_copy(update=known), room, more)
+        except EvergreenError as error:
+            raise SystemExit(str(error)) from None
+    say(json.dumps(found))
+    return 0 if found["ok"] else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = ROOT / "k8s" / "overlays"
 VERSION = "1.34"
-CUSTOM = {"ServiceMonitor", "PodMonitor", "HTTPRoute", "PrometheusRule"}
+CUSTOM = {"ServiceMonitor", "PodMonitor", "HTTPRoute", "VirtualService", "PrometheusRule"}
 BY_HAND = {  # what a person makes, because a secret or a key or the manifest is in it
     ("ConfigMap", "evergreen-trusted-keys"),
     ("ConfigMap", "evergreen-manifest"),

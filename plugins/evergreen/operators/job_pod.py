@@ -35,7 +35,7 @@ from evergreen.triggers.pod import PodTrigger
 from include.adapters import factory
 from include.adapters.cluster import Cluster
 from include.core import pods
-from include.core.errors import Conflict, RequestInvalid, StorageUnavailable
+from include.core.errors import Conflict, EvergreenError, RequestInvalid, StorageUnavailable
 from include.core.job import ATTEMPT_VARIABLE, REQUEST_VARIABLE, JobRequest, JobResult
 from include.core.manifest import JobsSpec, Manifest
 
@@ -259,11 +259,15 @@ class PodJobOperator(KubernetesPodOperator):
             self.log.info("report: %s", self.report_url)
 
     def _show_log(self, pod: dict[str, Any]) -> None:
-        """For people; nothing is decided by it, so a log that was lost or rotated away changes nothing."""
-        if pod["status"].get("phase") != "Pending":
+        """For people; nothing is decided by it, so a log that was lost, or whose node is gone, changes nothing."""
+        if pod["status"].get("phase") == "Pending":
+            return
+        try:
             text = self.cluster.text(self._path("pods", f"{pod['metadata']['name']}/log"), container=pods.BASE)
-            for line in text.splitlines():
-                self.log.info("%s", line)
+        except EvergreenError as error:
+            text = f"The log cannot be had: {error}"
+        for line in text.splitlines():
+            self.log.info("%s", line)
 
     def _last_event(self, pod: dict[str, Any]) -> str:
         """The last warning about a pod that did not start."""

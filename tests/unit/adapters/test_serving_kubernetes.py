@@ -9,12 +9,15 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from include.adapters import factory
+from include.adapters import factory, questions, serving_kubernetes
+from include.adapters import kubernetes_routes as routes
 from include.adapters.serving_kubernetes import KubernetesTarget
 from include.core.errors import AccessRefused, Conflict, ManifestInvalid, RequestInvalid, ServiceUnavailable
 from include.core.manifest import ClusterSpec
@@ -25,6 +28,8 @@ from tests.kube_nodes import CORE, DEPLOYMENTS, NAMESPACE, SLICES
 from tests.served_cluster import SPEC, target_of
 
 SERVICE = f"{CORE}/services/predictions"
+ROOT = Path(__file__).resolve().parents[3]
+VIRTUAL = f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}/virtualservices"
 ROUTES = f"/apis/gateway.networking.k8s.io/v1/namespaces/{NAMESPACE}/httproutes"
 NOWHERE: dict[Colour, str] = dict.fromkeys(COLOURS, "http://127.0.0.1:9")
 
@@ -122,6 +127,26 @@ def switch(api: KubeApi, target: KubernetesTarget, colour: Colour, wanted: Wante
         thread.join()
 
 
+def switch_without(api: KubeApi, target: KubernetesTarget, wanted: Wanted, leaving: str) -> None:
+    """As the endpoints controller does it, which takes out at once what is being deleted."""
+    done = threading.Event()
+
+    def follow() -> None:
+        while not done.wait(0.02):
+            follow_service(api)
+            path = f"{SLICES}/predictions-1"
+            left = [each for each in api.read(path)["endpoints"] if each["targetRef"]["name"] != leaving]
+            api.change(path, lambda each, left=left: each.update(endpoints=left))
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        target.switch("green", wanted)
+    finally:
+        done.set()
+        thread.join()
+
+
 class TestRecord:
     def test_the_wish_the_route_and_the_selector_are_one_object_under_one_version(self, api, target, live):
         live("1")
@@ -147,6 +172,24 @@ class TestRecord:
         assert not target.observe().blue.ready  # its pod still serves version 1
         run_pods(api, "blue")
         assert target.observe().blue.ready
+
+    def test_an_evicted_pod_of_an_earlier_release_keeps_nothing_from_being_ready(self, api, target, live):
+        live("1")
+        labels = {"app.kubernetes.io/name": "slot", "evergreen/slot": "blue"}
+        api.create(f"{CORE}/pods", {"metadata": {"name": "evicted", "labels": labels}, "status": {"phase": "Failed"}})
+        assert target.observe().blue.ready
+
+    def test_a_pod_that_is_on_its_way_out_is_not_waited_for_by_a_switch(self, api, target, live):
+        live("1")
+        labels = {"app.kubernetes.io/name": "slot", "evergreen/slot": "green"}
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        meta = {"name": "leaving", "labels": labels, "deletionTimestamp": "2026-01-01T00:00:00Z"}
+        wanted = target.want(Release("2", target.wanted().release.digest), "b", "", "deploy")
+        target.stage("green", wanted, target.has_artifact(wanted.release.digest))
+        run_pods(api, "green")
+        api.create(f"{CORE}/pods", {"metadata": meta, "spec": {}, "status": ready})
+        switch_without(api, target, wanted, "leaving")
+        assert selector(api) == "green"
 
     def test_the_pods_that_lost_the_traffic_are_replaced_and_hold_the_same_release(self, api, target, live):
         live("1")
@@ -363,6 +406,15 @@ class TestGateway:
         with pytest.raises(RequestInvalid, match="apply the Gateway API and k8s/components/gateway there"):
             bare.wanted()
 
+    def test_a_route_moved_by_hand_is_seen_and_defaults_of_the_api_server_are_none(self, api, gateway, on_trial):
+        gateway.split(on_trial, share=25, mirror=True)
+        whole = api.read(f"{ROUTES}/predictions") | {"kind": "HTTPRoute"}
+        for backend in whole["spec"]["rules"][0]["backendRefs"]:
+            backend |= {"group": "", "kind": "Service"}
+        assert (routes.followed(whole), routes.follows(whole)) == ("blue", True)
+        whole["spec"]["rules"][0]["backendRefs"][1]["weight"] = 80
+        assert (routes.followed(whole), routes.follows(whole)) == ("green", False)
+
     @pytest.mark.parametrize("changes", [{"release.strategy": "canary"}, {"release.shadow": {"enabled": True}}])
     def test_a_manifest_that_asks_for_it_without_a_gateway_is_refused_with_the_reason(self, small, changes):
         with pytest.raises(
@@ -370,6 +422,124 @@ class TestGateway:
         ):
             small(target="kubernetes", **changes)
         small(target="kubernetes", cluster={"gateway": "predictions", "replicas": 1}, **changes)
+        small(target="kubernetes", cluster={"virtual_service": "predictions", "replicas": 1}, **changes)
+
+
+class Sidecar:
+    """As much of Istio as a client sees: every answer carries what the stored rule sets, or the rule's own refusal."""
+
+    def __init__(self, api: KubeApi) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answering", (_Answering,), {"api": api}))
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Answering(BaseHTTPRequestHandler):
+    api: KubeApi
+
+    def log_message(self, *_: Any) -> None:
+        """Nobody reads it."""
+
+    def do_GET(self) -> None:
+        [rule] = self.api.read(f"{VIRTUAL}/predictions")["spec"]["http"]
+        self.send_response(rule.get("directResponse", {}).get("status", 200))
+        for name, value in rule.get("headers", {}).get("response", {}).get("set", {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+class TestIstio:
+    """The same port on a VirtualService, made as k8s/istio says."""
+
+    MESHED = ClusterSpec(**{**SPEC.model_dump(), "virtual_service": "predictions"})
+
+    @pytest.fixture
+    def meshed(self, api, tmp_path) -> Iterator[KubernetesTarget]:
+        api.create(VIRTUAL, yaml.safe_load((ROOT / "k8s/istio/virtualservice.yaml").read_text()))
+        sidecar = Sidecar(api)
+        yield target_of(api, tmp_path, NOWHERE, sidecar.url, self.MESHED)
+        sidecar.close()
+
+    def rule(self, api: KubeApi) -> dict[str, Any]:
+        [rule] = api.read(f"{VIRTUAL}/predictions")["spec"]["http"]
+        return rule
+
+    def weights(self, api: KubeApi) -> dict[str, int]:
+        return {each["destination"]["host"]: each["weight"] for each in self.rule(api)["route"]}
+
+    @pytest.fixture
+    def on_trial(self, meshed, release, artifact) -> Wanted:
+        """Version 1 is live in blue, version 2 staged in green."""
+        for version, colour in (("1", "blue"), ("2", "green")):
+            wanted = meshed.want(release(version), version, "", "deploy", plan=Plan(weights=(25,)))
+            meshed.stage(colour, wanted, artifact)
+            if version == "1":
+                meshed.switch(colour, wanted)
+        return wanted
+
+    def test_before_the_first_release_nobody_answers_and_staging_changes_nothing(self, api, meshed, release, artifact):
+        meshed.stage("blue", meshed.want(release("1"), "a run", "", "deploy"), artifact)
+        assert self.rule(api) == {"directResponse": {"status": 503}}
+
+    def test_a_share_is_a_weight_and_a_switch_leaves_one_destination(self, api, meshed, on_trial):
+        meshed.split(on_trial, share=25)
+        assert self.weights(api) == {"slot-blue": 75, "slot-green": 25}
+        assert meshed.observe().route == Route("blue", None, 2, share=25, trial=1)
+        meshed.switch("green", on_trial)
+        assert self.weights(api) == {"slot-green": 100}
+        assert meshed.observe().route == Route("green", "blue", 2, trial=2)
+
+    def test_a_mirror_is_all_requests_and_no_destination(self, api, meshed, on_trial):
+        meshed.split(on_trial, mirror=True)
+        assert self.weights(api) == {"slot-blue": 100}
+        assert self.rule(api)["mirror"] == {"host": "slot-green", "port": {"number": 80}}
+        assert self.rule(api)["mirrorPercentage"] == {"value": 100.0}
+        meshed.withdraw(on_trial)
+        assert "mirror" not in self.rule(api)
+
+    def test_a_switch_returns_when_the_answers_say_so(self, api, meshed, on_trial, monkeypatch):
+        """Istio tells nowhere how far a rule has come."""
+        monkeypatch.setattr(serving_kubernetes, "ROUTE_TIMEOUT_S", 0.5)
+        path = f"{VIRTUAL}/predictions"
+        meshed._predictions = NOWHERE["blue"]
+        with pytest.raises(ServiceUnavailable, match="has not arrived"):
+            meshed.switch("green", on_trial)
+        assert self.weights(api) == {"slot-green": 100} and api.read(path)["metadata"]["annotations"]
+
+    def test_a_late_run_is_refused_as_on_any_other_route(self, meshed, on_trial, release):
+        meshed.want(release("3"), "another run", "", "deploy")
+        with pytest.raises(Conflict, match="no longer wanted"):
+            meshed.split(on_trial, share=50)
+
+    def test_a_rule_moved_by_hand_is_seen(self, api, meshed, on_trial):
+        meshed.split(on_trial, share=25)
+        record = api.read(f"{VIRTUAL}/predictions") | {"kind": "VirtualService"}
+        assert (routes.followed(record), routes.follows(record)) == ("blue", True)
+        record["spec"]["http"][0]["mirror"] = {"host": "slot-green"}
+        assert routes.follows(record) is False
+
+    def test_without_istio_the_sentence_says_what_to_install(self, api, tmp_path):
+        bare = target_of(api, tmp_path, NOWHERE, NOWHERE["blue"], self.MESHED)
+        with pytest.raises(
+            RequestInvalid, match=r"no VirtualService predictions .* apply Istio and k8s/components/istio"
+        ):
+            bare.wanted()
+
+    def test_callers_are_not_dealt_by_key(self, meshed, on_trial):
+        with pytest.raises(RequestInvalid, match="No route of target kubernetes deals callers by a key"):
+            meshed.split(on_trial, share=50, sticky=True)
+
+    def test_a_manifest_with_two_routes_is_refused(self, small):
+        both = {"gateway": "predictions", "virtual_service": "predictions"}
+        with pytest.raises(ManifestInvalid, match="gateway and virtual_service name two routes"):
+            small(target="kubernetes", cluster=both)
 
 
 def test_the_manifest_chooses_the_target(small, api, tmp_path, monkeypatch):
@@ -379,6 +549,27 @@ def test_the_manifest_chooses_the_target(small, api, tmp_path, monkeypatch):
     chosen = factory.target()
     assert isinstance(chosen, KubernetesTarget)
     assert chosen.wanted() is None
+
+
+def test_a_release_under_way_on_a_cluster_keeps_the_policy_from_asking_for_another(
+    small, api, tmp_path, monkeypatch, target, release
+):
+    small(target="kubernetes")
+    monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(tmp_path / "kubeconfig", api.url)))
+    assert questions._releasing() is False
+    wanted = target.want(release("1"), "a run", "", "deploy")
+    assert questions._releasing() is True
+    target.record(wanted.generation, "accepted", Verdict.FAILED, "answered 422")
+    assert questions._releasing() is False
+
+
+def test_the_cluster_is_looked_after_by_the_same_manifest(small, api, tmp_path, monkeypatch):
+    small(target="kubernetes")
+    monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(tmp_path / "kubeconfig", api.url)))
+    kept = factory.upkeep()
+    assert (type(kept).__name__, kept.records()[1], kept.proxied()) == ("ClusterUpkeep", None, (None, True))
 
 
 def test_without_a_cluster_the_target_says_how_to_name_one(small, tmp_path, monkeypatch):
