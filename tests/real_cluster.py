@@ -8,6 +8,7 @@ those of KUBECONFIG. What Airflow would write to a disk it mounts is brought the
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from include.core.manifest import ClusterSpec
 from include.core.rollout import COLOURS, Colour, Wanted
 from include.model.sealed import copy_verified
 from tests.ground import wait_for
-from tests.proofs.k8s_installation import PORT, ClusterSettings
+from tests.proofs.k8s_installation import PORT, ClusterSettings, load_pod
 from tests.served_cluster import ClusterServing
 
 SPEC = ClusterSpec(replicas=1)
@@ -87,6 +88,7 @@ class Disk:
         self._asked("PUT", to, packed.getvalue())
 
     def fetch(self, of: str, into: Path) -> None:
+        shutil.rmtree(into, ignore_errors=True)
         with tarfile.open(fileobj=io.BytesIO(self._asked("GET", of))) as archive:
             archive.extractall(into, filter="data")
 
@@ -201,6 +203,33 @@ class RealServing(ClusterServing):
         meta = {"name": "predictions", "namespace": reached.namespace, "labels": labels}
         body = {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": old["spec"]["ports"]}}
         assert reached.api.create(reached.path("services"), body), "another Service predictions was made meanwhile"
+
+
+class ClusterLoad:
+    """Clients in a pod of another namespace, which ask the Service by its own address."""
+
+    def __init__(self, reached: Reached) -> None:
+        self._reached, self._namespace = reached, reached.settings.clients
+        target = f"http://{reached.must(reached.path('services', 'predictions'))['spec']['clusterIP']}"
+        pods = reached.path("pods", namespace=self._namespace)
+        wait_for(lambda: reached.api.get(reached.path("serviceaccounts", "default", namespace=self._namespace)))
+        made = reached.api.create(pods, load_pod(reached.settings, target))
+        assert made is not None, "another run of the proof makes load in this namespace"
+        self.pod = made
+        wait_for(lambda: self.counted()["answered"] > 50)
+
+    def counted(self) -> dict[str, Any]:
+        answer = self._reached.http.get(f"{self._reached.pod('load', self._namespace)}/counts")
+        return dict(answer.raise_for_status().json())
+
+    def stopped(self) -> dict[str, Any]:
+        answer = self._reached.http.post(f"{self._reached.pod('load', self._namespace)}/stop")
+        return dict(answer.raise_for_status().json())
+
+    def is_answered_by(self, version: str, more: int = 100) -> None:
+        """Until so many more answers came, the last one of this version."""
+        before = self.counted()["by_version"].get(version, 0)
+        wait_for(lambda: self.counted()["by_version"].get(version, 0) > before + more)
 
 
 @contextmanager

@@ -13,9 +13,8 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from include.core.manifest import Manifest
 from tests.contract.conftest import one_is_live, release, rollout, staged, wish
-from tests.ground import wait_for
-from tests.proofs.k8s_installation import ClusterSettings, load_pod
-from tests.real_cluster import Disk, Reached, RealServing, on_cluster
+from tests.proofs.k8s_installation import ClusterSettings
+from tests.real_cluster import ClusterLoad, Disk, Reached, RealServing, on_cluster
 
 __all__ = ["one_is_live", "release", "rollout", "staged", "wish"]
 collect_ignore_glob = [] if os.environ.get("K8S_NAMESPACE") else ["test_*.py"]
@@ -36,33 +35,6 @@ def serving(tmp_path: Path) -> Iterator[RealServing]:
     """Two pods a slot, as a cluster has them."""
     with on_cluster(tmp_path, replicas=2) as served:
         yield served
-
-
-class ClusterLoad:
-    """Clients in a pod of another namespace, which ask the Service by its own address."""
-
-    def __init__(self, reached: Reached) -> None:
-        self._reached, self._namespace = reached, reached.settings.clients
-        target = f"http://{reached.must(reached.path('services', 'predictions'))['spec']['clusterIP']}"
-        pods = reached.path("pods", namespace=self._namespace)
-        wait_for(lambda: reached.api.get(reached.path("serviceaccounts", "default", namespace=self._namespace)))
-        made = reached.api.create(pods, load_pod(reached.settings, target))
-        assert made is not None, "another run of the proof makes load in this namespace"
-        self.pod = made
-        wait_for(lambda: self.counted()["answered"] > 50)
-
-    def counted(self) -> dict[str, Any]:
-        answer = self._reached.http.get(f"{self._reached.pod('load', self._namespace)}/counts")
-        return dict(answer.raise_for_status().json())
-
-    def stopped(self) -> dict[str, Any]:
-        answer = self._reached.http.post(f"{self._reached.pod('load', self._namespace)}/stop")
-        return dict(answer.raise_for_status().json())
-
-    def is_answered_by(self, version: str, more: int = 100) -> None:
-        """Until so many more answers came, the last one of this version."""
-        before = self.counted()["by_version"].get(version, 0)
-        wait_for(lambda: self.counted()["by_version"].get(version, 0) > before + more)
 
 
 @pytest.fixture
@@ -100,7 +72,7 @@ def job_manifest(
             "jobs.namespace": settings.namespace,
             "jobs.store_claim": "store",
             "jobs.resources": {"default": amount},
-            "jobs.start_minutes": 1,
+            "jobs.start_minutes": 5,
         }
         return small(target="kubernetes", **{**jobs, **changes})
 

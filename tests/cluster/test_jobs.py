@@ -17,6 +17,7 @@ from evergreen.triggers.pod import PodTrigger
 from include.adapters import factory
 from tests.ground import wait_for
 from tests.plugins.test_job_pod_faults import Attempt, woken
+from tests.proofs.k8s_installation import disk_pod
 
 SECONDS = 400  # for one pod, on a node that was never asked for this image
 
@@ -63,11 +64,9 @@ def test_a_second_try_takes_up_the_pod_and_the_api_server_refuses_another_of_its
     attempt = Attempt(run_id="twice")
     first, second = attempt.start(), attempt.start()
     assert first.uid == second.uid
-    body = {key: pod_of(reached, first)[key] for key in ("apiVersion", "kind", "spec")}
-    again = reached.http.post(
-        f"{reached.settings.proxy}{reached.path('pods')}",
-        json={**body, "metadata": {"name": first.name, "namespace": reached.namespace}},
-    )
+    body = disk_pod(reached.settings)
+    body["metadata"] = {"name": first.name, "namespace": reached.namespace}
+    again = reached.http.post(f"{reached.settings.proxy}{reached.path('pods')}", json=body)
     assert (again.status_code, again.json()["reason"]) == (409, "AlreadyExists")
     assert finish(attempt, second)["verdict"] == "yes"
 
@@ -132,7 +131,7 @@ def test_a_job_that_needs_more_memory_than_it_has_is_told_so(job_manifest, finis
 
 
 def test_a_request_no_node_can_meet_is_told_with_the_schedulers_words(job_manifest, finish):
-    job_manifest(cpu="900")
+    job_manifest(cpu="900", **{"jobs.start_minutes": 1})
     attempt = Attempt(run_id="greedy")
     trigger = attempt.start()
     with pytest.raises(AirflowException, match=r"No node took pod .*Insufficient cpu.*; lower jobs\.resources\.ingest"):

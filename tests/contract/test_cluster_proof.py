@@ -16,13 +16,12 @@ import pytest
 from include.core.blessing import public_pem
 from include.core.rollout import Step
 from tests import blessed, kube_api
-from tests.cluster.conftest import ClusterLoad
 from tests.kube_nodes import Nodes
 from tests.kube_pods import SinglePods
 from tests.proofs import k8s_installation as installation
 from tests.proofs import prove_k8s, prove_k8s_manifests
 from tests.proofs.k8s_installation import ClusterSettings
-from tests.real_cluster import Reached, RealServing
+from tests.real_cluster import ClusterLoad, Reached, RealServing
 
 NAMESPACE = "evergreen-test-small"
 

@@ -197,24 +197,27 @@ def tested(settings: ClusterSettings, room: Path, more: list[str]) -> dict[str, 
     return {"ok": ok, "counted": len(passed), "failed": [case.get("name") for case in bad], **by_file}
 
 
+def proved(more: list[str]) -> dict[str, Any]:
+    with proxied() as proxy, tempfile.TemporaryDirectory() as made:
+        settings = ClusterSettings()
+        named = {"proxy": proxy, "namespace": f"{settings.prefix}-{secrets.token_hex(3)}"}
+        settings = settings.model_copy(update=named)
+        reached = Reached(settings)
+        with installed(reached):
+            known = {"airflow_config": str(airflow_config(reached, Path(made))), "reach": reach_of(reached)}
+            return tested(settings.model_copy(update=known), Path(made), more)
+
+
 def main(more: list[str]) -> int:
     if not os.environ.get("KUBECONFIG"):
         say(NO_CLUSTER)
         say(json.dumps({"ok": True, "counted": 0}))
         return 0
-    with proxied() as proxy, tempfile.TemporaryDirectory() as made:
-        room = Path(made)
-        settings = ClusterSettings()
-        named = {"proxy": proxy, "namespace": f"{settings.prefix}-{secrets.token_hex(3)}"}
-        settings = settings.model_copy(update=named)
-        reached = Reached(settings)
-        try:
-            with installed(reached):
-                config = airflow_config(reached, room)
-                known = {"airflow_config": str(config), "reach": reach_of(reached)}
-                found = tested(settings.model_copy(update=known), room, more)
-        except EvergreenError as error:
-            raise SystemExit(str(error)) from None
+    try:
+        found = proved(more)
+    except (EvergreenError, SystemExit, httpx.HTTPError, subprocess.CalledProcessError) as error:
+        say(" ".join(f"{error} {getattr(error, 'stderr', None) or ''}".split()))
+        found = {"ok": False, "counted": 0}
     say(json.dumps(found))
     return 0 if found["ok"] else 1
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from include.core import manifest as manifests
 from tests.proofs import prove_k8s_manifests as checks
@@ -23,6 +25,17 @@ def rendered() -> Objects:
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
 def test_an_overlay_has_no_fault(overlay) -> None:
     assert checks.problems(checks.rendered(overlay)) == []
+
+
+def test_a_mesh_in_place_of_a_gateway_has_no_fault(tmp_path) -> None:
+    """No overlay takes Istio, so one is made here; the object that is made once is not in it."""
+    base, istio = (os.path.relpath(checks.ROOT / "k8s" / part, tmp_path) for part in ("base", "components/istio"))
+    content = {"resources": [base], "components": [istio], "namespace": "evergreen"}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    objects = checks.rendered(tmp_path)
+    assert checks.problems(objects) == [] and one(objects, "RoleBinding", "evergreen-istio")
+    made_once = yaml.safe_load((checks.ROOT / "k8s/istio/virtualservice.yaml").read_text())
+    assert made_once["metadata"]["name"] in one(objects, "Role", "evergreen-istio")["rules"][0]["resourceNames"]
 
 
 def one(objects: Objects, kind: str, name: str) -> dict[str, Any]:
