@@ -213,6 +213,7 @@ def main(more: list[str]) -> int:
         say(NO_CLUSTER)
         say(json.dumps({"ok": True, "counted": 0}))
         return 0
+    os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
     try:
         found = proved(more)
     except (EvergreenError, SystemExit, httpx.HTTPError, subprocess.CalledProcessError) as error:
