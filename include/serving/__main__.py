@@ -13,8 +13,8 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from include.adapters.lean import lean_imports
 from include.core.errors import EvergreenError
-from include.serving.lean import lean_imports
 from include.serving.settings import Settings
 
 SWITCH_S = 0.0005  # how long another thread may keep the event loop waiting for the interpreter's lock; 5 ms by default

@@ -22,9 +22,9 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from include.adapters.lean import lean_imports
 from include.core.errors import Permanent
 from include.serving import json_lines
-from include.serving.lean import lean_imports
 
 LENGTH = struct.Struct(">I")
 PR_SET_PDEATHSIG = 1
