@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LONGEST = 256  # characters of a text that are kept, or a caller could fill the memory
+ANSWERED = ("version", "digest", "slot", "served_by")
+EACH = {"score": "probabilities", "label": "labels", "decision": "decisions"}
 REMEMBERED = 10_000  # hashes kept, since categories repeat
 
 
@@ -56,28 +59,30 @@ class PredictionRows:
 
     def values(self, items: Sequence[Item]) -> dict[str, list[Any]]:
         rows = [row for item in items for row in item.content[1]]
-        inputs = {FEATURE + name: self._column(name, rows) for name in self._shape.features}
+        names = list(self._shape.features)
+        columns = dict(zip(names, _columns(names, rows), strict=True))
+        inputs = {FEATURE + name: self._kept(name, column) for name, column in columns.items()}
         who = {"key": self._keys(rows), "caller": self._callers(items)}
         return {**_envelopes(items), **_answers(items), **who, **inputs}
 
     def _callers(self, items: Sequence[Item]) -> list[str | None]:
-        keys = [(item.content[0].key, item.rows) for item in items]
-        hashes = [(self._hashed(CALLER, key[:LONGEST]) if key and self._secret else None, rows) for key, rows in keys]
-        return [caller for caller, rows in hashes for _ in range(rows)]
+        keys = [item.content[0].key for item in items]
+        return _spread(items, [self._hashed(CALLER, key[:LONGEST]) if key and self._secret else None for key in keys])
 
     def _keys(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
         key = self._shape.key
         if key is None:
             return [None] * len(rows)
-        return self._column(key, rows)
+        return self._kept(key, [row.get(key) for row in rows])
 
-    def _column(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-        found = [row.get(name) for row in rows]
+    def _kept(self, name: str, found: list[Any]) -> list[Any]:
+        """A column as it is written."""
         if name in self._shape.hashed:
             return [self._hashed(name, value) for value in found]
         if self._shape.features.get(name) == "number":
             return found
-        return [value and value[:LONGEST] for value in found]
+        short = None not in found and max(map(len, found), default=0) <= LONGEST
+        return found if short else [value and value[:LONGEST] for value in found]
 
     def _hashed(self, name: str, value: Any) -> str | None:
         if (name, value) not in self._known:
@@ -87,30 +92,42 @@ class PredictionRows:
         return self._known[name, value]
 
 
+def _columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """A list for each name. A row that another model's schema checked, for it was replaced meanwhile, may lack some."""
+    try:
+        whole = [[row[name] for name in names] for row in rows]
+    except KeyError:
+        whole = [[row.get(name) for name in names] for row in rows]
+    return [list(column) for column in zip(*whole, strict=True)] or [[] for _ in names]
+
+
+def _spread(items: Sequence[Item], values: Iterable[Any]) -> list[Any]:
+    """One value for each row, of what all rows of a request share."""
+    return list(chain.from_iterable(map(repeat, values, (item.rows for item in items))))
+
+
 def _envelopes(items: Sequence[Item]) -> dict[str, list[Any]]:
     """What all rows of a request share; the number of each in its request."""
-    told: dict[str, list[Any]] = {name: [] for name in ("request_id", "at", "status", "latency_ms", "row")}
-    for item in items:
-        asked, _, _, status, seconds = item.content
-        shared = {"request_id": asked.id, "at": item.at, "status": status, "latency_ms": seconds * 1e3}
-        for name, value in shared.items():
-            told[name] += [value] * item.rows
-        told["row"] += range(item.rows)
-    return told
+    return {
+        "request_id": _spread(items, [item.content[0].id for item in items]),
+        "at": _spread(items, [item.at for item in items]),
+        "status": _spread(items, [item.content[3] for item in items]),
+        "latency_ms": _spread(items, [item.content[4] * 1e3 for item in items]),
+        "row": [row for item in items for row in range(item.rows)],
+    }
 
 
 def _answers(items: Sequence[Item]) -> dict[str, list[Any]]:
     """What was answered; nothing where nothing could be."""
-    told: dict[str, list[Any]] = {name: [] for name in ("version", "digest", "slot", "served_by")}
-    each: dict[str, list[Any]] = {"score": [], "label": [], "decision": []}
-    for item in items:
-        answer = item.content[2]
-        for name, values in told.items():
-            values += [getattr(answer, name, None)] * item.rows
-        each["score"] += answer.probabilities if answer else [None] * item.rows
-        each["label"] += answer.labels if answer else [None] * item.rows
-        each["decision"] += map(bool, answer.decisions) if answer else [None] * item.rows
-    return {**told, **each}
+    answers = [item.content[2] for item in items]
+    shared = {name: _spread(items, [getattr(each, name, None) for each in answers]) for name in ANSWERED}
+    return shared | {name: _each(items, values) for name, values in EACH.items()}
+
+
+def _each(items: Sequence[Item], name: str) -> list[Any]:
+    """A list of the answer, which has one value for each row."""
+    answers = ((item.content[2], item.rows) for item in items)
+    return list(chain.from_iterable(getattr(each, name) if each else repeat(None, rows) for each, rows in answers))
 
 
 class OutcomeRows:

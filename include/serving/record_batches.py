@@ -7,8 +7,7 @@ without: 50 MB.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,24 +52,39 @@ def parquet(table: pa.Table) -> bytes:
 def _array(kind: Kind, values: Sequence[Any]) -> pa.Array:
     if kind == "text":
         return _texts(values)
-    valid = np.fromiter((value is not None for value in values), bool, len(values))
+    valid = _valid(values)
     if kind == "flag":
-        data = np.packbits(np.fromiter((value is True for value in values), bool, len(values)), bitorder="little")
+        data = np.packbits(np.array([value is True for value in values], dtype=bool), bitorder="little")
     elif kind == "number":
         data = np.array(values, dtype=np.float64)  # None becomes NaN, and is masked
     else:
-        data = np.array([value or 0 for value in values], dtype=PLAIN[kind])
-    return pa.Array.from_buffers(TYPES[kind], len(values), [_bitmap(valid), pa.py_buffer(data)])
+        data = np.array(values if valid is None else [value or 0 for value in values], dtype=PLAIN[kind])
+    return pa.Array.from_buffers(TYPES[kind], len(values), [valid, pa.py_buffer(data)])
 
 
 def _texts(values: Sequence[str | None]) -> pa.Array:
-    blobs = [b"" if value is None else value.encode(errors="replace") for value in values]
-    ends = np.fromiter(accumulate(map(len, blobs), initial=0), np.int32, len(blobs) + 1)
-    valid = np.fromiter((value is not None for value in values), bool, len(values))
-    return pa.Array.from_buffers(
-        pa.string(), len(values), [_bitmap(valid), pa.py_buffer(ends), pa.py_buffer(b"".join(blobs))]
-    )
+    valid = _valid(values)
+    data, sizes = _joined([value or "" for value in values] if valid else values)  # type: ignore[arg-type]
+    ends = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(np.fromiter(sizes, np.int32, len(values)), out=ends[1:])
+    return pa.Array.from_buffers(pa.string(), len(values), [valid, pa.py_buffer(ends), pa.py_buffer(data)])
 
 
-def _bitmap(valid: NDArray[np.bool_]) -> pa.Buffer | None:
-    return None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+def _joined(values: Sequence[str]) -> tuple[bytes, Iterable[int]]:
+    """The bytes of all texts, and of how many each has; plain ASCII, which most are, is never looked at one by one."""
+    whole = "".join(values)
+    if whole.isascii():
+        return whole.encode(), map(len, values)
+    blobs = [value.encode(errors="replace") for value in values]
+    return b"".join(blobs), map(len, blobs)
+
+
+def _valid(values: Sequence[Any]) -> pa.Buffer | None:
+    """None where nothing is missing: then no value is looked at by Python."""
+    if None not in values:
+        return None
+    return _bitmap(np.array([value is not None for value in values], dtype=bool))
+
+
+def _bitmap(valid: NDArray[np.bool_]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))
