@@ -220,7 +220,8 @@ class SegmentWriter:
             self._look_at = now + (LOOK if self._adopt() else TICK + wait_s(1))
 
     def _finish(self) -> None:
-        self._collect()
+        while self._offered:
+            self._collect()
         self._seal()
         self._settle(self._outbox.send(float("inf")))
         spooled, gone = self._outbox.leave()
@@ -240,8 +241,12 @@ class SegmentWriter:
             self._counts.written(rows)
 
     def _collect(self) -> None:
-        while self._offered:
+        """What is there now. What comes meanwhile waits for the next look: a batch of one row costs nearly as much as
+        one of a hundred, and under a steady load there would always be one more."""
+        left = len(self._offered)
+        while left > 0:
             items = self._slice()
+            left -= len(items)
             try:
                 self._take(items)
             except Exception:

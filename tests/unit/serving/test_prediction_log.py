@@ -24,8 +24,9 @@ from include.serving.feedback import Outcome
 from include.serving.holder import Holder
 from include.serving.prediction_log import PredictionLog, PredictionRows
 from include.serving.scoring import Answer, Asked
-from include.serving.segment_writer import Item
+from include.serving.segment_writer import Item, SegmentWriter
 from include.serving.slot import Loaded, SlotFile
+from include.serving.spool import Spool
 from include.serving.validation import Problem
 from tests.ground import wait_for
 
@@ -269,3 +270,29 @@ def _seconds_of(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+class Endless:
+    """Whenever its rows are written, another one is offered, as under a steady load."""
+
+    def __init__(self) -> None:
+        self.columns = {"row": "integer"}
+        self.batches: list[int] = []
+        self.writer: SegmentWriter | None = None
+
+    def values(self, items):
+        self.batches.append(len(items))
+        assert self.writer and self.writer.offer(Item(0, self, 1, ()))
+        return {"row": [0] * len(items)}
+
+
+def test_what_comes_while_a_batch_is_made_waits_for_the_next_look(tmp_path):
+    encoder = Endless()
+    place = Segments(LocalObjects(tmp_path / "store"))
+    writer = SegmentWriter("predictions", ("blue", "1"), LogSpec(), lambda: place, Counts(), Spool(None))
+    encoder.writer = writer
+    for _ in range(5):
+        writer.offer(Item(0, encoder, 1, ()))
+    writer._tick()
+    writer._tick()
+    assert encoder.batches == [5, 1]
