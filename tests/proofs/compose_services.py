@@ -15,9 +15,17 @@ VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:?[-?])([^}]*))?\})")
 
 def services(values: Mapping[str, str]) -> dict[str, Any]:
     """The services with their variables filled in."""
-    text = (ROOT / "docker-compose.yaml").read_text()
-    found: dict[str, Any] = yaml.safe_load(filled(text, values))["services"]
+    found: dict[str, Any] = _each(yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"], values)
     return found
+
+
+def _each(part: Any, values: Mapping[str, str]) -> Any:
+    """Texts are filled in after the file is read, so that a value of digits stays a text."""
+    if isinstance(part, dict):
+        return {name: _each(value, values) for name, value in part.items()}
+    if isinstance(part, list):
+        return [_each(value, values) for value in part]
+    return filled(part, values) if isinstance(part, str) else part
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:

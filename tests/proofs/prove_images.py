@@ -46,8 +46,9 @@ import importlib.util, json, os, sys
 print(json.dumps([os.getuid(), [name for name in sys.argv[1:] if importlib.util.find_spec(name)]]))
 """
 ASK = """
-import sys, urllib.request
-print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], sys.argv[2].encode()), timeout=10).read().decode())
+import sys, urllib.request as u
+asked = u.Request(sys.argv[1], sys.argv[2].encode(), {"content-type": "application/json"})
+print(u.urlopen(asked, timeout=10).read().decode())
 """
 TORCH = "import torch; print(torch.__version__, torch.cuda.is_available())"
 LOAD = "airflow db migrate >&2 && airflow dags list-import-errors -l -o json && airflow dags list -l -o json"
