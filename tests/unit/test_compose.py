@@ -39,7 +39,7 @@ def test_what_compose_asks_for_is_in_the_example_and_what_is_demanded_is_empty()
 
 
 def test_compose_stops_without_a_secret() -> None:
-    with pytest.raises(KeyError, match="fill in .env"):
+    with pytest.raises(KeyError, match=r"fill in \.env"):
         compose_services.services({})
 
 
