@@ -158,12 +158,12 @@ class KubeApi:
             change(now)
             return now if now == before else self._store(path, now, "MODIFIED")
 
-    def delete(self, path: str, uid: str | None = None) -> Object:
+    def delete(self, path: str, uid: str | None = None, at_once: bool = False) -> Object:
         with self._changed:
             found = self.read(path)
             if uid and uid != found["metadata"]["uid"]:
                 raise Refused(409, "the UID in the precondition does not match")
-            if path in self.lingering:
+            if path in self.lingering and not at_once:
                 stamp = {"deletionTimestamp": found["metadata"]["creationTimestamp"]}
                 return self.change(path, lambda each: each["metadata"].update(stamp))
             self._store(path, found, "DELETED")
@@ -245,6 +245,11 @@ def _merged(into: Any, patch: Any) -> Any:
     return into
 
 
+def _put(now: Object, new: Object) -> None:
+    now.clear()
+    now.update(new)
+
+
 class Answers(BaseHTTPRequestHandler):
     """One connection of one client."""
 
@@ -324,11 +329,12 @@ class Answers(BaseHTTPRequestHandler):
         if self.command == "GET":
             return self.api.read(path)
         if self.command == "DELETE":
-            return self.api.delete(path, ((body or {}).get("preconditions") or {}).get("uid"))
+            at_once = (body or {}).get("gracePeriodSeconds") == 0
+            return self.api.delete(path, ((body or {}).get("preconditions") or {}).get("uid"), at_once)
         version = body["metadata"].get("resourceVersion") if "metadata" in body else None
         if self.command == "PUT":
-            return self.api.change(path, lambda now: (now.clear(), now.update(body)), version)
-        return self.api.change(path, lambda now: now.update(_merged(now, body)), version)
+            return self.api.change(path, lambda now: _put(now, body), version)
+        return self.api.change(path, lambda now: _put(now, _merged(now, body)), version)
 
     def _discover(self, path: str) -> tuple[int, Any]:
         group = path.removeprefix("/apis/").split("/")[0]
@@ -410,7 +416,7 @@ class Kubelet:
         container = pod["spec"]["containers"][0]
         message = self._room / f"{pod['metadata']['uid']}.message"
         message.touch()
-        self.tell(name, phase="Running", containerStatuses=[_status({"running": {}})])
+        self.tell(name, phase="Running", containerStatuses=[container_status({"running": {}})])
         command = [sys.executable if part == "python" else part for part in container["command"]]
         environment = {**os.environ, **self._environment(pod, container), "EVERGREEN_JOB_RECEIPT": str(message), **more}
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -421,13 +427,12 @@ class Kubelet:
         """How the container ended."""
         told = {"exitCode": code, "reason": reason or ("Completed" if code == 0 else "Error"), "message": message}
         phase = "Succeeded" if code == 0 else "Failed"
-        self.tell(name, phase=phase, containerStatuses=[_status({"terminated": told})], **status)
+        self.tell(name, phase=phase, containerStatuses=[container_status({"terminated": told})], **status)
 
     def waits(self, name: str, reason: str, message: str = "") -> None:
         """Why the container does not start."""
-        self.tell(
-            name, phase="Pending", containerStatuses=[_status({"waiting": {"reason": reason, "message": message}})]
-        )
+        state = {"waiting": {"reason": reason, "message": message}}
+        self.tell(name, phase="Pending", containerStatuses=[container_status(state)])
 
     def tell(self, name: str, **status: Any) -> None:
         self._api.change(f"{self._kind}/{name}", lambda pod: pod.update(status=status))
@@ -452,5 +457,5 @@ class Kubelet:
             raise
 
 
-def _status(state: Object) -> Object:
+def container_status(state: Object) -> Object:
     return {"name": "base", "image": "", "imageID": "", "ready": False, "restartCount": 0, "state": state}

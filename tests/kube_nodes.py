@@ -119,6 +119,9 @@ class Nodes:
 
     def _look_after(self, pod: RunningPod) -> None:
         """A process that ended is started again, unless it was to end; what the probe says goes into the status."""
+        found = self.api.objects.get(f"{self._core}/pods/{pod.name}", {})
+        if not pod.ending and "deletionTimestamp" in found.get("metadata", {}):  # somebody drains it
+            self._end(pod)
         if pod.process.poll() is not None and not pod.ending:
             pod.process = self._process(pod)
         ready = not pod.ending and pod.is_ready()
@@ -146,7 +149,7 @@ class Nodes:
         for pod in [pod for pod in self.pods[name] if pod.ending and pod.process.poll() is not None]:
             self.pods[name].remove(pod)
             with suppress(Refused):
-                self.api.delete(f"{self._core}/pods/{pod.name}")
+                self.api.delete(f"{self._core}/pods/{pod.name}", at_once=True)
 
     def _started(self, name: str, template: Object) -> RunningPod:
         pod_name = f"{name}-{next(self._number)}"
@@ -156,6 +159,7 @@ class Nodes:
             "annotations": template["metadata"].get("annotations", {}),
         }
         self.api.create(f"{self._core}/pods", {"kind": "Pod", "metadata": meta, "spec": template["spec"]})
+        self.api.lingering.add(f"{self._core}/pods/{pod_name}")  # it has its time to end
         [port] = free_ports(1)
         place = self.room / pod_name
         (place / "slots").mkdir(parents=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.ground import free_ports
-from tests.kube_api import KubeApi, Object, Refused
+from tests.kube_api import KubeApi, Object, Refused, container_status
 
 
 @dataclass
@@ -46,7 +46,7 @@ class SinglePods:
     def _follow(self) -> None:
         while not self._done.wait(0.05):
             for path, pod in list(self.api.objects.items()):
-                ours = pod.get("kind") == "Pod" and {*self.labels} & {*pod["metadata"].get("labels", {})}
+                ours = "/pods/" in path and {*self.labels} & {*pod["metadata"].get("labels", {})}
                 if ours and path not in self._running and pod["status"].get("phase") == "Pending":
                     self._start(path, pod)
             for path, (uid, process) in list(self._running.items()):
@@ -82,7 +82,7 @@ class SinglePods:
         self._tell(path, "Running", {"running": {}})
 
     def _tell(self, path: str, phase: str, state: Object) -> None:
-        status = {"name": "base", "state": state}
+        status = container_status(state)
         with suppress(Refused):
             self.api.change(path, lambda pod: pod.update(status={"phase": phase, "containerStatuses": [status]}))
 

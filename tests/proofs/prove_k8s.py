@@ -191,7 +191,7 @@ def tested(settings: ClusterSettings, room: Path, more: list[str]) -> dict[str, 
     passed = [case for case in cases if not {child.tag for child in case} & {"failure", "error", "skipped"}]
     by_file: dict[str, int] = {}
     for case in passed:
-        name = next(part for part in case.get("classname", "").split(".") if part.startswith("test_"))
+        name = next((part for part in case.get("classname", "").split(".") if part.startswith("test_")), "others")
         by_file[name] = by_file.get(name, 0) + 1
     ok = ended.returncode == 0 and bool(passed)
     return {"ok": ok, "counted": len(passed), "failed": [case.get("name") for case in bad], **by_file}
