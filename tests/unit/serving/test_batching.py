@@ -128,3 +128,25 @@ async def test_a_request_past_its_deadline_is_not_computed() -> None:
     with pytest.raises(Late):
         await Batcher(model, CONTROL, 100).submit([CONTROL], time.monotonic() - 1)
     assert model.batches == []
+
+
+def test_a_model_is_quick_once_enough_calls_were_short_and_while_nobody_shares_them() -> None:
+    batcher = Batcher(lambda rows: np.full(len(rows), 0.5), {}, 100)
+
+    def calls(count: int, seconds: float, requests: int = 1) -> None:
+        for _ in range(count):
+            batcher._paced(requests, seconds, requests)
+
+    assert not batcher.is_quick(1), "nothing is known"
+    calls(5, 0.005)
+    assert not batcher.is_quick(1)
+    calls(20, 0.005)
+    assert batcher.is_quick(1) and not batcher.is_quick(5), "five rows take five times as long, as far as is known"
+    calls(1, 0.005, requests=2)
+    assert not batcher.is_quick(1), "together they are cheaper"
+    calls(1, 0.005)
+    assert batcher.is_quick(1)
+    calls(1, 0.5)
+    assert not batcher.is_quick(1), "one long call is remembered for a while"
+    calls(40, 0.005)
+    assert batcher.is_quick(1)

@@ -13,11 +13,11 @@ import pytest
 
 from include.model import artifact, compiling
 from include.serving.app import create_app, serve_slot
+from include.serving.batching import Batcher
 from include.serving.endpoint import LONG_BODY, Endpoint, Service
 from include.serving.fast_lane import TOGETHER, FastLane, FastRequest, fast_lane
-from include.serving.scoring import LARGE, Asked
+from include.serving.scoring import LARGE
 from include.serving.settings import Settings
-from include.serving.slot import Loaded
 from tests.model_server import model_server
 from tests.unit import credit
 from tests.unit.serving.conftest import stage_in
@@ -220,31 +220,18 @@ async def test_our_own_failure_loses_nobody(lane: Make, monkeypatch: pytest.Monk
     assert ask(one)
 
 
-async def test_a_generic_model_is_waited_for_once_its_calls_are_known_to_be_short_and_nobody_shares_them(
-    lane: Make,
+async def test_a_generic_model_is_waited_for_where_it_is_quick_and_one_asks(
+    lane: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, service = lane(compiled=False)
-    held = service.holder.slot
-    assert isinstance(held, Loaded)
-
-    async def scored(requests: int) -> None:
-        now = time.monotonic()
-        asked = [Asked(str(number), None, now + 10, now) for number in range(requests)]
-        rows = held.inputs.checked([ROW])
-        assert isinstance(rows, list)
-        await asyncio.gather(*(service.scorer.score(held, rows, each) for each in asked))
-
-    for _ in range(100):  # some twenty, but the machine may pause
-        await scored(1)
-        if answer := ask(one):
-            break
+    one, _ = lane(compiled=False)
+    monkeypatch.setattr(Batcher, "is_quick", lambda self, rows: rows <= 4)
+    answer = ask(one)
     assert answer and answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert ask(one, json.dumps({"rows": [ROW] * 64}).encode()) is None, "they take as much longer"
-    assert ask(one)
-    await scored(2)
-    assert ask(one) is None, "two came together"
-    await scored(1)
-    assert ask(one)
+    assert ask(one, json.dumps({"rows": [ROW] * 5}).encode()) is None
+    offer(one)
+    together = [offer(one), offer(one)]
+    await turn()
+    assert [each.anew for each in together] == [1, 1]
 
 
 async def test_only_short_predictions_of_known_length_take_it_and_none_while_the_server_leaves(lane: Make) -> None:
