@@ -112,10 +112,16 @@ class FastLane:
         self._waiting.append(request)
         if self._is_due:
             return
-        if self._was_alone and request.came - self._rested > APART_S:
+        if self._was_alone and request.came - self._rested > APART_S and self._is_instant:
             self.turn()
         else:
             self._later()
+
+    @property
+    def _is_instant(self) -> bool:
+        """A generic model takes milliseconds: whoever came meanwhile must be seen, and share the next call."""
+        slot = self._service.holder.slot
+        return isinstance(slot, Loaded) and slot.model.meta.path == "compiled"
 
     def _later(self) -> None:
         self._is_due = True

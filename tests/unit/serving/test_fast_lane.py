@@ -205,7 +205,9 @@ async def test_more_rows_than_the_event_loop_takes_are_a_task(lane: Make) -> Non
 
 async def test_a_model_that_takes_long_or_fails_is_a_task(lane: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     generic, _ = lane(compiled=False)
-    assert ask(generic) is None
+    slow = offer(generic)
+    await turn()
+    assert slow.anew == 1
     one, service = lane()
     monkeypatch.setattr(type(service.holder.slot.model), "predict_proba", lambda self, rows: rows.nonsense)  # type: ignore[union-attr]
     assert ask(one) is None
@@ -225,10 +227,13 @@ async def test_a_generic_model_is_waited_for_where_it_is_quick_and_one_asks(
 ) -> None:
     one, _ = lane(compiled=False)
     monkeypatch.setattr(Batcher, "is_quick", lambda self, rows: rows <= 4)
-    answer = ask(one)
-    assert answer and answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert ask(one, json.dumps({"rows": [ROW] * 5}).encode()) is None
-    offer(one)
+    alone = offer(one)
+    assert not alone.answers, "others may have come while the model was asked"
+    await turn()
+    assert alone.answers[0].startswith(b"HTTP/1.1 200 OK\r\n")
+    large = offer(one, json.dumps({"rows": [ROW] * 5}).encode())
+    await turn()
+    assert large.anew == 1
     together = [offer(one), offer(one)]
     await turn()
     assert [each.anew for each in together] == [1, 1]
