@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +24,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from include.adapters import kubernetes_routes as routes
 from include.adapters.cluster import Object
 from include.adapters.serving_kubernetes import LET_GO, RELEASE, KubernetesTarget, template_notes
+from include.adapters.serving_upkeep import noting
 from include.core.errors import Conflict, RecordDamaged
 from include.core.reconcile import Said
 from include.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Verdict, Wanted
@@ -40,13 +41,13 @@ class ClusterUpkeep(KubernetesTarget):
         """What can be read, and the names of the records that cannot."""
         damaged: set[str] = set()
         record, route, wanted = self._record(), Route(), None
-        with _noting("route", damaged):
+        with noting("route", damaged):
             route = routes.route(record)
-        with _noting("wanted", damaged):
+        with noting("wanted", damaged):
             wanted = routes.wanted(record)
         slots = dict.fromkeys(COLOURS, Slot())
         for colour in COLOURS:
-            with _noting(colour, damaged):
+            with noting(colour, damaged):
                 slots[colour] = self._slot(colour)
         evidence = self.evidence(wanted.generation, route.trial) if wanted else Evidence()
         return Observed(route, slots["blue"], slots["green"]), wanted, evidence, frozenset(damaged)
@@ -203,11 +204,3 @@ class ClusterUpkeep(KubernetesTarget):
 
         with suppress(RetryError):
             attempts(has_come)
-
-
-@contextmanager
-def _noting(name: str, damaged: set[str]) -> Iterator[None]:
-    try:
-        yield
-    except RecordDamaged:
-        damaged.add(name)

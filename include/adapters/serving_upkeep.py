@@ -37,24 +37,16 @@ class LocalUpkeep(LocalTarget):
         """What can be read, and the names of the records that cannot."""
         damaged: set[str] = set()
         route, wanted = Route(), None
-        with self._noting("route", damaged):
+        with noting("route", damaged):
             route = self._route()
-        with self._noting("wanted", damaged):
+        with noting("wanted", damaged):
             wanted = self.wanted()
         slots = dict.fromkeys(COLOURS, Slot())
         for colour in COLOURS:
-            with self._noting(colour, damaged):
+            with noting(colour, damaged):
                 slots[colour] = self._slot(colour)
         evidence = self.evidence(wanted.generation, route.trial) if wanted else Evidence()
         return Observed(route, slots["blue"], slots["green"]), wanted, evidence, frozenset(damaged)
-
-    @staticmethod
-    @contextmanager
-    def _noting(name: str, damaged: set[str]) -> Iterator[None]:
-        try:
-            yield
-        except RecordDamaged:
-            damaged.add(name)
 
     def said(self, colour: Colour) -> Said | None:
         """None when the process does not answer."""
@@ -158,3 +150,12 @@ class LocalUpkeep(LocalTarget):
     def _must_be_as(self, seen: Observed) -> None:
         if self._route() != seen.route:
             raise Conflict("The route has changed meanwhile; nothing was changed.")
+
+
+@contextmanager
+def noting(name: str, damaged: set[str]) -> Iterator[None]:
+    """Reads on where a record is damaged, and adds its name."""
+    try:
+        yield
+    except RecordDamaged:
+        damaged.add(name)

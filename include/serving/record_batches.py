@@ -64,7 +64,7 @@ def _array(kind: Kind, values: Sequence[Any]) -> pa.Array:
 
 def _texts(values: Sequence[str | None]) -> pa.Array:
     valid = _valid(values)
-    data, sizes = _joined([value or "" for value in values] if valid else values)  # type: ignore[arg-type]
+    data, sizes = _joined(values if valid is None else [value or "" for value in values])  # type: ignore[arg-type]
     ends = np.zeros(len(values) + 1, np.int32)
     np.cumsum(np.fromiter(sizes, np.int32, len(values)), out=ends[1:])
     return pa.Array.from_buffers(pa.string(), len(values), [valid, pa.py_buffer(ends), pa.py_buffer(data)])
