@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from include.adapters.experiment_outcomes import ExperimentOutcomes
     from include.adapters.ledger_local import LocalLedger
     from include.adapters.outbox import Outbox
+    from include.adapters.pieces import Pieces
     from include.adapters.reconciling import Reconciler
     from include.adapters.registry_mlflow import MlflowRegistry
     from include.adapters.releasing import Rollout
@@ -99,6 +100,13 @@ def results() -> Results:
     from include.adapters.results import Results
 
     return Results(store().objects)
+
+
+def pieces() -> Pieces:
+    """Parts of jobs' work that any process may have made, beside the snapshots."""
+    from include.adapters.pieces import Pieces
+
+    return Pieces(store().objects)
 
 
 def _snapshots() -> str:

@@ -75,6 +75,10 @@ class Objects(Protocol):
         """
         ...
 
+    def remove(self, key: str) -> None:
+        """Nothing, if there is no such object."""
+        ...
+
     def keys(self, prefix: str) -> list[str]: ...
 
 

@@ -923,6 +923,25 @@ class JobsSpec(Section):
         return self
 
 
+class FanOutSpec(Section):
+    """Over how many tasks at once the work of one job is spread: processes on one machine, pods on a cluster.
+
+    With 1 a DAG has no task for it. What a task did not get to, the job itself does, so only time depends on them.
+    """
+
+    tuning: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="studies a candidate's trials are dealt to, searched at once; each knows its own trials alone, so "
+        "another number finds other parameters. At most train.tuning.trials are made",
+    )
+    validation: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="tasks that validate the parts of one day's delivery at once"
+    )
+    profiles: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="tasks that measure the days of the monitor's windows at once"
+    )
+
+
 class ClusterSpec(Section):
     """The Kubernetes API server: how patiently it is asked."""
 
@@ -971,7 +990,14 @@ class Manifest(Section):
     retraining: RetrainingSpec
     alerts: AlertsSpec = AlertsSpec()
     jobs: JobsSpec
+    fan_out: FanOutSpec = Field(default_factory=FanOutSpec)
     cluster: ClusterSpec = Field(default_factory=ClusterSpec)
+
+    @property
+    def studies(self) -> int:
+        """How many studies each candidate that is searched is dealt to; 0 where none is."""
+        spec = self.train.tuning
+        return min(self.fan_out.tuning, spec.trials) if any(spec.space.values()) else 0
 
     @model_validator(mode="after")
     def _experiments_are_followed(self) -> Manifest:

@@ -1,0 +1,81 @@
+"""Pieces in a directory and in a bucket: made once, made again when damaged, and the first of two counts."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from include.adapters import factory
+from include.adapters.pieces import Pieces
+from include.core.pieces import KEEP_DAYS, piece
+from tests.counterparts import S3Server, s3_server
+
+DAY = date(2026, 8, 1)
+PIECE = piece("profiles", DAY, "a")
+
+
+@pytest.fixture(scope="module")
+def bucket_server() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "s3"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pieces:
+    monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
+    if request.param == "s3":
+        server: S3Server = request.getfixturevalue("bucket_server")
+        bucket = f"pieces-{uuid.uuid4().hex}"
+        server.client().create_bucket(Bucket=bucket)
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("EVERGREEN_SNAPSHOTS", f"s3://{bucket}/credit")
+    return factory.pieces()
+
+
+def never() -> bytes:
+    raise AssertionError("it was there")
+
+
+def test_what_is_there_is_not_made_again(kept: Pieces) -> None:
+    assert not kept.has(PIECE)
+    assert kept.get(PIECE, lambda: b"counts") == b"counts"
+    assert kept.get(PIECE, never) == b"counts" and kept.has(PIECE)
+
+
+@pytest.mark.parametrize("damage", [b"", b"half of", piece("profiles", DAY, "b").wrap(b"another's")])
+def test_what_is_damaged_or_anothers_is_made_again_in_its_place(kept: Pieces, damage: bytes) -> None:
+    objects = factory.store().objects
+    assert objects.write(PIECE.place, damage, None)
+    assert kept.read(PIECE) is None
+    assert kept.get(PIECE, lambda: b"counts") == b"counts"
+    assert kept.get(PIECE, never) == b"counts"
+    assert objects.keys("pieces/") == [PIECE.place]
+
+
+def test_of_two_that_made_it_at_once_the_first_counts_for_both(kept: Pieces) -> None:
+    def slower() -> bytes:
+        assert factory.pieces().get(PIECE, lambda: b"first") == b"first"
+        return b"second"
+
+    assert kept.get(PIECE, slower) == kept.get(PIECE, never) == b"first"
+
+
+def test_what_failed_leaves_nothing(kept: Pieces) -> None:
+    with pytest.raises(AssertionError):
+        kept.get(PIECE, never)
+    assert factory.store().objects.keys("pieces/") == []
+
+
+def test_old_pieces_of_one_kind_are_swept_and_those_of_others_left(kept: Pieces) -> None:
+    old = [piece(kind, DAY, "a") for kind in ("profiles", "tuning")]
+    young = piece("profiles", DAY + timedelta(days=1), "a")
+    for made in (*old, young):
+        kept.get(made, lambda: b"x")
+    assert kept.sweep("profiles", DAY + timedelta(days=KEEP_DAYS + 1)) == 1
+    assert [kept.has(made) for made in (*old, young)] == [False, True, True]
+    assert kept.sweep("profiles", DAY + timedelta(days=KEEP_DAYS + 1)) == 0
