@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from include.core.prediction_records import Kind
@@ -38,15 +39,28 @@ def batch(of: pa.Schema, columns: Mapping[str, Kind], values: Mapping[str, Seque
     return pa.RecordBatch.from_arrays([_array(kind, values[name]) for name, kind in columns.items()], schema=of)
 
 
-def parquet(table: pa.Table) -> bytes:
-    """A segment. Written without the interpreter's lock."""
-    import pyarrow.parquet as pq
+class ParquetFile:
+    """One segment, made in memory, a row group at a time and without the interpreter's lock. Written at its end only,
+    fifty thousand rows are fifty milliseconds of the core that predictions may share."""
 
-    texts = [field.name for field in table.schema if field.type == pa.string()]
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", use_dictionary=texts, store_schema=False) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
+    def __init__(self, of: pa.Schema) -> None:
+        texts = [field.name for field in of if field.type == pa.string()]
+        self._sink = pa.BufferOutputStream()
+        self._writer = pq.ParquetWriter(self._sink, of, compression="zstd", use_dictionary=texts, store_schema=False)
+
+    def add(self, group: pa.Table) -> None:
+        self._writer.write_table(group)
+
+    def whole(self) -> bytes:
+        """Its bytes; nothing can be added afterwards."""
+        self._writer.close()
+        return bytes(self._sink.getvalue())
+
+
+def parquet(table: pa.Table) -> bytes:
+    file = ParquetFile(table.schema)
+    file.add(table)
+    return file.whole()
 
 
 def _array(kind: Kind, values: Sequence[Any]) -> pa.Array:

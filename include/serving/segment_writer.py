@@ -3,7 +3,8 @@
     offer        any thread: one append to a deque, or False when the bound is reached
     collect      a few hundred rows at a time become a record batch, on the spool too; then the thread sleeps a moment,
                  because the interpreter's lock it held is the one predictions need
-    seal         full, old, of another day or of another model: the batches become the bytes of one Parquet file
+    write        some thousand of them become a row group of a Parquet file
+    seal         full, old, of another day or of another model: the file is whole
     store        the bytes go to their place under a name nobody else has; what is refused is tried again, ever later
 
 Every row that was offered is either waiting, written or lost, and lost ones are counted by reason. Waiting rows are
@@ -39,6 +40,7 @@ TICK = 0.05  # seconds between two looks at what was offered
 BREATH = 0.002  # seconds the thread sleeps after a slice, so that others get the interpreter's lock
 SLICE = 256  # rows that become one batch: a millisecond, with the lock given away in between (see SWITCH_S)
 MANY = 16  # batches that are joined into one, since a batch of one row takes as much memory as fifty rows
+GROUP = 4096  # rows of a row group: some four milliseconds of a core
 LOOK = 60.0  # seconds between two looks for what a dead server left
 DAY = 86_400_000_000  # microseconds
 
@@ -77,16 +79,28 @@ class Segment:
     schema: pa.Schema
     began: float
     spool: SpoolFile | None
+    file: record_batches.ParquetFile
     batches: list[pa.RecordBatch] = field(default_factory=list)
     rows: int = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
         self.batches.append(batch)
         self.rows += batch.num_rows
-        if len(self.batches) >= MANY:
-            self.batches = self.table().to_batches()
+        if sum(each.num_rows for each in self.batches) >= GROUP:
+            self._write()
+        elif len(self.batches) >= MANY:
+            self.batches = self._joined().to_batches()
 
-    def table(self) -> pa.Table:
+    def whole(self) -> bytes:
+        if self.batches:
+            self._write()
+        return self.file.whole()
+
+    def _write(self) -> None:
+        self.file.add(self._joined())
+        self.batches = []
+
+    def _joined(self) -> pa.Table:
         return pa.Table.from_batches(self.batches, schema=self.schema).combine_chunks()
 
 
@@ -271,8 +285,11 @@ class SegmentWriter:
             self._seal()
         segment = self._segment or self._begin(items[0])
         batch = record_batches.batch(segment.schema, encoder.columns, encoder.values(items))
-        segment.add(batch)
         self._keep(segment, batch)
+        try:
+            segment.add(batch)
+        except Exception:
+            return self._forget(segment)
         if segment.rows >= self._spec.rows_per_segment:
             self._seal()
 
@@ -281,8 +298,8 @@ class SegmentWriter:
         self._number += 1
         name = segment_name(began, *self._writer, self._number)
         key, schema = segment_key(self._stream, began.date(), name), record_batches.schema(first.encoder.columns)
-        spool = self._spool.begin(key, schema)
-        self._segment = Segment(key, first.at // DAY, first.encoder, schema, time.monotonic(), spool)
+        file, spool = record_batches.ParquetFile(schema), self._spool.begin(key, schema)
+        self._segment = Segment(key, first.at // DAY, first.encoder, schema, time.monotonic(), spool, file)
         return self._segment
 
     def _keep(self, segment: Segment, batch: pa.RecordBatch) -> None:
@@ -294,17 +311,22 @@ class SegmentWriter:
             self._drop_spool(segment)
 
     def _seal(self) -> None:
-        segment, self._segment = self._segment, None
+        segment = self._segment
         if segment is None or not segment.rows:
             return
         try:
-            data = record_batches.parquet(segment.table())
+            data = segment.whole()
         except Exception:
-            log.exception("a segment of the %s log cannot be made", self._stream)
-            self._drop_spool(segment)
-            self._settle(segment.rows, lost="unfit")
-            return
+            return self._forget(segment)
+        self._segment = None
         self._outbox.add(Sealed(segment.key, data, segment.rows, segment.spool))
+
+    def _forget(self, segment: Segment) -> None:
+        """Of a row group that cannot be written nothing can be known; a new segment begins."""
+        log.exception("a segment of the %s log cannot be made", self._stream)
+        self._segment = None
+        self._drop_spool(segment)
+        self._settle(segment.rows, lost="unfit")
 
     def _drop_spool(self, segment: Segment) -> None:
         if segment.spool:

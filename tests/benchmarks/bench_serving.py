@@ -3,9 +3,9 @@
     python -m tests.benchmarks.bench_serving --quick       two short rounds, to see that all of it works
     python -m tests.benchmarks.bench_serving --markdown    the table for the README as well
 
-Rounds are interleaved and each begins with another server, so that a slow minute of the machine falls on all; the
-figure of a server is its median round, and a goal must be missed by no round by more than a fifth. Before anything is
-measured, all servers must give the same probabilities. The server's process is bound to one core and the client to
+Rounds are interleaved and each begins with another server, so that a slow minute of the machine falls on all. A goal
+is held against the median round; the worst one stands beside it. Before anything is measured, all servers must give
+the same probabilities. The server's process is bound to one core and the client to
 another, the same for everybody (see contestants). The last line is JSON; `ok` says whether every bound held.
 
 CPU is the server's own time for a request, children included: unlike requests a second, it says something on a busy
@@ -40,7 +40,6 @@ from tests.load import Result
 CONNECTIONS = (1, 16, 64)
 TOLERANCE = 1e-6
 COMPARED = 500  # rows
-WORST_ROUND = 0.8  # of a goal, in the worst round
 STARTS = 3
 MAX_RSS_MB, MAX_READY_S = 250.0, 2.0
 OPEN_SHARE, OPEN_TAIL, OPEN_GROWTH = 0.5, 10.0, 1.25  # of capacity; p99 / p50; last third / first third
@@ -270,7 +269,7 @@ def judged(figures: Figures, goals: Sequence[Goal]) -> list[dict[str, Any]]:
     for goal in goals:
         ratios = goal.ratios(figures)
         median, worst = statistics.median(ratios), min(ratios)
-        ok = median >= goal.least and worst >= WORST_ROUND * goal.least
+        ok = median >= goal.least
         found.append({**vars(goal), "median": round(median, 2), "worst": round(worst, 2), "ok": ok})
     return found
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from include.adapters.segments import Segments
@@ -24,7 +25,7 @@ from include.serving.feedback import Outcome
 from include.serving.holder import Holder
 from include.serving.prediction_log import PredictionLog, PredictionRows
 from include.serving.scoring import Answer, Asked
-from include.serving.segment_writer import Item, SegmentWriter
+from include.serving.segment_writer import GROUP, Item, SegmentWriter
 from include.serving.slot import Loaded, SlotFile
 from include.serving.spool import Spool
 from include.serving.validation import Problem
@@ -203,6 +204,30 @@ def test_rows_that_do_not_fit_are_counted_and_hold_up_nothing(logged):
     one.predict("r-good", ROW)
     one.log.close()
     assert one.table()["request_id"].to_list() == ["r-good"]
+
+
+def test_a_long_segment_is_written_by_row_groups_in_the_order_of_its_rows(logged):
+    one = logged(rows_per_segment=10_000)
+    for number in range(9000):
+        one.predict(f"r-{number}", ROW)
+    one.log.close()
+    [path] = one.root.glob("predictions/*/*.parquet")
+    groups = pq.ParquetFile(path).metadata
+    sizes = [groups.row_group(number).num_rows for number in range(groups.num_row_groups)]
+    assert len(sizes) == 3 and min(sizes[:2]) >= GROUP
+    assert one.table()["request_id"].to_list() == [f"r-{number}" for number in range(9000)]
+
+
+def test_a_segment_whose_row_group_cannot_be_written_is_lost_and_counted_and_the_next_is_whole(logged, monkeypatch):
+    one = logged()
+    with monkeypatch.context() as broken:
+        broken.setattr(pq.ParquetWriter, "write_table", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        for number in range(GROUP):
+            one.predict(f"r-{number}", ROW)
+        wait_for(lambda: one.counts["predictions"].rows["unfit"] == GROUP)
+    one.predict("r-after", ROW)
+    one.log.close()
+    assert one.counts["predictions"].rows["written"] == 1 and one.table()["request_id"].to_list() == ["r-after"]
 
 
 def test_a_model_with_other_columns_begins_another_segment(logged):
