@@ -5,6 +5,9 @@ Compares the ingested days with the live version's own baseline: every feature a
 and the AUC on days whose labels are known by now. An alarm needs a move that is large, not chance, and persistent. The
 report's page lies beside the report in the store.
 
+Each day is measured once, and a window is the sum of its days; with `fan_out.profiles` the new days are measured by
+tasks of their own first, all at once.
+
 Beside that, `reconcile` holds registry, ledger and world against each other: what disagrees is healed, or told.
 
 Runs hourly, or when `dataset.validated`, or when `model.live`.
@@ -15,7 +18,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 from evergreen.assets import DATASET_VALIDATED, MODEL_LIVE, MONITOR_REPORTED
 from evergreen.house import date_param, house
 from evergreen.operators.announce import AnnounceOperator
-from evergreen.operators.job import job_task
+from evergreen.operators.job import job_task, mapped_job
 from evergreen.operators.reconcile import ReconcileOperator
 from include.adapters import factory
 
@@ -31,7 +34,10 @@ with DAG(
     params={"as_of": date_param("As of", "Look at days up to this one only; empty: all.")},
     **house(manifest, "monitoring"),
 ) as dag:
-    measure = job_task("measure", job="monitor")
+    # A day that no task before it measured is measured by `measure` itself, so it asks only whether they have ended.
+    measure = job_task("measure", job="monitor", trigger_rule="all_done")
+    if manifest.fan_out.profiles > 1:
+        mapped_job("profile", job="profile", shards=manifest.fan_out.profiles) >> measure
     announce = AnnounceOperator(
         task_id="announce",
         asset=MONITOR_REPORTED,

@@ -6,6 +6,7 @@ the best one against the champion on the same holdout rows. Three verdicts: *pas
 *refused* ends here; *inconclusive* ends here too, or asks a person, as `gate.approval` says. Every check stands in the
 log of `evaluate` and in the run's `gate.json`. A person who rejects, or does not answer, fails the run.
 
+* With `fan_out.tuning` its trials are searched by tasks of their own first, all at once.
 * Runs when `training.requested`. A historical training is judged too, and never blessed.
 * **Manual**: choose a day; `columns` trains on these columns only.
 """
@@ -16,7 +17,7 @@ from evergreen.assets import TRAINING_REQUESTED
 from evergreen.house import date_param, house, intent_param, text_param
 from evergreen.operators.approval import ApproveOperator
 from evergreen.operators.gate import GateOperator
-from evergreen.operators.job import job_task
+from evergreen.operators.job import job_task, mapped_job
 from evergreen.operators.registry import BlessOperator
 from include.adapters import factory
 
@@ -40,7 +41,10 @@ with DAG(
     },
     **(house(manifest, "model") | {"deadline": None}),
 ) as dag:
-    train = job_task("train", job="train", params_from=["columns", "reason"])
+    # What the studies before it did not get to, `train` does itself, so it asks only whether they have ended.
+    train = job_task("train", job="train", params_from=["columns", "reason"], trigger_rule="all_done")
+    if manifest.studies > 1:
+        mapped_job("tune", job="tune", shards=manifest.studies, params_from=["columns"]) >> train
     evaluate = job_task(
         "evaluate", job="evaluate", job_params={"run_id": "{{ ti.xcom_pull('train')['outputs']['run_id'] }}"}
     )

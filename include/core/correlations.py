@@ -8,7 +8,7 @@ turns without a linear trend in ranks is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -37,6 +37,12 @@ class Correlations:
         if self.names != other.names:
             raise Permanent("Correlations of different columns cannot be added up; measure both over one baseline.")
         return Correlations(self.names, *(a + b for a, b in zip(self._parts, other._parts, strict=True)))
+
+    def only(self, names: Collection[str]) -> Correlations:
+        """Of these columns alone: each pair has sums of its own, so nothing has to be measured again."""
+        kept = [place for place, name in enumerate(self.names) if name in names]
+        cut = np.ix_(kept, kept)
+        return Correlations(tuple(self.names[place] for place in kept), *(part[cut] for part in self._parts))
 
     @property
     def _parts(self) -> tuple[Floats, ...]:

@@ -203,6 +203,14 @@ class Measured:
     profiles: Mapping[str, Profile]
     correlations: Correlations | None = None
 
+    def __add__(self, other: Measured) -> Measured:
+        """Both lots of rows, as if they had been measured at once; of the columns that both have."""
+        names = [name for name in self.profiles if name in other.profiles]
+        relations = self.correlations, other.correlations
+        known = [each.only(names) for each in relations if each is not None]
+        both = {name: self.profiles[name] + other.profiles[name] for name in names}
+        return Measured(both, known[0] + known[1] if len(known) == 2 else None)
+
     @property
     def columns(self) -> dict[str, Profile]:
         return {name: profile for name, profile in self.profiles.items() if name != SCORE}

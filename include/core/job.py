@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from include.core.errors import RequestInvalid
 
 PROTOCOL: Final = 1
-JOBS: Final = ("ingest", "train", "evaluate", "monitor", "backtest", "score")
+JOBS: Final = ("ingest", "train", "evaluate", "monitor", "backtest", "score", "tune", "profile")
 REQUEST_VARIABLE = "EVERGREEN_JOB_REQUEST"
 RESULT_VARIABLE = "EVERGREEN_JOB_RESULT"
 DEFAULT_RESULT_PATH = "/airflow/xcom/return.json"

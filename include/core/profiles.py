@@ -227,6 +227,17 @@ def as_dict(profile: Profile) -> dict[str, Any]:
     return {"kind": "number", **{name: value for name, value in plain.items() if name not in empty}}
 
 
+def counted(profile: Profile) -> dict[str, Any]:
+    """The same without the grid, which is the baseline's and by far the largest part."""
+    return {name: value for name, value in as_dict(profile).items() if name not in ("knots", "categories")}
+
+
+def over(baseline: Profile, content: Mapping[str, Any]) -> Profile:
+    """What `counted` wrote of a profile over this baseline's grid. Raises `Permanent` for anything else."""
+    grid = {"knots": baseline.knots} if isinstance(baseline, NumberProfile) else {"categories": baseline.categories}
+    return from_dict({**content, **grid})
+
+
 def from_dict(content: Mapping[str, Any]) -> Profile:
     """Raises `Permanent` for anything but what `as_dict` wrote."""
     fields = {name: value for name, value in content.items() if name != "kind"}

@@ -7,6 +7,7 @@ the model's and a version can never be watched against another one's baseline.
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
@@ -14,11 +15,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from include.core.correlations import Correlations, correlations
 from include.core.drift import Measured
 from include.core.errors import Permanent
 from include.core.performance import Reference, decisions
-from include.core.profiles import Profile, as_dict, category_baseline, from_dict, number_baseline
+from include.core.profiles import Profile, as_dict, category_baseline, counted, from_dict, number_baseline, over
 from include.core.signals import SCORE
 from include.jobs.dataset import Rows
 from include.model.artifact import Model
@@ -46,19 +49,32 @@ class Baseline:
             {"profiles": profiles, "correlations": relations and relations.as_dict(), "labels": self.labels, **kept}
         )
 
-    def of(self, rows: Rows, model: Model | None) -> Measured:
+    def of(self, inputs: pd.DataFrame, model: Model | None) -> Measured:
         """Other rows over this grid; without a model, their scores are not measured."""
-        known = self.measured.profiles
-        measured = {name: known[name].of(values) for name, values in _columns(rows).items() if name in known}
+        known, columns = self.measured.profiles, _columns(inputs)
+        measured = {name: known[name].of(values) for name, values in columns.items() if name in known}
         if model is not None and SCORE in known:
-            measured[SCORE] = known[SCORE].of(model.predict_frame(rows.inputs))
-        return Measured(measured, correlations(_columns(rows), known))
+            measured[SCORE] = known[SCORE].of(model.predict_frame(inputs))
+        return Measured(measured, correlations(columns, known))
+
+    def pack(self, measured: Measured) -> bytes:
+        """What was measured over this grid, without the grid: mostly zeros for a small lot, so it is compressed."""
+        profiles = {name: counted(profile) for name, profile in measured.profiles.items()}
+        relations = measured.correlations and measured.correlations.as_dict()
+        return gzip.compress(json.dumps({"profiles": profiles, "correlations": relations}).encode(), mtime=0)
+
+    def unpack(self, packed: bytes) -> Measured:
+        """What `pack` of the same baseline made, to the last bit."""
+        content = json.loads(gzip.decompress(packed))
+        known, relations = self.measured.profiles, content["correlations"]
+        profiles = {name: over(known[name], profile) for name, profile in content["profiles"].items()}
+        return Measured(profiles, Correlations.from_dict(relations) if relations else None)
 
 
 def make(rows: Rows, model: Model, since: date | None = None) -> Baseline:
     """Of the rows a model is judged on, from the day `since`; the decision's threshold becomes a knot of the scores."""
     kinds = {column.name: column.kind for column in model.meta.columns}
-    columns = _columns(rows)
+    columns = _columns(rows.inputs)
     profiles: dict[str, Profile] = {
         name: category_baseline(values) if kinds[name] == "category" else number_baseline(values)
         for name, values in columns.items()
@@ -90,5 +106,5 @@ def read(place: Path) -> Baseline:
         ) from error
 
 
-def _columns(rows: Rows) -> dict[str, Any]:
-    return {str(name): rows.inputs[name].to_numpy() for name in rows.inputs.columns}
+def _columns(inputs: pd.DataFrame) -> dict[str, Any]:
+    return {str(name): inputs[name].to_numpy() for name in inputs.columns}

@@ -19,6 +19,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from include.core import gate
 from include.core.manifest import Manifest
+from include.core.pieces import Shard
+from include.core.search import Study
 from include.jobs.dataset import Rows
 from include.model import calibration, pipelines
 from include.model.calibration import Calibration
@@ -52,13 +54,12 @@ class Candidate:
     metrics: dict[str, float]
 
 
-def fit(kind: str, manifest: Manifest, rows: Rows, later: Rows | None, journal: Path) -> Candidate:
-    """`later` are the rows that calibrate; without them the out-of-fold scores do. `journal` keeps the study."""
+def fit(kind: str, manifest: Manifest, rows: Rows, later: Rows | None, tuned: Tuned | None = None) -> Candidate:
+    """`later` are the rows that calibrate; without them the out-of-fold scores do. Not tuned: as the manifest says."""
     spec = manifest.train
+    tuned = tuned or Tuned(dict(spec.candidates[kind]))
     inputs, classes = apply(spec.features, rows.inputs), rows.truth.astype(int)
-    tuned = _tuned(kind, manifest, inputs, classes, journal)
-    params = tuned.params
-    pipeline = pipelines.build(kind, describe(inputs), params, spec.seed)
+    pipeline = pipelines.build(kind, describe(inputs), tuned.params, spec.seed)
     folds = list(split_folds(classes, spec.seed))
     raw = out_of_fold(pipeline, inputs, classes, folds)
     pipeline.fit(inputs, classes)
@@ -70,14 +71,12 @@ def fit(kind: str, manifest: Manifest, rows: Rows, later: Rows | None, journal: 
     return Candidate(kind, tuned, pipeline, found, scores, metrics)
 
 
-def _tuned(kind: str, manifest: Manifest, inputs: Any, classes: NDArray[np.int_], journal: Path) -> Tuned:
-    """The parameters of the manifest, or better ones by the Brier score on the folds that judge every candidate."""
-    spec = manifest.train
-    fixed = dict(spec.candidates[kind])
-    if not (spec.tuning.trials and spec.tuning.space.get(kind)):
-        return Tuned(fixed)
+def search(kind: str, manifest: Manifest, rows: Rows, journal: Path, shard: Shard) -> Study:
+    """One study of a candidate, by the Brier score on the folds that judge every candidate; kept in `journal`."""
     from include.jobs import tuning
 
+    spec = manifest.train
+    inputs, classes = apply(spec.features, rows.inputs), rows.truth.astype(int)
     described, folds = describe(inputs), list(split_folds(classes, spec.seed))
 
     def losses(params: dict[str, Any]) -> Iterator[float]:
@@ -85,7 +84,7 @@ def _tuned(kind: str, manifest: Manifest, inputs: Any, classes: NDArray[np.int_]
         for train, test in folds:
             yield float(np.mean((fold_scores(pipeline, inputs, classes, train, test) - classes[test]) ** 2))
 
-    return Tuned(*tuning.tune(kind, fixed, spec.tuning, spec.seed, journal, losses))
+    return tuning.tune(kind, dict(spec.candidates[kind]), spec.tuning, spec.seed, journal, losses, shard)
 
 
 TOLD = ("cv_auc", "cv_brier", "cv_cost")

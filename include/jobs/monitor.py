@@ -1,14 +1,14 @@
 """Measures the ingested days against the live version's own baseline and writes one report.
 
 Windows are derived from the stored days each time, so persistence needs no memory: the last n windows end at the last n
-ingested days. Matured labels are scored too, where there are any. A column that the days no longer deliver is a signal
-and no failure: the others are measured without it.
+ingested days, and each is the sum of its days, of which every one is measured once (include.jobs.profile). Matured
+labels are scored too, where there are any. A column that the days no longer deliver is a signal and no failure: the
+others are measured without it.
 """
 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +22,12 @@ from include.core.episodes import MonitorReport
 from include.core.job import JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.signals import Signal
-from include.core.snapshots import Snapshot, mature, visible
-from include.jobs import baselines, dataset, drift_report, outcomes
-from include.jobs.baselines import Baseline
+from include.core.snapshots import Snapshot, mature
+from include.jobs import dataset, drift_report, outcomes, profile
 from include.jobs.monitor_page import PICTURE, page
-from include.model import artifact
-from include.model.artifact import Model
+from include.jobs.watched import Watched, watched
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Watched:
-    """The live version, what it was judged on, and the bounds it is held to."""
-
-    version: str
-    model: Model
-    baseline: Baseline
-    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -52,39 +40,23 @@ class Matured:
 
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
     """Verdict `no` when there is nothing to measure yet: no live model or no ingested day."""
-    registry = factory.registry()
-    version, days = registry.champion(), visible(factory.store().history(), request.as_of)
-    if version is None or not days:
-        missing = "no version is live yet" if version is None else f"no day up to {request.as_of} is ingested"
-        return JobResult(job="monitor", run_key=request.run_key, verdict="no", summary=f"{missing}; nothing to measure")
-    with tempfile.TemporaryDirectory() as scratch:
-        place = registry.fetch(version, Path(scratch))
-        watched = Watched(version, artifact.load(place), baselines.read(place), manifest)
-    windows, matured = _windows(days, watched), _matured(days, request, watched)
-    report = _report(watched, windows, matured, _outcomes(days, request, watched))
-    report = _publish(report, windows, days, watched)
+    found = watched(request, manifest)
+    if isinstance(found, str):
+        summary = f"{found}; nothing to measure"
+        return JobResult(job="monitor", run_key=request.run_key, verdict="no", summary=summary)
+    days = list(found.days)
+    windows = [_window(window, found) for window in found.windows]
+    report = _report(found, windows, _matured(days, request, found), _outcomes(days, request, found))
+    report = _publish(report, windows, found)
+    factory.pieces().sweep(profile.KIND, days[-1].day)
     log.info(report.sentence)
     outputs = report.model_dump(mode="json")
     return JobResult(job="monitor", run_key=request.run_key, summary=report.sentence, outputs=outputs)
 
 
-def _windows(days: list[Snapshot], watched: Watched) -> list[drift.Window]:
-    spec = watched.manifest.monitor
-    ends = range(max(len(days) - spec.persistence.n, 0), len(days))
-    return [_window(days[max(0, end + 1 - spec.window_days) : end + 1], watched) for end in ends]
-
-
-def _window(days: list[Snapshot], watched: Watched) -> drift.Window:
+def _window(days: Sequence[Snapshot], watched: Watched) -> drift.Window:
     before, threshold = watched.baseline.measured, watched.model.meta.threshold
-    return drift.compare(days[-1].day, before, _current(days, watched), threshold, watched.manifest.monitor)
-
-
-def _current(days: list[Snapshot], watched: Watched) -> drift.Measured:
-    """Of the columns that all days have; without one of the model's inputs there are no scores."""
-    columns = watched.model.meta.columns
-    delivered = tuple(c for c in columns if all(c.name in day.columns for day in days))
-    rows = dataset.load(watched.manifest, days, delivered)
-    return watched.baseline.of(rows, watched.model if delivered == columns else None)
+    return drift.compare(days[-1].day, before, profile.of_days(days, watched), threshold, watched.manifest.monitor)
 
 
 def _matured(days: list[Snapshot], request: JobRequest, watched: Watched) -> Matured | None:
@@ -138,15 +110,13 @@ def _report(
     )
 
 
-def _publish(
-    report: MonitorReport, windows: list[drift.Window], days: list[Snapshot], watched: Watched
-) -> MonitorReport:
+def _publish(report: MonitorReport, windows: list[drift.Window], watched: Watched) -> MonitorReport:
     """The report last: who is killed before it finds nothing there and draws all of it again."""
     kept = factory.reports()
     place = kept.report_page(report.version, report.as_of)
     report = report.model_copy(update={"page": str(place)})
     if report.alarm and not _known(report):
-        _picture(place.with_suffix(PICTURE), days, watched)
+        _picture(place.with_suffix(PICTURE), watched)
     kept.write_page(place, page(report, windows, watched.manifest.monitor))
     kept.write_report(report)
     return report
@@ -158,8 +128,7 @@ def _known(report: MonitorReport) -> bool:
     return newest is not None and newest.alarm
 
 
-def _picture(place: Path, days: list[Snapshot], watched: Watched) -> None:
-    manifest = watched.manifest
-    current = _current(days[-manifest.monitor.window_days :], watched)
+def _picture(place: Path, watched: Watched) -> None:
+    manifest, current = watched.manifest, profile.of_days(watched.windows[-1], watched)
     if html := drift_report.report(watched.baseline.measured, current, manifest.monitor, manifest.gate.seed):
         factory.reports().write_page(place, html)

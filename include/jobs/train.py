@@ -14,7 +14,7 @@ import json
 import logging
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,16 @@ import numpy as np
 from include.adapters import factory
 from include.adapters.registry_mlflow import KEY_TAG, SERVING
 from include.core import lineage
-from include.core.errors import RequestInvalid
-from include.core.job import JobRequest, JobResult, run_key
+from include.core.job import JobRequest, JobResult
 from include.core.ledger import Entry
 from include.core.manifest import Manifest
-from include.core.snapshots import Split, split
-from include.jobs import baselines, dataset, explain, fitting
-from include.jobs.dataset import Rows
+from include.jobs import baselines, explain, fitting, studies
 from include.jobs.fitting import Candidate
 from include.jobs.tracking import Finished, forget, log_run
+from include.jobs.training import Training, prepare
 from include.model import artifact, export
 from include.model.artifact import ArtifactMeta, Model, ServableModel
 from include.model.export import Exported
-from include.model.schema import Column, describe
 
 log = logging.getLogger(__name__)
 GOLDEN_ROWS = 32
@@ -45,71 +42,23 @@ NETWORKS = ("torch_mlp",)
 INT8 = "serving-int8"
 
 
-@dataclass(frozen=True)
-class Training:
-    """What all candidates of one training share."""
-
-    request: JobRequest
-    manifest: Manifest
-    days: Split
-    columns: tuple[Column, ...]
-    rows: Rows
-    later: Rows | None
-    newest: Rows
-
-    @property
-    def key(self) -> str:
-        """What decides about the model: the rows by their snapshots and parts, the code, the manifest, the window."""
-        parts = [",".join(snapshot.id for snapshot in self.days.part(name)) for name in lineage.PARTS]
-        names = ",".join(column.name for column in self.columns)
-        asked = (str(self.request.as_of), self.request.intent.value, names)
-        return run_key(factory.code_digest(), self.manifest.digest, *asked, *parts)
-
-    def tags(self, kind: str) -> dict[str, str]:
-        return {
-            KEY_TAG: f"{self.key}:{kind}",
-            "evergreen.intent": self.request.intent.value,
-            "evergreen.as_of": str(self.request.as_of),
-            "evergreen.manifest": self.manifest.digest,
-            "evergreen.code": factory.code_digest(),
-            "evergreen.data": ",".join(day[:12] for day in self.days.ids),
-        }
-
-
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
     """Params: `columns` (train on these only), `reason`. Raises `NotEnoughData`, `ServiceUnavailable`."""
-    training = _prepare(request, manifest)
+    training = prepare(request, manifest)
+    rows = len(training.rows.truth)  # what cannot be read is refused before anybody else is asked
     registry = factory.registry()
     with registry.client() as client:
         mlflow.set_tracking_uri(registry.uri)
         experiment = mlflow.set_experiment(manifest.name).experiment_id
         runs = {kind: _once(client, experiment, training, kind) for kind in manifest.train.candidates}
+    factory.pieces().sweep(studies.KIND, request.as_of)
     best = min(runs, key=lambda kind: runs[kind]["metrics"]["cv_brier"])
     _note(training, runs[best]["run_id"])
     outputs = {"best": best, "experiment_id": experiment, "candidates": runs, "snapshots": list(training.days.ids)}
     told = ", ".join(f"{kind} Brier {runs[kind]['metrics']['cv_brier']:.4f}" for kind in runs)
-    summary = f"trained on {len(training.rows.truth)} rows known as of {request.as_of}; {told}; best: {best}"
+    summary = f"trained on {rows} rows known as of {request.as_of}; {told}; best: {best}"
     outputs |= {"run_id": runs[best]["run_id"], "url": registry.run_url(experiment, runs[best]["run_id"])}
     return JobResult(job="train", run_key=request.run_key, summary=summary, outputs=outputs)
-
-
-def _prepare(request: JobRequest, manifest: Manifest) -> Training:
-    days = split(factory.store().history(), request.as_of, manifest.label, manifest.train)
-    only = _only(request, manifest)
-    inputs = dataset.columns(manifest, only)
-    rows = dataset.part(manifest, days, "train", inputs)
-    later = dataset.part(manifest, days, "calibration", inputs) if days.calibration else None
-    newest = dataset.part(manifest, days, "holdout", inputs)
-    return Training(request, manifest, days, describe(rows.inputs, inputs), rows, later, newest)
-
-
-def _only(request: JobRequest, manifest: Manifest) -> list[str]:
-    chosen = list(request.params.get("columns") or [])
-    unknown = sorted(set(chosen) - set(manifest.contract.columns))
-    if unknown:
-        known = ", ".join(manifest.contract.columns)
-        raise RequestInvalid(f"params.columns names {', '.join(unknown)}; the contract has {known}.")
-    return chosen
 
 
 def _once(client: Any, experiment: str, training: Training, kind: str) -> dict[str, Any]:
@@ -124,12 +73,8 @@ def _once(client: Any, experiment: str, training: Training, kind: str) -> dict[s
 
 
 def _trained(experiment: str, training: Training, kind: str) -> dict[str, Any]:
-    journal = factory.studies() / f"{training.key}-{kind}.journal"
-    candidate = fitting.fit(kind, training.manifest, training.rows, training.later, journal)
-    done = _log(experiment, training, candidate)
-    for file in (journal, journal.with_suffix(".lock")):  # the run holds the trials now
-        file.unlink(missing_ok=True)
-    return done
+    tuned = studies.tuned(training, kind)
+    return _log(experiment, training, fitting.fit(kind, training.manifest, training.rows, training.later, tuned))
 
 
 def _log(experiment: str, training: Training, candidate: Candidate) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 A study is a journal file named by the training's key, so an attempt that was killed is taken up where it stopped: what
 is finished counts, and the trial that was cut off is struck out. Each trial draws from a seed of its own, made of the
-manifest's seed and the number of finished trials. So a study that was interrupted ends with the same parameters as one
-that was not, and the same training stays the same model. Only a study that runs out of seconds depends on the machine.
+manifest's seed, the study and the number of its finished trials. So a study that was interrupted ends with the same
+trials as one that was not, and the same training stays the same model. Only a study that runs out of seconds depends
+on the machine. How trials are dealt to several studies is include.core.search's.
 
-The first trial is what the manifest writes: tuning never answers with less than that, measured on the same folds.
+The first trial of the first study is what the manifest writes: tuning never answers with less than that, measured on
+the same folds.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -24,34 +26,40 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from include.core import search
 from include.core.manifest import SearchRange, TuningSpec
+from include.core.pieces import Shard
+from include.core.search import Params, Study
 
 log = logging.getLogger(__name__)
-Params = dict[str, Any]
 Folds = Callable[[Params], Iterator[float]]  # the loss of one fold after the other, computed as it is asked for
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-RANDOM_TRIALS = 8  # before the sampler trusts what it has seen
+WHOLE = Shard(0, 1)
 
 
 def tune(
-    kind: str, fixed: Params, spec: TuningSpec, seed: int, journal: Path, folds: Folds
-) -> tuple[Params, list[Params]]:
-    """The parameters with the lowest mean loss over the folds, and every finished trial.
+    kind: str, fixed: Params, spec: TuningSpec, seed: int, journal: Path, folds: Folds, shard: Shard = WHOLE
+) -> Study:
+    """Every finished trial of one study, in their order; `spec.seconds` are those of each study.
 
     `fixed` are the manifest's parameters; those in the space are searched, the others stay.
     """
-    space = spec.space[kind]
+    space, trials = spec.space[kind], search.budget(spec.trials, shard)
+    name = kind if shard.of == 1 else f"{kind}, study {shard}"
     study = _study(journal, spec)
-    while (number := len(finished(study))) < spec.trials and _spent(study) < spec.seconds:
-        study.sampler = optuna.samplers.TPESampler(seed=seed * 10_007 + number, n_startup_trials=RANDOM_TRIALS)
-        if number == 0:
+    while (number := len(finished(study))) < trials and _spent(study) < spec.seconds:
+        study.sampler = _sampler(seed, shard, number)
+        if number == shard.index == 0:
             study.enqueue_trial({name: fixed[name] for name in space if name in fixed})
         loss = _trial(study, fixed, space, folds)
         told = "pruned" if loss is None else f"{loss:.5f}"
-        log.info("%s: trial %d of %d: %s, best so far %.5f", kind, number + 1, spec.trials, told, study.best_value)
-    if not study.get_trials(states=(TrialState.COMPLETE,)):
-        return fixed, []
-    return {**fixed, **study.best_params}, [_row(trial) for trial in finished(study)]
+        log.info("%s: trial %d of %d: %s, best so far %.5f", name, number + 1, trials, told, study.best_value)
+    return tuple(_told(trial) for trial in finished(study))
+
+
+def _sampler(seed: int, shard: Shard, number: int) -> optuna.samplers.TPESampler:
+    drawn = search.seed(seed, shard, number)
+    return optuna.samplers.TPESampler(seed=drawn, n_startup_trials=search.random_trials(shard))
 
 
 def _trial(study: optuna.Study, fixed: Params, space: Mapping[str, SearchRange], folds: Folds) -> float | None:
@@ -104,8 +112,9 @@ def _spent(study: optuna.Study) -> float:
     return sum(trial.duration.total_seconds() for trial in finished(study) if trial.duration)
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
-    return {"state": trial.state.name.lower(), "loss": trial.value, **trial.params}
+def _told(trial: FrozenTrial) -> search.Trial:
+    state: Literal["complete", "pruned"] = "complete" if trial.state is TrialState.COMPLETE else "pruned"
+    return search.Trial(state=state, loss=trial.value, params=trial.params)
 
 
 class _Lock(BaseJournalFileLock):

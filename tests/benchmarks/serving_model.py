@@ -39,7 +39,7 @@ def main(place: Path) -> None:
     manifest = ground.write_manifest(place / "pipeline.yaml", NONE)
     os.environ |= {"EVERGREEN_MANIFEST": str(manifest), "EVERGREEN_STORE": str(place / "store")}
     training = prepared(manifest)
-    candidate = fitted(training, place)
+    candidate = fitted(training)
     rows = recorded(training)
     write(training, candidate, place)
     beside = generic(training, candidate, place)
@@ -57,7 +57,7 @@ def prepared(path: Path) -> Any:
     from include.adapters import factory
     from include.core import manifest as manifests
     from include.core.job import Intent, JobRequest
-    from include.jobs import train
+    from include.jobs import training
     from tests.unit.jobs.conftest import FIRST, publish
 
     manifest = manifests.load(path)
@@ -65,13 +65,13 @@ def prepared(path: Path) -> Any:
     for number in range(days):
         publish(factory.store(), manifest, FIRST + timedelta(days=number))
     as_of = FIRST + timedelta(days=days - 1 + manifest.label.delay_days)
-    return train._prepare(JobRequest(job="train", run_key="bench", as_of=as_of, intent=Intent.LIVE), manifest)
+    return training.prepare(JobRequest(job="train", run_key="bench", as_of=as_of, intent=Intent.LIVE), manifest)
 
 
-def fitted(training: Any, place: Path) -> Any:
+def fitted(training: Any) -> Any:
     from include.jobs import fitting
 
-    return fitting.fit("boosting", training.manifest, training.rows, training.later, place / "journal")
+    return fitting.fit("boosting", training.manifest, training.rows, training.later)
 
 
 def recorded(training: Any) -> list[dict[str, Any]]:

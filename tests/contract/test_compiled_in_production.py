@@ -15,7 +15,7 @@ from include.adapters.releasing import Rollout
 from include.core.job import Intent, JobRequest
 from include.core.manifest import Manifest
 from include.core.rollout import Release, Step
-from include.jobs import fitting, train
+from include.jobs import fitting, train, training
 from include.jobs.__main__ import run
 from tests.blessed import document, envelope
 from tests.served import Serving
@@ -59,15 +59,13 @@ def blessed(manifest: Manifest) -> tuple[Release, str, str]:
     return Release(version, digest), trained["best"], registry.blessing(version)
 
 
-def of_the_training(manifest: Manifest, kind: str, journal: Any) -> Any:
+def of_the_training(manifest: Manifest, kind: str) -> Any:
     """The same training again: the pipeline itself, in this process."""
-    again = train._prepare(asked("train"), manifest)
-    return train._servable(again, fitting.fit(kind, manifest, again.rows, again.later, journal))
+    again = training.prepare(asked("train"), manifest)
+    return train._servable(again, fitting.fit(kind, manifest, again.rows, again.later))
 
 
-def test_it_reaches_production_and_answers_there_as_the_training_does(
-    manifest: Manifest, serving: Serving, tmp_path: Any
-) -> None:
+def test_it_reaches_production_and_answers_there_as_the_training_does(manifest: Manifest, serving: Serving) -> None:
     release, kind, paper = blessed(manifest)
     wanted = serving.target.want(release, by="a test", why="to see", kind="deploy", blessing=paper)
     steps = [
@@ -80,7 +78,7 @@ def test_it_reaches_production_and_answers_there_as_the_training_does(
     assert (described["path"], described["digest"]) == ("compiled", release.digest)
     assert described["runtime"] == ("treelite" if kind == "boosting" else "onnx")
 
-    expected = of_the_training(manifest, kind, tmp_path / "j").predict_proba(credit.rows())
+    expected = of_the_training(manifest, kind).predict_proba(credit.rows())
     found, labels = serving.scores(credit.rows())
     assert np.mean(np.abs(found - expected) > (TORCH if kind == "torch_mlp" else OTHERS)) <= 0.001
     assert labels == ["bad" if probability >= manifest.gate.threshold else "good" for probability in expected]

@@ -12,7 +12,7 @@ from evergreen.operators.job_pod import PodJobOperator
 from include.core.job import ATTEMPT_VARIABLE, REQUEST_VARIABLE, JobRequest
 from tests.plugins.conftest import context
 
-JOBS = ("ingest", "train", "evaluate", "monitor", "backtest", "score")
+JOBS = ("ingest", "train", "evaluate", "monitor", "backtest", "score", "tune", "profile")
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from include.core import search
 from include.core.errors import ManifestInvalid
 from include.core.manifest import SearchRange, TuningSpec
+from include.core.pieces import shards
 from include.jobs.tuning import tune
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,6 +44,10 @@ def losses(params: dict[str, Any]) -> Iterator[float]:
         yield abs(params["rate"] - 0.1) + abs(params["leaves"] - 20) / 100 + fold / 1000
 
 
+def total(params: dict[str, Any]) -> float:
+    return sum(losses(params))
+
+
 def test_a_study_that_was_killed_goes_on_and_ends_with_the_same_parameters(tmp_path: Path) -> None:
     whole = tune("boosting", FIXED, SPEC, 7, tmp_path / "whole.journal", losses)
     journal = tmp_path / "cut.journal"
@@ -53,18 +59,30 @@ def test_a_study_that_was_killed_goes_on_and_ends_with_the_same_parameters(tmp_p
 
 
 def test_the_first_trial_is_the_manifests_and_the_best_is_no_worse(tmp_path: Path) -> None:
-    best, trials = tune("boosting", FIXED, SPEC, 7, tmp_path / "j.journal", losses)
-    assert (trials[0]["rate"], trials[0]["leaves"]) == (0.5, 3)
-    assert len(trials) == 14 and min(t["loss"] for t in trials if t["state"] == "complete") < trials[0]["loss"]
-    assert best["depth"] == 4 and isinstance(best["leaves"], int)
-    assert "pruned" in {trial["state"] for trial in trials}
+    trials = tune("boosting", FIXED, SPEC, 7, tmp_path / "j.journal", losses)
+    assert trials[0].params == {"rate": 0.5, "leaves": 3}
+    best = search.best([trials])
+    assert best is not None and isinstance(best["leaves"], int)
+    assert len(trials) == 14 and total(best) < total(trials[0].params)
+    assert "pruned" in {trial.state for trial in trials}
+
+
+def test_studies_know_nothing_of_each_other_and_the_manifests_trial_is_made_once(tmp_path: Path) -> None:
+    found = [
+        tune("boosting", FIXED, SPEC, 7, tmp_path / f"{order}-{shard.index}.journal", losses, shard)
+        for order, around in enumerate((shards(3), reversed(shards(3))))
+        for shard in around
+    ]
+    assert found[:3] == found[:2:-1]
+    assert [len(study) for study in found[:3]] == [5, 5, 4]
+    assert [sum(trial.params == {"rate": 0.5, "leaves": 3} for trial in study) for study in found[:3]] == [1, 0, 0]
+    assert len({trial.params["rate"] for study in found[:3] for trial in study}) == 14
 
 
 def test_a_budget_of_seconds_ends_the_search_also_over_several_attempts(tmp_path: Path) -> None:
     short = SPEC.model_copy(update={"seconds": 1e-9})
     for _ in range(2):
-        _, trials = tune("boosting", FIXED, short, 7, tmp_path / "j.journal", losses)
-        assert len(trials) == 1
+        assert len(tune("boosting", FIXED, short, 7, tmp_path / "j.journal", losses)) == 1
 
 
 def test_progress_is_told_trial_by_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
