@@ -4,6 +4,8 @@
 Lands the rows of one day, validates them against the manifest's contract, and publishes an immutable, content-addressed
 snapshot. A few bad rows are set aside with their reasons; a broken contract fails the run with every broken rule in one
 sentence and publishes nothing; a day without rows is skipped. The *Report* button opens the day's page of Data Docs.
+With `fan_out.validation` above 1, as many tasks read and check the parts of the delivery first; what they did not get
+to, `ingest` does itself.
 
 * **Daily**, for the day that just ended. **Backfill** it for history: a backfill publishes the same snapshots and
   announces nothing.
@@ -17,7 +19,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 from evergreen.assets import DATASET_VALIDATED
 from evergreen.house import date_param, house, intent_param, text_param
 from evergreen.operators.announce import AnnounceOperator
-from evergreen.operators.job import job_task
+from evergreen.operators.job import job_task, mapped_job
 from evergreen.operators.refusals import note_refused_day
 from include.adapters import factory
 
@@ -45,7 +47,11 @@ with DAG(
         job_params={"day": DAY},
         params_from=["scenario"],
         on_failure_callback=note_refused_day,
+        trigger_rule="all_done",
     )
+    # What the tasks before it did not get to, `ingest` does itself, so it asks only whether they have ended.
+    if (shards := manifest.fan_out.validation) > 1:
+        mapped_job("validate_part", "validate", shards, job_params={"day": DAY}, params_from=["scenario"]) >> land
     announce = AnnounceOperator(
         task_id="announce",
         asset=DATASET_VALIDATED,

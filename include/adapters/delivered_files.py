@@ -38,15 +38,21 @@ NAMED_AT_MOST = 5  # files a description names one by one
 
 
 class Budget:
-    """What one day may still unfold to, in bytes."""
+    """What one day may still unfold to, in bytes; `needed` is the most it had to allow at any one time."""
 
     def __init__(self, max_gib: float) -> None:
         self._max_gib = max_gib
         self._left = max_gib * GIB
+        self.needed = 0.0
+        self.spent = 0
+
+    def covers(self, nbytes: float) -> bool:
+        return nbytes <= self._left
 
     def check(self, name: str, nbytes: float) -> None:
         """Raises `DataRefused` when `nbytes` more would be too much."""
-        if nbytes > self._left:
+        self.needed = max(self.needed, self.spent + nbytes)
+        if not self.covers(nbytes):
             raise DataRefused(
                 f"{name} unfolds to more than source.max_gib = {self._max_gib:g} GiB; "
                 "deliver a smaller file, or raise the bound in the manifest if the volume is right."
@@ -55,6 +61,7 @@ class Budget:
     def spend(self, name: str, nbytes: int) -> None:
         self.check(name, nbytes)
         self._left -= nbytes
+        self.spent += nbytes
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 Batches are written as they arrive, so memory holds a row group and no day. The first batch says which columns there
 are. A later file may have them in another order, and a column of it may be empty throughout; anything else is a schema
 that changed in the middle of a day, and is refused by the names of file and column.
+
+Every batch becomes a row group of its own, so a part of the day can be read out of the file again, and batches that
+were read out of one landed file land in another one as the same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,15 +23,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LANDED = "landed.parquet"
-ROW_GROUP = 131_072  # rows; what the writer holds in memory at once
 FILE = b"file"  # key of a batch's schema metadata: the file or object it was read from
 
 
 @dataclass(frozen=True)
 class Landing:
+    """`parts` are the row groups of each part that was landed, in order; a part without rows has none."""
+
     path: Path
     rows: int
     columns: tuple[str, ...]
+    parts: tuple[range, ...]
 
 
 def land(batches: Iterable[pa.RecordBatch], directory: Path) -> Landing | None:
@@ -36,7 +41,13 @@ def land(batches: Iterable[pa.RecordBatch], directory: Path) -> Landing | None:
 
     Raises `DataRefused` when a batch has other columns or types than the first, and `StorageUnavailable`.
     """
-    full = (batch for batch in batches if batch.num_rows)
+    return land_parts([batches], directory)
+
+
+def land_parts(parts: Iterable[Iterable[pa.RecordBatch]], directory: Path) -> Landing | None:
+    """The same for the batches of several parts, one part after the other."""
+    counts: list[int] = []
+    full = _counted(parts, counts)
     first = next(full, None)
     if first is None:
         return None
@@ -44,7 +55,19 @@ def land(batches: Iterable[pa.RecordBatch], directory: Path) -> Landing | None:
     path = directory / LANDED
     with storing(path):
         rows = _write(path, schema, (_fitted(batch, schema) for batch in chain([first], full)))
-    return Landing(path, rows, tuple(schema.names))
+    ends = list(accumulate(counts))
+    spans = tuple(range(end - count, end) for end, count in zip(ends, counts, strict=True))
+    return Landing(path, rows, tuple(schema.names), spans)
+
+
+def _counted(parts: Iterable[Iterable[pa.RecordBatch]], counts: list[int]) -> Iterator[pa.RecordBatch]:
+    """The batches that have rows; `counts` becomes how many of them each part had."""
+    for part in parts:
+        counts.append(0)
+        for batch in part:
+            if batch.num_rows:
+                counts[-1] += 1
+                yield batch
 
 
 def _checked(first: pa.RecordBatch) -> pa.Schema:
@@ -62,7 +85,7 @@ def _write(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> 
     # Trying a dictionary on numbers doubles the time and makes the file larger. It may be published as it is: zstd.
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts) as writer:
         for batch in batches:
-            writer.write_batch(batch, row_group_size=ROW_GROUP)
+            writer.write_batch(batch, row_group_size=batch.num_rows)
             rows += batch.num_rows
     return rows
 

@@ -13,13 +13,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from include.adapters import delivered_files
 from include.adapters.delivered_files import Budget, Survey
-from include.adapters.sources import absolute
+from include.adapters.sources import Source, absolute
 from include.core.errors import Conflict, DataRefused, ServiceUnavailable
 from include.core.manifest import FilesSource
 
@@ -29,15 +30,32 @@ if TYPE_CHECKING:
 WILDCARDS = re.compile(r"[*?[]")
 
 
-class Files:
+@dataclass(frozen=True)
+class DeliveredFile:
+    source: Files
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def content(self) -> str:
+        return self.source.checked(self.path).identity
+
+    def read(self, budget: Budget) -> Iterator[pa.RecordBatch]:
+        return self.source.read(self.path, budget)
+
+
+class Files(Source):
     def __init__(self, spec: FilesSource) -> None:
         self._spec = spec
         self._known: dict[Path, tuple[tuple[int, int], Survey]] = {}
 
-    def batches(self, day: date) -> Iterator[pa.RecordBatch]:
-        budget = Budget(self._spec.max_gib)
-        for path in self._paths(day):
-            yield from self._read(path, budget)
+    def parts(self, day: date) -> list[DeliveredFile]:
+        return [DeliveredFile(self, path) for path in self._paths(day)]
+
+    def budget(self) -> Budget:
+        return Budget(self._spec.max_gib)
 
     def describe(self, day: date) -> str:
         files = []
@@ -56,7 +74,14 @@ class Files:
         found = glob.glob(pattern, recursive=True) if WILDCARDS.search(pattern) else [pattern]
         return [Path(path) for path in sorted(found) if os.path.lexists(path)]
 
-    def _read(self, path: Path, budget: Budget) -> Iterator[pa.RecordBatch]:
+    def checked(self, path: Path) -> Survey:
+        """The file as it is now. Raises `DataRefused` when it is not the one its checksum was written for."""
+        with _opened(path) as handle:
+            known = self._survey(path, handle)
+        _check_sum(path, known)
+        return known
+
+    def read(self, path: Path, budget: Budget) -> Iterator[pa.RecordBatch]:
         with _opened(path) as handle:
             stamp = _stamp(handle)
             known = self._survey(path, handle)

@@ -26,6 +26,7 @@ from psycopg.types.string import TextLoader
 from include.adapters.delivered_files import Budget, shown
 from include.adapters.sources import POSTGRES_CONNECTION as CONNECTION
 from include.adapters.sources import POSTGRES_VARIABLE as VARIABLE
+from include.adapters.sources import Source, WholeDay
 from include.core.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable
 from include.core.manifest import PostgresSource
 
@@ -43,7 +44,7 @@ TYPES = {
 }
 
 
-class Postgres:
+class Postgres(Source):
     def __init__(self, spec: PostgresSource, id_column: str) -> None:
         """Raises `RequestInvalid` when the environment does not say where the server is."""
         self._spec = spec
@@ -52,8 +53,13 @@ class Postgres:
         if not self._dsn:
             raise RequestInvalid(f"{VARIABLE} is not set; create the Airflow Connection {CONNECTION}, or set it.")
 
-    def batches(self, day: date) -> Iterator[pa.RecordBatch]:
-        budget = Budget(self._spec.max_gib)
+    def parts(self, day: date) -> list[WholeDay]:
+        return [WholeDay(self._spec.table, lambda budget: self._read(day, budget))]
+
+    def budget(self) -> Budget:
+        return Budget(self._spec.max_gib)
+
+    def _read(self, day: date, budget: Budget) -> Iterator[pa.RecordBatch]:
         with self._explained(), self._cursor() as cursor:
             cursor.execute(self._query(), (day, day + timedelta(days=1)))
             schema = self._schema(cursor)

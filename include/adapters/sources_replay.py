@@ -7,11 +7,12 @@ goes into the snapshot's description. The whole file is held in memory, which su
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from datetime import date
 from typing import TYPE_CHECKING
 
-from include.adapters.sources import MAX_BATCH_ROWS, absolute
+from include.adapters.sources import MAX_BATCH_ROWS, Source, WholeDay, absolute
 from include.core.errors import DataRefused, RequestInvalid
 from include.core.manifest import ReplaySource
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from include.adapters.delivered_files import Budget
 
-class Replay:
+
+class Replay(Source):
     def __init__(self, spec: ReplaySource, id_column: str, scenario: str | None = None) -> None:
         """Raises `RequestInvalid` when there is no such scenario."""
         self._spec = spec
@@ -28,7 +31,15 @@ class Replay:
         self._scenario = scenario or ""
         self._change = _scenario(scenario)
 
-    def batches(self, day: date) -> Iterator[pa.RecordBatch]:
+    def parts(self, day: date) -> list[WholeDay]:
+        return [WholeDay(self._spec.path, lambda budget: self._read_day(day))]
+
+    def budget(self) -> Budget:
+        from include.adapters.delivered_files import Budget
+
+        return Budget(math.inf)  # the file is the project's own
+
+    def _read_day(self, day: date) -> Iterator[pa.RecordBatch]:
         rows = self._deal(day)
         if rows is not None:
             yield from _arrow(rows).to_batches(max_chunksize=MAX_BATCH_ROWS)

@@ -25,6 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from include.adapters import delivered_files, s3
 from include.adapters.delivered_files import Budget
+from include.adapters.sources import Source
 from include.core.errors import Conflict, ServiceUnavailable
 from include.core.manifest import S3Source
 
@@ -50,15 +51,32 @@ class Listed:
         return f"size={self.size}&etag={self.etag}"
 
 
-class S3:
+@dataclass(frozen=True)
+class DeliveredObject:
+    source: S3
+    listed: Listed
+
+    @property
+    def name(self) -> str:
+        return self.listed.uri
+
+    def content(self) -> str:
+        return self.listed.identity
+
+    def read(self, budget: Budget) -> Iterator[pa.RecordBatch]:
+        return self.source.read(self.listed, budget)
+
+
+class S3(Source):
     def __init__(self, spec: S3Source) -> None:
         self._spec = spec
         self._client = s3.client(spec.connect_timeout_s, spec.read_timeout_s, spec.attempts)
 
-    def batches(self, day: date) -> Iterator[pa.RecordBatch]:
-        budget = Budget(self._spec.max_gib)
-        for found in self._listed(day):
-            yield from self._read(found, budget)
+    def parts(self, day: date) -> list[DeliveredObject]:
+        return [DeliveredObject(self, found) for found in self._listed(day)]
+
+    def budget(self) -> Budget:
+        return Budget(self._spec.max_gib)
 
     def describe(self, day: date) -> str:
         named = [(found.uri, found.size, found.identity) for found in self._listed(day)]
@@ -78,7 +96,7 @@ class S3:
             ]
         return sorted((each for each in found if _matches(each.key, key)), key=lambda each: each.key)
 
-    def _read(self, found: Listed, budget: Budget) -> Iterator[pa.RecordBatch]:
+    def read(self, found: Listed, budget: Budget) -> Iterator[pa.RecordBatch]:
         budget.check(found.uri, found.size)
         with tempfile.TemporaryFile(prefix="evergreen-") as spool:
             self._copy(found, spool)

@@ -75,6 +75,10 @@ class Objects(Protocol):
         """
         ...
 
+    def local(self, key: str, room: Path) -> Path | None:
+        """As `fetch`, but a file that must be fetched is put into `room`, unchecked."""
+        ...
+
     def remove(self, key: str) -> None:
         """Nothing, if there is no such object."""
         ...

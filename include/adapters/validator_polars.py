@@ -1,7 +1,8 @@
 """Runs the contract on a landed day with polars, batch by batch, and writes what may be published.
 
 The file is read twice at most. The first pass turns every rule about rows into one bit a row, so a day of any size
-costs a batch plus a few bits a row in memory; the second writes the accepted rows and the quarantine, and only when a
+costs a batch plus a few bits a row in memory; it goes part by part, and what another machine has marked is not read
+again. The second writes the accepted rows and the quarantine, and only when a
 cell has to change or a row to go. A refused day writes nothing. The verdict stays in `include.core.contract`; Great
 Expectations runs the same list on a data frame and is the oracle this module is tested against.
 """
@@ -10,26 +11,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import cast
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from polars import selectors
 
-from include.adapters import cells, quarantine_page, repeats
+from include.adapters import cells, quarantine_page, repeats, row_marks
 from include.adapters.cells import Cell
+from include.adapters.row_marks import Marks
 from include.core import contract as contracts
 from include.core import row_check
 from include.core.contract import Expectation, Outcome, Reference, Validation
 from include.core.errors import ManifestInvalid
 from include.core.manifest import Manifest
 
-BATCH = 131_072  # rows; one batch of 20 columns is some 20 MB
 LOOKED_AT = 20  # bad rows a rule looks at for the examples it names
 ACCEPTED, QUARANTINE, PAGE = "accepted.parquet", "quarantine.parquet", "quarantine.html"
 
@@ -52,9 +51,15 @@ class Day:
         return [cell for cell in self.form if cell.kind]
 
     def batches(self, cells_: Sequence[Cell]) -> Iterator[pl.DataFrame]:
-        names = [cell.name for cell in cells_]
-        for batch in self.file.iter_batches(batch_size=BATCH, columns=names):
-            yield cast(pl.DataFrame, pl.from_arrow(batch)).select(names)
+        return row_marks.batches(self.file, cells_, range(self.file.num_row_groups))
+
+
+@dataclass(frozen=True)
+class Span:
+    """Row groups of the landed file that were delivered together, and their marks, if somebody made them."""
+
+    groups: range
+    marks: Marks | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,8 @@ class Measured:
     """What one pass found: `marks` has a column a rule about rows (named by its place in the list), true where bad."""
 
     marks: pl.DataFrame
-    means: dict[str, float]
-    counts: dict[str, dict[str, int]]
+    means: Mapping[str, float]
+    counts: Mapping[str, Mapping[str, int]]
     untidy: bool = False  # some cell is NaN, which is published as missing
 
     def bad(self, number: int) -> int:
@@ -81,18 +86,20 @@ def validate(
     day: date,
     *,
     directory: Path,
-    reference: Path | None = None,
+    reference: Path | Reference | None = None,
     published: Sequence[Path] = (),
     place: str | None = None,
+    parts: Sequence[Span] = (),
 ) -> Validation:
     """The verdict on the rows of `landed` (Parquet); accepted and quarantined rows become files in `directory`.
 
-    `reference` is the snapshot of an earlier day to compare with, `published` are those whose ids must not come again,
-    `place` names the delivery in a refusal. Nothing is written for a refused day.
+    `reference` is the snapshot of an earlier day to compare with, or what `summarise` made of it; `published` are those
+    whose ids must not come again, `place` names the delivery in a refusal, `parts` are what the file was landed from.
+    Nothing is written for a refused day.
     """
-    known = summarise(reference, manifest) if reference else None
+    known = summarise(reference, manifest) if isinstance(reference, Path) else reference
     opened = _open(landed, manifest, day, known, bool(published))
-    measured = _measure(opened)
+    measured = _measure(opened, parts or [Span(range(opened.file.num_row_groups))])
     measured = _with_repeated(opened, measured, published)
     outcomes = tuple(_outcome(opened, measured, number) for number in range(len(opened.rules)))
     bad = _bad_rows(opened, measured)
@@ -104,12 +111,21 @@ def validate(
 
 def _open(landed: Path, manifest: Manifest, day: date, known: Reference | None, dated: bool) -> Day:
     file = pq.ParquetFile(landed, pre_buffer=False)
+    rules = rules_of(manifest, day, known, dated, file.metadata.num_rows)
+    return Day(file, landed, cells.form(file.schema_arrow, manifest), rules)
+
+
+def rules_of(manifest: Manifest, day: date, known: Reference | None, dated: bool, rows: int = 0) -> list[Expectation]:
+    """Every rule for `day`; `dated`: whether ids of earlier days must not come again.
+
+    Only the bounds of the rules about the whole day depend on how many `rows` it has. Raises `ManifestInvalid`.
+    """
     contract = manifest.contract
     rules = contracts.expectations(contract, manifest.label) + contracts.dated(contract, day)
     rules += [Expectation("new_id", contract.id)] if dated else []
-    rules += contracts.compared(contract, known, file.metadata.num_rows)
+    rules += contracts.compared(contract, known, rows)
     _check_patterns(rules)
-    return Day(file, landed, cells.form(file.schema_arrow, manifest), rules)
+    return rules
 
 
 def _check_patterns(rules: Sequence[Expectation]) -> None:
@@ -131,7 +147,7 @@ def summarise(reference: Path, manifest: Manifest) -> Reference | None:
     numbers = [name for name, spec in specs.items() if spec.kind == "number" and contract.shift]
     texts = [name for name, spec in specs.items() if spec.kind == "category" and (contract.shift or not spec.values)]
     moments = {name: _moments(lazy, name) for name in numbers}
-    counts = {name: _counted(lazy.select(name).collect(engine="streaming").to_series()) for name in texts}
+    counts = {name: row_marks.counted(lazy.select(name).collect(engine="streaming").to_series()) for name in texts}
     return Reference({name: found for name, found in moments.items() if found[2]}, counts)
 
 
@@ -142,54 +158,12 @@ def _moments(lazy: pl.LazyFrame, name: str) -> tuple[float, float, int]:
     return float(mean or 0.0), float(deviation or 0.0), int(count)
 
 
-def _counted(values: pl.Series) -> dict[str, int]:
-    counted = values.drop_nulls().value_counts()
-    return dict(zip(counted.to_series(0).to_list(), counted.to_series(1).to_list(), strict=True))
-
-
-def _measure(day: Day) -> Measured:
-    marks = {str(n): mark for n, rule in enumerate(day.rules) if (mark := cells.mark(rule, day.there)) is not None}
-    asked = [mark.fill_null(False).alias(name) for name, mark in marks.items()]
-    parts, totals, untidy = [], _Totals.of(day), False
-    for raw in day.batches(day.there):
-        typed = raw.select(expression for cell in day.there for expression in cell.expressions())
-        parts.append(typed.select(asked) if asked else pl.DataFrame())
-        totals.add(typed)
-        untidy = untidy or _has_nan(raw)
-    return Measured(pl.concat(parts) if parts else pl.DataFrame(), totals.means(), totals.counts, untidy)
-
-
-def _has_nan(raw: pl.DataFrame) -> bool:
-    floats = raw.select(selectors.float().is_nan().any())
-    return any(floats.row(0)) if floats.width else False
-
-
-@dataclass
-class _Totals:
-    """Running sums and counts for the rules that compare a day with another one."""
-
-    sums: dict[str, list[float]]
-    counts: dict[str, dict[str, int]]
-    expected: dict[str, tuple[str, ...]]
-
-    @classmethod
-    def of(cls, day: Day) -> _Totals:
-        means = {str(rule.column): [0.0, 0.0] for rule in day.rules if rule.rule == "mean_shift"}
-        mixes = {str(rule.column): tuple(rule.arguments["shares"]) for rule in day.rules if rule.rule == "mix_shift"}
-        names = {cell.name for cell in day.there}
-        mixes = {name: values for name, values in mixes.items() if name in names}
-        return cls({n: v for n, v in means.items() if n in names}, {name: {} for name in mixes}, mixes)
-
-    def add(self, typed: pl.DataFrame) -> None:
-        for name, total in self.sums.items():
-            total[0] += float(typed[name].sum())
-            total[1] += typed[name].count()
-        for name, values in self.expected.items():
-            for value, count in _counted(typed[name].filter(typed[name].is_in(list(values)))).items():
-                self.counts[name][value] = self.counts[name].get(value, 0) + count
-
-    def means(self) -> dict[str, float]:
-        return {name: total / count for name, (total, count) in self.sums.items() if count}
+def _measure(day: Day, parts: Sequence[Span]) -> Measured:
+    """Marks what nobody has marked yet, and puts all parts together."""
+    found = [part.marks or row_marks.mark(day.file, part.groups, day.form, day.rules) for part in parts]
+    all_of = row_marks.joined(found)
+    means = {name: total / count for name, (total, count) in all_of.sums.items() if count}
+    return Measured(all_of.bad, means, all_of.counts, all_of.untidy)
 
 
 def _with_repeated(day: Day, measured: Measured, published: Sequence[Path]) -> Measured:

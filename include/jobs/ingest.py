@@ -4,82 +4,119 @@ One job and not three, because starting a process takes longer than validating a
 lies in a room of the job's own, which is swept when the job dies; so a kill at any moment leaves the old state, and the
 next run starts from the source again. Rows pass through in batches and are never held whole.
 
-Which other days a day is compared with is a matter of `as_of`, like everything else: the same run, repeated later,
-compares with the same versions.
+A day may come in parts, and with `fan_out.validation` above 1 other machines may have read and checked some of them by
+now (include.jobs.validate). What they kept is taken in the place of the source, batch by batch as the source would give
+it; all else goes its one way. So nothing depends on who read a part: no snapshot, no report, no sentence of a refusal.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
 
 from include.adapters import factory
 from include.adapters.content import read_content
 from include.adapters.files import scratch, storing, write_atomic
-from include.adapters.landing import Landing, land
+from include.adapters.landed_parts import LandedPart, LandedParts
+from include.adapters.landing import Landing, land_parts
 from include.adapters.sources import Source, open_source
 from include.adapters.store import ContentStore
-from include.adapters.validator_polars import validate
-from include.core.contract import Validation, wants_docs
-from include.core.errors import Conflict, DataRefused, RequestInvalid
+from include.adapters.validator_polars import Span, validate
+from include.core.contract import Expectation, Validation, wants_docs
+from include.core.errors import Conflict, DataRefused
 from include.core.job import Intent, JobRequest, JobResult
 from include.core.manifest import Manifest
-from include.core.snapshots import Snapshot, known_on, visible
+from include.core.snapshots import Snapshot, known_on
+from include.jobs.comparison import compared, day_of
+from include.jobs.validate import READS, kept_parts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 REPORT = "contract.json"  # kept beside the rows: every expectation with what was found
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """A day from wherever its parts are; `found` becomes what was taken from `kept`, None for a part read here."""
+
+    source: Source
+    day: date
+    kept: LandedParts | None
+    room: Path
+    found: list[LandedPart | None] = field(default_factory=list)
+
+    def parts(self) -> Iterator[Iterator[pa.RecordBatch]]:
+        """The batches of each part, in the order of delivery."""
+        budget = self.source.budget()
+        for part in self.source.parts(self.day):
+            found = self.kept.find(part, self.room) if self.kept else None
+            if found and not budget.covers(found.told.needed):
+                found = None  # read on, up to where the day is too large
+            self.found.append(found)
+            yield found.batches(budget) if found else part.read(budget)
+
+    def spans(self, landed: Landing, rules: list[Expectation]) -> list[Span]:
+        """The parts in the landed file, with the marks of those whose rows lie there as they were marked."""
+        schema = pq.read_schema(landed.path)
+        return [
+            Span(groups, self.kept.marks(found, rules) if self.kept and found and found.fits(schema) else None)
+            for groups, found in zip(landed.parts, self.found, strict=True)
+        ]
+
+
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
     """Params: `day` (ISO date), `scenario` (replay source only). Raises `DataRefused` when the contract is broken."""
-    day, scenario = _day(request), request.params.get("scenario") or None
+    day, scenario = day_of(request), request.params.get("scenario") or None
     source, store = open_source(manifest, scenario), factory.store()
+    kept = kept_parts(day) if manifest.fan_out.validation > 1 else None
     with scratch(factory.work_room()) as room, storing(room):
-        landed, read = _landed(source, day, room)
+        delivery = Delivery(source, day, kept, room)
+        landed, read = _landed(delivery)
         if landed is None:
             return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
         log.info("landed %d rows of %s from %s", landed.rows, day, read)
-        found = _validated(landed, room, day, request.as_of, manifest, store)
+        found = _validated(landed, delivery, request.as_of, manifest, store)
         page = _page(landed, found, request, day, manifest)
         accepted = _accepted(found, page)
         snapshot = _described(accepted, found, read, request, day, manifest)
         changed = store.publish(snapshot, accepted, _beside(found, room), intent=request.intent)
         shown = _shown(found, day)
+        if kept:
+            kept.clear()
     pages = {"data_docs": page, "quarantine_page": shown}
     return _told(request, snapshot, {"uri": store.uri(snapshot), "changed": changed, **pages})
 
 
-def _day(request: JobRequest) -> date:
-    try:
-        return date.fromisoformat(str(request.params["day"]))
-    except (KeyError, ValueError) as error:
-        raise RequestInvalid("ingest needs params.day as an ISO date, such as 2026-08-01.") from error
-
-
-def _landed(source: Source, day: date, room: Path) -> tuple[Landing | None, str]:
+def _landed(delivery: Delivery) -> tuple[Landing | None, str]:
     """The delivered rows and what they were read from. Raises `Conflict` when that changed while it was read."""
+    source, day = delivery.source, delivery.day
     read = source.describe(day)
-    landed = land(source.batches(day), room)
+    landed = land_parts(delivery.parts(), delivery.room)
     if source.describe(day) != read:
         raise Conflict(f"The delivery of {day} changed while it was read ({read}); try again when it is complete.")
     return landed, read
 
 
-def _validated(
-    landed: Landing, room: Path, day: date, as_of: date, manifest: Manifest, store: ContentStore
-) -> Validation:
-    earlier, watched = _earlier(day, as_of, manifest, store), manifest.contract.unique_days
+def _validated(landed: Landing, delivery: Delivery, as_of: date, manifest: Manifest, store: ContentStore) -> Validation:
+    against = compared(delivery.day, as_of, manifest, store)
     return validate(
         landed.path,
         manifest,
-        day,
-        directory=room,
-        reference=store.file(earlier[-1]) if earlier else None,
-        published=[store.file(each) for each in earlier[-watched:]] if watched else [],
-        place=f"{day} of {manifest.source.place}",
+        delivery.day,
+        directory=delivery.room,
+        reference=against.reference,
+        published=[store.file(each) for each in against.watched],
+        place=f"{delivery.day} of {manifest.source.place}",
+        parts=delivery.spans(landed, against.rules()),
     )
 
 
@@ -110,15 +147,6 @@ def _accepted(found: Validation, page: str | None) -> Path:
     return found.accepted
 
 
-def _earlier(day: date, as_of: date, manifest: Manifest, store: ContentStore) -> list[Snapshot]:
-    """The published days before this one, as far as the contract compares with any."""
-    contract = manifest.contract
-    open_categories = any(spec.kind == "category" and not spec.values for spec in contract.columns.values())
-    if not (contract.unique_days or contract.shift or open_categories):
-        return []
-    return [snapshot for snapshot in visible(store.history(), as_of) if snapshot.day < day]
-
-
 def _described(
     accepted: Path, found: Validation, source: str, request: JobRequest, day: date, manifest: Manifest
 ) -> Snapshot:
@@ -133,7 +161,7 @@ def _described(
         source=source,
         quarantined=found.quarantined,
         manifest=manifest.digest,
-        code=factory.code_digest(("core", "adapters", "jobs")),
+        code=factory.code_digest(READS),
         expectations=len(found.outcomes),
         warnings=found.warnings,
         known_on=known_on(day, request.as_of),

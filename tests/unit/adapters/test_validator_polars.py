@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from include.adapters import validator_polars
+from include.adapters import row_marks
 from include.adapters.validator_polars import validate
 from include.core import manifest as manifests
 from include.core.contract import Validation
@@ -84,7 +84,7 @@ def test_accepted_rows_have_the_types_and_the_order_of_the_contract(tmp_path: Pa
 def test_rows_keep_their_order_and_their_numbers_over_many_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validator_polars, "BATCH", 7)
+    monkeypatch.setattr(row_marks, "BATCH", 7)
     ages = [3.0 if number in (6, 7, 48, 99) else 30.0 for number in range(100)]
     ids = ["N0" if number in (13, 70) else f"I{number}" for number in range(100)]
     found = run(day(100, age=ages, loan=ids), tmp_path)

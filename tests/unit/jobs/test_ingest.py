@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from include.adapters import factory
+from include.adapters.delivered_files import Budget
 from include.adapters.sources_files import Files
 from include.core.errors import Conflict, DataRefused, StorageUnavailable
 from include.core.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest
@@ -97,13 +98,13 @@ def test_a_backfill_does_not_rewrite_what_was_known_and_a_late_day_is_known_late
 
 def test_a_delivery_that_changes_while_it_is_read_is_tried_again(deliver, clean, monkeypatch):
     deliver()
-    read = Files.batches
+    read = Files.read
 
-    def overtaken(self: Files, day: date):
-        yield from read(self, day)
+    def overtaken(self: Files, path: Path, budget: Budget):
+        yield from read(self, path, budget)
         deliver(clean.iloc[1:])
 
-    monkeypatch.setattr(Files, "batches", overtaken)
+    monkeypatch.setattr(Files, "read", overtaken)
     with pytest.raises(Conflict, match=r"The delivery of 2026-08-01 changed while it was read"):
         run(request())
     assert factory.store().snapshots() == []
