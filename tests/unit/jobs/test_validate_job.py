@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -24,14 +21,13 @@ from include.adapters import factory
 from include.adapters.delivered_files import Budget
 from include.adapters.sources_files import Files
 from include.core.errors import Conflict, DataRefused, EvergreenError, RequestInvalid
-from include.core.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest, JobResult
+from include.core.job import Intent, JobRequest, JobResult
 from include.core.manifest import DEFAULT_PATH, load
 from include.core.pieces import Shard, shards
 from include.jobs.__main__ import run
 from tests.delivered import read_day
-from tests.ground import wait_for
+from tests.unit.jobs.killed import killed
 
-ROOT = Path(__file__).resolve().parents[3]
 DAY, BEFORE = date(2026, 8, 2), date(2026, 8, 1)
 TASKS = 3
 Cut = list[pd.DataFrame]
@@ -372,28 +368,19 @@ def test_however_a_day_is_cut_and_shared_it_ends_the_same(world, days, data):
     assert world.told(tasks, store=f"{name}-many") == world.told(1, store=f"{name}-one")
 
 
-def test_a_task_killed_at_work_costs_its_parts_and_nothing_else(world, days, reads):
-    """Killed while it waits for a file that has begun and does not end."""
-    parts = cut(days[1], 6)
-    for number, part in enumerate(parts):
+@pytest.mark.parametrize(
+    "function",
+    ["include.adapters.landed_parts.land", "include.adapters.landed_parts.md5_of", "include.adapters.row_marks.mark"],
+)
+def test_a_task_killed_at_work_costs_the_part_it_was_at_and_nothing_else(world, days, reads, function):
+    """At its second part: before the rows are read, before they are kept, and before they are marked."""
+    for number, part in enumerate(bad_rows(cut(days[1]))):
         world.deliver(number, part)
     world.enter(TASKS)
-    for index in (0, 2):
-        ask("validate", **Shard(index, TASKS).params)
-    later = world.place / str(DAY) / "part-4.csv"
-    later.unlink()
-    os.mkfifo(later)
-    asked = request("validate", **Shard(1, TASKS).params)
-    protocol = {REQUEST_VARIABLE: asked.model_dump_json(), RESULT_VARIABLE: str(world.root / "result.json")}
-    job = subprocess.Popen([sys.executable, "-m", "include.jobs"], cwd=ROOT, env=os.environ | protocol)
-    wait_for(lambda: len(kept("marks")) == 5)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    later.unlink()
-    world.deliver(4, parts[4])
-    reads.clear()
+    module, name = function.rsplit(".", 1)
+    killed(request("validate"), module, name, 2, world.root / "result.json")
     shared = left()
-    assert reads == ["part-4.csv"]
+    assert reads == ["part-1.csv", "part-2.csv"][function.endswith("mark") :]
     assert shared == world.told(1)
     assert list(factory.work_room().glob("work-*")) == []
 
