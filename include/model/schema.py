@@ -49,7 +49,7 @@ def conform(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     """A table read from a file, as `frame` would have built it from its rows."""
     import pandas as pd
 
-    return pd.DataFrame({column.name: _values(table[column.name].tolist(), column.kind) for column in columns})
+    return pd.DataFrame({column.name: _conformed(table[column.name], column.kind) for column in columns})
 
 
 def describe(table: pd.DataFrame, columns: Sequence[Column] = ()) -> tuple[Column, ...]:
@@ -69,6 +69,13 @@ def _values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:
     texts = np.empty(len(values), dtype=object)
     texts[:] = [None if is_missing(value) else str(value) for value in values]
     return texts
+
+
+def _conformed(series: pd.Series[Any], kind: Kind) -> np.ndarray[Any, Any]:
+    """What numpy holds as numbers already is not taken apart: a day of a million rows is read in half the time."""
+    if kind == "number" and isinstance(series.dtype, np.dtype) and series.dtype.kind in "fiub":
+        return series.to_numpy(dtype=np.float64)
+    return _values(series.tolist(), kind)
 
 
 def _bounds(series: pd.Series[Any]) -> dict[str, float]:

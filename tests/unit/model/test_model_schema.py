@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from include.model.schema import Column, conform, describe, frame
 
@@ -30,6 +31,15 @@ def test_a_table_from_a_file_equals_the_frame_of_its_rows() -> None:
     table = pd.DataFrame({"job": ["a", None], "age": [1, 2]})
     rows = [{"age": 1, "job": "a"}, {"age": 2}]
     pd.testing.assert_frame_equal(conform(table, [AGE, JOB]), frame(rows, [AGE, JOB]))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "uint64", "bool", "object", "Int64", "Float64"])
+def test_a_number_is_the_same_however_the_table_holds_it(dtype: str) -> None:
+    given: dict[str, list[object]] = {"bool": [True, False], "uint64": [0, 2**64 - 1], "int64": [-1, 2**53 + 1]}
+    missing = [None] if dtype in ("object", "Int64", "Float64") else [math.nan] if dtype.startswith("float") else []
+    held = pd.Series(given.get(dtype, [1, 7]) + missing, dtype=dtype)
+    found = conform(pd.DataFrame({"age": held}), [AGE])
+    pd.testing.assert_frame_equal(found, frame([{"age": value} for value in held.tolist()], [AGE]), check_exact=True)
 
 
 def test_describing_a_frame_finds_its_categories_and_keeps_what_was_declared() -> None:
