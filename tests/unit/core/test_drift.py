@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import reduce
 from itertools import product
+from operator import add
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from include.core import drift
 from include.core import manifest as manifests
+from include.core.correlations import correlations
 from include.core.drift import Measured, Window, alarm
 from include.core.manifest import MonitorSpec, Persistence
 from include.core.profiles import category_baseline, number_baseline
@@ -38,6 +43,35 @@ def compare(baseline: Measured, current: Measured, spec: MonitorSpec = SPEC) -> 
 
 def of(window: Window, check: str, measure: str = "psi") -> list[Signal]:
     return [signal for signal in window.signals if (signal.check, signal.measure) == (check, measure)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.sets(st.sampled_from("abc"), min_size=1)), min_size=1, max_size=4))
+def test_days_add_up_to_the_window_of_the_columns_that_all_of_them_have(days: list[tuple[int, set[str]]]) -> None:
+    grid = {name: number_baseline(drawn(200, place), knots=20) for place, name in enumerate("abc")}
+    tables = [
+        {name: drawn(rows, 10 * number + place) for place, name in enumerate("abc") if name in names}
+        for number, (rows, names) in enumerate(days)
+    ]
+    shared = [name for name in "abc" if all(name in table for table in tables)]
+    whole = measured({name: np.concatenate([table[name] for table in tables]) for name in shared}, grid)
+    summed = reduce(add, [measured(table, grid) for table in tables])
+    assert list(summed.profiles) == shared
+    for name in shared:
+        assert summed.profiles[name].counts.tolist() == whole.profiles[name].counts.tolist()
+        assert summed.profiles[name].mean == pytest.approx(whole.profiles[name].mean)
+    assert summed.correlations is not None and whole.correlations is not None
+    assert summed.correlations.names == whole.correlations.names
+    assert np.allclose(summed.correlations.matrix(), whole.correlations.matrix(), equal_nan=True)
+
+
+def measured(table: dict[str, Any], grid: dict[str, Any]) -> Any:
+    return Measured({name: grid[name].of(values) for name, values in table.items()}, correlations(table, grid))
+
+
+def test_lots_without_correlations_come_to_none() -> None:
+    baseline = baseline_of(2)
+    with_relations = measured({"f0": drawn(9, 1), "f1": drawn(9, 2)}, dict(baseline.profiles))
+    assert (window_of(baseline, 9, 1) + with_relations).correlations is None
 
 
 def test_a_window_like_the_baseline_is_healthy() -> None:

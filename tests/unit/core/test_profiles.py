@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from include.core.errors import Permanent
-from include.core.profiles import Profile, as_dict, category_baseline, from_dict, number_baseline
+from include.core.profiles import Profile, as_dict, category_baseline, counted, from_dict, number_baseline, over
 from tests.proofs.drift_shapes import NUMBERS, Shape
 
 # whole numbers: their sums are exact, so that profiles can be compared to the last bit
@@ -53,6 +53,16 @@ def test_profiles_of_two_baselines_are_not_added_up() -> None:
 def test_a_profile_survives_the_way_through_json(values: list[float], names: list[str | None]) -> None:
     for profile in (number_baseline(values, knots=7), category_baseline(names)):
         assert from_dict(json.loads(json.dumps(as_dict(profile)))) == profile
+
+
+@given(anything, anything, words, words)
+def test_a_profile_survives_without_its_grid_which_the_baseline_has(
+    first: list[float], values: list[float], names: list[str | None], others: list[str | None]
+) -> None:
+    for baseline, given_values in ((number_baseline(first, knots=7), values), (category_baseline(names), others)):
+        profile = baseline.of(given_values)  # type: ignore[arg-type]
+        content = json.loads(json.dumps(counted(profile)))
+        assert not {"knots", "categories"} & {*content} and over(baseline, content) == profile
 
 
 @pytest.mark.parametrize("content", [{}, {"kind": "number"}, {"kind": "number", "edges": [1], "counts": [1]}])
