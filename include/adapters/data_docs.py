@@ -25,6 +25,8 @@ from include.core.contract import Expectation
 if TYPE_CHECKING:
     import pandas as pd
 
+    from include.adapters.landed_rows import Rows
+
 log = logging.getLogger(__name__)
 ROWS = 100_000
 SITE = "contract"
@@ -32,7 +34,7 @@ CELL = 1000  # characters of one text
 UNSAFE = {ord("<"): "‹", ord(">"): "›", ord("&"): "＆"}  # noqa: RUF001  (look-alikes that no page takes for markup)
 
 
-def write(landed: Path, rules: Sequence[Expectation], name: str, day: date, note: str, root: Path) -> Path:
+def write(landed: Rows, rules: Sequence[Expectation], name: str, day: date, note: str, root: Path) -> Path:
     """The page of `day`, relative to the site; `note` stands above it.
 
     Writers take turns: the engine keeps its settings in one file. Ids of other days are not asked for again.
@@ -56,13 +58,8 @@ def _head_with(page: Path, note: str) -> None:
     write_atomic(page, html[:begin] + told + html[begin:])
 
 
-def _head(landed: Path) -> tuple[pd.DataFrame, int]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(landed, pre_buffer=False)
-    first = next(file.iter_batches(batch_size=ROWS))
-    return pa.Table.from_batches([first]).to_pandas(integer_object_nulls=True), file.metadata.num_rows
+def _head(landed: Rows) -> tuple[pd.DataFrame, int]:
+    return landed.head(ROWS).to_pandas(integer_object_nulls=True), landed.count
 
 
 def _harmless(rows: pd.DataFrame) -> pd.DataFrame:

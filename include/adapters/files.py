@@ -96,6 +96,15 @@ def _lock_within(patience_s: float, path: Path, handle: int) -> None:
         ) from error
 
 
+def linked(path: Path, name: Path) -> Path:
+    """The file under a further name, which is its own: a link where there can be one, else a copy."""
+    try:
+        os.link(path, name)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(path, name)
+    return name
+
+
 @contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
     """A directory of one's own under `parent`, gone afterwards; those of dead owners are swept first.

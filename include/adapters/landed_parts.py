@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from include.adapters import cells, row_marks
+from include.adapters.files import linked
+from include.adapters.landed_rows import Rows
 from include.adapters.landing import FILE, land
 from include.adapters.row_marks import Marks
 from include.adapters.store import Objects, md5_of
@@ -45,9 +46,8 @@ ENGINES = f"pyarrow {pa.__version__}, polars {pl.__version__}"
 
 @dataclass(frozen=True)
 class Described:
-    """A landed part; without `md5` it has no rows. `needed` bytes of its day's budget it asked for, `spent` it took."""
+    """What is stored of a landed part beside its file; without `md5` it has no rows."""
 
-    rows: int
     md5: str | None
     needed: float
     spent: int
@@ -55,26 +55,26 @@ class Described:
 
 @dataclass(frozen=True)
 class LandedPart:
-    """A part that was landed. Its rows lie in `file`, which is open until they were read; None where it has none."""
+    """A part that was landed, in `rows`; None where it has none. `needed` and `spent` are bytes of a day's budget."""
 
     name: str
     piece: Piece
-    told: Described
-    file: pq.ParquetFile | None
+    needed: float
+    spent: int
+    rows: Rows | None
 
-    def batches(self, budget: Budget) -> Iterator[pa.RecordBatch]:
+    def batches(self) -> Iterator[pa.RecordBatch]:
         """What the source would give, batch by batch."""
-        budget.spend(self.name, self.told.spent)
-        if self.file is None:
-            return
-        with self.file as file:
-            for group in range(file.num_row_groups):
-                for batch in file.iter_batches(batch_size=self.told.rows, row_groups=[group]):
-                    yield batch.replace_schema_metadata({FILE: self.name.encode()})
+        for batch in self.rows.row_groups() if self.rows else ():
+            yield batch.replace_schema_metadata({FILE: self.name.encode()})
 
-    def fits(self, schema: pa.Schema) -> bool:
-        """Whether its marks hold where its rows lie in a file of this schema."""
-        return self.file is not None and bool(self.file.schema_arrow.equals(schema))
+
+@dataclass(frozen=True)
+class Gathered:
+    """The rows of a day, and for each of their fragments the part it was found as; None for one that was read here."""
+
+    rows: Rows
+    found: tuple[LandedPart | None, ...]
 
 
 class LandedParts:
@@ -96,10 +96,10 @@ class LandedParts:
         if found is None:
             return None
         told = Described(**json.loads(found))
-        if told.md5 is None:
-            return LandedPart(part.name, named, told, None)
-        file = self._rows(told.md5, room)
-        return LandedPart(part.name, named, told, file) if file else None
+        path = self._fetched(told.md5, room) if told.md5 else None
+        if told.md5 and not path:
+            return None
+        return LandedPart(part.name, named, told.needed, told.spent, Rows.of(path) if path else None)
 
     def land(self, part: Part, budget: Budget, room: Path) -> LandedPart:
         """Reads the part and keeps its rows. `budget` is that of a day of its own, `room` an empty directory.
@@ -113,25 +113,45 @@ class LandedParts:
         if part.content() != content:
             raise Conflict(f"{part.name} changed while it was read; deliver it by a rename.")
         md5 = md5_of(landed.path) if landed else None
-        told = Described(landed.rows if landed else 0, md5, budget.needed, budget.spent)
+        told = Described(md5, budget.needed, budget.spent)
         if landed and md5:
             self._keep(md5, landed.path, room)
         named = self._named(part, content)
-        kept = self._pieces.get(named, lambda: json.dumps(asdict(told)).encode())
-        file = pq.ParquetFile(landed.path, pre_buffer=False) if landed else None
-        return LandedPart(part.name, named, Described(**json.loads(kept)), file)
+        self._pieces.get(named, lambda: json.dumps(asdict(told)).encode())
+        return LandedPart(part.name, named, told.needed, told.spent, Rows.landed(landed) if landed else None)
+
+    def gather(self, parts: Iterable[Part], budget: Budget, room: Path) -> Gathered | None:
+        """The whole day: parts that were landed elsewhere from there, the others read here; None without any rows.
+
+        The first part with rows says which columns there are. Raises what reading the day in one go would raise.
+        """
+        schema: pa.Schema | None = None
+        gathered: list[tuple[Rows, LandedPart | None]] = []
+        for number, part in enumerate(parts):
+            own = room / f"part-{number}"
+            own.mkdir()
+            found = _paid(self.find(part, own), budget)
+            rows = found.rows if found else None
+            if rows is None or (schema is not None and rows.schema != schema):
+                landed = land(found.batches() if found else part.read(budget), own, schema)
+                found, rows = None, Rows.landed(landed) if landed else None
+            if rows:
+                schema = schema or rows.schema
+                gathered.append((rows, found))
+        fragments = tuple(each for rows, _ in gathered for each in rows.fragments)
+        return Gathered(Rows(fragments), tuple(found for _, found in gathered)) if fragments else None
 
     def mark(self, part: LandedPart, manifest: Manifest, rules: Sequence[Expectation]) -> None:
         """Keeps which rows of the part break which of the rules, unless that is there already."""
-        if part.file is None:
-            return
-        with part.file as file:
-            groups, form = range(file.num_row_groups), cells.form(file.schema_arrow, manifest)
-            self._pieces.get(self._marked(part, rules), lambda: row_marks.mark(file, groups, form, rules).dump())
+        if part.rows:
+            rows, there = part.rows, [cell for cell in cells.form(part.rows.schema, manifest) if cell.kind]
+            raws = row_marks.batches(rows, there)
+            self._pieces.get(self._marked(part, rules), lambda: row_marks.mark(raws, there, rules).dump())
 
-    def marks(self, part: LandedPart, rules: Sequence[Expectation]) -> Marks | None:
-        found = self._pieces.read(self._marked(part, rules))
-        return row_marks.load(found) if found is not None else None
+    def marks(self, gathered: Gathered, rules: Sequence[Expectation]) -> list[Marks | None]:
+        """What was kept of each fragment."""
+        found = [self._pieces.read(self._marked(part, rules)) if part else None for part in gathered.found]
+        return [None if each is None else row_marks.load(each) for each in found]
 
     def clear(self) -> None:
         """Removes what is kept of the day, and of refused days long gone. Whoever looks for it does without."""
@@ -150,19 +170,25 @@ class LandedParts:
     def _place(self, md5: str) -> str:
         return f"{PREFIX}/{ROWS}/{self._day}/{md5}"
 
-    def _rows(self, md5: str, room: Path) -> pq.ParquetFile | None:
-        """The landed file of these bytes, open, so that nobody can take it away any more."""
+    def _fetched(self, md5: str, room: Path) -> Path | None:
+        """The landed file of these bytes, in `room`, where nobody takes it away."""
+        own = room / f"{md5}.parquet"
         with suppress(FileNotFoundError):
             path = self._objects.local(self._place(md5), room)
             if path is not None and md5_of(path) == md5:
-                file = pq.ParquetFile(path, pre_buffer=False)
-                if path.parent == room:  # a copy of ours
-                    path.unlink()
-                return file
+                return own if own.exists() else linked(path, own)
         return None
 
     def _keep(self, md5: str, path: Path, room: Path) -> None:
         """Stores the file, also in the place of a damaged one."""
-        if self._rows(md5, room) is None:
+        if self._fetched(md5, room) is None:
             self._objects.remove(self._place(md5))
             self._objects.keep(self._place(md5), path)
+
+
+def _paid(found: LandedPart | None, budget: Budget) -> LandedPart | None:
+    """The part, its bytes spent; None where the day is too large with it: to read it, then, is to be told so."""
+    if found is None or not budget.covers(found.needed):
+        return None
+    budget.spend(found.name, found.spent)
+    return found

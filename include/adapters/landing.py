@@ -36,28 +36,31 @@ class Landing:
     parts: tuple[range, ...]
 
 
-def land(batches: Iterable[pa.RecordBatch], directory: Path) -> Landing | None:
+def land(batches: Iterable[pa.RecordBatch], directory: Path, schema: pa.Schema | None = None) -> Landing | None:
     """One Parquet file in `directory` with the rows of all batches in their order; None when there are no rows.
 
-    Raises `DataRefused` when a batch has other columns or types than the first, and `StorageUnavailable`.
+    Raises `DataRefused` when a batch has other columns or types than `schema`, by default those of the first batch; and
+    `StorageUnavailable`.
     """
-    return land_parts([batches], directory)
+    return land_parts([batches], directory, schema)
 
 
-def land_parts(parts: Iterable[Iterable[pa.RecordBatch]], directory: Path) -> Landing | None:
+def land_parts(
+    parts: Iterable[Iterable[pa.RecordBatch]], directory: Path, schema: pa.Schema | None = None
+) -> Landing | None:
     """The same for the batches of several parts, one part after the other."""
     counts: list[int] = []
     full = _counted(parts, counts)
     first = next(full, None)
     if first is None:
         return None
-    schema = _checked(first)
+    wanted = _checked(first) if schema is None else schema
     path = directory / LANDED
     with storing(path):
-        rows = _write(path, schema, (_fitted(batch, schema) for batch in chain([first], full)))
+        rows = _write(path, wanted, (_fitted(batch, wanted) for batch in chain([first], full)))
     ends = list(accumulate(counts))
     spans = tuple(range(end - count, end) for end, count in zip(ends, counts, strict=True))
-    return Landing(path, rows, tuple(schema.names), spans)
+    return Landing(path, rows, tuple(wanted.names), spans)
 
 
 def _counted(parts: Iterable[Iterable[pa.RecordBatch]], counts: list[int]) -> Iterator[pa.RecordBatch]:

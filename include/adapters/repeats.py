@@ -11,66 +11,66 @@ from pathlib import Path
 from typing import cast
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from include.adapters.cells import Cell, hashed
+from include.adapters.landed_rows import Rows
 
 BATCH = 262_144  # rows
 
 
-def within(file: pq.ParquetFile, cell: Cell) -> pl.Series:
-    """One flag a row: its value stands more than once in the file. A missing value repeats nothing."""
-    bits = _bits(file, cell)
+def within(rows: Rows, cell: Cell) -> pl.Series:
+    """One flag a row: its value stands more than once among them. A missing value repeats nothing."""
+    bits = _bits(rows, cell)
     ordered = bits.drop_nulls().sort()
     twice = ordered.filter(ordered == ordered.shift(1)).unique()
     if twice.is_empty():
         return pl.repeat(False, len(bits), eager=True)
-    found = _holding(file, cell, twice)
+    found = _holding(rows, cell, twice)
     real = found.filter(pl.col("value").is_duplicated())["row"]
     return _flags(real, len(bits))
 
 
-def across(file: pq.ParquetFile, cell: Cell, others: Sequence[Path]) -> pl.Series:
+def across(rows: Rows, cell: Cell, others: Sequence[Path]) -> pl.Series:
     """One flag a row: its value stands in one of the other files as well."""
-    bits = _bits(file, cell)
+    bits = _bits(rows, cell)
     known = bits.drop_nulls().unique()
     flags = pl.repeat(False, len(bits), eager=True)
     for path in others:
-        flags = flags | _flags(_shared(file, cell, known, path), len(bits))
+        flags = flags | _flags(_shared(rows, cell, known, path), len(bits))
     return flags
 
 
-def _shared(file: pq.ParquetFile, cell: Cell, known: pl.Series, path: Path) -> pl.Series:
+def _shared(rows: Rows, cell: Cell, known: pl.Series, path: Path) -> pl.Series:
     """Places of the rows whose value the file at `path` holds too."""
-    other = pq.ParquetFile(path, pre_buffer=False)
-    if cell.name not in other.schema_arrow.names:
+    other = Rows.of(path)
+    if cell.name not in other.schema.names:
         return pl.Series([], dtype=pl.UInt32)
-    theirs = Cell(cell.name, cell.kind, other.schema_arrow.field(cell.name).type)
+    theirs = Cell(cell.name, cell.kind, other.schema.field(cell.name).type)
     common = known.filter(known.is_in(_bits(other, theirs).drop_nulls().implode()))
     if common.is_empty():
         return pl.Series([], dtype=pl.UInt32)
     values = _holding(other, theirs, common)["value"]
-    return _holding(file, cell, common).filter(pl.col("value").is_in(values.implode()))["row"]
+    return _holding(rows, cell, common).filter(pl.col("value").is_in(values.implode()))["row"]
 
 
-def _batches(file: pq.ParquetFile, cell: Cell) -> Iterator[pl.DataFrame]:
-    for batch in file.iter_batches(batch_size=BATCH, columns=[cell.name]):
+def _batches(rows: Rows, cell: Cell) -> Iterator[pl.DataFrame]:
+    for batch in rows.batches([cell.name], BATCH):
         yield cast(pl.DataFrame, pl.from_arrow(batch)).select(cell.typed())
 
 
-def _bits(file: pq.ParquetFile, cell: Cell) -> pl.Series:
-    parts = [batch.select(hashed(cell.name)).to_series() for batch in _batches(file, cell)]
+def _bits(rows: Rows, cell: Cell) -> pl.Series:
+    parts = [batch.select(hashed(cell.name)).to_series() for batch in _batches(rows, cell)]
     return pl.concat(parts).rechunk() if parts else pl.Series([], dtype=pl.UInt64)
 
 
-def _holding(file: pq.ParquetFile, cell: Cell, wanted: pl.Series) -> pl.DataFrame:
+def _holding(rows: Rows, cell: Cell, wanted: pl.Series) -> pl.DataFrame:
     """(row, value) of the rows whose bits are among `wanted`."""
     parts, began = [], 0
-    for batch in _batches(file, cell):
-        rows = batch.select(
+    for batch in _batches(rows, cell):
+        numbered = batch.select(
             pl.int_range(began, began + pl.len(), dtype=pl.UInt32).alias("row"), value=pl.col(cell.name)
         )
-        parts.append(rows.filter(batch.select(hashed(cell.name)).to_series().is_in(wanted.implode())))
+        parts.append(numbered.filter(batch.select(hashed(cell.name)).to_series().is_in(wanted.implode())))
         began += batch.height
     return pl.concat(parts)
 

@@ -13,14 +13,15 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
 
 import polars as pl
-import pyarrow.parquet as pq
 from polars import selectors
 
 from include.adapters import cells
 from include.adapters.cells import Cell
+from include.adapters.landed_rows import Rows
 from include.core.contract import Expectation
 
 BATCH = 131_072  # rows; one batch of 20 columns is some 20 MB
@@ -53,25 +54,29 @@ def load(dumped: bytes) -> Marks:
     return Marks(pl.read_ipc(io.BytesIO(file)), sums, told["counts"], told["untidy"])
 
 
-def batches(file: pq.ParquetFile, of: Sequence[Cell], groups: Iterable[int]) -> Iterator[pl.DataFrame]:
-    """These columns of these row groups, at most `BATCH` rows at a time."""
+def batches(rows: Rows, of: Sequence[Cell]) -> Iterator[pl.DataFrame]:
+    """These columns, at most `BATCH` rows at a time."""
+    return chain.from_iterable(parts(rows, of))
+
+
+def parts(rows: Rows, of: Sequence[Cell]) -> Iterator[Iterator[pl.DataFrame]]:
+    """The same a part of the delivery."""
     names = [cell.name for cell in of]
-    for batch in file.iter_batches(batch_size=BATCH, columns=names, row_groups=list(groups)):
-        yield cast(pl.DataFrame, pl.from_arrow(batch)).select(names)
+    for part in rows.parts(names, BATCH):
+        yield (cast(pl.DataFrame, pl.from_arrow(batch)).select(names) for batch in part)
 
 
-def mark(file: pq.ParquetFile, groups: range, form: Sequence[Cell], rules: Sequence[Expectation]) -> Marks:
-    """Marks the rows in `groups` of a landed file whose columns are `form`."""
-    there = [cell for cell in form if cell.kind]
-    marks = {str(n): found for n, rule in enumerate(rules) if (found := cells.mark(rule, there)) is not None}
-    asked = [found.fill_null(False).alias(name) for name, found in marks.items()]
-    parts, totals, untidy = [], _Totals.of(rules, there), False
-    for raw in batches(file, there, groups) if groups else ():
+def mark(raws: Iterable[pl.DataFrame], there: Sequence[Cell], rules: Sequence[Expectation]) -> Marks:
+    """Marks the rows of a part, delivered with the columns `there`."""
+    marks = {str(n): told for n, rule in enumerate(rules) if (told := cells.mark(rule, there)) is not None}
+    asked = [told.fill_null(False).alias(name) for name, told in marks.items()]
+    found, totals, untidy = [], _Totals.of(rules, there), False
+    for raw in raws:
         typed = raw.select(expression for cell in there for expression in cell.expressions())
-        parts.append(typed.select(asked) if asked else pl.DataFrame())
+        found.append(typed.select(asked) if asked else pl.DataFrame())
         totals.add(typed)
         untidy = untidy or _has_nan(raw)
-    return Marks(pl.concat(parts) if parts else pl.DataFrame(), totals.sums, totals.counts, untidy)
+    return Marks(pl.concat(found) if found else pl.DataFrame(), totals.sums, totals.counts, untidy)
 
 
 def joined(parts: Sequence[Marks]) -> Marks:

@@ -9,8 +9,6 @@ Expectations runs the same list on a data frame and is the oracle this module is
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -22,6 +20,8 @@ import pyarrow.parquet as pq
 
 from include.adapters import cells, quarantine_page, repeats, row_marks
 from include.adapters.cells import Cell
+from include.adapters.files import linked
+from include.adapters.landed_rows import Rows
 from include.adapters.row_marks import Marks
 from include.core import contract as contracts
 from include.core import row_check
@@ -35,31 +35,22 @@ ACCEPTED, QUARANTINE, PAGE = "accepted.parquet", "quarantine.parquet", "quaranti
 
 @dataclass(frozen=True)
 class Day:
-    """One landed file under its contract."""
+    """Landed rows under their contract."""
 
-    file: pq.ParquetFile
-    path: Path
+    landed: Rows
     form: list[Cell]
     rules: list[Expectation]
 
     @property
     def rows(self) -> int:
-        return int(self.file.metadata.num_rows)
+        return self.landed.count
 
     @property
     def there(self) -> list[Cell]:
         return [cell for cell in self.form if cell.kind]
 
     def batches(self, cells_: Sequence[Cell]) -> Iterator[pl.DataFrame]:
-        return row_marks.batches(self.file, cells_, range(self.file.num_row_groups))
-
-
-@dataclass(frozen=True)
-class Span:
-    """Row groups of the landed file that were delivered together, and their marks, if somebody made them."""
-
-    groups: range
-    marks: Marks | None = None
+        return row_marks.batches(self.landed, cells_)
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,7 @@ class Measured:
 
 
 def validate(
-    landed: Path,
+    landed: Path | Rows,
     manifest: Manifest,
     day: date,
     *,
@@ -89,17 +80,18 @@ def validate(
     reference: Path | Reference | None = None,
     published: Sequence[Path] = (),
     place: str | None = None,
-    parts: Sequence[Span] = (),
+    marks: Sequence[Marks | None] = (),
 ) -> Validation:
-    """The verdict on the rows of `landed` (Parquet); accepted and quarantined rows become files in `directory`.
+    """The verdict on the landed rows (Parquet); accepted and quarantined rows become files in `directory`.
 
     `reference` is the snapshot of an earlier day to compare with, or what `summarise` made of it; `published` are those
-    whose ids must not come again, `place` names the delivery in a refusal, `parts` are what the file was landed from.
-    Nothing is written for a refused day.
+    whose ids must not come again, `place` names the delivery in a refusal, `marks` are those that somebody has made of
+    fragments of `landed`, None for those still to be made. Nothing is written for a refused day.
     """
     known = summarise(reference, manifest) if isinstance(reference, Path) else reference
-    opened = _open(landed, manifest, day, known, bool(published))
-    measured = _measure(opened, parts or [Span(range(opened.file.num_row_groups))])
+    rows = Rows.of(landed) if isinstance(landed, Path) else landed
+    opened = _open(rows, manifest, day, known, bool(published))
+    measured = _measure(opened, marks or [None] * len(rows.fragments))
     measured = _with_repeated(opened, measured, published)
     outcomes = tuple(_outcome(opened, measured, number) for number in range(len(opened.rules)))
     bad = _bad_rows(opened, measured)
@@ -109,10 +101,9 @@ def validate(
     return _written(opened, measured, bad, outcomes, day, directory)
 
 
-def _open(landed: Path, manifest: Manifest, day: date, known: Reference | None, dated: bool) -> Day:
-    file = pq.ParquetFile(landed, pre_buffer=False)
-    rules = rules_of(manifest, day, known, dated, file.metadata.num_rows)
-    return Day(file, landed, cells.form(file.schema_arrow, manifest), rules)
+def _open(landed: Rows, manifest: Manifest, day: date, known: Reference | None, dated: bool) -> Day:
+    rules = rules_of(manifest, day, known, dated, landed.count)
+    return Day(landed, cells.form(landed.schema, manifest), rules)
 
 
 def rules_of(manifest: Manifest, day: date, known: Reference | None, dated: bool, rows: int = 0) -> list[Expectation]:
@@ -158,9 +149,10 @@ def _moments(lazy: pl.LazyFrame, name: str) -> tuple[float, float, int]:
     return float(mean or 0.0), float(deviation or 0.0), int(count)
 
 
-def _measure(day: Day, parts: Sequence[Span]) -> Measured:
+def _measure(day: Day, marks: Sequence[Marks | None]) -> Measured:
     """Marks what nobody has marked yet, and puts all parts together."""
-    found = [part.marks or row_marks.mark(day.file, part.groups, day.form, day.rules) for part in parts]
+    parts = zip(marks, row_marks.parts(day.landed, day.there), strict=True)
+    found = [known or row_marks.mark(part, day.there, day.rules) for known, part in parts]
     all_of = row_marks.joined(found)
     means = {name: total / count for name, (total, count) in all_of.sums.items() if count}
     return Measured(all_of.bad, means, all_of.counts, all_of.untidy)
@@ -172,9 +164,9 @@ def _with_repeated(day: Day, measured: Measured, published: Sequence[Path]) -> M
     for number, rule in enumerate(day.rules):
         cell = next((cell for cell in day.there if cell.name == rule.column), None)
         if cell and rule.rule == "unique":
-            found.append(repeats.within(day.file, cell).alias(str(number)))
+            found.append(repeats.within(day.landed, cell).alias(str(number)))
         elif cell and rule.rule == "new_id":
-            found.append(repeats.across(day.file, cell, published).alias(str(number)))
+            found.append(repeats.across(day.landed, cell, published).alias(str(number)))
     return replace(measured, marks=measured.marks.with_columns(found))
 
 
@@ -248,8 +240,8 @@ def _written(
     warnings, aside, accepted = contracts.warnings(outcomes), int(bad.sum()), directory / ACCEPTED
     accepted.unlink(missing_ok=True)
     schema = pa.schema([pa.field(cell.name, cell.arrow) for cell in day.form])
-    if schema.equals(day.file.schema_arrow) and not measured.untidy and not aside:
-        _linked(day.path, accepted)  # it is already what it should be
+    if schema.equals(day.landed.schema) and not measured.untidy and not aside:
+        linked(day.landed.file(directory), accepted)  # it is already what it should be
         return Validation(outcomes, day.rows, 0, accepted, None, None, warnings)
     rows = _parted(day, measured, bad, schema, accepted)
     if rows is None:
@@ -281,13 +273,6 @@ def _aside(day: Day, raw: pl.DataFrame, marks: pl.DataFrame, numbers: pl.Series)
     taken: dict[str, str] = {name: f"delivered {name}" for name in ("row_number", "reasons") if name in texts.columns}
     ours = [numbers.cast(pl.Int64).alias("row_number"), _reasons(day, marks)]
     return texts.rename(taken).select(*ours, pl.all())
-
-
-def _linked(landed: Path, path: Path) -> None:
-    try:
-        os.link(landed, path)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(landed, path)
 
 
 def _reasons(day: Day, marks: pl.DataFrame) -> pl.Series:

@@ -5,31 +5,29 @@ lies in a room of the job's own, which is swept when the job dies; so a kill at 
 next run starts from the source again. Rows pass through in batches and are never held whole.
 
 A day may come in parts, and with `fan_out.validation` above 1 other machines may have read and checked some of them by
-now (include.jobs.validate). What they kept is taken in the place of the source, batch by batch as the source would give
-it; all else goes its one way. So nothing depends on who read a part: no snapshot, no report, no sentence of a refusal.
+now (include.jobs.validate). What they kept is taken in the place of the source; all else goes its one way. So nothing
+depends on who read a part: no snapshot, no report, no sentence of a refusal.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
-
 from include.adapters import factory
 from include.adapters.content import read_content
 from include.adapters.files import scratch, storing, write_atomic
-from include.adapters.landed_parts import LandedPart, LandedParts
-from include.adapters.landing import Landing, land_parts
-from include.adapters.sources import Source, open_source
-from include.adapters.store import ContentStore
-from include.adapters.validator_polars import Span, validate
-from include.core.contract import Expectation, Validation, wants_docs
+from include.adapters.landed_parts import Gathered, LandedParts
+from include.adapters.landed_rows import Rows
+from include.adapters.landing import land_parts
+from include.adapters.sources import Part, Source, open_source
+from include.adapters.validator_polars import validate
+from include.core.contract import Validation, wants_docs
 from include.core.errors import Conflict, DataRefused
 from include.core.job import Intent, JobRequest, JobResult
 from include.core.manifest import Manifest
@@ -38,39 +36,10 @@ from include.jobs.comparison import compared, day_of
 from include.jobs.validate import READS, kept_parts
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from include.adapters.delivered_files import Budget
 
 log = logging.getLogger(__name__)
 REPORT = "contract.json"  # kept beside the rows: every expectation with what was found
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A day from wherever its parts are; `found` becomes what was taken from `kept`, None for a part read here."""
-
-    source: Source
-    day: date
-    kept: LandedParts | None
-    room: Path
-    found: list[LandedPart | None] = field(default_factory=list)
-
-    def parts(self) -> Iterator[Iterator[pa.RecordBatch]]:
-        """The batches of each part, in the order of delivery."""
-        budget = self.source.budget()
-        for part in self.source.parts(self.day):
-            found = self.kept.find(part, self.room) if self.kept else None
-            if found and not budget.covers(found.told.needed):
-                found = None  # read on, up to where the day is too large
-            self.found.append(found)
-            yield found.batches(budget) if found else part.read(budget)
-
-    def spans(self, landed: Landing, rules: list[Expectation]) -> list[Span]:
-        """The parts in the landed file, with the marks of those whose rows lie there as they were marked."""
-        schema = pq.read_schema(landed.path)
-        return [
-            Span(groups, self.kept.marks(found, rules) if self.kept and found and found.fits(schema) else None)
-            for groups, found in zip(landed.parts, self.found, strict=True)
-        ]
 
 
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
@@ -79,13 +48,12 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     source, store = open_source(manifest, scenario), factory.store()
     kept = kept_parts(day) if manifest.fan_out.validation > 1 else None
     with scratch(factory.work_room()) as room, storing(room):
-        delivery = Delivery(source, day, kept, room)
-        landed, read = _landed(delivery)
+        landed, read = _landed(source, day, kept, room)
         if landed is None:
             return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
-        log.info("landed %d rows of %s from %s", landed.rows, day, read)
-        found = _validated(landed, delivery, request.as_of, manifest, store)
-        page = _page(landed, found, request, day, manifest)
+        log.info("landed %d rows of %s from %s", landed.rows.count, day, read)
+        found = _validated(landed, kept, room, day, request.as_of, manifest)
+        page = _page(landed.rows, found, request, day, manifest)
         accepted = _accepted(found, page)
         snapshot = _described(accepted, found, read, request, day, manifest)
         changed = store.publish(snapshot, accepted, _beside(found, room), intent=request.intent)
@@ -96,31 +64,42 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     return _told(request, snapshot, {"uri": store.uri(snapshot), "changed": changed, **pages})
 
 
-def _landed(delivery: Delivery) -> tuple[Landing | None, str]:
+def _landed(source: Source, day: date, kept: LandedParts | None, room: Path) -> tuple[Gathered | None, str]:
     """The delivered rows and what they were read from. Raises `Conflict` when that changed while it was read."""
-    source, day = delivery.source, delivery.day
-    read = source.describe(day)
-    landed = land_parts(delivery.parts(), delivery.room)
+    read, parts, budget = source.describe(day), source.parts(day), source.budget()
+    landed = kept.gather(parts, budget, room) if kept else _read(parts, budget, room)
     if source.describe(day) != read:
         raise Conflict(f"The delivery of {day} changed while it was read ({read}); try again when it is complete.")
     return landed, read
 
 
-def _validated(landed: Landing, delivery: Delivery, as_of: date, manifest: Manifest, store: ContentStore) -> Validation:
-    against = compared(delivery.day, as_of, manifest, store)
+def _read(parts: Sequence[Part], budget: Budget, room: Path) -> Gathered | None:
+    """The same rows in one file, none of which was found."""
+    landing = land_parts((part.read(budget) for part in parts), room)
+    if landing is None:
+        return None
+    rows = Rows.landed(landing)
+    return Gathered(rows, (None,) * len(rows.fragments))
+
+
+def _validated(
+    landed: Gathered, kept: LandedParts | None, room: Path, day: date, as_of: date, manifest: Manifest
+) -> Validation:
+    store = factory.store()
+    against = compared(day, as_of, manifest, store)
     return validate(
-        landed.path,
+        landed.rows,
         manifest,
-        delivery.day,
-        directory=delivery.room,
+        day,
+        directory=room,
         reference=against.reference,
         published=[store.file(each) for each in against.watched],
-        place=f"{delivery.day} of {manifest.source.place}",
-        parts=delivery.spans(landed, against.rules()),
+        place=f"{day} of {manifest.source.place}",
+        marks=kept.marks(landed, against.rules()) if kept else (),
     )
 
 
-def _page(landed: Landing, found: Validation, request: JobRequest, day: date, manifest: Manifest) -> str | None:
+def _page(landed: Rows, found: Validation, request: JobRequest, day: date, manifest: Manifest) -> str | None:
     """The day's page of Data Docs, where the manifest wants one. It is evidence: without it the verdict stands."""
     live = request.intent is Intent.LIVE
     if not wants_docs(manifest.contract.data_docs, live, bool(found.refusal)):
@@ -130,7 +109,7 @@ def _page(landed: Landing, found: Validation, request: JobRequest, day: date, ma
     rules = [outcome.expectation for outcome in found.outcomes]
     told = found.refusal or f"{found.rows - found.quarantined} of {found.rows} rows of {day} were accepted."
     try:
-        return str(data_docs.write(landed.path, rules, manifest.name, day, told, factory.data_docs()))
+        return str(data_docs.write(landed, rules, manifest.name, day, told, factory.data_docs()))
     except Exception:  # whatever the engine stumbles over, the day has its verdict already
         log.warning("no page of Data Docs for %s", day, exc_info=True)
         return None

@@ -53,7 +53,7 @@ def _checked(source: Source, part: Part, day: date, manifest: Manifest, rules: l
             log.warning("left to ingest: %s", refusal)
             return str(refusal)
         kept.mark(landed, manifest, rules)
-        log.info("%s: %d rows are read and checked", part.name, landed.told.rows)
+        log.info("%s: %d rows are read and checked", part.name, landed.rows.count if landed.rows else 0)
     return None
 
 

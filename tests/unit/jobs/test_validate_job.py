@@ -353,6 +353,18 @@ def test_typed_files_with_an_empty_column_and_missing_numbers_are_joined_as_ever
     assert world.told(TASKS, ending="parquet") == world.told(1, ending="parquet")
 
 
+def test_typed_files_that_are_what_they_should_be_become_the_same_one_file(world, days):
+    """Nothing has to be changed or set aside, so what was landed is what is published."""
+    world.deliver(0, days[1])
+    world.enter(1, store="as-it-should-be")
+    ask("ingest")
+    store = factory.store()
+    rows = pq.read_table(store.file(store.snapshots()[0])).replace_schema_metadata(None)
+    for number in range(3):
+        world.deliver(number, rows.slice(number * 40, 40), ending="parquet")
+    assert world.told(TASKS, ending="parquet") == world.told(1, ending="parquet")
+
+
 @given(data=st.data())
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_however_a_day_is_cut_and_shared_it_ends_the_same(world, days, data):
