@@ -935,7 +935,7 @@ class FanOutSpec(Section):
         "another number finds other parameters. At most train.tuning.trials are made",
     )
     validation: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="tasks that validate the parts of one day's delivery at once"
+        1, description="tasks that read and check the files of one day's delivery at once, before `ingest`"
     )
     profiles: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="tasks that measure the days of the monitor's windows at once"
