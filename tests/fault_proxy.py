@@ -86,13 +86,26 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _serve(self) -> None:
-        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        sent = self._sent()
         line = f"{self.command} {self.path}"
         action = self.proxy.due(line)
         with suppress(BrokenPipeError, ConnectionResetError):
             self._act(action, sent, line)
 
     do_GET = do_PUT = do_POST = do_PATCH = do_HEAD = do_DELETE = _serve
+
+    def _sent(self) -> bytes:
+        """The request's body. An empty file comes in chunks, of which there are none, and is handed on as it is."""
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        del self.headers["Transfer-Encoding"]
+        chunks = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():  # trailers
+            pass
+        return b"".join(chunks)
 
     def _act(self, action: Action | None, sent: bytes, line: str) -> None:
         if action in ("silence", "reset"):

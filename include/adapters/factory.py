@@ -106,7 +106,7 @@ def pieces() -> Pieces:
     """Parts of jobs' work that any process may have made, beside the snapshots."""
     from include.adapters.pieces import Pieces
 
-    return Pieces(store().objects)
+    return Pieces(store().objects, manifest().fan_out.keep_days)
 
 
 def _snapshots() -> str:

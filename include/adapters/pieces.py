@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 class Pieces:
     """Raises `Conflict`, and what its objects raise."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, keep_days: int) -> None:
+        """`keep_days`: days of data after which `sweep` takes a piece for old."""
         self._objects = objects
+        self._keep_days = keep_days
 
     def read(self, piece: Piece) -> bytes | None:
         """The content; None where there is no such piece, or a damaged one."""
@@ -60,7 +62,7 @@ class Pieces:
 
         `today` is a day of the data: that of the newest work of this kind.
         """
-        gone = expired(self._objects.keys(f"{PREFIX}/{kind}/"), today)
+        gone = expired(self._objects.keys(f"{PREFIX}/{kind}/"), today, self._keep_days)
         for place in gone:
             self._objects.remove(place)
         return len(gone)

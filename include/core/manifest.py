@@ -337,7 +337,9 @@ class TuningSpec(Section):
     """The budget of a search and where it looks. Without trials the candidates' parameters are what counts."""
 
     trials: Annotated[int, Field(ge=0)] = Field(0, description="trials of one candidate; 0 searches nothing")
-    seconds: Annotated[float, Field(gt=0)] = Field(120, description="seconds after which no new trial starts")
+    seconds: Annotated[float, Field(gt=0)] = Field(
+        120, description="seconds of one study (fan_out.tuning) after which no new trial of it starts"
+    )
     pruner: Literal["median", "none"] = Field("median", description="median: gives up what is worse than half of all")
     space: dict[str, dict[str, SearchRange]] = Field({}, description="candidate -> parameter -> range")
 
@@ -939,6 +941,9 @@ class FanOutSpec(Section):
     )
     profiles: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="tasks that measure the days of the monitor's windows at once"
+    )
+    keep_days: Count = Field(
+        90, description="days of data after which what was made for a day is removed; asked for again, it is made again"
     )
 
 

@@ -25,7 +25,6 @@ from include.core.job import JobRequest
 
 FORM = "evergreen-piece-1"
 PREFIX = "pieces"
-KEEP_DAYS = 90  # of data; a piece is as old as its day. What is gone and asked for again is made again
 Work = TypeVar("Work")
 
 
@@ -61,9 +60,9 @@ def piece(kind: str, day: date, *decides: str) -> Piece:
     return Piece(kind, day, hashlib.sha256(json.dumps([kind, str(day), *decides]).encode()).hexdigest())
 
 
-def expired(places: Iterable[str], today: date) -> list[str]:
-    """Of these places, those whose day is more than `KEEP_DAYS` before `today`."""
-    oldest = str(today - timedelta(days=KEEP_DAYS))
+def expired(places: Iterable[str], today: date, keep_days: int) -> list[str]:
+    """Of these places, those whose day is more than `keep_days` before `today`."""
+    oldest = str(today - timedelta(days=keep_days))
     return [place for place in places if place.split("/")[2] < oldest]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from include.adapters import factory
 from include.adapters.pieces import Pieces
-from include.core.pieces import KEEP_DAYS, piece
+from include.core.pieces import piece
 from tests.counterparts import S3Server, s3_server
 
 DAY = date(2026, 8, 1)
@@ -76,6 +76,6 @@ def test_old_pieces_of_one_kind_are_swept_and_those_of_others_left(kept: Pieces)
     young = piece("profiles", DAY + timedelta(days=1), "a")
     for made in (*old, young):
         kept.get(made, lambda: b"x")
-    assert kept.sweep("profiles", DAY + timedelta(days=KEEP_DAYS + 1)) == 1
+    assert kept.sweep("profiles", DAY + timedelta(days=91)) == 1
     assert [kept.has(made) for made in (*old, young)] == [False, True, True]
-    assert kept.sweep("profiles", DAY + timedelta(days=KEEP_DAYS + 1)) == 0
+    assert kept.sweep("profiles", DAY + timedelta(days=91)) == 0

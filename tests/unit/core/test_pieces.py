@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from include.core import pieces
 from include.core.errors import RequestInvalid
 from include.core.job import Intent, JobRequest
-from include.core.pieces import KEEP_DAYS, Piece, Shard, piece, shards
+from include.core.pieces import Piece, Shard, piece, shards
 
 DAY = date(2026, 8, 1)
 
@@ -50,9 +50,9 @@ def test_the_shares_of_all_shards_are_the_work_each_part_once(parts: int, count:
 
 
 def test_a_piece_is_past_its_time_by_the_day_in_its_name() -> None:
-    days = [DAY - timedelta(days=age) for age in (0, KEEP_DAYS, KEEP_DAYS + 1, 400)]
+    days = [DAY - timedelta(days=age) for age in (0, 90, 91, 400)]
     places = [piece("profiles", day, "a").place for day in days]
-    assert pieces.expired(places, DAY) == places[2:]
+    assert pieces.expired(places, DAY, 90) == places[2:]
 
 
 def request(**params: object) -> JobRequest:

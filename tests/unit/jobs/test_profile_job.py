@@ -12,6 +12,7 @@ from include.core.job import Intent, JobRequest
 from include.core.pieces import shards
 from include.core.signals import SCORE
 from include.jobs import dataset, profile
+from include.jobs.baselines import Baseline
 from include.jobs.watched import watched
 from tests.delivered import read_day
 from tests.unit.jobs.conftest import FIRST, LAST, go_live, publish, publish_rows
@@ -74,6 +75,10 @@ def test_a_window_is_the_sum_of_its_days_and_of_their_batches(live, place, monke
     fewer = read_day(place, FIRST + timedelta(days=1)).drop(columns="Income")
     publish_rows(factory.store(), place, FIRST + timedelta(days=4), fewer)
     monkeypatch.setattr(profile, "BATCH_ROWS", 100)
+    held, count = [], Baseline.of
+    monkeypatch.setattr(
+        Baseline, "of", lambda self, inputs, model: held.append(len(inputs)) or count(self, inputs, model)
+    )
     found = watched(asked(), factory.manifest())
     verdicts = set()
     for days in found.windows:
@@ -85,6 +90,7 @@ def test_a_window_is_the_sum_of_its_days_and_of_their_batches(live, place, monke
         verdict, signals = judged(found, days, summed)
         assert (verdict, signals) == judged(found, days, whole)
         verdicts.add((verdict, SCORE in summed.profiles))
+        assert held and held.pop() == whole.rows > 100 >= max(held, default=0)  # no more than a batch at a time
     assert verdicts == {("healthy", True), ("drifted", True), ("drifted", False)}
 
 
@@ -119,7 +125,7 @@ def test_tasks_make_the_very_pieces_the_monitor_would_also_when_one_is_killed(li
     for key in alone:
         factory.store().objects.remove(key)
 
-    killed(asked(**shards(3)[0].params), "include.model.schema", "_values", 20, tmp_path / "result.json")
+    killed(asked(**shards(3)[0].params), "include.model.schema", "_conformed", 20, tmp_path / "result.json")
     assert [key.split("/")[2] for key in made()] == [str(FIRST)]  # it was killed within the second of its days
     days = [ask("profile", **shard.params).outputs["days"] for shard in shards(3)[1:]]
     assert days == [[str(FIRST + timedelta(days=1))], [str(FIRST + timedelta(days=2))]]

@@ -9,7 +9,7 @@ import pytest
 from include.adapters import factory
 from include.core.job import Intent, JobRequest
 from include.core.pieces import shards
-from include.jobs import fitting
+from include.jobs import fitting, training
 from tests.unit.jobs.conftest import LAST
 from tests.unit.jobs.killed import killed
 
@@ -77,6 +77,12 @@ def test_a_task_that_was_killed_and_a_piece_that_was_damaged_cost_time_and_nothi
         ask("tune", **shard.params)
     assert made() == after_all
     assert ask("train").outputs == result.outputs
+
+
+def test_another_number_of_studies_is_another_training(spread):
+    request = JobRequest(job="train", run_key="k", as_of=LAST, intent=Intent.LIVE)
+    other = spread.model_copy(update={"fan_out": spread.fan_out.model_copy(update={"tuning": 2})})
+    assert training.prepare(request, spread).key != training.prepare(request, other).key
 
 
 def test_studies_of_long_ago_are_swept_by_the_training(spread, ask):
