@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -198,10 +199,13 @@ class Bench:
         console.print(f"round {number + 1}, {connections:>2} connections, requests/s: {', '.join(told)}")
 
     def open_loop(self, server: Running) -> dict[str, float]:
-        """At half of what the closed loop found: does it stay as fast as it began?"""
-        rate = OPEN_SHARE * self.figures.median("ours", 64, "per_second")
+        """At half of what the closed loop found: does it stay as fast as it began?
+
+        `stolen` is the share of the time in which the machine's host kept the server's core to itself.
+        """
+        rate = OPEN_SHARE * self.figures.median(server.contestant.name, 64, "per_second")
         server.thaw()
-        before = server.rss_mb()
+        before, stolen = server.rss_mb(), _stolen_s()
         found = self.load(server, connections=64, seconds=self._size.open_s, rate=rate, timeout_s=20)
         thirds = np.array_split(found.latency[np.argsort(found.due)], 3)
         first, last = (float(np.median(third)) for third in (thirds[0], thirds[-1]))
@@ -209,13 +213,17 @@ class Bench:
             "rate": rate,
             "requests": found.answered,
             "failed": found.failed,
-            "p50_ms": found.ms(50),
-            "p99_ms": found.ms(99),
+            **{f"p{at:g}_ms": found.ms(at) for at in (50, 90, 95, 99, 99.9)},
             "max_ms": found.ms(100),
             "tail": found.ms(99) / found.ms(50),
             "growth": last / first,
             "rss_growth": server.rss_mb() / before,
+            "stolen": (_stolen_s() - stolen) / found.seconds,
         }
+
+
+def _stolen_s() -> float:
+    return float(getattr(psutil.cpu_times(percpu=True)[contestants.cores()[0] or 0], "steal", 0.0))
 
 
 @contextmanager
@@ -289,7 +297,8 @@ def compare(room: Path, size: Size) -> dict[str, Any]:
         opened = bench.open_loop(servers[0])
         rss = servers[0].rss_mb()
         on = everything_on(bench, servers[0], room / "serving" / "store")
-    return report(bench, {"ready_s": starts, "open": opened, "rss_mb": rss, "on": on})
+        floor = bench.open_loop(servers[1])  # what this machine's halts do to a server that does nothing
+    return report(bench, {"ready_s": starts, "open": opened, "open_noop": floor, "rss_mb": rss, "on": on})
 
 
 def _entered(bench: Bench, server: Running, known: dict[str, Any], of: str | None) -> Running:
