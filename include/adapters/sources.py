@@ -6,8 +6,8 @@ contract, which knows every column's type, says later what is wrong with which r
 cannot be read as rows at all: a truncated file, a ragged line, a missing table, a withdrawn key.
 
 A day has parts: what can be read by itself, and so by another machine (`include.adapters.landed_parts`). A file is one,
-an object is one. A database's day is one part and no more, since what makes it one moment of the table is a single
-transaction, which two readers cannot share.
+an object is one, and so is a span of the day in a database. There a day is one moment of the table, and who reads it is
+told by the server whether a span that was read at another moment is still the same.
 
 Imports of readers stay inside the functions: the factory and the tests of small things import this module.
 """
@@ -73,6 +73,10 @@ class Source(Protocol):
         budget = self.budget()
         for part in self.parts(day):
             yield from part.read(budget)
+
+    def close(self) -> None:
+        """Ends what reading holds open."""
+        return
 
     def describe(self, day: date) -> str:
         """What is read for `day`, as URIs with size and digest where there is one; holds no secret, for the lineage."""

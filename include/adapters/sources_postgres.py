@@ -4,16 +4,25 @@ The transaction is read-only and sees one moment of the table, however long it i
 interval column and then of the id, since a table has no order of delivery and the same rows must give the same
 snapshot. Types are the table's; `numeric` becomes a float, and a type Arrow has no plain counterpart for its text.
 
+Two machines cannot share a transaction, so a day that is read in slices is held together by digests: whoever puts it
+together asks the server, in its own transaction, for the sha256 of each slice's rows. One that another machine read at
+another moment and that has the same digest holds the rows of this moment; any other is read again. A digest costs the
+server a scan and a sort of the slice, and saves sending and unpacking it, which takes many times longer.
+
 psycopg speaks the protocol. Table and columns were checked as identifiers by the manifest and are quoted here.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import date, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -26,10 +35,11 @@ from psycopg.types.string import TextLoader
 from include.adapters.delivered_files import Budget, shown
 from include.adapters.sources import POSTGRES_CONNECTION as CONNECTION
 from include.adapters.sources import POSTGRES_VARIABLE as VARIABLE
-from include.adapters.sources import Source, WholeDay
+from include.adapters.sources import Part, Source, WholeDay
 from include.core.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable
 from include.core.manifest import PostgresSource
 
+Connection = psycopg.Connection[Any]
 TYPES = {
     "bool": pa.bool_(),
     "int2": pa.int64(),
@@ -44,32 +54,117 @@ TYPES = {
 }
 
 
+class Moment:
+    """A transaction that several slices are read in; it begins when it is needed, and anew after an error."""
+
+    def __init__(self, connect: Callable[[], AbstractContextManager[Connection]]) -> None:
+        self._connect = connect
+        self._held = ExitStack()
+        self._connection: Connection | None = None
+        self.digests: dict[tuple[date, date], str] = {}
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        if self._connection is None:
+            self._connection = self._held.enter_context(self._connect())
+        try:
+            yield self._connection
+        except BaseException:
+            with suppress(psycopg.Error):  # of a connection that is broken, which is told already
+                self.end()
+            raise
+
+    def end(self) -> None:
+        self._connection = None
+        self.digests.clear()
+        self._held.close()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows of [since, until), both in UTC."""
+
+    source: Postgres
+    moment: Moment
+    since: datetime
+    until: datetime
+
+    @property
+    def name(self) -> str:
+        return self.source.named(self._span)
+
+    @property
+    def _span(self) -> tuple[datetime, datetime]:
+        return self.since, self.until
+
+    def content(self) -> str:
+        with self.source.explained(), self.moment.connection() as connection:
+            if self._span not in self.moment.digests:
+                self.moment.digests[self._span] = self.source.digest(connection, self._span)
+            return self.moment.digests[self._span]
+
+    def read(self, budget: Budget) -> Iterator[pa.RecordBatch]:
+        with self.source.explained(), self.moment.connection() as connection:
+            yield from self.source.fetched(connection, self._span, budget)
+
+
+def spans(day: date, count: int) -> list[tuple[datetime, datetime]]:
+    """The day in `count` equal spans, to the microsecond."""
+    began, whole = datetime.combine(day, time()), timedelta(days=1)
+    edges = [began + whole * number // count for number in range(count + 1)]
+    return list(pairwise(edges))
+
+
 class Postgres(Source):
     def __init__(self, spec: PostgresSource, id_column: str) -> None:
         """Raises `RequestInvalid` when the environment does not say where the server is."""
         self._spec = spec
         self._id_column = id_column
+        self._moment: Moment | None = None
         self._dsn = os.environ.get(VARIABLE, "")
         if not self._dsn:
             raise RequestInvalid(f"{VARIABLE} is not set; create the Airflow Connection {CONNECTION}, or set it.")
 
-    def parts(self, day: date) -> list[WholeDay]:
-        return [WholeDay(self._spec.table, lambda budget: self._read(day, budget))]
+    def parts(self, day: date) -> Sequence[Part]:
+        if self._spec.slices == 1:
+            return [WholeDay(self._spec.table, lambda budget: self._read(day, budget))]
+        self.close()
+        self._moment = Moment(self._connected)
+        return [Slice(self, self._moment, since, until) for since, until in spans(day, self._spec.slices)]
 
     def budget(self) -> Budget:
         return Budget(self._spec.max_gib)
 
+    def close(self) -> None:
+        if self._moment:
+            self._moment.end()
+
     def _read(self, day: date, budget: Budget) -> Iterator[pa.RecordBatch]:
-        with self._explained(), self._cursor() as cursor:
-            cursor.execute(self._query(), (day, day + timedelta(days=1)))
+        with self.explained(), self._connected() as connection:
+            yield from self.fetched(connection, (day, day + timedelta(days=1)), budget)
+
+    def fetched(self, connection: Connection, span: tuple[date, date], budget: Budget) -> Iterator[pa.RecordBatch]:
+        """The rows of [since, until) in their order."""
+        with connection.cursor(name="evergreen_source") as cursor:
+            cursor.execute(self._query(), span)
             schema = self._schema(cursor)
             while rows := cursor.fetchmany(self._spec.fetch_rows):
                 batch = self._batch(schema, rows)
                 budget.spend(self._spec.table, batch.nbytes)
                 yield batch
 
+    def digest(self, connection: Connection, span: tuple[date, date]) -> str:
+        """What tells the rows of a span from any others: their number, names, types and values in their order."""
+        [(rows, values)] = connection.execute(self._digest_query(), span).fetchall()
+        columns = connection.execute(self._query() + sql.SQL(" LIMIT 0"), span).description or ()
+        told = json.dumps([[column.name, column.type_code] for column in columns])
+        return f"rows={rows}&sha256={values}&columns={hashlib.sha256(told.encode()).hexdigest()}"
+
     def describe(self, day: date) -> str:
         return f"{self._place}?{self._spec.interval_column}={day}/{day + timedelta(days=1)}&tz=UTC"
+
+    def named(self, span: tuple[date, date]) -> str:
+        return f"{self._place}?{self._spec.interval_column}={span[0].isoformat()}/{span[1].isoformat()}&tz=UTC"
 
     @property
     def _place(self) -> str:
@@ -78,7 +173,8 @@ class Postgres(Source):
         return f"postgresql://{where}/{self._spec.table}"
 
     @contextmanager
-    def _cursor(self) -> Iterator[psycopg.ServerCursor[Any]]:
+    def _connected(self) -> Iterator[Connection]:
+        """A connection in a transaction that sees one moment of the table."""
         with psycopg.connect(self._dsn, **self._options()) as connection:
             connection.read_only = True
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -86,8 +182,7 @@ class Postgres(Source):
             connection.execute("SELECT set_config('TimeZone', 'UTC', true)")
             connection.execute("SELECT set_config('statement_timeout', %s, true)", (milliseconds,))
             _load_plainly(connection)
-            with connection.cursor(name="evergreen_source") as cursor:
-                yield cursor
+            yield connection
 
     def _options(self) -> dict[str, Any]:
         """A server that vanished is noticed after a minute: idle seconds, then seconds between so many probes."""
@@ -103,6 +198,22 @@ class Postgres(Source):
             columns=sql.SQL(", ").join(columns) if columns else sql.SQL("*"),
             table=sql.Identifier(*self._spec.table.split(".")),
             interval=interval,
+            id=sql.Identifier(self._id_column),
+        )
+
+    def _digest_query(self) -> sql.Composed:
+        """Rows as the text the server sends, which is what they are read from; the alias is no column's name."""
+        row = sql.Identifier("evergreen row")
+        columns = sql.SQL(", ").join(map(sql.Identifier, self._spec.columns))
+        return sql.SQL(
+            "SELECT count(*), encode(sha256(coalesce(string_agg(sha256(convert_to({row}::text, 'UTF8')), ''::bytea"
+            " ORDER BY {interval}, {id}), ''::bytea)), 'hex') FROM {table} AS {alias}"
+            " WHERE {interval} >= %s AND {interval} < %s"
+        ).format(
+            row=sql.SQL("ROW({})").format(columns) if self._spec.columns else row,
+            alias=row,
+            table=sql.Identifier(*self._spec.table.split(".")),
+            interval=sql.Identifier(self._spec.interval_column),
             id=sql.Identifier(self._id_column),
         )
 
@@ -128,7 +239,8 @@ class Postgres(Source):
             ) from error
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
+        """Turns what the server refuses into a sentence of ours."""
         try:
             yield
         except psycopg.Error as error:

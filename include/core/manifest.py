@@ -116,6 +116,11 @@ class PostgresSource(BoundedSource):
     connect_timeout_s: Annotated[int, Field(ge=2)] = Field(10, description="seconds until a connection must stand")
     statement_timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, description="seconds one statement may take")
     fetch_rows: Annotated[int, Field(ge=1, le=65_536)] = Field(16_384, description="rows of one round trip")
+    slices: Annotated[int, Field(ge=1, le=96)] = Field(
+        1,
+        description="equal spans of the day, each a query of its own, that fan_out.validation can deal out; worth it "
+        "where interval_column is a time with an index",
+    )
 
     @property
     def place(self) -> str:
@@ -937,7 +942,7 @@ class FanOutSpec(Section):
         "another number finds other parameters. At most train.tuning.trials are made",
     )
     validation: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="tasks that read and check the files of one day's delivery at once, before `ingest`"
+        1, description="tasks that read and check a day's files, or slices of a table, at once before `ingest`"
     )
     profiles: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="tasks that measure the days of the monitor's windows at once"

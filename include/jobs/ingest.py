@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -45,10 +46,11 @@ REPORT = "contract.json"  # kept beside the rows: every expectation with what wa
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
     """Params: `day` (ISO date), `scenario` (replay source only). Raises `DataRefused` when the contract is broken."""
     day, scenario = day_of(request), request.params.get("scenario") or None
-    source, store = open_source(manifest, scenario), factory.store()
+    store = factory.store()
     kept = kept_parts(day) if manifest.fan_out.validation > 1 else None
-    with scratch(factory.work_room()) as room, storing(room):
+    with closing(open_source(manifest, scenario)) as source, scratch(factory.work_room()) as room, storing(room):
         landed, read = _landed(source, day, kept, room)
+        source.close()  # what is held of a database is not held until the day is published
         if landed is None:
             return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
         log.info("landed %d rows of %s from %s", landed.rows.count, day, read)

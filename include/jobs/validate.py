@@ -9,6 +9,7 @@ would take longer than reading it once.
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from datetime import date
 
 from include.adapters import factory
@@ -34,12 +35,12 @@ def kept_parts(day: date) -> LandedParts:
 def run(request: JobRequest, manifest: Manifest) -> JobResult:
     """Params: `day` (ISO date), `scenario` (replay source only), `shard` and `shards`. Raises what is temporary."""
     day, shard = day_of(request), asked(request)
-    source = open_source(manifest, request.params.get("scenario") or None)
-    parts = source.parts(day)
-    if len(parts) < 2:
-        return _result(request, "no", f"{day} was not delivered in parts; ingest reads it alone", 0, [])
-    rules = compared(day, request.as_of, manifest, factory.store()).rules()
-    refused = [told for part in shard.share(parts) if (told := _checked(source, part, day, manifest, rules))]
+    with closing(open_source(manifest, request.params.get("scenario") or None)) as source:
+        parts = source.parts(day)
+        if len(parts) < 2:
+            return _result(request, "no", f"{day} was not delivered in parts; ingest reads it alone", 0, [])
+        rules = compared(day, request.as_of, manifest, factory.store()).rules()
+        refused = [told for part in shard.share(parts) if (told := _checked(source, part, day, manifest, rules))]
     return _told(request, shard, day, len(parts), refused)
 
 
