@@ -11,8 +11,9 @@ Every row that was offered is either waiting, written or lost, and lost ones are
 bounded whatever stage they are in. A thread and no process: building batches takes a microsecond or two a row of the
 interpreter's time, and compressing and writing is done without its lock.
 
-What a kill takes: SIGTERM nothing, if the place or the spool can be written. SIGKILL the rows of the last `TICK`, which
-are not on the spool yet; without a spool, those of the last `flush_s` and what waited for its place.
+What a kill takes: SIGTERM nothing, if the place or the spool can be written. SIGKILL the rows of the last `TICK`, or
+fewer than `FEW` of the last `LOOKS` of them, which are not on the spool yet; without a spool, those of the last
+`flush_s` and what waited for its place.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from include.serving.spool import Spool, SpoolFile
 
 log = logging.getLogger(__name__)
 TICK = 0.05  # seconds between two looks at what was offered
+FEW, LOOKS = 64, 4  # fewer rows wait up to so many looks for more: a batch of one costs half as much as one of fifty
 BREATH = 0.002  # seconds the thread sleeps after a slice, so that others get the interpreter's lock
 SLICE = 256  # rows that become one batch: a millisecond, with the lock given away in between (see SWITCH_S)
 MANY = 16  # batches that are joined into one, since a batch of one row takes as much memory as fifty rows
@@ -182,7 +184,7 @@ class SegmentWriter:
         self._offered: deque[Item] = deque()
         self._segment: Segment | None = None
         self._lock, self._waiting = threading.Lock(), 0
-        self._number, self._look_at = 0, 0.0
+        self._number, self._looks, self._look_at = 0, 0, 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"log-{stream}", daemon=True)
         counts.waiting(lambda: self._waiting)
@@ -225,7 +227,9 @@ class SegmentWriter:
             log.exception("the %s log stumbled and goes on", self._stream)
 
     def _tick(self) -> None:
-        self._collect()
+        self._looks += 1
+        if len(self._offered) >= FEW or self._looks % LOOKS == 0:
+            self._collect()
         now, segment = time.monotonic(), self._segment
         if segment and now - segment.began >= self._spec.flush_s:
             self._seal()
