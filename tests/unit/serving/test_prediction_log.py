@@ -25,7 +25,7 @@ from include.serving.feedback import Outcome
 from include.serving.holder import Holder
 from include.serving.prediction_log import PredictionLog, PredictionRows
 from include.serving.scoring import Answer, Asked
-from include.serving.segment_writer import GROUP, Item, SegmentWriter
+from include.serving.segment_writer import FEW, GROUP, LOOKS, Item, SegmentWriter
 from include.serving.slot import Loaded, SlotFile
 from include.serving.spool import Spool
 from include.serving.validation import Problem
@@ -318,6 +318,21 @@ def test_what_comes_while_a_batch_is_made_waits_for_the_next_look(tmp_path):
     encoder.writer = writer
     for _ in range(5):
         writer.offer(Item(0, encoder, 1, ()))
-    writer._tick()
-    writer._tick()
+    for _ in range(2 * LOOKS):
+        writer._tick()
     assert encoder.batches == [5, 1]
+
+
+def test_many_rows_do_not_wait_for_more_and_few_wait_some_looks(tmp_path):
+    encoder, place = Endless(), Segments(LocalObjects(tmp_path / "store"))
+    writer = SegmentWriter("predictions", ("blue", "1"), LogSpec(), lambda: place, Counts(), Spool(None))
+    encoder.writer = writer
+    for _ in range(FEW):
+        writer.offer(Item(0, encoder, 1, ()))
+    writer._tick()
+    assert encoder.batches == [FEW]
+    for _ in range(LOOKS - 2):
+        writer._tick()
+    assert encoder.batches == [FEW]
+    writer._tick()
+    assert encoder.batches == [FEW, 1]
