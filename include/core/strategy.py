@@ -12,8 +12,8 @@ def plan(manifest: Manifest, version: str, experiment: bool = False) -> Plan:
     release, spec = manifest.release, manifest.experiment
     if experiment and spec is None:
         raise RequestInvalid(
-            f"Version {version} cannot be an experiment: the manifest has no section experiment; add it, as README.md, "
-            "Experiment, shows, or leave the form's box empty."
+            f"Version {version} cannot be an experiment: the manifest has no section experiment; add it, as "
+            "docs/releases.md, Experiment, shows, or leave the form's box empty."
         )
     if experiment and not manifest.serving.log.enabled:
         raise RequestInvalid(

@@ -18,8 +18,8 @@ from include.embedded.settings import EmbeddedSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-NAMES = ("README.md", "CHANGELOG.md", "docs/runbook.md", "docs/gate.md", "include/data/README.md")
-DOCUMENTS = [ROOT / name for name in NAMES]
+NAMES = ("README.md", "CHANGELOG.md", "include/data/README.md")
+DOCUMENTS = [*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").glob("*.md"))]
 YAML_FILES = sorted(
     [*(ROOT / "k8s").rglob("*.yaml"), *(ROOT / "docker").rglob("*.yaml"), *ROOT.glob("*.yaml")],
 )
@@ -130,6 +130,11 @@ def test_the_manifest_of_the_readme_is_valid_with_the_rest_of_ours() -> None:
     written = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])  # type: ignore[index]
     ours = yaml.safe_load(manifests.DEFAULT_PATH.read_text())
     assert manifests.parse(yaml.safe_dump(ours | written)).name == "churn"
+
+
+def test_the_readme_leads_to_every_document_and_stays_short() -> None:
+    assert all(f"(docs/{path.name})" in README for path in (ROOT / "docs").glob("*.md"))
+    assert len(README.splitlines()) < 400
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

@@ -108,7 +108,7 @@ class WorldHook(BaseHook):
         """A Connection holds a key as its password, or names its file as `path` in its extra."""
         connection = self._found(name)
         if connection is None:
-            raise KeyInvalid(f"There is no Airflow Connection {name}; make it as README.md, Blessing, says.")
+            raise KeyInvalid(f"There is no Airflow Connection {name}; make it as docs/training.md, Blessing, says.")
         if connection.password:
             return str(connection.password)
         path = str(connection.extra_dejson.get("path", ""))
