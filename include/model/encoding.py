@@ -106,16 +106,23 @@ class Encoder:
         self._numbers = encoding.numbers
         self._tables = {name: np.array(getattr(encoding.numbers, name)) for name in ("fill", "low", "high", "shift")}
         self._scale, self._indicators = np.array(encoding.numbers.scale), list(encoding.numbers.indicators)
-        self._categories = list(_places(encoding.categories).items())
-        self._codes = _ordinal_codes(encoding.categories) if encoding.categories.style == "ordinal" else None
+        self._categories, self._style = list(_places(encoding.categories).items()), encoding.categories.style
         self._width, self.dtype = encoding.categories.width, np.dtype(encoding.dtype)
+        steps = (encoding.numbers.fill, encoding.numbers.low, encoding.numbers.scale)
+        self._is_plain = not any(steps) and (self._style == "ordinal" or not self._categories)
         self.owners = encoding.owners
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
         """What a row lacks is missing."""
+        if self._is_plain:
+            return self._cast(_floats([self._values(row) for row in rows]))
         numbers = _floats([[row.get(name) for name in self._names] for row in rows])
         places = [[known[row.get(name)] for name, known in self._categories] for row in rows]
         return self._matrix(numbers.reshape(len(rows), -1), np.array(places, dtype=np.intp).reshape(len(rows), -1))
+
+    def _values(self, row: Mapping[str, Any]) -> list[Any]:
+        """The row of a matrix that needs no further step: for one row a call of numpy takes longer than all of this."""
+        return [*map(row.get, self._names), *(known[row.get(name)] for name, known in self._categories)]
 
     def frame(self, table: pd.DataFrame) -> NDArray[Any]:
         """The same for a table that `schema.frame` or `schema.conform` built."""
@@ -138,11 +145,16 @@ class Encoder:
         return self._matrix(numbers, places)
 
     def _matrix(self, numbers: Floats, places: NDArray[np.intp]) -> NDArray[Any]:
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, as in every float32 model
-            prepared = self._prepared(numbers).astype(self.dtype, copy=False)
+        prepared = self._cast(self._prepared(numbers))
         if not self._categories:
             return prepared
         return np.concatenate([prepared, self._encoded(places)], axis=1)
+
+    def _cast(self, matrix: Floats) -> NDArray[Any]:
+        if matrix.dtype == self.dtype:
+            return matrix
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, as in every float32 model
+            return matrix.astype(self.dtype)
 
     def _prepared(self, numbers: Floats) -> Floats:
         tables = self._tables
@@ -156,8 +168,8 @@ class Encoder:
         return (numbers - tables["shift"]) / self._scale if len(self._scale) else numbers
 
     def _encoded(self, places: NDArray[np.intp]) -> NDArray[Any]:
-        if self._codes is not None:
-            return self._codes[places].astype(self.dtype, copy=False)
+        if self._style == "ordinal":
+            return places.astype(self.dtype)
         out = np.zeros((len(places), self._width + 1), dtype=self.dtype)  # the last column takes the unseen ones
         out[np.arange(len(places))[:, None], places] = 1
         return out[:, :-1]
@@ -175,19 +187,14 @@ class _Places(dict[Any, int]):
 
 
 def _places(categories: Categories) -> dict[str, _Places]:
-    """onehot: columns of the matrix, the one behind the last for unseen. ordinal: positions in `_ordinal_codes`."""
-    found, first, ordinal = {}, 0, categories.style == "ordinal"
+    """onehot: columns of the matrix, the one behind the last for unseen. ordinal: codes."""
+    if categories.style == "ordinal":
+        return {name: _Places(values, 0, -1) for name, values in categories.values.items()}
+    found, first = {}, 0
     for name, values in categories.values.items():
-        found[name] = _Places(values, first, first + len(values) if ordinal else categories.width)
-        first += len(values) + ordinal
+        found[name] = _Places(values, first, categories.width)
+        first += len(values)
     return found
-
-
-def _ordinal_codes(categories: Categories) -> Floats:
-    codes: list[float] = []
-    for values in categories.values.values():
-        codes += [*range(len(values)), -1.0]
-    return np.array(codes)
 
 
 def _number_column(values: pl.Series) -> Floats:

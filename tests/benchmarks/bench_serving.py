@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -43,6 +44,7 @@ TOLERANCE = 1e-6
 COMPARED = 500  # rows
 STARTS = 3
 MAX_RSS_MB, MAX_READY_S = 250.0, 2.0
+HALT_S, HALTS_S = 0.001, 10.0  # what counts as a halt of the machine; how long is looked for them
 OPEN_SHARE, OPEN_TAIL, OPEN_GROWTH = 0.5, 10.0, 1.25  # of capacity; p99 / p50; last third / first third
 console = Console(width=150)
 
@@ -166,10 +168,10 @@ class Bench:
         if off > TOLERANCE:
             raise SystemExit(f"{server.contestant.name} answers another question: off by {off:g}.")
 
-    def measure(self, server: Running, connections: int) -> Figure:
+    def measure(self, server: Running, connections: int, seconds: float) -> Figure:
         before = server.cpu_s()
         explains = server.contestant.residual is not None
-        found = self.load(server, connections=connections, seconds=self._size.seconds, keep=explains)
+        found = self.load(server, connections=connections, seconds=seconds, keep=explains)
         self._add_up(server.contestant, found)
         cpu_us = (server.cpu_s() - before) / max(found.answered, 1) * 1e6
         good = int((found.status == 200).sum()) / found.seconds if found.seconds else 0.0
@@ -183,12 +185,15 @@ class Bench:
         worst = max((contestant.residual(json.loads(body)) for body in good), default=0.0)
         self.residual[contestant.name] = max(worst, self.residual.get(contestant.name, 0.0))
 
-    def rounds(self, servers: Sequence[Running], connections: Sequence[int]) -> None:
-        for number in range(self._size.rounds):
+    def rounds(self, servers: Sequence[Running], connections: Sequence[int], finer: int = 1) -> None:
+        """`finer`: so many times more rounds, each so much shorter, for servers that are nearly equal: a slow second of
+        the machine then falls on both."""
+        seconds = self._size.seconds / finer
+        for number in range(self._size.rounds * finer):
             for open_ in connections:
                 first = number % len(servers)
                 for server in (*servers[first:], *servers[:first]):
-                    self.figures.add(server.contestant.name, open_, self.measure(server, open_))
+                    self.figures.add(server.contestant.name, open_, self.measure(server, open_, seconds))
                     server.freeze()
                 self._tell(servers, number, open_)
 
@@ -220,6 +225,24 @@ class Bench:
             "rss_growth": server.rss_mb() / before,
             "stolen": (_stolen_s() - stolen) / found.seconds,
         }
+
+
+def halts(cpu: int | None) -> dict[str, float]:
+    """What is left of a core to a loop that only reads the clock: halts of a millisecond and more, a second of it."""
+    with load.process(cpu) as process:
+        found = process.submit(_gaps_s, HALTS_S).result()
+    return {"a_second": len(found) / HALTS_S, "share": sum(found) / HALTS_S, "max_ms": max(found, default=0.0) * 1e3}
+
+
+def _gaps_s(seconds: float) -> list[float]:
+    last = time.perf_counter()
+    end, found = last + seconds, []
+    while last < end:
+        now = time.perf_counter()
+        if now - last >= HALT_S:
+            found.append(now - last)
+        last = now
+    return found
 
 
 def _stolen_s() -> float:
@@ -292,13 +315,15 @@ def compare(room: Path, size: Size) -> dict[str, Any]:
         starts = start_seconds(contestants.ours(room / "serving"), room)
         servers = [_entered(bench, stack.enter_context(frozen(each, room)), known, of) for each, of in field(room)]
         bench.rounds(servers[:5], CONNECTIONS)
-        bench.rounds(servers[5:7], (1, 64))
+        bench.rounds(servers[5:7], (1, 64), finer=3)
         bench.rounds(servers[7:], (1, 16))
         opened = bench.open_loop(servers[0])
         rss = servers[0].rss_mb()
         on = everything_on(bench, servers[0], room / "serving" / "store")
         floor = bench.open_loop(servers[1])  # what this machine's halts do to a server that does nothing
-    return report(bench, {"ready_s": starts, "open": opened, "open_noop": floor, "rss_mb": rss, "on": on})
+        halted = {"server": halts(contestants.cores()[0]), "client": halts(contestants.cores()[1])}
+    found = {"ready_s": starts, "open": opened, "open_noop": floor, "halts": halted, "rss_mb": rss, "on": on}
+    return report(bench, found)
 
 
 def _entered(bench: Bench, server: Running, known: dict[str, Any], of: str | None) -> Running:
