@@ -15,9 +15,25 @@ import pytest
 from include.adapters.releasing import Rollout
 from include.core.manifest import Manifest
 from include.core.rollout import Colour, Step, Wanted
+from tests.counterparts import S3Server, s3_server
 from tests.ground import wait_for
 from tests.served import Serving, Trained
 from tests.unit import credit
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[S3Server]:
+    """A real S3 server over HTTP, for all tests of a file."""
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture
+def buckets(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The same, in force by the environment."""
+    for name, value in moto.environment().items():
+        monkeypatch.setenv(name, value)
+    return moto
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from include.core.job import Intent, JobRequest, JobResult
 from include.core.manifest import DEFAULT_PATH, Manifest, load
 from include.core.pieces import shards
 from include.jobs.__main__ import run
-from tests.counterparts import S3Server, s3_server
+from tests.counterparts import S3Server
 from tests.delivered import read_day
 
 DAY = date(2026, 8, 2)
@@ -25,18 +25,10 @@ TASKS = 3
 Ask = Callable[..., JobResult]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server() as server:
-        yield server
-
-
 @pytest.fixture
-def lake(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def lake(buckets: S3Server) -> Iterator[Any]:
     """A day in five objects, of which the second holds a bad row and the last repeats an id of the first."""
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    client = server.client()
+    client = buckets.client()
     for bucket in ("lake", "one", "many"):
         client.create_bucket(Bucket=bucket)
     rows = read_day(load(DEFAULT_PATH), DAY).astype(object)
@@ -44,7 +36,7 @@ def lake(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for number in range(5):
         put(client, number, rows.iloc[number * 21 : (number + 1) * 21])
     yield client
-    server.forget()
+    buckets.forget()
 
 
 def put(client: Any, number: int, rows: pd.DataFrame) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,27 +11,19 @@ import pytest
 from include.adapters import factory
 from include.adapters.pieces import Pieces
 from include.core.pieces import piece
-from tests.counterparts import S3Server, s3_server
+from tests.counterparts import S3Server
 
 DAY = date(2026, 8, 1)
 PIECE = piece("profiles", DAY, "a")
-
-
-@pytest.fixture(scope="module")
-def bucket_server() -> Iterator[S3Server]:
-    with s3_server() as server:
-        yield server
 
 
 @pytest.fixture(params=["local", "s3"])
 def kept(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pieces:
     monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
     if request.param == "s3":
-        server: S3Server = request.getfixturevalue("bucket_server")
+        server: S3Server = request.getfixturevalue("buckets")
         bucket = f"pieces-{uuid.uuid4().hex}"
         server.client().create_bucket(Bucket=bucket)
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
         monkeypatch.setenv("EVERGREEN_SNAPSHOTS", f"s3://{bucket}/credit")
     return factory.pieces()
 

@@ -26,7 +26,7 @@ from include.adapters.segments import Segments
 from include.adapters.store_local import LocalObjects
 from include.adapters.store_s3 import S3Objects
 from include.model import artifact
-from tests.counterparts import S3Server, s3_server
+from tests.counterparts import S3Server
 from tests.fault_proxy import Fault, fault_proxy
 from tests.ground import free_ports, wait_for, write_manifest
 from tests.proofs.data_disks import may_mount, small_disk
@@ -203,18 +203,12 @@ def test_with_a_full_disk_it_serves_on_counts_what_is_lost_and_heals(started, tm
         assert sorted(found) == sorted(before + during[:60] + after)
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with s3_server() as running:
-        yield running
-
-
 @pytest.mark.parametrize("fault", ["503", "reset", "silence"])
-def test_with_a_bucket_that_is_away_it_serves_on_and_every_record_is_there_once_when_it_is_back(started, s3, fault):
+def test_with_a_bucket_that_is_away_it_serves_on_and_every_record_is_there_once_when_it_is_back(started, moto, fault):
     bucket = f"log-{uuid.uuid4().hex}"
-    s3.client().create_bucket(Bucket=bucket)
-    with fault_proxy(s3.url) as proxy:
-        environment = {**s3.environment(), "AWS_ENDPOINT_URL_S3": proxy.url}
+    moto.client().create_bucket(Bucket=bucket)
+    with fault_proxy(moto.url) as proxy:
+        environment = {**moto.environment(), "AWS_ENDPOINT_URL_S3": proxy.url}
         server = started(store=f"s3://{bucket}", **environment)
         proxy.faults = [Fault(fault, "PUT", times=1 if fault == "silence" else 2)]
         ids = server.ask(60)
@@ -222,33 +216,31 @@ def test_with_a_bucket_that_is_away_it_serves_on_and_every_record_is_there_once_
         ids += server.ask(20)
         wait_for(lambda: server.count("written_rows_total") == 80, 60)
         server.stop()
-        assert sorted(in_bucket(s3, bucket)) == sorted(ids)
+        assert sorted(in_bucket(moto, bucket)) == sorted(ids)
 
 
-def test_a_server_that_stops_while_the_bucket_is_away_leaves_its_records_to_the_next_one(started, s3, tmp_path):
+def test_a_server_that_stops_while_the_bucket_is_away_leaves_its_records_to_the_next_one(started, moto, tmp_path):
     bucket = f"log-{uuid.uuid4().hex}"
-    s3.client().create_bucket(Bucket=bucket)
-    with fault_proxy(s3.url) as proxy:
-        environment = {**s3.environment(), "AWS_ENDPOINT_URL_S3": proxy.url}
+    moto.client().create_bucket(Bucket=bucket)
+    with fault_proxy(moto.url) as proxy:
+        environment = {**moto.environment(), "AWS_ENDPOINT_URL_S3": proxy.url}
         server = started(store=f"s3://{bucket}", **environment)
         proxy.faults = [Fault("503", "PUT")]
         ids = server.ask(30)
         wait_for(lambda: server.count("refused_total") >= 1, 30)
         server.stop()
-        assert in_bucket(s3, bucket) == [] and list((tmp_path / "spool").iterdir())
+        assert in_bucket(moto, bucket) == [] and list((tmp_path / "spool").iterdir())
         proxy.faults = []
         again = started(store=f"s3://{bucket}", **environment)
         wait_for(lambda: again.count("written_rows_total") == 30, 30)
         again.stop()
-        assert sorted(in_bucket(s3, bucket)) == sorted(ids)
+        assert sorted(in_bucket(moto, bucket)) == sorted(ids)
         assert not list((tmp_path / "spool").iterdir())
 
 
-def test_a_bucket_is_read_and_kept_up_like_a_directory(s3, tmp_path, monkeypatch):
+def test_a_bucket_is_read_and_kept_up_like_a_directory(buckets, tmp_path):
     bucket = f"log-{uuid.uuid4().hex}"
-    s3.client().create_bucket(Bucket=bucket)
-    for name, value in s3.environment().items():
-        monkeypatch.setenv(name, value)
+    buckets.client().create_bucket(Bucket=bucket)
     log = Log(tmp_path)
     (tmp_path / "room").mkdir()
     log.segments.place = S3Objects(f"s3://{bucket}/risk", tmp_path / "cache")

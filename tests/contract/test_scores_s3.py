@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date
 
 import pytest
@@ -13,7 +12,6 @@ from include.adapters.store_s3 import S3Objects
 from include.core import scoring
 from include.core.errors import Conflict
 from include.core.scoring import Part, Scores, Tally
-from tests.counterparts import S3Server, s3_server
 
 DAY, KEY, VERSION = date(2026, 8, 1), "0123456789abcdef", "3"
 PLACE = scoring.place(DAY, VERSION, KEY)
@@ -21,19 +19,11 @@ PART = Part(index=0, first=0, rows=2)
 TALLY = Tally(rows=2, positives=1, total=0.75)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running:
-        yield running
-
-
 @pytest.fixture(params=["directory", "bucket"])
-def objects(request, server, tmp_path, monkeypatch):
+def objects(request, buckets, tmp_path):
     if request.param == "directory":
         return LocalObjects(tmp_path / "store")
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    server.client().create_bucket(Bucket=tmp_path.name.replace("_", "-").lower())
+    buckets.client().create_bucket(Bucket=tmp_path.name.replace("_", "-").lower())
     return S3Objects(f"s3://{tmp_path.name.replace('_', '-').lower()}/risk", tmp_path / "cache")
 
 

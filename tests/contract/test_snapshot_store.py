@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -19,17 +19,11 @@ from include.adapters import factory
 from include.adapters.store import ContentStore
 from include.core.errors import DataRefused
 from include.core.snapshots import Snapshot
-from tests.counterparts import S3Server, s3_server
+from tests.counterparts import S3Server
 from tests.delivered import DAY, described, rows, written
 
 ROOT = Path(__file__).resolve().parents[2]
 Publish = Callable[..., tuple[Snapshot, bool]]
-
-
-@pytest.fixture(scope="module")
-def bucket_server() -> Iterator[S3Server]:
-    with s3_server() as server:
-        yield server
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -38,11 +32,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
     if request.param == "local":
         return str(tmp_path / "store")
-    server: S3Server = request.getfixturevalue("bucket_server")
+    server: S3Server = request.getfixturevalue("buckets")
     bucket = f"snapshots-{uuid.uuid4().hex}"
     server.client().create_bucket(Bucket=bucket)
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setenv("EVERGREEN_SNAPSHOTS", f"s3://{bucket}/credit/risk")
     return f"s3://{bucket}/credit/risk"
 

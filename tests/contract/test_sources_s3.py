@@ -26,30 +26,22 @@ BUCKET = "lake"
 Put = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with counterparts.s3_server() as server:
-        yield server
-
-
 @pytest.fixture
-def put(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
+def put(buckets: S3Server) -> Iterator[Put]:
     """An empty bucket; writes objects into it."""
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    client = server.client()
+    client = buckets.client()
     client.create_bucket(Bucket=BUCKET)
 
     def put_object(key: str, body: bytes, **more: Any) -> None:
         client.put_object(Bucket=BUCKET, Key=key, Body=body, **more)
 
     yield put_object
-    server.forget()
+    buckets.forget()
 
 
 @pytest.fixture
-def proxy(server: S3Server, put: Put, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    with fault_proxy(server.url) as proxy:
+def proxy(moto: S3Server, put: Put, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    with fault_proxy(moto.url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
         yield proxy
 
@@ -102,8 +94,8 @@ def test_a_day_without_an_object_was_not_delivered(put: Put) -> None:
     assert rows(source()) == [] and rows(source("s3://lake/{day}.csv")) == []
 
 
-def test_a_multipart_upload_is_seen_when_it_is_complete_and_not_before(put: Put, server: S3Server) -> None:
-    client, key = server.client(), f"in/{DAY}/a.csv"
+def test_a_multipart_upload_is_seen_when_it_is_complete_and_not_before(put: Put, moto: S3Server) -> None:
+    client, key = moto.client(), f"in/{DAY}/a.csv"
     parts = [b"id,n\n" + b"1,2\n" * 1_400_000, b"3,4\n"]  # S3 wants five MiB of every part but the last
     upload = client.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
     tags = []
@@ -156,9 +148,9 @@ def test_a_server_that_stays_broken_gives_one_sentence_and_no_row(
 
 
 def test_a_turned_bit_is_found_by_the_parts_of_a_multipart_object_too(
-    put: Put, server: S3Server, proxy: FaultProxy
+    put: Put, moto: S3Server, proxy: FaultProxy
 ) -> None:
-    client, key = server.client(), f"in/{DAY}/a.csv"
+    client, key = moto.client(), f"in/{DAY}/a.csv"
     client.upload_fileobj(io.BytesIO(b"id\n" + b"1\n" * 6_000_000), BUCKET, key)  # boto3 itself sends it in parts
     assert sum(batch.num_rows for batch in source(read_timeout_s=10.0).batches(DAY)) == 6_000_000
     proxy.faults = [Fault("flip", "GET /lake/in")]
@@ -167,15 +159,15 @@ def test_a_turned_bit_is_found_by_the_parts_of_a_multipart_object_too(
 
 
 def test_withdrawn_keys_are_told_with_the_connection_that_holds_them(
-    put: Put, server: S3Server, monkeypatch: pytest.MonkeyPatch
+    put: Put, moto: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(f"in/{DAY}/a.csv", b"id\n1\n")
-    keys = server.reader()
+    keys = moto.reader()
     for name, value in keys.items():
         monkeypatch.setenv(name, value)
-    with server.check_keys():
+    with moto.check_keys():
         assert rows(source()) == [{"id": "1"}]
-        server.revoke(keys)
+        moto.revoke(keys)
         with pytest.raises(AccessRefused, match=r"refused the keys \(403 InvalidAccessKeyId\).*evergreen_s3") as caught:
             rows(source())
     assert keys["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
@@ -200,7 +192,7 @@ def test_a_server_that_is_down_is_worth_another_try(put: Put, monkeypatch: pytes
         rows(source())
 
 
-def test_an_object_that_is_replaced_between_listing_and_reading_is_no_mix(put: Put, server: S3Server) -> None:
+def test_an_object_that_is_replaced_between_listing_and_reading_is_no_mix(put: Put, moto: S3Server) -> None:
     put(f"in/{DAY}/a.csv", b"id\n1\n")
     put(f"in/{DAY}/b.csv", b"id\n2\n")
     batches = source().batches(DAY)

@@ -17,7 +17,7 @@ import pytest
 from include.adapters import s3, store_s3
 from include.adapters.store_s3 import S3Objects, S3Store
 from include.core.errors import AccessRefused, DataRefused, RequestInvalid, ServiceUnavailable
-from tests.counterparts import S3Server, s3_server
+from tests.counterparts import S3Server
 from tests.delivered import DAY, described, rows, written
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.ground import wait_for
@@ -26,18 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MEBIBYTE = 2**20
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running:
-        yield running
-
-
 @pytest.fixture
-def proxy(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+def proxy(buckets: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
     """In front of the server, and in force; patience is short so that a test is."""
-    with fault_proxy(server.url) as between:
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
+    with fault_proxy(buckets.url) as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.url)
         patient = s3.client
         monkeypatch.setattr(s3, "client", lambda: patient(read_timeout_s=0.5, attempts=3))
@@ -45,9 +37,9 @@ def proxy(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultPr
 
 
 @pytest.fixture
-def bucket(server: S3Server) -> str:
+def bucket(moto: S3Server) -> str:
     name = f"snapshots-{uuid.uuid4().hex}"
-    server.client().create_bucket(Bucket=name)
+    moto.client().create_bucket(Bucket=name)
     return name
 
 
@@ -107,21 +99,21 @@ def clear(store: S3Store) -> None:
         path.unlink()
 
 
-def test_a_cached_file_that_was_damaged_is_fetched_again_and_a_damaged_object_is_named(store, bucket, server, tmp_path):
+def test_a_cached_file_that_was_damaged_is_fetched_again_and_a_damaged_object_is_named(store, bucket, moto, tmp_path):
     publish(store, tmp_path)
     [snapshot] = store.snapshots()
     cached = store.file(snapshot)
     cached.write_bytes(b"damaged")
     assert store.rows([snapshot])["Income"].tolist() == [1.0]
     md5 = snapshot.files[0].md5
-    server.client().put_object(Bucket=bucket, Key=f"risk/files/md5/{md5[:2]}/{md5[2:]}", Body=b"damaged")
+    moto.client().put_object(Bucket=bucket, Key=f"risk/files/md5/{md5[:2]}/{md5[2:]}", Body=b"damaged")
     clear(store)
     with pytest.raises(DataRefused, match="is not what was published; remove it and s3://"):
         store.file(snapshot)
 
 
-def uploads(server: S3Server, bucket: str) -> list[Any]:
-    return server.client().list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+def uploads(moto: S3Server, bucket: str) -> list[Any]:
+    return moto.client().list_multipart_uploads(Bucket=bucket).get("Uploads", [])
 
 
 def test_a_large_file_goes_up_in_parts_and_comes_back_the_same(proxy, bucket, large, tmp_path):
@@ -136,12 +128,12 @@ def test_a_large_file_goes_up_in_parts_and_comes_back_the_same(proxy, bucket, la
     assert not any(line.startswith(("PUT", "POST")) for line, _ in proxy.log)
 
 
-def test_an_upload_that_fails_half_way_is_aborted_and_leaves_nothing_to_see(proxy, bucket, server, large, tmp_path):
+def test_an_upload_that_fails_half_way_is_aborted_and_leaves_nothing_to_see(proxy, bucket, moto, large, tmp_path):
     objects = S3Objects(f"s3://{bucket}/risk", tmp_path / "cache")
     proxy.faults = [Fault("503", "partNumber=2")]
     with pytest.raises(ServiceUnavailable, match=r"s3://.*files/large answered 503"):
         objects.keep("files/large", large)
-    assert uploads(server, bucket) == []
+    assert uploads(moto, bucket) == []
     assert objects.keys("files/") == []
 
 
@@ -154,7 +146,7 @@ S3Objects(sys.argv[1], Path(sys.argv[2])).keep("files/large", Path(sys.argv[3]))
 
 
 def test_parts_of_an_uploader_that_was_killed_are_never_seen_and_swept_by_a_later_upload(
-    proxy, bucket, server, large, tmp_path, monkeypatch
+    proxy, bucket, moto, large, tmp_path, monkeypatch
 ):
     place = f"s3://{bucket}/risk"
     proxy.faults = [Fault("silence", "partNumber=3")]
@@ -164,17 +156,17 @@ def test_parts_of_an_uploader_that_was_killed_are_never_seen_and_swept_by_a_late
     uploader.wait()
     proxy.faults = []
     objects = S3Objects(place, tmp_path / "cache")
-    assert len(uploads(server, bucket)) == 1 and objects.keys("files/") == []
+    assert len(uploads(moto, bucket)) == 1 and objects.keys("files/") == []
     objects.keep("files/large", large)  # moto says of every upload that it began in 2010
-    assert uploads(server, bucket) == []
+    assert uploads(moto, bucket) == []
     assert objects.keys("files/") == ["files/large"]
 
 
-def test_keys_that_were_revoked_are_for_good_and_name_the_connection(store, server, tmp_path, monkeypatch):
+def test_keys_that_were_revoked_are_for_good_and_name_the_connection(store, moto, tmp_path, monkeypatch):
     for name, value in {"AWS_ACCESS_KEY_ID": "revoked", "AWS_SECRET_ACCESS_KEY": "revoked"}.items():
         monkeypatch.setenv(name, value)
     refused = S3Store(store._objects.uri, tmp_path / "cache")
-    with server.check_keys(), pytest.raises(AccessRefused, match="evergreen_s3"):
+    with moto.check_keys(), pytest.raises(AccessRefused, match="evergreen_s3"):
         refused.snapshots()
 
 
