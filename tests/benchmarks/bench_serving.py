@@ -204,12 +204,11 @@ class Bench:
         console.print(f"round {number + 1}, {connections:>2} connections, requests/s: {', '.join(told)}")
 
     def open_loop(self, server: Running) -> dict[str, float]:
-        """At half of what the closed loop found: does it stay as fast as it began?
+        """At half of what a closed loop finds right before, for the machine changes: does it stay as fast as it began?
 
         `stolen` is the share of the time in which the machine's host kept the server's core to itself.
         """
-        rate = OPEN_SHARE * self.figures.median(server.contestant.name, 64, "per_second")
-        server.thaw()
+        rate = OPEN_SHARE * self.load(server, connections=64, seconds=self._size.seconds).per_second
         before, stolen = server.rss_mb(), _stolen_s()
         found = self.load(server, connections=64, seconds=self._size.open_s, rate=rate, timeout_s=20)
         thirds = np.array_split(found.latency[np.argsort(found.due)], 3)
