@@ -4,8 +4,8 @@ A fitted ColumnTransformer is code and state; what it learned is a few tables: m
 `encoding.json` holds those, so a server needs neither scikit-learn nor pandas, and there is nothing in it to execute.
 The trade-off: only preparations that can be written so are compiled (see compiling); others keep the generic path.
 
-One row and a million take the same way. For one row the fixed cost of numpy counts, so the work is done on two
-matrices, all numbers and all categories, and not column by column.
+For one row the fixed cost of numpy counts, so the work is done on two matrices, all numbers and all categories, and not
+column by column; and rows of which nothing must be prepared but codes, as trees want them, are one matrix at once.
 """
 
 from __future__ import annotations

@@ -227,7 +227,8 @@ class Bench:
 
 
 def halts(cpu: int | None) -> dict[str, float]:
-    """What is left of a core to a loop that only reads the clock: halts of a millisecond and more, a second of it."""
+    """How often, for which share of the time and how long a core halts a millisecond or more, to a loop that only reads
+    the clock."""
     with load.process(cpu) as process:
         found = process.submit(_gaps_s, HALTS_S).result()
     return {"a_second": len(found) / HALTS_S, "share": sum(found) / HALTS_S, "max_ms": max(found, default=0.0) * 1e3}
@@ -319,7 +320,7 @@ def compare(room: Path, size: Size) -> dict[str, Any]:
         opened = bench.open_loop(servers[0])
         rss = servers[0].rss_mb()
         on = everything_on(bench, servers[0], room / "serving" / "store")
-        floor = bench.open_loop(servers[1])  # what this machine's halts do to a server that does nothing
+        floor = bench.open_loop(servers[1])  # what this machine does to a server that does nothing
         halted = {"server": halts(contestants.cores()[0]), "client": halts(contestants.cores()[1])}
     found = {"ready_s": starts, "open": opened, "open_noop": floor, "halts": halted, "rss_mb": rss, "on": on}
     return report(bench, found)

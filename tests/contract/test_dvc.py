@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ import pytest
 from include.adapters.store import ContentStore
 from include.adapters.store_local import LocalStore
 from include.adapters.store_s3 import S3Store
-from tests.counterparts import S3Server, s3_server
+from tests.counterparts import S3Server
 from tests.delivered import described, rows, written
 
 DVC = "dvc[s3]==3.67.1"
@@ -45,20 +45,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bin/dvc"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running:
-        running.client().create_bucket(Bucket="snapshots")
-        yield running
-
-
 @pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ContentStore:
     if request.param == "local":
         return LocalStore(tmp_path / "store")
-    server: S3Server = request.getfixturevalue("server")
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
+    server: S3Server = request.getfixturevalue("buckets")
+    server.client().create_bucket(Bucket="snapshots")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     return S3Store(f"s3://snapshots/{tmp_path.name}", tmp_path / "cache")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -165,12 +166,15 @@ class TestInt8:
 
 
 class TestEncoder:
-    def test_values_of_any_type_are_read_as_the_frame_would_read_them(self) -> None:
-        pipeline = credit.trained("logistic").pipeline
+    @pytest.mark.parametrize("kind", ["logistic", "boosting"])
+    def test_values_of_any_type_are_read_as_the_frame_would_read_them(self, kind) -> None:
+        pipeline = credit.trained(kind).pipeline
         encoder = Encoder(compiling.encoding_of(pipeline[0]))
-        rows = [{**credit.rows()[0], "Age": age, "Job": job} for age, job in ((30, None), (True, 3), (None, np.nan))]
-        expected = pipeline[:-1].transform(frame(rows, credit.columns()))
-        assert np.allclose(encoder.rows(rows), expected, rtol=0, atol=1e-12)
+        odd = ((30, None), (True, 3), (None, np.nan), (np.nan, "never seen before"), (pd.NA, "fixed"))
+        rows = [{**credit.rows()[0], "Age": age, "Job": job} for age, job in odd]
+        table = frame(rows, credit.columns())
+        assert np.allclose(encoder.rows(rows), pipeline[:-1].transform(table), rtol=0, atol=1e-12, equal_nan=True)
+        assert np.array_equal(encoder.rows(rows), encoder.frame(table), equal_nan=True)
 
     @pytest.mark.parametrize("kind", ["logistic", "boosting"])
     def test_a_columnar_table_becomes_the_very_matrix_of_the_frame(self, kind) -> None:
