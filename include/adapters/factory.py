@@ -6,10 +6,8 @@ hooks render from Airflow Connections, the same for a process and for a pod.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -248,12 +246,3 @@ def experiment_outcomes() -> ExperimentOutcomes:
     from include.adapters.experiment_outcomes import ExperimentOutcomes
 
     return ExperimentOutcomes(segments(), store(), manifest(), os.environ.get("EVERGREEN_LOG_KEY"))
-
-
-@cache
-def code_digest(parts: tuple[str, ...] = ("core", "model", "jobs")) -> str:
-    """sha256 over the Python files of these folders; by default those that decide what a model becomes."""
-    total = hashlib.sha256()
-    for path in sorted(path for part in parts for path in (ROOT / "include" / part).glob("*.py")):
-        total.update(path.name.encode() + path.read_bytes())
-    return total.hexdigest()

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from include.adapters import factory
+from include.adapters.code_digest import JUDGING, digest_code
 from include.adapters.store import ContentStore
 from include.adapters.trainings_mlflow import MlflowTrainings, Training
 from include.core.errors import EvergreenError, RequestInvalid
@@ -78,7 +79,7 @@ def _passport(training: Training, gate: dict[str, Any] | None) -> Table:
         "run key": tags.get("key", ""),
         "artifact": tags.get("digest", ""),
         "manifest": _compared(tags.get("manifest", ""), factory.manifest().digest),
-        "code": _compared(tags.get("code", ""), factory.code_digest()),
+        "code": _compared(tags.get("code", ""), digest_code(*JUDGING)),
         "gate": gate["sentence"] if gate else "no report: it was never judged",
         "MLflow": training.url,
     }

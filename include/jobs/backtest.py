@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from include.adapters import factory
+from include.adapters.code_digest import BACKTESTING, digest_code
 from include.core import statistics as st
 from include.core.backtest import Fold, Following, Judged, Measured, following
 from include.core.errors import NotEnoughData, RequestInvalid
@@ -82,7 +83,7 @@ def _before(history: list[Snapshot], as_of: date, manifest: Manifest) -> Past | 
 
 def _trained(history: list[Snapshot], as_of: date, manifest: Manifest) -> Past:
     days = split(history, as_of, manifest.label, manifest.train)
-    key = run_key("backtest", str(as_of), manifest.digest, factory.code_digest(), *days.ids)
+    key = run_key("backtest", str(as_of), manifest.digest, digest_code(*BACKTESTING), *days.ids)
     reason = {"reason": "walk-forward backtest"}
     request = JobRequest(job="train", run_key=key, as_of=as_of, intent=Intent.HISTORICAL, params=reason)
     with factory.backtests().one_training(key):
@@ -109,7 +110,7 @@ def _fold(manifest: Manifest, past: Past, before: Past | None, after: Following,
         if before
         else None,
         manifest=manifest.digest,
-        code=factory.code_digest(),
+        code=digest_code(*BACKTESTING),
     )
 
 

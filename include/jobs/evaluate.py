@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from include.adapters import factory, policy_rego
+from include.adapters.code_digest import JUDGING, digest_code
 from include.adapters.policy_rego import RegoPolicy
 from include.adapters.registry_mlflow import SERVING, MlflowRegistry
 from include.core import gate
@@ -67,7 +68,7 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
         verdict="yes" if report.verdict is Verdict.PASSED else "no",
         summary=report.sentence,
         outputs={"gate": document, "digest": judged.digest, "run_id": run_id, "snapshots": list(days.ids)}
-        | {"manifest": manifest.digest, "code": factory.code_digest()},
+        | {"manifest": manifest.digest, "code": digest_code(*JUDGING)},
     )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.adapters import factory
+from include.adapters.code_digest import INGESTING, digest_code
 from include.adapters.content import read_content
 from include.adapters.files import scratch, storing, write_atomic
 from include.adapters.landed_parts import Gathered, LandedParts
@@ -34,7 +35,7 @@ from include.core.job import Intent, JobRequest, JobResult
 from include.core.manifest import Manifest
 from include.core.snapshots import Snapshot, known_on
 from include.jobs.comparison import compared, day_of
-from include.jobs.validate import READS, kept_parts
+from include.jobs.validate import kept_parts
 
 if TYPE_CHECKING:
     from include.adapters.delivered_files import Budget
@@ -142,7 +143,7 @@ def _described(
         source=source,
         quarantined=found.quarantined,
         manifest=manifest.digest,
-        code=factory.code_digest(READS),
+        code=digest_code(*INGESTING),
         expectations=len(found.outcomes),
         warnings=found.warnings,
         known_on=known_on(day, request.as_of),

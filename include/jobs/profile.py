@@ -15,6 +15,7 @@ from operator import add
 import pandas as pd
 
 from include.adapters import factory
+from include.adapters.code_digest import PROFILING, digest_code
 from include.adapters.content import parquet
 from include.core import pieces
 from include.core.drift import Measured
@@ -48,7 +49,7 @@ def of_days(days: Sequence[Snapshot], found: Watched) -> Measured:
 
 def of_day(day: Snapshot, found: Watched) -> Measured:
     """What one day measures, read or made. Raises `DataRefused` when its rows are damaged."""
-    piece = pieces.piece(KIND, day.day, day.id, found.digest, factory.code_digest())
+    piece = pieces.piece(KIND, day.day, day.id, found.digest, digest_code(*PROFILING))
     return found.baseline.unpack(factory.pieces().get(piece, lambda: found.baseline.pack(_measured(day, found))))
 
 

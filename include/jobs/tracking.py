@@ -19,20 +19,13 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
+from include.adapters.code_digest import ROOT, find_imported_files
 from include.adapters.registry_mlflow import SERVING
 from include.model import artifact
 from include.model.artifact import ArtifactMeta
 from include.model.schema import conform
 
-INCLUDE = Path(__file__).resolve().parents[1]
-# what MLflow needs of this project to load the artifact; a feature function of one's own has to be there as well
-CODE = (
-    "__init__.py",
-    "core/__init__.py",
-    "core/errors.py",
-    *(f"model/{name}.py" for name in ("__init__", "artifact", "calibration", "encoding", "features", "mlflow_model")),
-    *(f"model/{name}.py" for name in ("runtimes", "schema", "sealed", "trust")),
-)
+LOADER = "include.model.mlflow_model"  # what MLflow imports to load the artifact, and stores by this name
 NEEDS = {
     "onnx": ("numpy", "onnxruntime", "pandas", "pydantic"),
     "treelite": ("numpy", "pandas", "pydantic", "scipy", "treelite"),
@@ -84,7 +77,7 @@ def _log_model(done: Finished) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         mlflow.pyfunc.log_model(
             name="model",
-            loader_module="include.model.mlflow_model",
+            loader_module=LOADER,
             data_path=str(serving),
             code_paths=[str(_code(Path(scratch)))],
             signature=mlflow.models.infer_signature(inputs, answer),
@@ -94,10 +87,11 @@ def _log_model(done: Finished) -> None:
 
 
 def _code(scratch: Path) -> Path:
-    """The part of this project that loads an artifact, in its folders."""
-    for name in CODE:
-        (scratch / "include" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(INCLUDE / name, scratch / "include" / name)
+    """The part of this project that loads an artifact, in its folders; a feature function of one's own comes on top."""
+    for path in find_imported_files((LOADER,)):
+        place = scratch / path.relative_to(ROOT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
     return scratch / "include"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from include.adapters import factory
+from include.adapters.code_digest import TRAINING, digest_code
 from include.adapters.registry_mlflow import KEY_TAG
 from include.core import lineage
 from include.core.errors import RequestInvalid
@@ -49,12 +50,18 @@ class Training:
         return dataset.part(self.manifest, self.days, "holdout", self.inputs)
 
     @property
+    def code(self) -> str:
+        """The identity of the code that trains; the project's own feature function is part of it."""
+        own = self.manifest.train.features
+        return digest_code(*TRAINING, *([own.partition(":")[0]] if own else []))
+
+    @property
     def key(self) -> str:
         """What decides about the model: the rows by their snapshots and parts, the code, the manifest, the window."""
         parts = [",".join(snapshot.id for snapshot in self.days.part(name)) for name in lineage.PARTS]
         names = ",".join(column.name for column in self.inputs)
         asked = (str(self.request.as_of), self.request.intent.value, names)
-        return run_key(factory.code_digest(), self.manifest.digest, *asked, *parts)
+        return run_key(self.code, self.manifest.digest, *asked, *parts)
 
     def tags(self, kind: str) -> dict[str, str]:
         return {
@@ -62,7 +69,7 @@ class Training:
             "evergreen.intent": self.request.intent.value,
             "evergreen.as_of": str(self.request.as_of),
             "evergreen.manifest": self.manifest.digest,
-            "evergreen.code": factory.code_digest(),
+            "evergreen.code": self.code,
             "evergreen.data": ",".join(day[:12] for day in self.days.ids),
         }
 

@@ -13,6 +13,7 @@ from contextlib import closing
 from datetime import date
 
 from include.adapters import factory
+from include.adapters.code_digest import INGESTING, digest_code
 from include.adapters.files import scratch, storing
 from include.adapters.landed_parts import LandedParts
 from include.adapters.sources import Part, Source, open_source
@@ -24,12 +25,11 @@ from include.core.pieces import Shard, asked
 from include.jobs.comparison import compared, day_of
 
 log = logging.getLogger(__name__)
-READS = ("core", "adapters", "jobs")  # folders of the code that reads and checks
 
 
 def kept_parts(day: date) -> LandedParts:
     """Where parts of `day` are kept between this job and `ingest`."""
-    return LandedParts(factory.store().objects, factory.pieces(), day, factory.code_digest(READS))
+    return LandedParts(factory.store().objects, factory.pieces(), day, digest_code(*INGESTING))
 
 
 def run(request: JobRequest, manifest: Manifest) -> JobResult:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from include.adapters import factory
+from include.adapters.code_digest import JUDGING, digest_code
 from include.adapters.ledger_local import LocalLedger
 from include.adapters.registry_mlflow import MlflowRegistry
 from include.core import manifest as manifests
@@ -62,7 +62,7 @@ def told(stack: Stack, registry: MlflowRegistry) -> dict[str, Any]:
         "run_id": run_id,
         "snapshots": ["c" * 64],
         "manifest": manifests.load(stack.settings.manifest).digest,
-        "code": factory.code_digest(),
+        "code": digest_code(*JUDGING),
     }
     return {"verdict": "no", "summary": "inconclusive: too few rows", "outputs": outputs}
 

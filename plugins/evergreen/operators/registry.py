@@ -14,6 +14,7 @@ from evergreen.errors import as_airflow
 from evergreen.hooks.world import WorldHook
 from evergreen.links import CardLink, MlflowLink
 from include.adapters import factory, model_card
+from include.adapters.code_digest import JUDGING, digest_code
 from include.core import blessing as blessings
 from include.core.approval import Approval
 from include.core.blessing import Blessing
@@ -64,7 +65,7 @@ class BlessOperator(BaseOperator):
 
 def _must_be_current(found: dict[str, Any]) -> None:
     """Raises `NotBlessed` when the model was judged by another manifest, or other code, than is in force now."""
-    now = {"manifest": factory.manifest().digest, "code": factory.code_digest()}
+    now = {"manifest": factory.manifest().digest, "code": digest_code(*JUDGING)}
     for what, digest in now.items():
         if found[what] != digest:
             raise NotBlessed(f"The {what} was changed after this model was judged; train again under the new one.")

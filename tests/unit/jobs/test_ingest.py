@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from include.adapters import factory
+from include.adapters.code_digest import INGESTING, digest_code
 from include.adapters.delivered_files import Budget
 from include.adapters.sources_files import Files
 from include.core.errors import Conflict, DataRefused, StorageUnavailable
@@ -59,7 +60,7 @@ def test_a_snapshot_says_what_it_is_where_it_comes_from_and_who_let_it_pass(deli
     assert snapshot.interval == (datetime(2026, 8, 1, tzinfo=UTC), datetime(2026, 8, 2, tzinfo=UTC))
     assert dict(zip(snapshot.columns, snapshot.types, strict=True))["Income"] == "double"
     assert snapshot.manifest == deliver.manifest.digest
-    assert snapshot.code == factory.code_digest(("core", "adapters", "jobs"))
+    assert snapshot.code == digest_code(*INGESTING)
     assert f"{DAY}.csv" in snapshot.source and "sha256=" in snapshot.source
     report = json.loads(factory.store().file(snapshot, "contract.json").read_text())
     assert len(report) == snapshot.expectations and all(outcome["passed"] for outcome in report)

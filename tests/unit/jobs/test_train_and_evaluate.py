@@ -9,6 +9,7 @@ import mlflow
 import pytest
 
 from include.adapters import factory
+from include.adapters.code_digest import TRAINING, digest_code
 from include.core.errors import NotEnoughData, Permanent, RequestInvalid
 from include.model import artifact
 from tests.unit import credit
@@ -66,7 +67,7 @@ class TestTrain:
         with registry.client() as client:
             tags = client.get_run(result.outputs["run_id"]).data.tags
         assert tags["evergreen.manifest"] == place.digest
-        assert tags["evergreen.code"] == factory.code_digest()
+        assert tags["evergreen.code"] == digest_code(*TRAINING)
         assert (tags["evergreen.as_of"], tags["evergreen.intent"]) == ("2026-08-05", "historical")
         assert tags["evergreen.data"].split(",") == [snapshot.id[:12] for snapshot in factory.store().snapshots()]
 
