@@ -18,10 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from include.core import blessing as blessings
-from include.core.blessing import Blessing, Trusted
-from include.core.errors import ArtifactRejected, KeyInvalid, NotBlessed
-from include.core.manifest import ServingSpec
+from include.kernel.errors import ArtifactRejected, KeyInvalid, NotBlessed
+from include.manifest import ServingSpec
+from include.model.blessing import blessing as blessings
+from include.model.blessing.blessing import Blessing, Trusted
 from include.serving.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from evergreen.triggers.pod import PodTrigger
-from include.adapters import factory
+from include import factory
 from tests.ground import wait_for
 from tests.plugins.test_job_pod_faults import Attempt, woken
 from tests.proofs.k8s_installation import disk_pod

@@ -16,15 +16,15 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from include.adapters import factory
-from include.adapters.exposition import registry
-from include.adapters.ledger_local import LocalLedger
-from include.adapters.store_local import LocalReports
-from include.core.episodes import MonitorReport
-from include.core.ledger import Entry
-from include.core.signals import Signal
+from include import factory
+from include.data.store.local_store import LocalReports
 from include.embedded.prometheus import MONITORING, configuration, rules, write
 from include.embedded.settings import EmbeddedSettings
+from include.kernel.ledger import Entry
+from include.kernel.ledger_file import LocalLedger
+from include.monitoring.core.episodes import MonitorReport
+from include.monitoring.core.signals import Signal
+from include.retraining.metrics_exporter import registry
 from include.serving.metrics import Metrics
 from tests import ground
 from tests.ground import free_ports, wait_for

@@ -7,9 +7,9 @@ from evergreen.assets import DRIFT_DETECTED, MODEL_BLESSED, MODEL_LIVE
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.gate import GateOperator
 from evergreen.operators.registry import BlessOperator, PromoteOperator
-from include.adapters import factory
-from include.adapters.code_digest import JUDGING, digest_code
-from include.core.blessing import report_digest
+from include import factory
+from include.kernel.code_digest import JUDGING, digest_code
+from include.model.blessing.blessing import report_digest
 from tests.blessed import REPORT
 from tests.plugins.conftest import context
 

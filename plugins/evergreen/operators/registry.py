@@ -9,20 +9,21 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.assets import MODEL_BLESSED, MODEL_LIVE
-from evergreen.edge import Edge, edge
 from evergreen.errors import as_airflow
-from evergreen.hooks.world import WorldHook
+from evergreen.hooks.connections import WorldHook
 from evergreen.links import CardLink, MlflowLink
-from include.adapters import factory, model_card
-from include.adapters.code_digest import JUDGING, digest_code
-from include.core import blessing as blessings
-from include.core.approval import Approval
-from include.core.blessing import Blessing
-from include.core.errors import NotBlessed
-from include.core.ledger import Entry, live_key
+from evergreen.run_context import Edge, edge
+from include import factory
+from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.errors import NotBlessed
+from include.kernel.ledger import Entry, live_key
+from include.model.blessing import blessing as blessings
+from include.model.blessing.approval import Approval
+from include.model.blessing.blessing import Blessing
+from include.registry import model_card
 
 if TYPE_CHECKING:
-    from include.adapters.registry_mlflow import MlflowRegistry
+    from include.registry.mlflow_registry import MlflowRegistry
 
 
 class BlessOperator(BaseOperator):

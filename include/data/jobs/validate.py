@@ -1,0 +1,71 @@
+"""Reads and checks a shard of a day's parts, and keeps what it found for `ingest`: one of several such tasks at once.
+
+It decides nothing. A part that cannot be read leaves nothing behind and is left to `ingest`, which meets the refusal
+itself, in the order of delivery, and tells it as it would without this job. So a day has one verdict and one sentence,
+however many machines read it. A day in a single part gives this job nothing to do: reading it here and again there
+would take longer than reading it once.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from datetime import date
+
+from include import factory
+from include.data.core.contract import Expectation
+from include.data.landing.landed_parts import LandedParts
+from include.data.sources.open import Part, Source, open_source
+from include.data.validation.reference_day import compared, day_of
+from include.kernel.code_digest import INGESTING, digest_code
+from include.kernel.errors import Permanent
+from include.kernel.files import scratch, storing
+from include.kernel.job import JobRequest, JobResult
+from include.kernel.work_units import Shard, asked
+from include.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+
+def kept_parts(day: date) -> LandedParts:
+    """Where parts of `day` are kept between this job and `ingest`."""
+    return LandedParts(factory.store().objects, factory.pieces(), day, digest_code(*INGESTING))
+
+
+def run(request: JobRequest, manifest: Manifest) -> JobResult:
+    """Params: `day` (ISO date), `scenario` (replay source only), `shard` and `shards`. Raises what is temporary."""
+    day, shard = day_of(request), asked(request)
+    with closing(open_source(manifest, request.params.get("scenario") or None)) as source:
+        parts = source.parts(day)
+        if len(parts) < 2:
+            return _result(request, "no", f"{day} was not delivered in parts; ingest reads it alone", 0, [])
+        rules = compared(day, request.as_of, manifest, factory.store()).rules()
+        refused = [told for part in shard.share(parts) if (told := _checked(source, part, day, manifest, rules))]
+    return _told(request, shard, day, len(parts), refused)
+
+
+def _checked(source: Source, part: Part, day: date, manifest: Manifest, rules: list[Expectation]) -> str | None:
+    """Sees to it that the part is kept. Its refusal, where it cannot be read."""
+    kept = kept_parts(day)
+    with scratch(factory.work_room()) as room, storing(room):
+        try:
+            landed = kept.find(part, room) or kept.land(part, source.budget(), room)
+        except Permanent as refusal:
+            log.warning("left to ingest: %s", refusal)
+            return str(refusal)
+        kept.mark(landed, manifest, rules)
+        log.info("%s: %d rows are read and checked", part.name, landed.rows.count if landed.rows else 0)
+    return None
+
+
+def _told(request: JobRequest, shard: Shard, day: date, parts: int, refused: list[str]) -> JobResult:
+    share = len(shard.share(range(parts)))
+    left = f"; left to ingest: {' '.join(refused)}" if refused else ""
+    summary = f"shard {shard}: {share - len(refused)} of {parts} parts of {day} are read and checked{left}"
+    return _result(request, "yes", summary, share, refused)
+
+
+def _result(request: JobRequest, verdict: str, summary: str, share: int, refused: list[str]) -> JobResult:
+    outputs = {"parts": share, "refused": len(refused)}
+    told = {"job": request.job, "run_key": request.run_key, "verdict": verdict, "summary": summary, "outputs": outputs}
+    return JobResult.model_validate(told)
