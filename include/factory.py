@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include import manifest as manifests
+from include.cluster.spec import ClusterSpec
 from include.kernel.errors import RequestInvalid
-from include.manifest import ClusterSpec, Manifest
+from include.manifest import Manifest
 from include.release.core.rollout import COLOURS, Colour
 
 if TYPE_CHECKING:

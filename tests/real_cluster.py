@@ -20,7 +20,7 @@ from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import new_client_from_config
 
 from include.cluster.api_server import Cluster, Object
-from include.manifest import ClusterSpec
+from include.cluster.spec import ClusterSpec
 from include.model.integrity.artifact_integrity import copy_verified
 from include.release.core.rollout import COLOURS, Colour, Wanted
 from include.release.targets.kubernetes_routes import SLOT

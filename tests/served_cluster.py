@@ -11,7 +11,7 @@ import httpx
 from kubernetes.client import ApiClient, Configuration
 
 from include.cluster.api_server import Cluster
-from include.manifest import ClusterSpec
+from include.cluster.spec import ClusterSpec
 from include.model.blessing.blessing import public_pem
 from include.release.core.rollout import COLOURS, Colour, Verdict, Wanted
 from include.release.targets.kubernetes_target import KubernetesTarget

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from include.cluster.spec import ClusterSpec
 from include.kernel.errors import AccessRefused, Conflict, EvergreenError, RequestInvalid, ServiceUnavailable
-from include.manifest import ClusterSpec
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from include.cluster.spec import JobsSpec
 from include.kernel.errors import Permanent
 from include.kernel.job import JobRequest
-from include.manifest import JobsSpec
 
 Pod = Mapping[str, Any]
 BASE = "base"

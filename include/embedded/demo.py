@@ -25,13 +25,14 @@ from rich.table import Table
 
 from include import factory
 from include.alerting.core import alert_rules
+from include.data.spec import ReplaySource
 from include.embedded.airflow_api import AirflowApi, PlayStopped, wait_for
 from include.embedded.errors import StackError
 from include.embedded.settings import EmbeddedSettings
 from include.embedded.stack import Stack
 from include.embedded.traffic import Traffic, rows_of
 from include.kernel.files import write_atomic
-from include.manifest import Manifest, ReplaySource
+from include.manifest import Manifest
 from include.model.blessing import blessing as blessings
 
 HISTORY_DAYS = 30

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from include.gate.core.checks import Labels
+from include.gate.spec import GroupsSpec
 from include.kernel.statistics import Floats
-from include.manifest import GroupsSpec
 
 FOLD = "cv_auc_fold_"
 

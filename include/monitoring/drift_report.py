@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from include.manifest import MonitorSpec
 from include.monitoring.core.drift import Measured
 from include.monitoring.core.profiles import NumberProfile
+from include.monitoring.spec import MonitorSpec
 
 ROWS = 2000
 

@@ -12,11 +12,11 @@ from itertools import groupby
 from pathlib import Path
 
 from include.kernel.page_style import STYLE
-from include.manifest import MonitorSpec
 from include.monitoring.core.drift import Window
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.false_alarms import budget
 from include.monitoring.core.signals import Signal, raised
+from include.monitoring.spec import MonitorSpec
 
 PICTURE = ".evidently.html"  # how the name of an alarm's picture ends, beside this page
 HEADS = ("subject", "measure", "value", "", "interval or p", "bound", "also", "severity")

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.manifest import ColumnSpec, Manifest
+from include.data.spec import ColumnSpec
+from include.manifest import Manifest
 from include.model.blessing.blessing import Blessing
 
 HTML, MARKDOWN = "model_card.html", "model_card.md"

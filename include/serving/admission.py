@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Literal
 
 from include.kernel.errors import ArtifactRejected, KeyInvalid, NotBlessed
-from include.manifest import ServingSpec
 from include.model.blessing import blessing as blessings
 from include.model.blessing.blessing import Blessing, Trusted
 from include.serving.settings import Settings
+from include.serving.spec import ServingSpec
 
 log = logging.getLogger(__name__)
 MAX_ENVELOPE = 1 << 20  # bytes; a blessing of ours takes some thousand

@@ -16,8 +16,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from include import factory, manifest
+from include.feedback.spec import LogSpec
 from include.kernel.errors import ManifestInvalid
-from include.manifest import LogSpec, ServingSpec
 from include.release.core.rollout import other
 from include.serving import slot as slots
 from include.serving.admission import Admission, told
@@ -39,6 +39,7 @@ from include.serving.protocols.interop import add_mlflow, add_open_inference
 from include.serving.reloading import Reload
 from include.serving.settings import Settings
 from include.serving.slot import Broken, Loaded, Slot
+from include.serving.spec import ServingSpec
 from include.serving.transport.guard import Guard
 from include.serving.transport.middleware import Envelope, Handler
 from include.serving.transport.telemetry import RequestLog

@@ -16,7 +16,6 @@ from anyio import CapacityLimiter
 from fastapi import Request, Response
 
 from include.feedback.core.prediction_records import CALLER
-from include.manifest import ServingSpec
 from include.release.core.shadow import COPY
 from include.serving.metrics import Metrics
 from include.serving.predict.current_model import Holder
@@ -25,6 +24,7 @@ from include.serving.predict.validation import Problem, Row
 from include.serving.protocols import Dialect, Parsed, Rendered
 from include.serving.settings import Settings
 from include.serving.slot import Loaded
+from include.serving.spec import ServingSpec
 
 if TYPE_CHECKING:
     from include.serving.log.prediction_log import PredictionLog

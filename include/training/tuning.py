@@ -27,9 +27,9 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from include.kernel.work_units import Shard
-from include.manifest import SearchRange, TuningSpec
 from include.training.core import search
 from include.training.core.search import Params, Study
+from include.training.spec import SearchRange, TuningSpec
 
 log = logging.getLogger(__name__)
 Folds = Callable[[Params], Iterator[float]]  # the loss of one fold after the other, computed as it is asked for

@@ -22,7 +22,7 @@ import numpy as np
 
 from include.data.store.local_store import LocalObjects
 from include.feedback.segments import Segments
-from include.manifest import LogSpec
+from include.feedback.spec import LogSpec
 from include.serving.log.prediction_log import PredictionLog
 from include.serving.predict.current_model import Holder
 from include.serving.predict.scoring import Answer, Asked

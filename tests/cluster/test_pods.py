@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.cluster import pods
+from include.cluster.spec import JobsSpec
 from include.kernel.job import Intent, JobRequest, receipt, result_key, seal, unseal
-from include.manifest import JobsSpec
 
 SPEC = JobsSpec.model_validate(
     {"image": "job:1", "namespace": "ml", "resources": {"default": {"cpu": "1", "memory": "2Gi"}}}

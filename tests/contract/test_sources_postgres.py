@@ -12,8 +12,8 @@ import pytest
 
 from include.data.sources.open import POSTGRES_VARIABLE
 from include.data.sources.postgres import Postgres
+from include.data.spec import PostgresSource
 from include.kernel.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable
-from include.manifest import PostgresSource
 from tests import counterparts
 from tests.counterparts import Database
 

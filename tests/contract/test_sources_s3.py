@@ -15,8 +15,8 @@ import pytest
 from include.data.landing.landing import FILE
 from include.data.sources.open import MAX_BATCH_ROWS
 from include.data.sources.s3 import S3
+from include.data.spec import S3Source
 from include.kernel.errors import AccessRefused, Conflict, DataRefused, ServiceUnavailable
-from include.manifest import S3Source
 from tests import counterparts
 from tests.counterparts import S3Server
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy

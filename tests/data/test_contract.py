@@ -18,8 +18,8 @@ from include.data.core.contract import (
     wants_docs,
     warnings,
 )
+from include.data.spec import ColumnSpec, ContractSpec, LabelSpec, RowCount
 from include.kernel.errors import ManifestInvalid
-from include.manifest import ColumnSpec, ContractSpec, LabelSpec, RowCount
 
 LABEL = LabelSpec(column="status", positive="bad", negative="good", delay_days=3)
 CONTRACT = ContractSpec(

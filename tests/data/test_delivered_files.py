@@ -17,8 +17,8 @@ from include.data.sources import delivered_files
 from include.data.sources.delivered_files import BATCH_BYTES
 from include.data.sources.files import Files
 from include.data.sources.open import MAX_BATCH_ROWS
+from include.data.spec import FilesSource
 from include.kernel.errors import Conflict, DataRefused, ServiceUnavailable
-from include.manifest import FilesSource
 
 DAY = date(2026, 8, 1)
 Read = Callable[..., list[pa.RecordBatch]]

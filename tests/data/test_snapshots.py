@@ -20,9 +20,10 @@ from include.data.core.snapshots import (
     split,
     visible,
 )
+from include.data.spec import LabelSpec
 from include.kernel.errors import DataRefused, NotEnoughData
 from include.kernel.job import Intent
-from include.manifest import LabelSpec, TrainSpec
+from include.training.spec import TrainSpec
 from tests.described import snapshot as described
 
 FIRST = date(2026, 8, 1)

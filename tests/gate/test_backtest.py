@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.data.core.snapshots import Snapshot
+from include.data.spec import LabelSpec
 from include.gate.core.backtest import Fold, Judged, Measured, following, made_by_several
 from include.kernel.errors import NotEnoughData
-from include.manifest import LabelSpec
 from tests.described import snapshot as described
 
 FIRST = date(2026, 8, 1)

@@ -17,7 +17,7 @@ from include import manifest
 from include.gate.core import checks as ck
 from include.gate.core.checks import InfraMeasured, Scores, Verdict
 from include.gate.core.gate import Evidence, GateReport, by_slice, intervals, judge, metrics
-from include.manifest import GateSpec, WhenSpec
+from include.gate.spec import GateSpec, WhenSpec
 from tests.proofs.binormal import World
 
 SPEC = manifest.load().gate

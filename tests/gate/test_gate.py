@@ -10,8 +10,8 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from include.gate.core import gate
 from include.gate.core.gate import Check, GateReport, Scores, Verdict, judge
+from include.gate.spec import CostSpec, GateSpec
 from include.kernel.statistics import Floats
-from include.manifest import CostSpec, GateSpec
 
 SPEC = GateSpec(
     confidence=0.95,

@@ -10,7 +10,7 @@ from include import manifest
 from include.gate import curves, evidence, gate_page
 from include.gate.core import gate
 from include.gate.core.checks import Scores
-from include.manifest import GroupsSpec
+from include.gate.spec import GroupsSpec
 from tests.proofs.binormal import World
 
 GROUPS = GroupsSpec(business=("home",), protected=("age",), bands={"age": (30, 45)})

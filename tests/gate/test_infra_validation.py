@@ -13,8 +13,8 @@ import pytest
 
 from include.gate.core.checks import Verdict, infra
 from include.gate.infra_validation import server
+from include.gate.spec import InfraSpec
 from include.kernel.errors import ServiceUnavailable
-from include.manifest import InfraSpec
 from include.model import artifact, export
 from include.model.artifact import Golden, ServableModel
 from tests import credit

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include import manifest as manifests
-from include.manifest import MonitorSpec, Persistence
 from include.monitoring.core import drift
 from include.monitoring.core.correlations import correlations
 from include.monitoring.core.drift import Measured, Window, alarm
 from include.monitoring.core.profiles import category_baseline, number_baseline
 from include.monitoring.core.signals import SCORE, Signal
+from include.monitoring.spec import MonitorSpec, Persistence
 
 DAY = date(2026, 9, 1)
 SPEC = manifests.load().monitor.model_copy(update={"psi": 0.25, "alpha": 0.005, "min_rows": 150, "bins": 10})

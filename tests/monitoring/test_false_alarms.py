@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from include import manifest as manifests
-from include.manifest import MonitorSpec, Persistence
 from include.monitoring.core.false_alarms import budget
+from include.monitoring.spec import MonitorSpec, Persistence
 
 SPEC = manifests.load().monitor
 

@@ -35,8 +35,8 @@ from include import manifest
 from include.gate.core import checks as ck
 from include.gate.core import gate
 from include.gate.core.checks import Scores, Verdict
+from include.gate.spec import GateSpec
 from include.kernel import statistics as st
-from include.manifest import GateSpec
 from include.model import pipelines
 from tests import credit
 from tests.proofs.binormal import World

@@ -13,7 +13,7 @@ import numpy as np
 
 from include.gate.core.checks import Scores, Verdict
 from include.gate.core.gate import Evidence, GateReport, judge
-from include.manifest import GateSpec, WhenSpec
+from include.gate.spec import GateSpec, WhenSpec
 from tests.proofs.binormal import World
 
 ROWS = 6_000

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from include.manifest import CanarySpec
 from include.release.core.canary import LATENCY_S, SCORES, Traffic
 from include.release.core.rollout import Evidence, Observed, Plan, Release, Route, Slot, Verdict, Wanted
 from include.release.service import canary_analysis
+from include.release.spec import CanarySpec
 from include.release.targets.slot_counters import Counted
 
 WANTED = Wanted(Release("2", "d"), 7, "a test", "to see", plan=Plan(weights=(20,)))

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include import manifest
+from include.gate.spec import CostSpec
 from include.kernel.e_values import Interval, Losses, interval
 from include.kernel.errors import RequestInvalid
-from include.manifest import CostSpec, ExperimentSpec
 from include.release.core import release_plan
 from include.release.core.experiment import Arm, judge
 from include.release.core.rollout import Plan, Verdict
+from include.release.spec import ExperimentSpec
 
 COST = CostSpec(false_approval=5.0, false_denial=1.0)
 SPEC = ExperimentSpec(metric="errors", min_outcomes=50)

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from include import factory
+from include.cluster.spec import ClusterSpec
 from include.kernel.errors import AccessRefused, Conflict, ManifestInvalid, RequestInvalid, ServiceUnavailable
-from include.manifest import ClusterSpec
 from include.release.core.rollout import COLOURS, Colour, Plan, Release, Route, Verdict, Wanted
 from include.release.targets import kubernetes_routes as routes
 from include.release.targets import kubernetes_target

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.manifest import GroupsSpec, ShadowSpec
+from include.gate.spec import GroupsSpec
 from include.release.core.rollout import Verdict
 from include.release.core.shadow import Compared, Told, compare, judge, quantile, report, slices
+from include.release.spec import ShadowSpec
 
 SPEC = ShadowSpec(min_requests=10, slice_rows=5)
 SAME = Told(0.01, (0.2,), (False,), (("Home=rent",),))

@@ -10,8 +10,8 @@ from typing import Any, get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.manifest import RetrainingSpec
 from include.retraining.core.policy import Approval, Decision, Facts, Judged, Trigger, decide
+from include.retraining.spec import RetrainingSpec
 
 AS_OF = date(2026, 9, 20)
 POLICY = RetrainingSpec(schedule="@weekly", cooldown_days=5, min_new_labels=1000, wait_for_labels_days=21)

@@ -18,8 +18,8 @@ import pytest
 from include.data.store.local_store import LocalObjects
 from include.feedback.core.prediction_records import Layout
 from include.feedback.segments import Segments
+from include.feedback.spec import LogSpec
 from include.kernel.errors import RequestInvalid
-from include.manifest import LogSpec
 from include.model.schema import Column
 from include.serving.log.feedback_endpoint import Outcome
 from include.serving.log.prediction_log import PredictionLog, PredictionRows

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from include.feedback.core.prediction_records import sampled
-from include.manifest import GroupsSpec
+from include.gate.spec import GroupsSpec
 from include.model.blessing.blessing import public_pem
 from include.release.core.shadow import COPY
 from include.serving.log import recent_answers as module

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from include.manifest import BreakerSpec, ServingSpec
 from include.model.artifact import ArtifactMeta
 from include.model.schema import Column
 from include.serving.metrics import Metrics
@@ -23,6 +22,7 @@ from include.serving.predict.current_model import Holder
 from include.serving.predict.scoring import Answer, Asked, Scorer
 from include.serving.predict.validation import Problem
 from include.serving.slot import Loaded, SlotFile
+from include.serving.spec import BreakerSpec, ServingSpec
 
 META = ArtifactMeta(
     name="m", columns=(Column(name="p", kind="number"),), positive="bad", negative="good", threshold=0.5

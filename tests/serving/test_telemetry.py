@@ -20,9 +20,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from include.kernel.errors import ArtifactRejected
-from include.manifest import ServingSpec
 from include.model.blessing.blessing import private_pem, public_pem
 from include.serving.json_lines import JsonLines
+from include.serving.spec import ServingSpec
 from include.serving.transport import guard
 from include.serving.transport.telemetry import FAILURES_AT_ONCE, RequestLog, tracing
 from tests import blessed, credit

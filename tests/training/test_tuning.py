@@ -13,8 +13,8 @@ import pytest
 
 from include.kernel.errors import ManifestInvalid
 from include.kernel.work_units import shards
-from include.manifest import SearchRange, TuningSpec
 from include.training.core import search
+from include.training.spec import SearchRange, TuningSpec
 from include.training.tuning import tune
 
 ROOT = Path(__file__).resolve().parents[2]

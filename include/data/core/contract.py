@@ -17,16 +17,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from include.manifest import (
-    ColumnSpec,
-    ContractSpec,
-    EventTime,
-    ExtraSpec,
-    LabelSpec,
-    Manifest,
-    Severity,
-    ShiftBound,
-)
+from include.data.spec import ColumnSpec, ContractSpec, EventTime, ExtraSpec, LabelSpec, ShiftBound
+from include.kernel.spec import Severity
+from include.manifest import Manifest
 
 Rule = Literal[
     "row_count", "declared", "exists", "typed", "zoned", "in_day", "complete", "unique", "new_id", "finite", "in_range",

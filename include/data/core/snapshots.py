@@ -23,9 +23,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from include.data.spec import LabelSpec
 from include.kernel.errors import DataRefused, NotEnoughData
 from include.kernel.job import Intent
-from include.manifest import LabelSpec, TrainSpec
+from include.training.spec import TrainSpec
 
 Part = Literal["train", "calibration", "holdout"]
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from include.data.sources import delivered_files
 from include.data.sources.delivered_files import Budget, Survey
 from include.data.sources.open import Source, absolute
+from include.data.spec import FilesSource
 from include.kernel.errors import Conflict, DataRefused, ServiceUnavailable
-from include.manifest import FilesSource
 
 if TYPE_CHECKING:
     import pyarrow as pa

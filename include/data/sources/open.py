@@ -20,8 +20,9 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from include.data.spec import FilesSource, ReplaySource, S3Source
 from include.kernel.errors import RequestInvalid
-from include.manifest import FilesSource, Manifest, ReplaySource, S3Source
+from include.manifest import Manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -36,8 +36,8 @@ from include.data.sources.delivered_files import Budget, shown
 from include.data.sources.open import POSTGRES_CONNECTION as CONNECTION
 from include.data.sources.open import POSTGRES_VARIABLE as VARIABLE
 from include.data.sources.open import Part, Source, WholeDay
+from include.data.spec import PostgresSource
 from include.kernel.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable
-from include.manifest import PostgresSource
 
 Connection = psycopg.Connection[Any]
 TYPES = {

@@ -13,8 +13,8 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from include.data.sources.open import MAX_BATCH_ROWS, Source, WholeDay, absolute
+from include.data.spec import ReplaySource
 from include.kernel.errors import DataRefused, RequestInvalid
-from include.manifest import ReplaySource
 
 if TYPE_CHECKING:
     import polars as pl

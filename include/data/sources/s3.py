@@ -26,9 +26,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from include.data.sources import delivered_files
 from include.data.sources.delivered_files import Budget
 from include.data.sources.open import Source
+from include.data.spec import S3Source
 from include.data.store import s3_client
 from include.kernel.errors import Conflict, ServiceUnavailable
-from include.manifest import S3Source
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, Literal
 
+from include.feedback.spec import LogSpec
 from include.kernel.errors import RequestInvalid
-from include.manifest import LogSpec
 
 Kind = Literal["text", "number", "integer", "flag", "time"]
 Stream = Literal["predictions", "feedback"]

@@ -18,8 +18,8 @@ from datetime import date, timedelta
 from pydantic import BaseModel, ConfigDict, Field
 
 from include.data.core.snapshots import Snapshot, horizon, visible
+from include.data.spec import LabelSpec
 from include.kernel.errors import NotEnoughData
-from include.manifest import LabelSpec
 
 
 class Record(BaseModel):

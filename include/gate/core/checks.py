@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from include.kernel import statistics as st
-from include.kernel.statistics import Interval
-from include.manifest import (
+from include.gate.spec import (
     CalibrationSpec,
     ClassicSpec,
     FairnessSpec,
@@ -31,6 +29,8 @@ from include.manifest import (
     SliceSpec,
     StabilitySpec,
 )
+from include.kernel import statistics as st
+from include.kernel.statistics import Interval
 
 Labels = NDArray[Any]
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from include.manifest import ReasonSpec
+    from include.serving.spec import ReasonSpec
 
 Direction = Literal["raised", "lowered"]
 DIGITS = 6

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from include.kernel import statistics as st
-from include.manifest import MonitorSpec, QualitySpec
 from include.monitoring.core.correlations import Correlations, changed
 from include.monitoring.core.profiles import NumberProfile, Profile
 from include.monitoring.core.signals import Signal
+from include.monitoring.spec import MonitorSpec, QualitySpec
 
 ACTIONS = {
     "missing": "Ask the source why the column is not delivered; the model answers without it meanwhile.",

@@ -22,11 +22,11 @@ from typing import Literal
 import numpy as np
 
 from include.kernel import statistics as st
-from include.manifest import MonitorSpec
 from include.monitoring.core.correlations import Correlations
 from include.monitoring.core.data_quality import data_quality
 from include.monitoring.core.profiles import NumberProfile, Profile
 from include.monitoring.core.signals import SCORE, Severity, Signal
+from include.monitoring.spec import MonitorSpec
 
 Verdict = Literal["healthy", "drifted", "not enough data"]
 MOVED = "Look which market or source changed; train again on rows that have it, once their labels are known."

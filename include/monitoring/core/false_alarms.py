@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import comb
 
-from include.manifest import MonitorSpec
+from include.monitoring.spec import MonitorSpec
 
 DECIDING = ("feature_drift", "prediction_drift")  # the checks whose critical signals make a window drifted
 DAYS = 365  # windows a year: one ends at each ingested day, however often it is measured

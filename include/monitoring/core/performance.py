@@ -18,11 +18,14 @@ import numpy as np
 
 from include.feedback.core.prediction_records import Served
 from include.gate.core import checks as ck
+from include.gate.spec import GateSpec
 from include.kernel import statistics as st
-from include.manifest import GateSpec, Manifest, MonitorSpec, ObjectivesSpec
+from include.manifest import Manifest
 from include.monitoring.core import concept_drift
 from include.monitoring.core.concept_drift import Day
 from include.monitoring.core.signals import Check, Severity, Signal
+from include.monitoring.spec import MonitorSpec
+from include.serving.spec import ObjectivesSpec
 
 TESTS = 6  # of the check "performance"
 TREND_DAYS = 3

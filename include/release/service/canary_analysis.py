@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from include.manifest import CanarySpec
 from include.release.core import canary
 from include.release.core.canary import Judgement, Period, Traffic
 from include.release.core.rollout import Colour, Observed, Verdict, Wanted, other
+from include.release.spec import CanarySpec
 from include.release.targets.slot_counters import Counted
 
 if TYPE_CHECKING:

@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.kernel.errors import RequestInvalid
-from include.manifest import ExperimentSpec, Manifest
+from include.manifest import Manifest
 from include.release.core import experiment
 from include.release.core.experiment import Arm, Judgement
 from include.release.core.rollout import Observed, Verdict, Wanted
+from include.release.spec import ExperimentSpec
 
 if TYPE_CHECKING:
     from include.release.targets.base import Target

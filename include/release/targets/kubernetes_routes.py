@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, cast
 
+from include.cluster.spec import ClusterSpec
 from include.kernel.errors import RecordDamaged, RequestInvalid
-from include.manifest import ClusterSpec
 from include.release.core.release_record import wanted_of
 from include.release.core.rollout import COLOURS, Colour, Route, Wanted, other
 

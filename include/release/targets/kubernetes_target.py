@@ -29,9 +29,9 @@ import httpx
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from include.cluster.api_server import Cluster, Object
+from include.cluster.spec import ClusterSpec
 from include.kernel.errors import Conflict, RecordDamaged, RequestInvalid, ServiceUnavailable
 from include.kernel.files import write_atomic
-from include.manifest import ClusterSpec
 from include.model.blessing.blessing import envelope_digest
 from include.model.integrity.artifact_integrity import copy_verified
 from include.release.core.release_record import alone, evidence_of, is_same_wish, switched

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal, NamedTuple
 
-from include.manifest import RetrainingSpec
+from include.retraining.spec import RetrainingSpec
 
 Trigger = Literal["schedule", "drift", "manual"]
 

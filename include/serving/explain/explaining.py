@@ -33,12 +33,12 @@ from include.serving.predict.validation import Problem, Row
 from include.serving.slot import Loaded
 
 if TYPE_CHECKING:
-    from include.manifest import ExplainSpec
     from include.model.explanation.attribution import Attributed, Explained, Explainer
     from include.model.explanation.explanation import Explanation
     from include.serving.metrics import Metrics
     from include.serving.predict.current_model import Holder
     from include.serving.predict.scoring import Answer
+    from include.serving.spec import ExplainSpec
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[3]

@@ -30,7 +30,7 @@ from include.feedback.core.prediction_records import (
     layout,
     sampled,
 )
-from include.manifest import LogSpec
+from include.feedback.spec import LogSpec
 from include.serving.log.feedback_endpoint import Outcome
 from include.serving.log.segment_writer import Counts, Item, SegmentWriter
 from include.serving.log.spool import Spool

@@ -31,8 +31,8 @@ import pyarrow as pa
 
 from include.feedback.core.prediction_records import Kind, Stream, segment_key, segment_name, wait_s
 from include.feedback.segments import Segments
+from include.feedback.spec import LogSpec
 from include.kernel.errors import EvergreenError
-from include.manifest import LogSpec
 from include.serving.log import record_batches
 from include.serving.log.spool import Spool, SpoolFile
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from include.manifest import BreakerSpec
+from include.serving.spec import BreakerSpec
 
 
 class Breaker:

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from include.manifest import RuleSpec, ServingSpec
 from include.serving.predict.answer_cache import AnswerCache
 from include.serving.predict.batching import Batcher, Late, ModelFailed, RowsFailed
 from include.serving.predict.circuit_breaker import Breaker
 from include.serving.predict.validation import Problem, Row
+from include.serving.spec import RuleSpec, ServingSpec
 
 if TYPE_CHECKING:
     from include.serving.metrics import Metrics

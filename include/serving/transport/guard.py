@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Literal
 from fastapi import Response
 
 from include.kernel.errors import KeyInvalid
-from include.manifest import RateLimit
 from include.serving.predict.validation import Problem
+from include.serving.spec import RateLimit
 from include.serving.transport.token_bucket import take
 
 if TYPE_CHECKING:

@@ -28,10 +28,10 @@ from include.serving.transport.token_bucket import take
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from include.manifest import ServingSpec
     from include.serving.endpoint import Service
     from include.serving.predict.validation import Row
     from include.serving.protocols import Dialect
+    from include.serving.spec import ServingSpec
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 FAILURES_A_SECOND, FAILURES_AT_ONCE = 10.0, 50

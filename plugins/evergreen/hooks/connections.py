@@ -11,9 +11,10 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include import factory
 from include.data.sources.open import POSTGRES_CONNECTION, POSTGRES_VARIABLE
+from include.data.spec import PostgresSource
 from include.data.store import s3_client
 from include.kernel.errors import KeyInvalid
-from include.manifest import Manifest, PostgresSource
+from include.manifest import Manifest
 from include.model.blessing import blessing as blessings
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from include.alerting import outbox
 from include.alerting.channels import PAGERDUTY, SLACK, Channel, PagerDuty, Slack
 from include.alerting.core import alert_rules
 from include.alerting.core.alerts import Alert, Severity
+from include.alerting.spec import AlertsSpec
 from include.kernel.errors import AccessRefused, ServiceUnavailable
 from include.kernel.ledger import Entry
-from include.manifest import AlertsSpec
 from include.ports import Ledger
 
 log = logging.getLogger(__name__)

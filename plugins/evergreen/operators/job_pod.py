@@ -35,9 +35,10 @@ from evergreen.triggers.pod import PodTrigger
 from include import factory
 from include.cluster import pods
 from include.cluster.api_server import Cluster
+from include.cluster.spec import JobsSpec
 from include.kernel.errors import Conflict, EvergreenError, RequestInvalid, StorageUnavailable
 from include.kernel.job import ATTEMPT_VARIABLE, REQUEST_VARIABLE, JobRequest, JobResult
-from include.manifest import JobsSpec, Manifest
+from include.manifest import Manifest
 
 ENVIRONMENT = "evergreen-jobs"  # the ConfigMap of all jobs, and the Secret of the same name
 OWN_SECRET = "evergreen/secret"  # names the Secret of one pod
