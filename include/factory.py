@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from include.data.store.snapshot_store import ContentStore
     from include.data.store.work_units import Pieces
     from include.feedback.segments import Segments
-    from include.gate.backtests_local import LocalBacktests
     from include.kernel.ledger_file import LocalLedger
     from include.registry.mlflow_registry import MlflowRegistry
     from include.release.service.driver import Rollout
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from include.release.targets.base import Target, Upkeep
     from include.release.targets.local_target import LocalAddresses
     from include.scoring.score_store import ScoreStore
+    from include.training.backtest_store import LocalBacktests
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -136,7 +136,7 @@ def reports() -> LocalReports:
 
 def backtests() -> LocalBacktests:
     """The folds of the manifest in force."""
-    from include.gate.backtests_local import LocalBacktests
+    from include.training.backtest_store import LocalBacktests
 
     return LocalBacktests(Path(setting("EVERGREEN_STORE")), manifest().digest)
 

@@ -20,9 +20,9 @@ from pydantic import ValidationError, model_validator
 
 from include.data.core import row_rules
 from include.kernel.errors import ManifestInvalid
-from include.model.explanation import reason_codes
 from include.release.spec import ReleaseManifest
 from include.retraining.spec import RetrainingManifest
+from include.serving.explain import reason_codes
 
 DEFAULT_PATH = Path(__file__).resolve().parent / "pipeline.yaml"
 

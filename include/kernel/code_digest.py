@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 INGESTING = ("include.data.jobs.ingest", "include.data.jobs.validate")
 TRAINING = ("include.training.jobs.train",)
 JUDGING = ("include.gate.jobs.evaluate", "include.training.jobs.train")
-BACKTESTING = ("include.gate.jobs.backtest",)
+BACKTESTING = ("include.training.jobs.backtest",)
 PROFILING = ("include.monitoring.jobs.profile",)
 
 

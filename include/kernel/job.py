@@ -24,7 +24,7 @@ JOBS: Final = {
     "train": "training",
     "evaluate": "gate",
     "monitor": "monitoring",
-    "backtest": "gate",
+    "backtest": "training",
     "score": "scoring",
     "validate": "data",
     "tune": "training",

@@ -15,11 +15,12 @@ from include.model import artifact, conformance, export
 from include.model.artifact import Model, ServableModel
 from include.model.calibration import Calibration, fit
 from include.model.compiled import compiling
-from include.model.explanation import attribution, explanation, reason_codes
+from include.model.explanation import attribution, explanation
 from include.model.explanation.attribution import Attributed, NotAdditive, explainer, settle
 from include.model.explanation.explanation import Explanation
 from include.model.integrity.artifact_integrity import contents
 from include.model.schema import conform
+from include.serving.explain import reason_codes
 from tests import credit
 
 KINDS = ("logistic", "boosting", "random_forest", "torch_mlp")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request, Response
 from pydantic_core import to_json
 
-from include.model.explanation import reason_codes
 from include.serving.endpoint import Endpoint, Service, respond
+from include.serving.explain import reason_codes
 from include.serving.explain.explaining import Explaining
 from include.serving.predict.scoring import LARGE, Answer, Asked
 from include.serving.predict.validation import Problem, Row

@@ -14,13 +14,13 @@ from evergreen.hooks.connections import WorldHook
 from evergreen.links import CardLink, MlflowLink
 from evergreen.run_context import Edge, edge
 from include import factory
+from include.gate import model_card
 from include.kernel.code_digest import JUDGING, digest_code
 from include.kernel.errors import NotBlessed
 from include.kernel.ledger import Entry, live_key
 from include.model.blessing import blessing as blessings
 from include.model.blessing.approval import Approval
 from include.model.blessing.blessing import Blessing
-from include.registry import model_card
 
 if TYPE_CHECKING:
     from include.registry.mlflow_registry import MlflowRegistry

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
-from include.gate.core.backtest import Fold, Judged, Measured, made_by_several
 from include.kernel.page_style import STYLE
+from include.training.core.backtest import Fold, Judged, Measured, made_by_several
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 860, 300, 56, 36
 MORE = """

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from include import manifest
 from include.kernel.errors import ManifestInvalid
-from include.model.explanation.reason_codes import default_code, find
+from include.serving.explain.reason_codes import default_code, find
 from include.serving.spec import ReasonSpec
 
 MOVED = {"Age": 0.3, "Income": -0.5, "Job": 0.1, "Home": 0.0, "Time in job": 0.3}

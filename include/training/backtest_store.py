@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from include.gate.core.backtest import Fold
 from include.kernel.errors import DataRefused
 from include.kernel.files import locked, write_atomic
+from include.training.core.backtest import Fold
 
 
 class LocalBacktests:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from include.data.core.snapshots import Snapshot
 from include.data.spec import LabelSpec
-from include.gate.core.backtest import Fold, Judged, Measured, following, made_by_several
 from include.kernel.errors import NotEnoughData
+from include.training.core.backtest import Fold, Judged, Measured, following, made_by_several
 from tests.described import snapshot as described
 
 FIRST = date(2026, 8, 1)
@@ -78,7 +78,7 @@ def test_folds_of_different_code_are_told_apart() -> None:
 
 
 def test_the_page_shows_each_fold_warns_of_mixed_code_and_escapes_what_it_is_given() -> None:
-    from include.gate.backtest_page import page
+    from include.training.backtest_page import page
 
     evil = Judged.model_validate({**fold().model.model_dump(), "candidate": "<script>alert(1)</script>"})
     told = page([fold(), fold(as_of=on(7), code="another", model=evil, before=evil, saved=evil.cost)])

@@ -19,8 +19,6 @@ from include import factory
 from include.data import dataset
 from include.data.core.snapshots import Snapshot, Split, split
 from include.data.dataset import Rows
-from include.gate.backtest_page import page
-from include.gate.core.backtest import Fold, Following, Judged, Measured, following
 from include.gate.core.gate import metrics
 from include.kernel import statistics as st
 from include.kernel.code_digest import BACKTESTING, digest_code
@@ -29,6 +27,8 @@ from include.kernel.job import Intent, JobRequest, JobResult, run_key
 from include.manifest import Manifest
 from include.model import artifact
 from include.model.artifact import Model
+from include.training.backtest_page import page
+from include.training.core.backtest import Fold, Following, Judged, Measured, following
 from include.training.jobs import train
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from include import manifest as manifests
+from include.gate.model_card import Facts, papers, render, summary
 from include.model.blessing.blessing import Blessing
-from include.registry.model_card import Facts, papers, render, summary
 from tests.blessed import CHECK, REPORT, document
 
 EVIL = "<script>alert(1)</script>|[x](javascript:1)"
