@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from include import factory
 from include.data.core.snapshots import Part, Snapshot, Split, given_up
+from include.data.spec import DataManifest
 from include.kernel.errors import DataRefused, NotEnoughData
-from include.manifest import Manifest
 from include.model.schema import Column, conform
 
 
@@ -24,7 +24,7 @@ class Rows:
     truth: NDArray[np.float64]
 
 
-def columns(manifest: Manifest, only: Iterable[str] | None = None) -> tuple[Column, ...]:
+def columns(manifest: DataManifest, only: Iterable[str] | None = None) -> tuple[Column, ...]:
     """The model's input columns: those of the contract, or the named ones among them, in the contract's order."""
     chosen = set(only) if only else set(manifest.contract.columns)
     return tuple(
@@ -34,12 +34,12 @@ def columns(manifest: Manifest, only: Iterable[str] | None = None) -> tuple[Colu
     )
 
 
-def load(manifest: Manifest, snapshots: Iterable[Snapshot], inputs: tuple[Column, ...]) -> Rows:
+def load(manifest: DataManifest, snapshots: Iterable[Snapshot], inputs: tuple[Column, ...]) -> Rows:
     """The rows of whole days. Only the inputs and the label are read."""
     return _rows(_read(snapshots, [manifest.label.column, *(c.name for c in inputs)]), manifest, inputs)
 
 
-def part(manifest: Manifest, days: Split, name: Part, inputs: tuple[Column, ...]) -> Rows:
+def part(manifest: DataManifest, days: Split, name: Part, inputs: tuple[Column, ...]) -> Rows:
     """The rows of one part of a split, without those of entities that a later part has too.
 
     Raises `NotEnoughData` when nothing is left, `DataRefused` when a day does not hold the entity's column.
@@ -75,6 +75,6 @@ def _entities(table: pd.DataFrame, column: str) -> set[Hashable]:
     return set(table[column].dropna().unique())
 
 
-def _rows(table: pd.DataFrame, manifest: Manifest, inputs: tuple[Column, ...]) -> Rows:
+def _rows(table: pd.DataFrame, manifest: DataManifest, inputs: tuple[Column, ...]) -> Rows:
     truth = (table[manifest.label.column] == manifest.label.positive).to_numpy().astype(np.float64)
     return Rows(conform(table, inputs), truth)

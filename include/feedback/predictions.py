@@ -24,8 +24,8 @@ from include.data.core.snapshots import Snapshot, matured
 from include.data.store.snapshot_store import ContentStore
 from include.feedback.core.prediction_records import FEEDBACK, PREDICTION, Kind, Served, Stream, checked_secret, hashed
 from include.feedback.segments import Segments
+from include.feedback.spec import FeedbackManifest
 from include.kernel.errors import Conflict, DataRefused
-from include.manifest import Manifest
 
 PART_ROWS = 250_000
 RETRIES = timedelta(minutes=1)  # how long after an answer a proxy may still ask again
@@ -47,7 +47,7 @@ class Predictions:
     """
 
     def __init__(
-        self, segments: Segments, store: ContentStore, manifest: Manifest, room: Path, secret: str | None = None
+        self, segments: Segments, store: ContentStore, manifest: FeedbackManifest, room: Path, secret: str | None = None
     ) -> None:
         """`secret` is EVERGREEN_LOG_KEY; only needed when the manifest hashes the rows' own id."""
         self._segments, self._store, self._manifest, self._room = segments, store, manifest, room

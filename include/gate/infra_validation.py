@@ -32,8 +32,8 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from include import factory
 from include.gate.core.gate import InfraMeasured
+from include.gate.spec import GateManifest
 from include.kernel.errors import ServiceUnavailable
-from include.manifest import Manifest
 from include.model.integrity.artifact_integrity import copy_verified
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class Server:
             self._process.wait()
 
 
-def measure(artifact: Path, digest: str, manifest: Manifest) -> InfraMeasured | None:
+def measure(artifact: Path, digest: str, manifest: GateManifest) -> InfraMeasured | None:
     """The whole of it, where the caller has nothing to do meanwhile; None when the manifest does not ask for it."""
     if manifest.gate.infra is None:
         return None

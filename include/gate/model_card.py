@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from include.data.spec import ColumnSpec
-from include.manifest import Manifest
+from include.gate.spec import GateManifest
 from include.model.blessing.blessing import Blessing
 
 HTML, MARKDOWN = "model_card.html", "model_card.md"
@@ -38,7 +38,7 @@ METRICS = {
 class Facts:
     """All a card is made of. `drawing` is SVG, or empty; `params` are those of the training run."""
 
-    manifest: Manifest
+    manifest: GateManifest
     blessing: Blessing
     report: Mapping[str, Any]
     params: Mapping[str, str]

@@ -9,11 +9,11 @@ from pathlib import Path
 from include import factory
 from include.data.core.snapshots import Snapshot, visible
 from include.kernel.job import JobRequest
-from include.manifest import Manifest
 from include.model import artifact
 from include.model.artifact import Model
 from include.monitoring import baselines
 from include.monitoring.baselines import Baseline
+from include.monitoring.spec import MonitoringManifest
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Watched:
     digest: str
     model: Model
     baseline: Baseline
-    manifest: Manifest
+    manifest: MonitoringManifest
     days: tuple[Snapshot, ...]
 
     @property
@@ -44,7 +44,7 @@ class Watched:
         return self.days[self.days.index(self.windows[0][0]) :]
 
 
-def watched(request: JobRequest, manifest: Manifest) -> Watched | str:
+def watched(request: JobRequest, manifest: MonitoringManifest) -> Watched | str:
     """What is watched as of the request's day; a few words where there is nothing to measure yet."""
     registry = factory.registry()
     version, days = registry.champion(), visible(factory.store().history(), request.as_of)

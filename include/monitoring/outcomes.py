@@ -20,19 +20,19 @@ from include.data.core.snapshots import Snapshot
 from include.feedback.core.prediction_records import Served
 from include.gate import evidence
 from include.kernel.errors import EvergreenError
-from include.manifest import Manifest
 from include.model.artifact import Model
 from include.monitoring.baselines import Baseline
 from include.monitoring.core import performance
 from include.monitoring.core.performance import Matured
 from include.monitoring.core.signals import Signal
+from include.monitoring.spec import MonitoringManifest
 
 log = logging.getLogger(__name__)
 Days = Sequence[Snapshot]
 
 
 def signals(
-    version: str, model: Model, baseline: Baseline, known: Days, window: Days, manifest: Manifest
+    version: str, model: Model, baseline: Baseline, known: Days, window: Days, manifest: MonitoringManifest
 ) -> list[Signal]:
     """`known` are the days whose labels have matured, `window` the newest ingested ones, both oldest first."""
     since = baseline.since or date.min
@@ -52,7 +52,7 @@ def signals(
     ]
 
 
-def _matured(days: Days, model: Model, manifest: Manifest) -> Matured:
+def _matured(days: Days, model: Model, manifest: MonitoringManifest) -> Matured:
     """Day by day, so that no more than one day's inputs is held."""
     truth, scores, place = [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for number, day in enumerate(days):
@@ -64,7 +64,7 @@ def _matured(days: Days, model: Model, manifest: Manifest) -> Matured:
     return Matured(np.concatenate(truth), np.concatenate(scores), np.concatenate(place), named)
 
 
-def _estimated(window: Days, model: Model, baseline: Baseline, manifest: Manifest) -> list[Signal]:
+def _estimated(window: Days, model: Model, baseline: Baseline, manifest: MonitoringManifest) -> list[Signal]:
     names = {column.name for column in model.meta.columns}
     if any(not names <= {*day.columns} for day in window):
         return performance.unknown("estimated_performance", "accuracy")
@@ -72,7 +72,7 @@ def _estimated(window: Days, model: Model, baseline: Baseline, manifest: Manifes
     return performance.estimated(baseline.decisions, scores, model.meta.threshold, manifest)
 
 
-def _fairness(days: Days, model: Model, newest: Matured, manifest: Manifest) -> Iterator[Signal]:
+def _fairness(days: Days, model: Model, newest: Matured, manifest: MonitoringManifest) -> Iterator[Signal]:
     """Groups are read off the rows again, since a model may not have their columns among its inputs."""
     protected = manifest.groups.protected
     if not days or any(not {*protected} <= {*day.columns} for day in days):
@@ -82,7 +82,7 @@ def _fairness(days: Days, model: Model, newest: Matured, manifest: Manifest) -> 
     yield from performance.fairness(newest, evidence.groups(rows.inputs, manifest.groups, protected), manifest.gate)
 
 
-def _served(version: str, manifest: Manifest) -> Served | None:
+def _served(version: str, manifest: MonitoringManifest) -> Served | None:
     """The newest days of the prediction log, by its own calendar. A log that cannot be read stops no monitoring."""
     if not manifest.serving.log.enabled:
         return None

@@ -24,9 +24,9 @@ from prometheus_client.registry import Collector
 
 from include import factory
 from include.kernel.ledger import Entry
-from include.manifest import Manifest
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import RANK, Signal
+from include.retraining.spec import RetrainingManifest
 from include.retraining.wait_conditions import live_version
 
 PORT = 9108
@@ -112,7 +112,7 @@ def _of_store() -> Iterator[Metric]:
         yield GaugeMetricFamily("evergreen_newest_day_seconds", "Newest validated day, Unix", _unix(newest))
 
 
-def _bounds(manifest: Manifest) -> Metric:
+def _bounds(manifest: RetrainingManifest) -> Metric:
     promised = manifest.serving.objectives
     bounds = GaugeMetricFamily("evergreen_bound", "Numbers of the manifest that alerts compare with", labels=["name"])
     for name, value in {

@@ -20,12 +20,12 @@ from sklearn.model_selection import StratifiedKFold
 from include.data.dataset import Rows
 from include.gate.core import gate
 from include.kernel.work_units import Shard
-from include.manifest import Manifest
 from include.model import calibration, pipelines
 from include.model.calibration import Calibration
 from include.model.features import apply
 from include.model.schema import describe
 from include.training.core.search import Study
+from include.training.spec import TrainingManifest
 
 log = logging.getLogger(__name__)
 FOLDS = 5
@@ -54,7 +54,7 @@ class Candidate:
     metrics: dict[str, float]
 
 
-def fit(kind: str, manifest: Manifest, rows: Rows, later: Rows | None, tuned: Tuned | None = None) -> Candidate:
+def fit(kind: str, manifest: TrainingManifest, rows: Rows, later: Rows | None, tuned: Tuned | None = None) -> Candidate:
     """`later` are the rows that calibrate; without them the out-of-fold scores do. Not tuned: as the manifest says."""
     spec = manifest.train
     tuned = tuned or Tuned(dict(spec.candidates[kind]))
@@ -71,7 +71,7 @@ def fit(kind: str, manifest: Manifest, rows: Rows, later: Rows | None, tuned: Tu
     return Candidate(kind, tuned, pipeline, found, scores, metrics)
 
 
-def search(kind: str, manifest: Manifest, rows: Rows, journal: Path, shard: Shard) -> Study:
+def search(kind: str, manifest: TrainingManifest, rows: Rows, journal: Path, shard: Shard) -> Study:
     """One study of a candidate, by the Brier score on the folds that judge every candidate; kept in `journal`."""
     from include.training import tuning
 
@@ -110,7 +110,7 @@ def fold_scores(
     return np.asarray(fitted.predict_proba(inputs.iloc[test]), dtype=np.float64)[:, 1]
 
 
-def _calibration(pipeline: Any, raw: Floats, manifest: Manifest, rows: Rows, later: Rows | None) -> Calibration:
+def _calibration(pipeline: Any, raw: Floats, manifest: TrainingManifest, rows: Rows, later: Rows | None) -> Calibration:
     if later is None:
         return calibration.fit(manifest.train.calibration, raw, rows.truth)
     scores = np.asarray(pipeline.predict_proba(apply(manifest.train.features, later.inputs)), dtype=np.float64)[:, 1]
@@ -118,7 +118,7 @@ def _calibration(pipeline: Any, raw: Floats, manifest: Manifest, rows: Rows, lat
 
 
 def _metrics(
-    manifest: Manifest, truth: Floats, raw: Floats, scores: Floats, held: list[NDArray[np.intp]]
+    manifest: TrainingManifest, truth: Floats, raw: Floats, scores: Floats, held: list[NDArray[np.intp]]
 ) -> dict[str, float]:
     """Of the calibrated probabilities; beside them the Brier score before calibration, and what the threshold costs."""
     found = {f"cv_{name}": value for name, value in gate.metrics(truth, scores, manifest.gate).items()}
@@ -129,7 +129,7 @@ def _metrics(
     return found | folded | told | {"cv_best_threshold": best, "cv_cost_at_best_threshold": lowest}
 
 
-def cheapest(truth: Floats, scores: Floats, manifest: Manifest) -> tuple[float, float]:
+def cheapest(truth: Floats, scores: Floats, manifest: TrainingManifest) -> tuple[float, float]:
     """The threshold that would have cost least on these rows, and that cost per row.
 
     The model decides by the threshold that follows from the costs (Elkan 2001, eq. 2), which is right for calibrated

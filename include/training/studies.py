@@ -11,17 +11,17 @@ from pathlib import Path
 from include import factory
 from include.kernel import work_units
 from include.kernel.work_units import Piece, Shard
-from include.manifest import Manifest
 from include.training import fitting
 from include.training.core import search
 from include.training.core.search import Study
 from include.training.fitting import Tuned
+from include.training.spec import TrainingManifest
 from include.training.training_plan import Training
 
 KIND = "tuning"
 
 
-def work(manifest: Manifest) -> list[tuple[str, Shard]]:
+def work(manifest: TrainingManifest) -> list[tuple[str, Shard]]:
     """Every study of a training: those of each candidate that has something to search."""
     kinds = [kind for kind in manifest.train.candidates if manifest.train.tuning.space.get(kind)]
     return [(kind, shard) for kind in kinds for shard in work_units.shards(manifest.studies)]

@@ -17,9 +17,9 @@ from include.data.dataset import Rows
 from include.kernel.code_digest import TRAINING, digest_code
 from include.kernel.errors import RequestInvalid
 from include.kernel.job import JobRequest, run_key
-from include.manifest import Manifest
 from include.model.schema import Column, describe
 from include.registry.mlflow_registry import KEY_TAG
+from include.training.spec import TrainingManifest
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Training:
     """What all candidates of one training share. Rows are read when they are first asked for, and kept."""
 
     request: JobRequest
-    manifest: Manifest
+    manifest: TrainingManifest
     days: Split
     inputs: tuple[Column, ...]
 
@@ -74,13 +74,13 @@ class Training:
         }
 
 
-def prepare(request: JobRequest, manifest: Manifest) -> Training:
+def prepare(request: JobRequest, manifest: TrainingManifest) -> Training:
     """Params: `columns` (train on these only). Raises `NotEnoughData`, `RequestInvalid`."""
     days = split(factory.store().history(), request.as_of, manifest.label, manifest.train)
     return Training(request, manifest, days, dataset.columns(manifest, _only(request, manifest)))
 
 
-def _only(request: JobRequest, manifest: Manifest) -> list[str]:
+def _only(request: JobRequest, manifest: TrainingManifest) -> list[str]:
     chosen = list(request.params.get("columns") or [])
     unknown = sorted(set(chosen) - set(manifest.contract.columns))
     if unknown:

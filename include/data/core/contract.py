@@ -17,9 +17,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from include.data.spec import ColumnSpec, ContractSpec, EventTime, ExtraSpec, LabelSpec, ShiftBound
+from include.data.spec import ColumnSpec, ContractSpec, DataManifest, EventTime, ExtraSpec, LabelSpec, ShiftBound
 from include.kernel.spec import Severity
-from include.manifest import Manifest
 
 Rule = Literal[
     "row_count", "declared", "exists", "typed", "zoned", "in_day", "complete", "unique", "new_id", "finite", "in_range",
@@ -221,7 +220,7 @@ def refusal(outcomes: Iterable[Outcome], place: str) -> str | None:
     )
 
 
-def verdict(outcomes: Sequence[Outcome], rows: int, bad: int, manifest: Manifest, place: str) -> str | None:
+def verdict(outcomes: Sequence[Outcome], rows: int, bad: int, manifest: DataManifest, place: str) -> str | None:
     """The refusal, or None when what is left after setting `bad` rows aside may be published."""
     contract = manifest.contract
     critical = [each for each in outcomes if not each.passed and each.expectation.severity == "critical"]

@@ -23,10 +23,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from include.data.spec import LabelSpec
+from include.data.spec import LabelSpec, WindowSpec
 from include.kernel.errors import DataRefused, NotEnoughData
 from include.kernel.job import Intent
-from include.training.spec import TrainSpec
 
 Part = Literal["train", "calibration", "holdout"]
 
@@ -173,7 +172,7 @@ def labelled_rows(history: Iterable[Snapshot], as_of: date, label: LabelSpec, si
     return sum(snapshot.rows for snapshot in matured(history, as_of, label) if snapshot.day not in before)
 
 
-def split(history: Iterable[Snapshot], as_of: date, label: LabelSpec, train: TrainSpec) -> Split:
+def split(history: Iterable[Snapshot], as_of: date, label: LabelSpec, train: WindowSpec) -> Split:
     """The last `window_days` matured days: the newest `holdout_days` judge, the `calibration_days` before calibrate.
 
     Raises `NotEnoughData` when there are fewer days or rows than the manifest asks for.

@@ -28,6 +28,7 @@ from include.data.landing.landed_parts import Gathered, LandedParts
 from include.data.landing.landed_rows import Rows
 from include.data.landing.landing import land_parts
 from include.data.sources.open import Part, Source, open_source
+from include.data.spec import DataManifest
 from include.data.store.content import read_content
 from include.data.validation.polars_validator import validate
 from include.data.validation.reference_day import compared, day_of
@@ -35,7 +36,6 @@ from include.kernel.code_digest import INGESTING, digest_code
 from include.kernel.errors import Conflict, DataRefused
 from include.kernel.files import scratch, storing, write_atomic
 from include.kernel.job import Intent, JobRequest, JobResult
-from include.manifest import Manifest
 
 if TYPE_CHECKING:
     from include.data.sources.delivered_files import Budget
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 REPORT = "contract.json"  # kept beside the rows: every expectation with what was found
 
 
-def run(request: JobRequest, manifest: Manifest) -> JobResult:
+def run(request: JobRequest, manifest: DataManifest) -> JobResult:
     """Params: `day` (ISO date), `scenario` (replay source only). Raises `DataRefused` when the contract is broken."""
     day, scenario = day_of(request), request.params.get("scenario") or None
     store = factory.store()
@@ -86,7 +86,7 @@ def _read(parts: Sequence[Part], budget: Budget, room: Path) -> Gathered | None:
 
 
 def _validated(
-    landed: Gathered, kept: LandedParts | None, room: Path, day: date, as_of: date, manifest: Manifest
+    landed: Gathered, kept: LandedParts | None, room: Path, day: date, as_of: date, manifest: DataManifest
 ) -> Validation:
     store = factory.store()
     against = compared(day, as_of, manifest, store)
@@ -102,7 +102,7 @@ def _validated(
     )
 
 
-def _page(landed: Rows, found: Validation, request: JobRequest, day: date, manifest: Manifest) -> str | None:
+def _page(landed: Rows, found: Validation, request: JobRequest, day: date, manifest: DataManifest) -> str | None:
     """The day's page of Data Docs, where the manifest wants one. It is evidence: without it the verdict stands."""
     live = request.intent is Intent.LIVE
     if not wants_docs(manifest.contract.data_docs, live, bool(found.refusal)):
@@ -130,7 +130,7 @@ def _accepted(found: Validation, page: str | None) -> Path:
 
 
 def _described(
-    accepted: Path, found: Validation, source: str, request: JobRequest, day: date, manifest: Manifest
+    accepted: Path, found: Validation, source: str, request: JobRequest, day: date, manifest: DataManifest
 ) -> Snapshot:
     content, begin = read_content(accepted), datetime.combine(day, time(), UTC)
     return Snapshot(

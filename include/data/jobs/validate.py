@@ -16,13 +16,13 @@ from include import factory
 from include.data.core.contract import Expectation
 from include.data.landing.landed_parts import LandedParts
 from include.data.sources.open import Part, Source, open_source
+from include.data.spec import DataManifest
 from include.data.validation.reference_day import compared, day_of
 from include.kernel.code_digest import INGESTING, digest_code
 from include.kernel.errors import Permanent
 from include.kernel.files import scratch, storing
 from include.kernel.job import JobRequest, JobResult
 from include.kernel.work_units import Shard, asked
-from include.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def kept_parts(day: date) -> LandedParts:
     return LandedParts(factory.store().objects, factory.pieces(), day, digest_code(*INGESTING))
 
 
-def run(request: JobRequest, manifest: Manifest) -> JobResult:
+def run(request: JobRequest, manifest: DataManifest) -> JobResult:
     """Params: `day` (ISO date), `scenario` (replay source only), `shard` and `shards`. Raises what is temporary."""
     day, shard = day_of(request), asked(request)
     with closing(open_source(manifest, request.params.get("scenario") or None)) as source:
@@ -44,7 +44,7 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     return _told(request, shard, day, len(parts), refused)
 
 
-def _checked(source: Source, part: Part, day: date, manifest: Manifest, rules: list[Expectation]) -> str | None:
+def _checked(source: Source, part: Part, day: date, manifest: DataManifest, rules: list[Expectation]) -> str | None:
     """Sees to it that the part is kept. Its refusal, where it cannot be read."""
     kept = kept_parts(day)
     with scratch(factory.work_room()) as room, storing(room):

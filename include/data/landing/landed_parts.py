@@ -27,13 +27,13 @@ import pyarrow as pa
 from include.data.core.contract import Expectation
 from include.data.landing.landed_rows import Rows
 from include.data.landing.landing import FILE, land
+from include.data.spec import DataManifest
 from include.data.store.snapshot_store import Objects, md5_of
 from include.data.validation import column_casts, row_checks
 from include.data.validation.row_checks import Marks
 from include.kernel.errors import Conflict, RequestInvalid
 from include.kernel.files import linked
 from include.kernel.work_units import PREFIX, Piece, piece
-from include.manifest import Manifest
 
 if TYPE_CHECKING:
     from include.data.sources.delivered_files import Budget
@@ -141,7 +141,7 @@ class LandedParts:
         fragments = tuple(each for rows, _ in gathered for each in rows.fragments)
         return Gathered(Rows(fragments), tuple(found for _, found in gathered)) if fragments else None
 
-    def mark(self, part: LandedPart, manifest: Manifest, rules: Sequence[Expectation]) -> None:
+    def mark(self, part: LandedPart, manifest: DataManifest, rules: Sequence[Expectation]) -> None:
         """Keeps which rows of the part break which of the rules, unless that is there already."""
         if part.rows:
             rows, there = part.rows, [cell for cell in column_casts.form(part.rows.schema, manifest) if cell.kind]

@@ -20,9 +20,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from include.data.spec import FilesSource, ReplaySource, S3Source
+from include.data.spec import DataManifest, FilesSource, ReplaySource, S3Source
 from include.kernel.errors import RequestInvalid
-from include.manifest import Manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,7 +97,7 @@ class WholeDay:
         return self.rows(budget)
 
 
-def open_source(manifest: Manifest, scenario: str | None = None) -> Source:
+def open_source(manifest: DataManifest, scenario: str | None = None) -> Source:
     """The source of the manifest. `scenario` changes rows openly and exists for the replay alone."""
     spec = manifest.source
     if scenario and not isinstance(spec, ReplaySource):

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from include.data.core import row_rules
 from include.data.core.contract import TIME_TEXT, ZONE_TEXT, Expectation, label_kind
-from include.manifest import Manifest
+from include.data.spec import DataManifest
 
 Kind = Literal["number", "integer", "category", "id", "timestamp"]
 UTC = pl.Datetime("us", "UTC")
@@ -113,7 +113,7 @@ POLARS: dict[str, pl.DataType] = {
 }
 
 
-def form(schema: pa.Schema, manifest: Manifest) -> list[Cell]:
+def form(schema: pa.Schema, manifest: DataManifest) -> list[Cell]:
     """The columns as they will be published: id, label, inputs, extras, then what nobody declared, as it came."""
     contract, label = manifest.contract, manifest.label
     kinds: dict[str, Kind] = {contract.id: "id", label.column: label_kind(label)}

@@ -22,12 +22,12 @@ from include.data.core import contract as contracts
 from include.data.core import row_rules
 from include.data.core.contract import Expectation, Outcome, Reference, Validation
 from include.data.landing.landed_rows import Rows
+from include.data.spec import DataManifest
 from include.data.validation import column_casts, duplicates, quarantine_page, row_checks
 from include.data.validation.column_casts import Cell
 from include.data.validation.row_checks import Marks
 from include.kernel.errors import ManifestInvalid
 from include.kernel.files import linked
-from include.manifest import Manifest
 
 LOOKED_AT = 20  # bad rows a rule looks at for the examples it names
 ACCEPTED, QUARANTINE, PAGE = "accepted.parquet", "quarantine.parquet", "quarantine.html"
@@ -73,7 +73,7 @@ class Measured:
 
 def validate(
     landed: Path | Rows,
-    manifest: Manifest,
+    manifest: DataManifest,
     day: date,
     *,
     directory: Path,
@@ -101,12 +101,14 @@ def validate(
     return _written(opened, measured, bad, outcomes, day, directory)
 
 
-def _open(landed: Rows, manifest: Manifest, day: date, known: Reference | None, dated: bool) -> Day:
+def _open(landed: Rows, manifest: DataManifest, day: date, known: Reference | None, dated: bool) -> Day:
     rules = rules_of(manifest, day, known, dated, landed.count)
     return Day(landed, column_casts.form(landed.schema, manifest), rules)
 
 
-def rules_of(manifest: Manifest, day: date, known: Reference | None, dated: bool, rows: int = 0) -> list[Expectation]:
+def rules_of(
+    manifest: DataManifest, day: date, known: Reference | None, dated: bool, rows: int = 0
+) -> list[Expectation]:
     """Every rule for `day`; `dated`: whether ids of earlier days must not come again.
 
     Only the bounds of the rules about the whole day depend on how many `rows` it has. Raises `ManifestInvalid`.
@@ -130,7 +132,7 @@ def _check_patterns(rules: Sequence[Expectation]) -> None:
                 raise ManifestInvalid(f"contract: the pattern of {rule.column!r} cannot be used ({why}).") from error
 
 
-def summarise(reference: Path, manifest: Manifest) -> Reference | None:
+def summarise(reference: Path, manifest: DataManifest) -> Reference | None:
     """Moments of the numbers and counts of the categories of an earlier day, as far as the contract compares them."""
     contract, lazy = manifest.contract, pl.scan_parquet(reference)
     there = set(lazy.collect_schema().names())

@@ -11,18 +11,18 @@ from datetime import date
 
 from include.data.core.contract import Expectation, Reference
 from include.data.core.snapshots import Snapshot, visible
+from include.data.spec import DataManifest
 from include.data.store.snapshot_store import ContentStore
 from include.data.validation.polars_validator import rules_of, summarise
 from include.kernel.errors import RequestInvalid
 from include.kernel.job import JobRequest
-from include.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class Comparison:
     """`reference` is the published day before, as far as the contract compares with it; ids in `watched` are taken."""
 
-    manifest: Manifest
+    manifest: DataManifest
     day: date
     reference: Reference | None
     watched: list[Snapshot]
@@ -39,13 +39,13 @@ def day_of(request: JobRequest) -> date:
         raise RequestInvalid(f"{request.job} needs params.day as an ISO date, such as 2026-08-01.") from error
 
 
-def compared(day: date, as_of: date, manifest: Manifest, store: ContentStore) -> Comparison:
+def compared(day: date, as_of: date, manifest: DataManifest, store: ContentStore) -> Comparison:
     earlier, watched = _earlier(day, as_of, manifest, store), manifest.contract.unique_days
     reference = summarise(store.file(earlier[-1]), manifest) if earlier else None
     return Comparison(manifest, day, reference, earlier[-watched:] if watched else [])
 
 
-def _earlier(day: date, as_of: date, manifest: Manifest, store: ContentStore) -> list[Snapshot]:
+def _earlier(day: date, as_of: date, manifest: DataManifest, store: ContentStore) -> list[Snapshot]:
     """The published days before this one, as far as the contract compares with any."""
     contract = manifest.contract
     open_categories = any(spec.kind == "category" and not spec.values for spec in contract.columns.values())

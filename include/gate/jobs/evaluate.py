@@ -24,9 +24,9 @@ from include.gate import curves, evidence, gate_page, infra_validation, policy_r
 from include.gate.core import gate
 from include.gate.core.gate import GateReport, InfraMeasured, Scores, Verdict
 from include.gate.policy_rego import RegoPolicy
+from include.gate.spec import GateManifest
 from include.kernel.code_digest import JUDGING, digest_code
 from include.kernel.job import JobRequest, JobResult
-from include.manifest import Manifest
 from include.model import artifact
 from include.model.artifact import Model
 from include.registry.mlflow_registry import SERVING, MlflowRegistry
@@ -45,7 +45,7 @@ class Judged:
     champion_version: str | None
 
 
-def run(request: JobRequest, manifest: Manifest) -> JobResult:
+def run(request: JobRequest, manifest: GateManifest) -> JobResult:
     """Params: `run_id` of the challenger. Verdict `yes` only when the gate passed; inconclusive is a no."""
     policy = _policy(manifest)
     registry, run_id = factory.registry(), str(request.params["run_id"])
@@ -73,7 +73,7 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     )
 
 
-def _policy(manifest: Manifest) -> RegoPolicy | None:
+def _policy(manifest: GateManifest) -> RegoPolicy | None:
     """Tried on an empty report, so that a file that cannot be run is found before anything is measured."""
     if manifest.gate.policy is None:
         return None
@@ -94,11 +94,11 @@ def _asked(report: GateReport, policy: RegoPolicy | None, judged: Judged) -> Gat
     return report.denied(policy.denials(seen), policy.name)
 
 
-def _served(place: Path, manifest: Manifest) -> AbstractContextManager[infra_validation.Server | None]:
+def _served(place: Path, manifest: GateManifest) -> AbstractContextManager[infra_validation.Server | None]:
     return infra_validation.server(place, artifact.digest(place)) if manifest.gate.infra else nullcontext()
 
 
-def _measured(server: infra_validation.Server | None, judged: Judged, manifest: Manifest) -> InfraMeasured | None:
+def _measured(server: infra_validation.Server | None, judged: Judged, manifest: GateManifest) -> InfraMeasured | None:
     if server is None:
         return None
     explain = manifest.gate.infra is not None and manifest.gate.infra.explain
@@ -134,7 +134,9 @@ def _predict_maybe(model: Model | None, rows: Rows) -> Any:
     return None if model is None else _predict(model, rows)
 
 
-def _evidence(registry: MlflowRegistry, judged: Judged, manifest: Manifest, days: Split, rows: Rows) -> gate.Evidence:
+def _evidence(
+    registry: MlflowRegistry, judged: Judged, manifest: GateManifest, days: Split, rows: Rows
+) -> gate.Evidence:
     training = dataset.part(manifest, days, "train", dataset.columns(manifest))
     with registry.client() as client:
         logged = dict(client.get_run(judged.run_id).data.metrics)
@@ -151,7 +153,7 @@ def _evidence(registry: MlflowRegistry, judged: Judged, manifest: Manifest, days
 
 
 def _document(
-    report: GateReport, scores: Scores, known: gate.Evidence, judged: Judged, manifest: Manifest
+    report: GateReport, scores: Scores, known: gate.Evidence, judged: Judged, manifest: GateManifest
 ) -> dict[str, Any]:
     """gate.json: the report, the metrics with their intervals, and the slices."""
     models = {"challenger": scores.challenger, "champion": scores.champion}

@@ -20,11 +20,10 @@ from include.feedback.core.prediction_records import Served
 from include.gate.core import checks as ck
 from include.gate.spec import GateSpec
 from include.kernel import statistics as st
-from include.manifest import Manifest
 from include.monitoring.core import concept_drift
 from include.monitoring.core.concept_drift import Day
 from include.monitoring.core.signals import Check, Severity, Signal
-from include.monitoring.spec import MonitorSpec
+from include.monitoring.spec import MonitoringManifest, MonitorSpec
 from include.serving.spec import ObjectivesSpec
 
 TESTS = 6  # of the check "performance"
@@ -94,7 +93,7 @@ def unknown(check: Check, measure: str) -> list[Signal]:
 # --- on matured labels ------------------------------------------------------------------------------------------------
 
 
-def performance(before: Reference | None, now: Matured, threshold: float, manifest: Manifest) -> list[Signal]:
+def performance(before: Reference | None, now: Matured, threshold: float, manifest: MonitoringManifest) -> list[Signal]:
     """Accuracy, both classes, AUC, the newest day against those before it, and the trend of the last three days."""
     spec = manifest.monitor
     if before is None or len(now) < spec.min_rows:
@@ -206,7 +205,9 @@ def concept(now: Matured, threshold: float, spec: MonitorSpec) -> list[Signal]:
 # --- without labels ---------------------------------------------------------------------------------------------------
 
 
-def estimated(before: Reference | None, scores: st.Floats, threshold: float, manifest: Manifest) -> list[Signal]:
+def estimated(
+    before: Reference | None, scores: st.Floats, threshold: float, manifest: MonitoringManifest
+) -> list[Signal]:
     """Confidence-based performance estimation (NannyML's CBPE, "How it works: estimation of performance").
 
     Where a score is a probability, the chance that a decision is right is the score itself, or its rest; their mean is

@@ -20,7 +20,6 @@ from include.data import dataset
 from include.data.core.snapshots import Snapshot, mature
 from include.kernel import statistics as st
 from include.kernel.job import JobRequest, JobResult
-from include.manifest import Manifest
 from include.monitoring import drift_report, outcomes
 from include.monitoring.core import drift, performance
 from include.monitoring.core.episodes import MonitorReport
@@ -28,6 +27,7 @@ from include.monitoring.core.signals import Signal
 from include.monitoring.jobs import profile
 from include.monitoring.monitor_page import PICTURE, page
 from include.monitoring.monitored_model import Watched, watched
+from include.monitoring.spec import MonitoringManifest
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Matured:
     scores: st.Floats
 
 
-def run(request: JobRequest, manifest: Manifest) -> JobResult:
+def run(request: JobRequest, manifest: MonitoringManifest) -> JobResult:
     """Verdict `no` when there is nothing to measure yet: no live model or no ingested day."""
     found = watched(request, manifest)
     if isinstance(found, str):
@@ -79,7 +79,7 @@ def _outcomes(days: list[Snapshot], request: JobRequest, watched: Watched) -> li
     return outcomes.signals(watched.version, watched.model, watched.baseline, known, window, manifest)
 
 
-def _auc(matured: Matured | None, manifest: Manifest) -> dict[str, float]:
+def _auc(matured: Matured | None, manifest: MonitoringManifest) -> dict[str, float]:
     if matured is None or len(np.unique(matured.truth)) < 2:
         return {}
     weight = st.weights(len(matured.truth), 400, manifest.gate.seed)

@@ -20,16 +20,16 @@ from include.data.store.content import parquet
 from include.kernel import work_units
 from include.kernel.code_digest import PROFILING, digest_code
 from include.kernel.job import JobRequest, JobResult
-from include.manifest import Manifest
 from include.model.schema import Column, conform
 from include.monitoring.core.drift import Measured
 from include.monitoring.monitored_model import Watched, watched
+from include.monitoring.spec import MonitoringManifest
 
 KIND = "profiles"
 BATCH_ROWS = 32_768
 
 
-def run(request: JobRequest, manifest: Manifest) -> JobResult:
+def run(request: JobRequest, manifest: MonitoringManifest) -> JobResult:
     """Params: `shard` of `shards`. Verdict `no` when there is nothing to measure yet."""
     shard, found = work_units.asked(request), watched(request, manifest)
     if isinstance(found, str):

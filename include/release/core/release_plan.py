@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from include.kernel.errors import RequestInvalid
-from include.manifest import Manifest
 from include.release.core.rollout import Plan
+from include.release.spec import ReleaseManifest
 
 
-def plan(manifest: Manifest, version: str, experiment: bool = False) -> Plan:
+def plan(manifest: ReleaseManifest, version: str, experiment: bool = False) -> Plan:
     """`experiment`: a person asks for one. Raises `RequestInvalid` where the manifest does not say how."""
     release, spec = manifest.release, manifest.experiment
     if experiment and spec is None:

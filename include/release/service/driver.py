@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from include.kernel.errors import Conflict, RequestInvalid
-from include.manifest import Manifest
 from include.registry.mlflow_registry import MlflowRegistry
 from include.release.core.rollout import Colour, Observed, Release, Step, Verdict, Wanted, next_step
 from include.release.service import canary_analysis, experiment_analysis, shadow_analysis
 from include.release.service.experiment_analysis import Outcomes
+from include.release.spec import ReleaseManifest
 
 if TYPE_CHECKING:
     from include.release.targets.base import Target
@@ -40,7 +40,7 @@ class Rollout:
         self,
         target: Target,
         registry: MlflowRegistry,
-        manifest: Manifest,
+        manifest: ReleaseManifest,
         smoke_rows: list[dict[str, Any]],
         outcomes: Callable[[], Outcomes] | None = None,
     ) -> None:

@@ -10,11 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.kernel.errors import RequestInvalid
-from include.manifest import Manifest
 from include.release.core import experiment
 from include.release.core.experiment import Arm, Judgement
 from include.release.core.rollout import Observed, Verdict, Wanted
-from include.release.spec import ExperimentSpec
+from include.release.spec import ExperimentSpec, ReleaseManifest
 
 if TYPE_CHECKING:
     from include.release.targets.base import Target
@@ -27,7 +26,7 @@ class Outcomes(Protocol):
     def arms(self, since: datetime, *versions: str) -> tuple[Arm, ...]: ...
 
 
-def look(target: Target, wanted: Wanted, seen: Observed, manifest: Manifest, outcomes: Outcomes) -> None:
+def look(target: Target, wanted: Wanted, seen: Observed, manifest: ReleaseManifest, outcomes: Outcomes) -> None:
     """Takes the run one look further; records the verdict, with its report, once there is one."""
     spec = _spec(manifest, wanted)
     if (seen.route.share, seen.route.sticky) != (spec.share, True):
@@ -44,7 +43,7 @@ def look(target: Target, wanted: Wanted, seen: Observed, manifest: Manifest, out
         target.record(wanted.generation, PART, verdict, why, dict(judgement.report))
 
 
-def _spec(manifest: Manifest, wanted: Wanted) -> ExperimentSpec:
+def _spec(manifest: ReleaseManifest, wanted: Wanted) -> ExperimentSpec:
     """As the manifest says now, but for the share that was wished: it must not change under the callers."""
     if manifest.experiment is None:
         raise RequestInvalid(
@@ -54,7 +53,9 @@ def _spec(manifest: Manifest, wanted: Wanted) -> ExperimentSpec:
     return manifest.experiment.model_copy(update={"share": wanted.plan.experiment})
 
 
-def _judged(noted: dict[str, Any], wanted: Wanted, seen: Observed, manifest: Manifest, outcomes: Outcomes) -> Judgement:
+def _judged(
+    noted: dict[str, Any], wanted: Wanted, seen: Observed, manifest: ReleaseManifest, outcomes: Outcomes
+) -> Judgement:
     champion = seen.live.release
     assert champion is not None  # the machine begins no experiment without one
     arms = outcomes.arms(datetime.fromisoformat(noted["began"]), wanted.release.version, champion.version)

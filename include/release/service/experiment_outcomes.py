@@ -16,14 +16,16 @@ import polars as pl
 from include.data.store.snapshot_store import ContentStore
 from include.feedback.predictions import Predictions
 from include.feedback.segments import Segments
-from include.manifest import Manifest
 from include.release.core.experiment import Arm
+from include.release.spec import ReleaseManifest
 
 
 class ExperimentOutcomes:
     """`secret` is EVERGREEN_LOG_KEY. Raises what reading the log raises."""
 
-    def __init__(self, segments: Segments, store: ContentStore, manifest: Manifest, secret: str | None = None) -> None:
+    def __init__(
+        self, segments: Segments, store: ContentStore, manifest: ReleaseManifest, secret: str | None = None
+    ) -> None:
         self._segments, self._store, self._manifest, self._secret = segments, store, manifest, secret
 
     def arms(self, since: datetime, *versions: str) -> tuple[Arm, ...]:

@@ -23,11 +23,11 @@ import polars as pl
 
 from include import factory
 from include.data.core.snapshots import Snapshot, visible
+from include.data.spec import DataManifest
 from include.data.store.content import parquet
 from include.data.store.snapshot_store import ContentStore
 from include.kernel.errors import ArtifactRejected, DataRefused
 from include.kernel.job import JobRequest, JobResult
-from include.manifest import Manifest
 from include.model import artifact, conformance
 from include.model.artifact import ArtifactMeta, CompiledModel, Model
 from include.model.compiled.encoding import Floats
@@ -40,7 +40,7 @@ from include.scoring.score_store import ScoreStore
 log = logging.getLogger(__name__)
 
 
-def run(request: JobRequest, manifest: Manifest) -> JobResult:
+def run(request: JobRequest, manifest: DataManifest) -> JobResult:
     """Param: `pinned`, as `include.scoring.core.scoring.Pinned`. Raises `DataRefused`, `ArtifactRejected`,
     `RequestInvalid`.
     """
@@ -97,7 +97,7 @@ def _files(pinned: Pinned) -> Mapping[str, bytes]:
 
 
 def _scored(
-    day: Snapshot, pinned: Pinned, model: Model, manifest: Manifest, store: ContentStore, kept: ScoreStore
+    day: Snapshot, pinned: Pinned, model: Model, manifest: DataManifest, store: ContentStore, kept: ScoreStore
 ) -> tuple[Scores, int]:
     """The whole result and how many of its parts were scored just now."""
     key, meta, made = _key(day, pinned), model.meta, 0
@@ -115,14 +115,14 @@ def _scored(
     return scores, made
 
 
-def _tables(day: Snapshot, meta: ArtifactMeta, manifest: Manifest, store: ContentStore) -> Iterator[pl.DataFrame]:
+def _tables(day: Snapshot, meta: ArtifactMeta, manifest: DataManifest, store: ContentStore) -> Iterator[pl.DataFrame]:
     wanted = list(dict.fromkeys([manifest.contract.id, *(column.name for column in meta.columns)]))
     with parquet(store.file(day)) as file:
         for batch in file.iter_batches(PART_ROWS, columns=wanted, use_threads=False):
             yield cast(pl.DataFrame, pl.from_arrow(batch))
 
 
-def _part(table: pl.DataFrame, pinned: Pinned, model: Model, manifest: Manifest) -> tuple[bytes, Tally]:
+def _part(table: pl.DataFrame, pinned: Pinned, model: Model, manifest: DataManifest) -> tuple[bytes, Tally]:
     """The Parquet file of these rows' scores, and what they come to."""
     scores, meta = _probabilities(model, table), model.meta
     positive = scores >= meta.threshold
@@ -161,7 +161,9 @@ def _tally(scores: Floats, positive: np.ndarray[tuple[int], np.dtype[np.bool_]])
     )
 
 
-def _whole(day: Snapshot, pinned: Pinned, meta: ArtifactMeta, manifest: Manifest, records: list[ScoredPart]) -> Scores:
+def _whole(
+    day: Snapshot, pinned: Pinned, meta: ArtifactMeta, manifest: DataManifest, records: list[ScoredPart]
+) -> Scores:
     return Scores(
         key=_key(day, pinned),
         model=meta.name,

@@ -24,12 +24,12 @@ from include.kernel import statistics as st
 from include.kernel.code_digest import BACKTESTING, digest_code
 from include.kernel.errors import NotEnoughData, RequestInvalid
 from include.kernel.job import Intent, JobRequest, JobResult, run_key
-from include.manifest import Manifest
 from include.model import artifact
 from include.model.artifact import Model
 from include.training.backtest_page import page
 from include.training.core.backtest import Fold, Following, Judged, Measured, following
 from include.training.jobs import train
+from include.training.spec import TrainingManifest
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Past:
     url: str
 
 
-def run(request: JobRequest, manifest: Manifest) -> JobResult:
+def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
     """Verdict `no` when too little was known, before or after. Raises `RequestInvalid` for a live run."""
     if request.intent is Intent.LIVE:
         raise RequestInvalid("A backtest looks at the past: start it by a backfill of retrain, or with another intent.")
@@ -65,7 +65,7 @@ def run(request: JobRequest, manifest: Manifest) -> JobResult:
     return JobResult(job="backtest", run_key=request.run_key, summary=fold.sentence, outputs=outputs)
 
 
-def _judging_rows(manifest: Manifest, after: Following) -> Rows:
+def _judging_rows(manifest: TrainingManifest, after: Following) -> Rows:
     rows, least = dataset.load(manifest, after.days, dataset.columns(manifest)), manifest.gate.min_rows
     if len(rows.truth) < least or len(np.unique(rows.truth)) < 2:
         raise NotEnoughData(
@@ -75,14 +75,14 @@ def _judging_rows(manifest: Manifest, after: Following) -> Rows:
     return rows
 
 
-def _before(history: list[Snapshot], as_of: date, manifest: Manifest) -> Past | None:
+def _before(history: list[Snapshot], as_of: date, manifest: TrainingManifest) -> Past | None:
     try:
         return _trained(history, as_of - timedelta(days=manifest.backtest.follow_days), manifest)
     except NotEnoughData:
         return None
 
 
-def _trained(history: list[Snapshot], as_of: date, manifest: Manifest) -> Past:
+def _trained(history: list[Snapshot], as_of: date, manifest: TrainingManifest) -> Past:
     days = split(history, as_of, manifest.label, manifest.train)
     key = run_key("backtest", str(as_of), manifest.digest, digest_code(*BACKTESTING), *days.ids)
     reason = {"reason": "walk-forward backtest"}
@@ -94,7 +94,7 @@ def _trained(history: list[Snapshot], as_of: date, manifest: Manifest) -> Past:
         return Past(as_of, told["best"], artifact.digest(place), artifact.load(place), days, told["url"])
 
 
-def _fold(manifest: Manifest, past: Past, before: Past | None, after: Following, rows: Rows) -> Fold:
+def _fold(manifest: TrainingManifest, past: Past, before: Past | None, after: Following, rows: Rows) -> Fold:
     trained = dataset.part(manifest, past.days, "train", dataset.columns(manifest))
     return Fold(
         as_of=past.as_of,
@@ -115,7 +115,7 @@ def _fold(manifest: Manifest, past: Past, before: Past | None, after: Following,
     )
 
 
-def _judged(manifest: Manifest, past: Past, rows: Rows) -> Judged:
+def _judged(manifest: TrainingManifest, past: Past, rows: Rows) -> Judged:
     scores = _scores(past, rows)
     log.info("model as of %s (%s): %s", past.as_of, past.candidate, metrics(rows.truth, scores, manifest.gate))
     return Judged(
@@ -131,13 +131,13 @@ def _scores(past: Past, rows: Rows) -> st.Floats:
     return past.model.predict_frame(rows.inputs[[column.name for column in past.model.meta.columns]])
 
 
-def _cost(manifest: Manifest, past: Past, rows: Rows) -> st.Floats:
+def _cost(manifest: TrainingManifest, past: Past, rows: Rows) -> st.Floats:
     """Cost per row, shape (n,)."""
     spec = manifest.gate
     return st.cost(rows.truth, _scores(past, rows), spec.threshold, spec.cost.false_approval, spec.cost.false_denial)
 
 
-def _sure(manifest: Manifest) -> float:
+def _sure(manifest: TrainingManifest) -> float:
     return manifest.gate.confidence
 
 

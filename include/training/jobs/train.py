@@ -25,7 +25,6 @@ from include import factory
 from include.data.core import lineage
 from include.kernel.job import JobRequest, JobResult
 from include.kernel.ledger import Entry
-from include.manifest import Manifest
 from include.model import artifact, export
 from include.model.artifact import ArtifactMeta, Model, ServableModel
 from include.model.export import Exported
@@ -33,6 +32,7 @@ from include.monitoring import baselines
 from include.registry.mlflow_registry import KEY_TAG, SERVING
 from include.training import fitting, shap_summary, studies
 from include.training.fitting import Candidate
+from include.training.spec import TrainingManifest
 from include.training.tracking import Finished, forget, log_run
 from include.training.training_plan import Training, prepare
 
@@ -43,7 +43,7 @@ NETWORKS = ("torch_mlp",)
 INT8 = "serving-int8"
 
 
-def run(request: JobRequest, manifest: Manifest) -> JobResult:
+def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
     """Params: `columns` (train on these only), `reason`. Raises `NotEnoughData`, `ServiceUnavailable`."""
     training = prepare(request, manifest)
     rows = len(training.rows.truth)  # what cannot be read is refused before anybody else is asked

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from include.kernel import work_units
 from include.kernel.job import JobRequest, JobResult
-from include.manifest import Manifest
 from include.training import studies, training_plan
 from include.training.core import search
+from include.training.spec import TrainingManifest
 
 
-def run(request: JobRequest, manifest: Manifest) -> JobResult:
+def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
     """Params: `columns`, as those of `train`; `shard` of `shards`. Raises `NotEnoughData`, `RequestInvalid`."""
     shard = work_units.asked(request)
     mine, of = shard.share(studies.work(manifest)), training_plan.prepare(request, manifest)
