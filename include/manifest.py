@@ -8,6 +8,7 @@ blessing and release, so that a decision can always be traced to the numbers it 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -150,6 +151,11 @@ def load(path: Path | str = DEFAULT_PATH) -> Manifest:
     if not path.is_file():
         raise ManifestInvalid(f"There is no manifest at {path}; set EVERGREEN_MANIFEST to the right file.")
     return _load(path, path.stat().st_mtime_ns)
+
+
+def read_manifest() -> Manifest:
+    """The manifest that EVERGREEN_MANIFEST names, or the shipped one. For edges alone; below them it is passed in."""
+    return load(os.environ.get("EVERGREEN_MANIFEST") or DEFAULT_PATH)
 
 
 def _one_line(error: Exception) -> str:

@@ -6,8 +6,8 @@ from datetime import date
 
 import pytest
 
-from include.data.store.local_store import LocalReports
 from include.monitoring.core.episodes import MonitorReport
+from include.monitoring.report_store import LocalReports
 
 
 @pytest.fixture

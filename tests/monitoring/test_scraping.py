@@ -17,13 +17,13 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from include import factory
-from include.data.store.local_store import LocalReports
 from include.embedded.prometheus import MONITORING, configuration, rules, write
 from include.embedded.settings import EmbeddedSettings
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Signal
+from include.monitoring.report_store import LocalReports
 from include.retraining.metrics_exporter import registry
 from include.serving.metrics import Metrics
 from tests import ground

@@ -27,6 +27,7 @@ from include.data.spec import DataManifest
 from include.data.store.content import parquet
 from include.data.store.snapshot_store import ContentStore
 from include.kernel.errors import ArtifactRejected, DataRefused
+from include.kernel.files import write_atomic
 from include.kernel.job import JobRequest, JobResult
 from include.model import artifact, conformance
 from include.model.artifact import ArtifactMeta, CompiledModel, Model
@@ -36,6 +37,7 @@ from include.scoring.core import scoring
 from include.scoring.core.scoring import BINS, PART_ROWS, Pinned, PinnedDay, ScoredPart, Scores, Tally
 from include.scoring.score_page import page
 from include.scoring.score_store import ScoreStore
+from include.scoring.wiring import find_score_pages
 
 log = logging.getLogger(__name__)
 
@@ -183,10 +185,9 @@ def _whole(
 
 def _publish(results: list[Scores], seen: list[Snapshot], kept: ScoreStore) -> Path:
     """Draws a page a day; gives that of the last one."""
-    reports = factory.reports()
     for scores in results:
-        place = reports.score_page(scores.day, scores.version, scores.key)
-        reports.write_page(place, page(scores, _before(scores, seen, kept)))
+        place = find_score_pages() / str(scores.day) / f"version-{scores.version}-{scores.key}.html"
+        write_atomic(place, page(scores, _before(scores, seen, kept)))
     return place
 
 
