@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from include.alerting import wiring as alerting_wiring
 from include.data.wiring import find_data_docs as data_docs
 from include.data.wiring import find_work_room as work_room

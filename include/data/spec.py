@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from datetime import date
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -328,6 +329,25 @@ class WindowSpec(Section):
     def _leaves_rows_to_train_on(self) -> WindowSpec:
         if self.holdout_days + self.calibration_days >= self.window_days:
             raise ValueError("holdout_days and calibration_days together must be smaller than window_days")
+        return self
+
+
+class GroupsSpec(Section):
+    """Whom the gate looks at apart. Columns of the contract; a number is cut into bands."""
+
+    business: tuple[str, ...] = Field((), description="slices that must not get worse")
+    protected: tuple[str, ...] = Field((), description="slices that must not get worse, and be treated alike")
+    bands: dict[str, tuple[float, ...]] = Field(default_factory=dict, description="number -> rising inner cuts")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.business, *self.protected)))
+
+    @model_validator(mode="after")
+    def _rising(self) -> GroupsSpec:
+        for column, cuts in self.bands.items():
+            if not cuts or any(low >= high for low, high in pairwise(cuts)):
+                raise ValueError(f"bands.{column} must hold rising cuts, such as [30, 45]")
         return self
 
 

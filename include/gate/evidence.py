@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from include.data.spec import GroupsSpec
 from include.gate.core.checks import Labels
-from include.gate.spec import GroupsSpec
 from include.kernel.statistics import Floats
 
 FOLD = "cv_auc_fold_"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from include.data.spec import GroupsSpec
 from include.kernel.spec import Count, Section, Share
 from include.model.blessing.approval import Ask
 from include.serving.spec import ServingManifest
@@ -125,25 +125,6 @@ class GateSpec(Section):
     def threshold(self) -> float:
         """The probability of the positive class from which a denial is cheaper (Elkan 2001, eq. 2)."""
         return self.cost.false_denial / (self.cost.false_denial + self.cost.false_approval)
-
-
-class GroupsSpec(Section):
-    """Whom the gate looks at apart. Columns of the contract; a number is cut into bands."""
-
-    business: tuple[str, ...] = Field((), description="slices that must not get worse")
-    protected: tuple[str, ...] = Field((), description="slices that must not get worse, and be treated alike")
-    bands: dict[str, tuple[float, ...]] = Field(default_factory=dict, description="number -> rising inner cuts")
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.business, *self.protected)))
-
-    @model_validator(mode="after")
-    def _rising(self) -> GroupsSpec:
-        for column, cuts in self.bands.items():
-            if not cuts or any(low >= high for low, high in pairwise(cuts)):
-                raise ValueError(f"bands.{column} must hold rising cuts, such as [30, 45]")
-        return self
 
 
 class CardSpec(Section):

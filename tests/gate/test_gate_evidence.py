@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from include import manifest
+from include.data.spec import GroupsSpec
 from include.gate import curves, evidence, gate_page
 from include.gate.core import gate
 from include.gate.core.checks import Scores
-from include.gate.spec import GroupsSpec
 from tests.proofs.binormal import World
 
 GROUPS = GroupsSpec(business=("home",), protected=("age",), bands={"age": (30, 45)})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.gate.spec import GroupsSpec
+from include.data.spec import GroupsSpec
 from include.release.core.rollout import Verdict
 from include.release.core.shadow import Compared, Told, compare, judge, quantile, report, slices
 from include.release.spec import ShadowSpec

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from include.data.spec import GroupsSpec
 from include.feedback.core.prediction_records import sampled
-from include.gate.spec import GroupsSpec
 from include.model.blessing.blessing import public_pem
 from include.release.core.shadow import COPY
 from include.serving.log import recent_answers as module

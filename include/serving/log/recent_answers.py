@@ -38,7 +38,7 @@ from include.serving.predict.validation import Problem
 from include.serving.protocols import native
 
 if TYPE_CHECKING:
-    from include.gate.spec import GroupsSpec
+    from include.data.spec import GroupsSpec
     from include.serving.predict.scoring import Answer, Asked
     from include.serving.predict.validation import Row
 
