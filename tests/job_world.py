@@ -11,7 +11,6 @@ import mlflow
 import pandas as pd
 import pytest
 
-from include import factory
 from include.data.core.snapshots import Snapshot, known_on
 from include.data.store.content import read_content
 from include.data.store.snapshot_store import ContentStore
@@ -20,6 +19,7 @@ from include.kernel.files import scratch
 from include.kernel.job import Intent, JobRequest, JobResult
 from include.manifest import Manifest
 from include.registry.mlflow_registry import MlflowRegistry
+from tests import edge
 from tests.delivered import read_day
 
 FIRST = date(2026, 8, 1)
@@ -36,7 +36,7 @@ def publish(
 def publish_rows(
     store: ContentStore, manifest: Manifest, day: date, rows: pd.DataFrame, as_of: date | None = None
 ) -> None:
-    with scratch(factory.work_room()) as room:
+    with scratch(edge.work_room()) as room:
         rows.to_parquet(room / "rows.parquet", index=False)
         content = read_content(room / "rows.parquet")
         snapshot = Snapshot(
@@ -57,7 +57,7 @@ def place(small: Callable[..., Manifest], mlflow_url: str, monkeypatch: pytest.M
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_url)
     manifest = small(name=f"credit-{uuid.uuid4().hex[:8]}")
     for number in range(4):
-        publish(factory.store(), manifest, FIRST + timedelta(days=number))
+        publish(edge.store(), manifest, FIRST + timedelta(days=number))
     yield manifest
     mlflow.set_tracking_uri(None)
 
@@ -74,7 +74,7 @@ def ask() -> Callable[..., JobResult]:
 
 @pytest.fixture
 def registry(place: Manifest) -> MlflowRegistry:
-    return factory.registry()
+    return edge.registry()
 
 
 def go_live(registry: MlflowRegistry, run_id: str, key: str = "k") -> str:

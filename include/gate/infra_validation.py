@@ -30,9 +30,9 @@ from typing import Any
 import httpx
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from include import factory
 from include.gate.core.gate import InfraMeasured
 from include.gate.spec import GateManifest
+from include.kernel.environment import ROOT
 from include.kernel.errors import ServiceUnavailable
 from include.model.integrity.artifact_integrity import copy_verified
 
@@ -182,7 +182,7 @@ def server(artifact: Path, digest: str) -> Iterator[Server]:
         (root / "slots" / "blue.json").write_text(json.dumps(slot))
         with (root / "server.log").open("wb") as out:
             process = subprocess.Popen(
-                _command(), env=_environment(root, port), cwd=factory.ROOT, stdout=out, stderr=subprocess.STDOUT
+                _command(), env=_environment(root, port), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT
             )
         made = Server(process, port, root, digest)
         try:

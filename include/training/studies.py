@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from include import factory
 from include.kernel import work_units
 from include.kernel.work_units import Piece, Shard
 from include.training import fitting
@@ -42,7 +41,7 @@ def study(training: Training, kind: str, shard: Shard) -> Study:
     def made() -> bytes:
         return search.dump(fitting.search(kind, training.manifest, training.rows, journal, shard))
 
-    found = search.load(factory.pieces().get(_piece(training, kind, shard), made))
+    found = search.load(training.units.get(_piece(training, kind, shard), made))
     for file in (journal, journal.with_suffix(".lock")):  # the piece holds the trials now
         file.unlink(missing_ok=True)
     return found
@@ -53,4 +52,4 @@ def _piece(training: Training, kind: str, shard: Shard) -> Piece:
 
 
 def _journal(training: Training, kind: str, shard: Shard) -> Path:
-    return factory.studies() / f"{training.key}-{kind}-{shard.index}-{shard.of}.journal"
+    return training.journals / f"{training.key}-{kind}-{shard.index}-{shard.of}.journal"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
-from include import factory
-from include.data import dataset
 from include.data.core import lineage
-from include.data.core.snapshots import Split, split
-from include.data.dataset import Rows
+from include.data.core.snapshots import Split
+from include.data.dataset import Dataset, Rows, list_columns
+from include.data.store.work_units import Pieces
 from include.kernel.code_digest import TRAINING, digest_code
 from include.kernel.errors import RequestInvalid
 from include.kernel.job import JobRequest, run_key
@@ -27,9 +27,12 @@ class Training:
     """What all candidates of one training share. Rows are read when they are first asked for, and kept."""
 
     request: JobRequest
+    dataset: Dataset
     manifest: TrainingManifest
     days: Split
     inputs: tuple[Column, ...]
+    units: Pieces  # finished studies, by whoever made them
+    journals: Path  # of studies that are under way on this machine
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -38,16 +41,16 @@ class Training:
 
     @cached_property
     def rows(self) -> Rows:
-        return dataset.part(self.manifest, self.days, "train", self.inputs)
+        return self.dataset.read_part(self.days, "train", self.inputs)
 
     @cached_property
     def later(self) -> Rows | None:
         """The rows that calibrate."""
-        return dataset.part(self.manifest, self.days, "calibration", self.inputs) if self.days.calibration else None
+        return self.dataset.read_part(self.days, "calibration", self.inputs) if self.days.calibration else None
 
     @cached_property
     def newest(self) -> Rows:
-        return dataset.part(self.manifest, self.days, "holdout", self.inputs)
+        return self.dataset.read_part(self.days, "holdout", self.inputs)
 
     @property
     def code(self) -> str:
@@ -74,16 +77,11 @@ class Training:
         }
 
 
-def prepare(request: JobRequest, manifest: TrainingManifest) -> Training:
-    """Params: `columns` (train on these only). Raises `NotEnoughData`, `RequestInvalid`."""
-    days = split(factory.store().history(), request.as_of, manifest.label, manifest.train)
-    return Training(request, manifest, days, dataset.columns(manifest, _only(request, manifest)))
-
-
-def _only(request: JobRequest, manifest: TrainingManifest) -> list[str]:
+def choose_columns(request: JobRequest, manifest: TrainingManifest) -> tuple[Column, ...]:
+    """The inputs that `params.columns` names, or all of them. Raises `RequestInvalid`."""
     chosen = list(request.params.get("columns") or [])
     unknown = sorted(set(chosen) - set(manifest.contract.columns))
     if unknown:
         known = ", ".join(manifest.contract.columns)
         raise RequestInvalid(f"params.columns names {', '.join(unknown)}; the contract has {known}.")
-    return chosen
+    return list_columns(manifest, chosen)

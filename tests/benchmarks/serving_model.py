@@ -54,18 +54,18 @@ def main(place: Path) -> None:
 
 def prepared(path: Path) -> Any:
     """The training job up to the fit, on days published as the ingest job would."""
-    from include import factory
     from include import manifest as manifests
     from include.kernel.job import Intent, JobRequest
-    from include.training import training_plan
+    from include.training.wiring import plan_training
+    from tests import edge
     from tests.job_world import FIRST, publish
 
     manifest = manifests.load(path)
     days = manifest.train.window_days + manifest.train.holdout_days
     for number in range(days):
-        publish(factory.store(), manifest, FIRST + timedelta(days=number))
+        publish(edge.store(), manifest, FIRST + timedelta(days=number))
     as_of = FIRST + timedelta(days=days - 1 + manifest.label.delay_days)
-    return training_plan.prepare(JobRequest(job="train", run_key="bench", as_of=as_of, intent=Intent.LIVE), manifest)
+    return plan_training(JobRequest(job="train", run_key="bench", as_of=as_of, intent=Intent.LIVE), manifest)
 
 
 def fitted(training: Any) -> Any:

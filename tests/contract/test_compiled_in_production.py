@@ -16,8 +16,9 @@ from include.kernel.job import Intent, JobRequest
 from include.manifest import Manifest
 from include.release.core.rollout import Release, Step
 from include.release.service.driver import Rollout
-from include.training import fitting, training_plan
+from include.training import fitting
 from include.training.jobs import train
+from include.training.wiring import plan_training
 from tests import credit
 from tests.blessed import document, envelope
 from tests.job_world import FIRST, LAST, publish
@@ -62,7 +63,7 @@ def blessed(manifest: Manifest) -> tuple[Release, str, str]:
 
 def of_the_training(manifest: Manifest, kind: str) -> Any:
     """The same training again: the pipeline itself, in this process."""
-    again = training_plan.prepare(asked("train"), manifest)
+    again = plan_training(asked("train"), manifest)
     return train._servable(again, fitting.fit(kind, manifest, again.rows, again.later))
 
 

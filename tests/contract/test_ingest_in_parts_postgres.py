@@ -13,8 +13,7 @@ import pyarrow as pa
 import pytest
 
 from include import factory
-from include.data.sources.delivered_files import Budget
-from include.data.sources.open import POSTGRES_VARIABLE
+from include.data.sources.base import POSTGRES_VARIABLE, Budget
 from include.data.sources.postgres import Postgres, spans
 from include.jobs.__main__ import run
 from include.kernel.errors import DataRefused

@@ -10,7 +10,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from include.data.sources.open import POSTGRES_VARIABLE
+from include.data.sources.base import POSTGRES_VARIABLE
 from include.data.sources.postgres import Postgres
 from include.data.spec import PostgresSource
 from include.kernel.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from include.data.landing.landing import FILE
-from include.data.sources.open import MAX_BATCH_ROWS
+from include.data.sources.base import MAX_BATCH_ROWS
 from include.data.sources.s3 import S3
 from include.data.spec import S3Source
 from include.kernel.errors import AccessRefused, Conflict, DataRefused, ServiceUnavailable

@@ -11,14 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from include import factory
-from include.data import dataset
 from include.data.core.lineage import PARTS
 from include.data.core.snapshots import Split, split
+from include.data.dataset import Dataset, list_columns
 from include.jobs.__main__ import run
 from include.kernel.errors import DataRefused, NotEnoughData
 from include.kernel.job import Intent, JobRequest
 from include.manifest import Manifest
+from tests import edge
 
 FIRST, DAYS = date(2026, 8, 1), 8
 CUSTOMERS, ROWS = 60, 40
@@ -64,18 +64,18 @@ def known(small: Callable[..., Manifest], tmp_path: Path) -> Callable[..., tuple
             deliver(tmp_path / f"{day}.csv", day, people, nameless)
             run(JobRequest(job="ingest", run_key="k", as_of=day, intent=Intent.HISTORICAL, params={"day": str(day)}))
         as_of = FIRST + timedelta(days=DAYS)
-        return manifest, split(factory.store().history(), as_of, manifest.label, manifest.train)
+        return manifest, split(edge.store().history(), as_of, manifest.label, manifest.train)
 
     return made
 
 
 def delivered(days: Split, part: str) -> pd.DataFrame:
-    return factory.store().rows(days.part(part))  # type: ignore[arg-type]
+    return edge.store().rows(days.part(part))  # type: ignore[arg-type]
 
 
 def kept(manifest: Manifest, days: Split, part: str) -> pd.DataFrame:
     """The delivered rows that are in the part, found again by what they spent, which no two rows share by chance."""
-    inputs = dataset.part(manifest, days, part, dataset.columns(manifest)).inputs  # type: ignore[arg-type]
+    inputs = Dataset(edge.store(), manifest).read_part(days, part, list_columns(manifest)).inputs  # type: ignore[arg-type]
     rows = delivered(days, part)
     return rows[rows["spend"].isin(inputs["spend"])]
 
@@ -107,10 +107,10 @@ def test_without_an_entity_parts_are_whole_days(known):
 def test_when_everybody_is_in_the_holdout_nothing_is_left_to_train_on_and_it_says_so(known):
     manifest, days = known(people=range(1), nameless=0)
     with pytest.raises(NotEnoughData, match="All 160 train rows are of a customer that a later part of the split has"):
-        dataset.part(manifest, days, "train", dataset.columns(manifest))
+        Dataset(edge.store(), manifest).read_part(days, "train", list_columns(manifest))
 
 
 def test_an_entity_that_the_days_do_not_hold_is_named_with_what_they_hold(known):
     manifest, days = known(entity="household")
     with pytest.raises(DataRefused, match=r"has no column household, only visit, outcome, spend, plan, customer"):
-        dataset.part(manifest, days, "train", dataset.columns(manifest))
+        Dataset(edge.store(), manifest).read_part(days, "train", list_columns(manifest))

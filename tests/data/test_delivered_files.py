@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from include.data.sources import delivered_files
+from include.data.sources.base import MAX_BATCH_ROWS
 from include.data.sources.delivered_files import BATCH_BYTES
 from include.data.sources.files import Files
-from include.data.sources.open import MAX_BATCH_ROWS
 from include.data.spec import FilesSource
 from include.kernel.errors import Conflict, DataRefused, ServiceUnavailable
 

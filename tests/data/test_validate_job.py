@@ -17,14 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include import factory
-from include.data.sources.delivered_files import Budget
+from include.data.sources.base import Budget
 from include.data.sources.files import Files
 from include.jobs.__main__ import run
 from include.kernel.errors import Conflict, DataRefused, EvergreenError, RequestInvalid
 from include.kernel.job import Intent, JobRequest, JobResult
 from include.kernel.work_units import Shard, shards
 from include.manifest import DEFAULT_PATH, load
+from tests import edge
 from tests.delivered import read_day
 from tests.killed import killed
 
@@ -92,8 +92,8 @@ def left() -> dict[str, Any]:
     try:
         told: dict[str, Any] = {"summary": ask("ingest").summary}
     except EvergreenError as refusal:
-        return {"refusal": str(refusal), "kind": type(refusal), "published": DAY in factory.store().days()}
-    store = factory.store()
+        return {"refusal": str(refusal), "kind": type(refusal), "published": DAY in edge.store().days()}
+    store = edge.store()
     snapshot = next((each for each in store.snapshots() if each.day == DAY), None)
     if snapshot is None:
         return told
@@ -219,7 +219,7 @@ def test_ingest_reads_no_file_that_was_read_and_marks_no_row_that_was_marked(wor
     assert again == told and len(reads) == 5
     ask("ingest")
     assert len(reads) == 5
-    assert factory.store().objects.keys("pieces/") == []  # the snapshot has the rows
+    assert edge.store().objects.keys("pieces/") == []  # the snapshot has the rows
 
 
 def test_what_no_task_got_to_ingest_does_itself(world, days, reads):
@@ -297,7 +297,7 @@ def test_a_file_that_changes_while_a_task_reads_it_is_read_again_later(world, da
     with monkeypatch.context() as patched, pytest.raises(Conflict, match=r"part-0\.csv changed while it was read"):
         patched.setattr(Files, "read", overtaken)
         ask("validate", **Shard(0, TASKS).params)
-    assert factory.store().objects.keys("pieces/") == []
+    assert edge.store().objects.keys("pieces/") == []
 
 
 def test_rules_that_changed_cost_the_checking_and_not_the_reading(world, days, reads):
@@ -327,7 +327,7 @@ def test_a_day_is_too_large_for_three_as_for_one(world, days):
 
 def world_source(world: World) -> Any:
     world.enter(1)
-    return factory.manifest().source
+    return edge.manifest().source
 
 
 def test_a_checksum_beside_a_file_counts_though_the_file_was_read_before_it_came(world, days):
@@ -358,7 +358,7 @@ def test_typed_files_that_are_what_they_should_be_become_the_same_one_file(world
     world.deliver(0, days[1])
     world.enter(1, store="as-it-should-be")
     ask("ingest")
-    store = factory.store()
+    store = edge.store()
     rows = pq.read_table(store.file(store.snapshots()[0])).replace_schema_metadata(None)
     for number in range(3):
         world.deliver(number, rows.slice(number * 40, 40), ending="parquet")
@@ -398,7 +398,7 @@ def test_a_task_killed_at_work_costs_the_part_it_was_at_and_nothing_else(world, 
     shared = left()
     assert reads == ["part-1.csv", "part-2.csv"][function.endswith("mark") :]
     assert shared == world.told(1)
-    assert list(factory.work_room().glob("work-*")) == []
+    assert list(edge.work_room().glob("work-*")) == []
 
 
 def test_a_day_in_one_part_gives_the_tasks_nothing_to_do(world, days):
@@ -406,7 +406,7 @@ def test_a_day_in_one_part_gives_the_tasks_nothing_to_do(world, days):
     world.enter(TASKS)
     told = ask("validate", **Shard(0, TASKS).params)
     assert (told.verdict, told.summary) == ("no", "2026-08-02 was not delivered in parts; ingest reads it alone")
-    assert factory.store().objects.keys("pieces/") == []
+    assert edge.store().objects.keys("pieces/") == []
     assert left() == world.told(1)
 
 

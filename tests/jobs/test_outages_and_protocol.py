@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from include import factory
 from include.kernel.errors import RequestInvalid, ServiceUnavailable
 from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest
+from tests import edge
 from tests.ground import SMALL, free_ports, write_manifest
 from tests.job_world import FIRST, LAST, publish
 
@@ -27,7 +27,7 @@ def test_a_dead_mlflow_is_one_temporary_sentence_within_seconds(small, ask, monk
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed}")
     manifest = small()
     for number in range(4):
-        publish(factory.store(), manifest, FIRST + timedelta(days=number))
+        publish(edge.store(), manifest, FIRST + timedelta(days=number))
     began = time.monotonic()
     with pytest.raises(ServiceUnavailable) as caught:
         ask(job, run_id="r")

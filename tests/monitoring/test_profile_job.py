@@ -6,8 +6,6 @@ from datetime import timedelta
 
 import pytest
 
-from include import factory
-from include.data import dataset
 from include.kernel.job import Intent, JobRequest
 from include.kernel.work_units import shards
 from include.monitoring.baselines import Baseline
@@ -15,6 +13,7 @@ from include.monitoring.core import drift
 from include.monitoring.core.signals import SCORE
 from include.monitoring.jobs import profile
 from include.monitoring.monitored_model import watched
+from tests import edge
 from tests.delivered import read_day
 from tests.job_world import FIRST, LAST, go_live, publish, publish_rows
 from tests.killed import killed
@@ -47,7 +46,7 @@ def asked(job="profile", **params) -> JobRequest:
 
 
 def made() -> dict[str, bytes]:
-    objects = factory.store().objects
+    objects = edge.store().objects
     return {key: objects.read(key).data for key in objects.keys("pieces/profiles/")}
 
 
@@ -55,7 +54,7 @@ def at_once(days, found):
     """A window measured as it was before days were: all rows of it, held together."""
     columns = found.model.meta.columns
     delivered = tuple(c for c in columns if all(c.name in day.columns for day in days))
-    rows = dataset.load(found.manifest, days, delivered)
+    rows = found.dataset.read(days, delivered)
     return found.baseline.of(rows.inputs, found.model if delivered == columns else None)
 
 
@@ -72,15 +71,15 @@ def flat(signal):
 
 
 def test_a_window_is_the_sum_of_its_days_and_of_their_batches(live, place, monkeypatch):
-    publish(factory.store(), place, FIRST + timedelta(days=3), "new_market")
+    publish(edge.store(), place, FIRST + timedelta(days=3), "new_market")
     fewer = read_day(place, FIRST + timedelta(days=1)).drop(columns="Income")
-    publish_rows(factory.store(), place, FIRST + timedelta(days=4), fewer)
+    publish_rows(edge.store(), place, FIRST + timedelta(days=4), fewer)
     monkeypatch.setattr(profile, "BATCH_ROWS", 100)
     held, count = [], Baseline.of
     monkeypatch.setattr(
         Baseline, "of", lambda self, inputs, model: held.append(len(inputs)) or count(self, inputs, model)
     )
-    found = watched(asked(), factory.manifest())
+    found = watched(asked(), edge.manifest())
     verdicts = set()
     for days in found.windows:
         summed, whole = profile.of_days(days, found), at_once(days, found)
@@ -102,7 +101,7 @@ def test_a_day_is_measured_once_for_a_version_and_again_only_when_its_piece_is_d
     assert measured == [FIRST + timedelta(days=number) for number in range(4)]
     assert ask("monitor", key="k2").outputs == first.outputs and len(measured) == 4
 
-    publish_rows(factory.store(), place, FIRST + timedelta(days=4), read_day(place, FIRST))
+    publish_rows(edge.store(), place, FIRST + timedelta(days=4), read_day(place, FIRST))
     ask("monitor", as_of=LATER)
     assert measured[4:] == [FIRST + timedelta(days=4)]  # the new day alone
 
@@ -112,7 +111,7 @@ def test_a_day_is_measured_once_for_a_version_and_again_only_when_its_piece_is_d
     assert measured[5:] == [FIRST] and made() == before
 
     old = "pieces/profiles/2026-01-01/abc"
-    assert factory.store().objects.write(old, b"x", None)
+    assert edge.store().objects.write(old, b"x", None)
     go_live(registry, ask("train", columns=["Income", "Age"]).outputs["run_id"], key="other")
     ask("monitor")
     assert len(measured) == 10 and old not in made()  # another version measures anew, and sweeps
@@ -124,7 +123,7 @@ def test_tasks_make_the_very_pieces_the_monitor_would_also_when_one_is_killed(li
     alone = made()
     assert len(alone) == 4 and max(map(len, alone.values())) < 30_000
     for key in alone:
-        factory.store().objects.remove(key)
+        edge.store().objects.remove(key)
 
     killed(asked(**shards(3)[0].params), "include.model.schema", "_conformed", 20, tmp_path / "result.json")
     assert [key.split("/")[2] for key in made()] == [str(FIRST)]  # it was killed within the second of its days

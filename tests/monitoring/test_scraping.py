@@ -16,7 +16,6 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from include import factory
 from include.embedded.prometheus import MONITORING, configuration, rules, write
 from include.embedded.settings import EmbeddedSettings
 from include.kernel.ledger import Entry
@@ -26,7 +25,7 @@ from include.monitoring.core.signals import Signal
 from include.monitoring.report_store import LocalReports
 from include.retraining.metrics_exporter import registry
 from include.serving.metrics import Metrics
-from tests import ground
+from tests import edge, ground
 from tests.ground import free_ports, wait_for
 from tests.monitoring.prometheus import said, tool
 
@@ -127,8 +126,8 @@ def names(told: CollectorRegistry) -> set[str]:
 
 def test_every_metric_that_is_asked_for_is_told_by_somebody(small: Callable[..., Any]) -> None:
     small()
-    live(factory.ledger())
-    factory.reports().write_report(REPORT)
+    live(edge.ledger())
+    edge.reports().write_report(REPORT)
     recorded = {rule["record"] for group in rules()["groups"] for rule in group["rules"] if "record" in rule}
     metrics = Metrics("blue")
     metrics.of_log("predictions")

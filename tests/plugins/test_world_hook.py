@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from evergreen.errors import as_airflow
 from evergreen.hooks.connections import WorldHook
-from include.data.sources.open import POSTGRES_VARIABLE
+from include.data.sources.base import POSTGRES_VARIABLE
 from include.kernel.errors import RequestInvalid
 
 

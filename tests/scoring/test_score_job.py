@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from include import factory
 from include.kernel.errors import ArtifactRejected, DataRefused, ServiceUnavailable
 from include.model import artifact
 from include.model.compiled import compiling
@@ -18,7 +17,7 @@ from include.model.integrity.artifact_integrity import copy_verified
 from include.model.schema import conform
 from include.scoring.core import scoring
 from include.scoring.jobs import score
-from tests import credit
+from tests import credit, edge
 from tests.job_world import FIRST, LAST, go_live, publish
 
 ROWS = 400  # a part, here
@@ -33,7 +32,7 @@ def manifest(small, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "PART_ROWS", ROWS)
     found = small()
     for number in range(2):
-        publish(factory.store(), found, FIRST + timedelta(days=number))
+        publish(edge.store(), found, FIRST + timedelta(days=number))
     return found
 
 
@@ -56,7 +55,7 @@ def served(manifest, tmp_path):
 @pytest.fixture
 def run(manifest, ask):
     def asked(digest: str, *days: date, version: str = "3", key: str = "k"):
-        known = {each.day: each.id for each in factory.store().history()}
+        known = {each.day: each.id for each in edge.store().history()}
         wanted = [{"day": str(day), "snapshot": known.get(day, "0" * 64)} for day in days or (FIRST,)]
         return ask("score", key, pinned={"version": version, "digest": digest, "days": wanted})
 
@@ -72,7 +71,7 @@ def test_every_row_has_the_score_the_model_gives_it_in_the_order_of_the_snapshot
     digest = served(kind, compiled)
     outputs = run(digest).outputs
     found = pl.read_parquet(f"{outputs['uris'][0]}/*.parquet")
-    rows = factory.store().rows(factory.store().snapshots()[:1])
+    rows = edge.store().rows(edge.store().snapshots()[:1])
     expected = credit.trained(kind).predict_frame(conform(rows, credit.columns()))
     assert found.columns == [manifest.contract.id, *scoring.COLUMNS]
     assert found[manifest.contract.id].to_list() == rows[manifest.contract.id].tolist()
@@ -173,8 +172,8 @@ def test_a_snapshot_that_is_not_in_this_store_is_named(served, run):
 
 
 def test_rows_that_were_damaged_score_nothing(served, run):
-    digest, [day, _] = served(), factory.store().snapshots()
-    path = factory.store().file(day)
+    digest, [day, _] = served(), edge.store().snapshots()
+    path = edge.store().file(day)
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataRefused, match="is not what was published"):
@@ -186,7 +185,7 @@ def test_without_a_served_copy_the_versions_artifact_is_fetched_and_held_to_its_
 ):
     monkeypatch.delenv("EVERGREEN_SERVING_DIR", raising=False)
     version = go_live(registry, ask("train").outputs["run_id"])
-    digest, day = artifact.digest(registry.fetch(version, tmp_path)), factory.store().snapshots()[-1]
+    digest, day = artifact.digest(registry.fetch(version, tmp_path)), edge.store().snapshots()[-1]
     wanted = {"version": version, "digest": digest, "days": [{"day": str(day.day), "snapshot": day.id}]}
     assert ask("score", pinned=wanted).outputs["rows"] == day.rows
     with pytest.raises(ArtifactRejected, match="instead of 000000000000"):

@@ -8,9 +8,9 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from include import factory
 from include.data.core.snapshots import split
 from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest, JobResult
+from tests import edge
 from tests.job_world import FIRST, publish
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,11 +37,11 @@ def test_a_historical_training_reproduces_the_digest_of_then_whatever_became_kno
     then = trained(tmp_path, Intent.LIVE)
     later = FIRST + timedelta(days=20)
     for number in range(2):  # two days the model saw are corrected
-        publish(factory.store(), place, FIRST + timedelta(days=number), "new_market", as_of=later)
+        publish(edge.store(), place, FIRST + timedelta(days=number), "new_market", as_of=later)
     now = trained(tmp_path, Intent.HISTORICAL)
     assert now.outputs["run_id"] != then.outputs["run_id"]  # it was really trained again
     assert now.outputs["snapshots"] == then.outputs["snapshots"]
     assert digests(registry, now) == digests(registry, then)
-    assert not set(split(factory.store().history(), later, place.label, place.train).ids[:2]) & set(
+    assert not set(split(edge.store().history(), later, place.label, place.train).ids[:2]) & set(
         then.outputs["snapshots"]
     )

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from include import factory
 from include.kernel.job import Intent, JobRequest
 from include.kernel.work_units import shards
-from include.training import fitting, training_plan
+from include.training import fitting
+from include.training.wiring import plan_training
+from tests import edge
 from tests.job_world import LAST
 from tests.killed import killed
 
@@ -24,13 +25,13 @@ def spread(place, small):
 
 
 def made() -> dict[str, bytes]:
-    objects = factory.store().objects
+    objects = edge.store().objects
     return {key: objects.read(key).data for key in objects.keys("pieces/tuning/")}
 
 
 def forget_all() -> None:
     for key in made():
-        factory.store().objects.remove(key)
+        edge.store().objects.remove(key)
 
 
 def no_search(*_):
@@ -42,7 +43,7 @@ def test_the_training_finds_what_the_tasks_made_and_is_the_one_that_makes_it_its
 ):
     told = [ask("tune", **shard.params) for shard in shards(3)]
     assert [result.outputs["trials"] for result in told] == [2, 2, 1] and "2 of 3: 2 trials of" in told[1].summary
-    assert len(made()) == 3 and list(factory.studies().glob("*")) == []
+    assert len(made()) == 3 and list(edge.studies().glob("*")) == []
     alone = ask("train", intent="historical")
     monkeypatch.setattr(fitting, "search", no_search)
     found = ask("train")
@@ -65,11 +66,11 @@ def test_a_task_that_was_killed_and_a_piece_that_was_damaged_cost_time_and_nothi
         job="tune", run_key="k", as_of=LAST, intent=Intent.LIVE, params={"columns": None, **shards(3)[2].params}
     )
     killed(request, "include.training.fitting", "fold_scores", 3, tmp_path / "result.json")
-    assert len(made()) == 2 and [path.suffix for path in factory.studies().glob("*.journal")] == [".journal"]
+    assert len(made()) == 2 and [path.suffix for path in edge.studies().glob("*.journal")] == [".journal"]
     damaged = min(made())
     (tmp_path / "store" / damaged).write_bytes(b"half of a st")
     result = ask("train")
-    assert list(factory.studies().glob("*")) == []
+    assert list(edge.studies().glob("*")) == []
     after_all = made()
     assert len(after_all) == 3
     forget_all()
@@ -82,12 +83,12 @@ def test_a_task_that_was_killed_and_a_piece_that_was_damaged_cost_time_and_nothi
 def test_another_number_of_studies_is_another_training(spread):
     request = JobRequest(job="train", run_key="k", as_of=LAST, intent=Intent.LIVE)
     other = spread.model_copy(update={"fan_out": spread.fan_out.model_copy(update={"tuning": 2})})
-    assert training_plan.prepare(request, spread).key != training_plan.prepare(request, other).key
+    assert plan_training(request, spread).key != plan_training(request, other).key
 
 
 def test_studies_of_long_ago_are_swept_by_the_training(spread, ask):
     old = "pieces/tuning/2026-01-01/abc"
-    assert factory.store().objects.write(old, b"x", None)
+    assert edge.store().objects.write(old, b"x", None)
     ask("train")
     assert old not in made() and len(made()) == 3
 

@@ -20,25 +20,26 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from include import factory
 from include.data.core.contract import Validation, wants_docs
 from include.data.core.snapshots import Snapshot, known_on
-from include.data.jobs.validate import kept_parts
+from include.data.jobs.validate import open_parts
 from include.data.landing.landed_parts import Gathered, LandedParts
 from include.data.landing.landed_rows import Rows
 from include.data.landing.landing import land_parts
-from include.data.sources.open import Part, Source, open_source
+from include.data.sources.base import Part, Source
+from include.data.sources.open import open_source
 from include.data.spec import DataManifest
 from include.data.store.content import read_content
 from include.data.validation.polars_validator import validate
-from include.data.validation.reference_day import compared, day_of
+from include.data.validation.reference_day import Comparison, compared, day_of
+from include.data.wiring import find_data_docs, find_work_room, open_snapshot_store
 from include.kernel.code_digest import INGESTING, digest_code
 from include.kernel.errors import Conflict, DataRefused
 from include.kernel.files import scratch, storing, write_atomic
 from include.kernel.job import Intent, JobRequest, JobResult
 
 if TYPE_CHECKING:
-    from include.data.sources.delivered_files import Budget
+    from include.data.sources.base import Budget
 
 log = logging.getLogger(__name__)
 REPORT = "contract.json"  # kept beside the rows: every expectation with what was found
@@ -47,20 +48,20 @@ REPORT = "contract.json"  # kept beside the rows: every expectation with what wa
 def run(request: JobRequest, manifest: DataManifest) -> JobResult:
     """Params: `day` (ISO date), `scenario` (replay source only). Raises `DataRefused` when the contract is broken."""
     day, scenario = day_of(request), request.params.get("scenario") or None
-    store = factory.store()
-    kept = kept_parts(day) if manifest.fan_out.validation > 1 else None
-    with closing(open_source(manifest, scenario)) as source, scratch(factory.work_room()) as room, storing(room):
+    store, docs = open_snapshot_store(), find_data_docs()
+    kept = open_parts(day, manifest) if manifest.fan_out.validation > 1 else None
+    with closing(open_source(manifest, scenario)) as source, scratch(find_work_room()) as room, storing(room):
         landed, read = _landed(source, day, kept, room)
         source.close()  # what is held of a database is not held until the day is published
         if landed is None:
             return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
         log.info("landed %d rows of %s from %s", landed.rows.count, day, read)
-        found = _validated(landed, kept, room, day, request.as_of, manifest)
-        page = _page(landed.rows, found, request, day, manifest)
-        accepted = _accepted(found, page)
+        found = _validated(landed, kept, room, day, compared(day, request.as_of, manifest, store))
+        page = _page(landed.rows, found, request, day, manifest, docs)
+        accepted = _accepted(found, page, docs)
         snapshot = _described(accepted, found, read, request, day, manifest)
         changed = store.publish(snapshot, accepted, _beside(found, room), intent=request.intent)
-        shown = _shown(found, day)
+        shown = _shown(found, day, docs)
         if kept:
             kept.clear()
     pages = {"data_docs": page, "quarantine_page": shown}
@@ -85,24 +86,22 @@ def _read(parts: Sequence[Part], budget: Budget, room: Path) -> Gathered | None:
     return Gathered(rows, (None,) * len(rows.fragments))
 
 
-def _validated(
-    landed: Gathered, kept: LandedParts | None, room: Path, day: date, as_of: date, manifest: DataManifest
-) -> Validation:
-    store = factory.store()
-    against = compared(day, as_of, manifest, store)
+def _validated(landed: Gathered, kept: LandedParts | None, room: Path, day: date, against: Comparison) -> Validation:
     return validate(
         landed.rows,
-        manifest,
+        against.manifest,
         day,
         directory=room,
         reference=against.reference,
-        published=[store.file(each) for each in against.watched],
-        place=f"{day} of {manifest.source.place}",
+        published=against.published,
+        place=f"{day} of {against.manifest.source.place}",
         marks=kept.marks(landed, against.rules()) if kept else (),
     )
 
 
-def _page(landed: Rows, found: Validation, request: JobRequest, day: date, manifest: DataManifest) -> str | None:
+def _page(
+    landed: Rows, found: Validation, request: JobRequest, day: date, manifest: DataManifest, docs: Path
+) -> str | None:
     """The day's page of Data Docs, where the manifest wants one. It is evidence: without it the verdict stands."""
     live = request.intent is Intent.LIVE
     if not wants_docs(manifest.contract.data_docs, live, bool(found.refusal)):
@@ -112,16 +111,16 @@ def _page(landed: Rows, found: Validation, request: JobRequest, day: date, manif
     rules = [outcome.expectation for outcome in found.outcomes]
     told = found.refusal or f"{found.rows - found.quarantined} of {found.rows} rows of {day} were accepted."
     try:
-        return str(data_docs.write(landed, rules, manifest.name, day, told, factory.data_docs()))
+        return str(data_docs.write(landed, rules, manifest.name, day, told, docs))
     except Exception:  # whatever the engine stumbles over, the day has its verdict already
         log.warning("no page of Data Docs for %s", day, exc_info=True)
         return None
 
 
-def _accepted(found: Validation, page: str | None) -> Path:
+def _accepted(found: Validation, page: str | None, docs: Path) -> Path:
     """The file of the rows that may be published. Raises `DataRefused`."""
     if found.refusal or found.accepted is None:
-        where = f" Its page is {factory.data_docs() / 'site' / page}." if page else ""
+        where = f" Its page is {docs / 'site' / page}." if page else ""
         raise DataRefused(f"{found.refusal}{where}", page)
     log.info("%d expectations run, %d rows set aside", len(found.outcomes), found.quarantined)
     for warning in found.warnings:
@@ -157,12 +156,12 @@ def _beside(found: Validation, room: Path) -> dict[str, Path]:
     return {path.name: path for path in (report, found.quarantine, found.page) if path}
 
 
-def _shown(found: Validation, day: date) -> str | None:
+def _shown(found: Validation, day: date, docs: Path) -> str | None:
     """The page of the rows that were set aside, where a browser finds it: its place in the site of Data Docs."""
     if found.page is None:
         return None
     place = f"quarantine/{day}.html"
-    write_atomic(factory.data_docs() / "site" / place, found.page.read_text())
+    write_atomic(docs / "site" / place, found.page.read_text())
     return place
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 from datetime import date
+from pathlib import Path
 
-from include import factory
 from include.data.core.contract import Expectation
 from include.data.landing.landed_parts import LandedParts
-from include.data.sources.open import Part, Source, open_source
+from include.data.sources.base import Part, Source
+from include.data.sources.open import open_source
 from include.data.spec import DataManifest
 from include.data.validation.reference_day import compared, day_of
+from include.data.wiring import find_work_room, open_snapshot_store, open_work_units
 from include.kernel.code_digest import INGESTING, digest_code
 from include.kernel.errors import Permanent
 from include.kernel.files import scratch, storing
@@ -27,9 +29,10 @@ from include.kernel.work_units import Shard, asked
 log = logging.getLogger(__name__)
 
 
-def kept_parts(day: date) -> LandedParts:
+def open_parts(day: date, manifest: DataManifest) -> LandedParts:
     """Where parts of `day` are kept between this job and `ingest`."""
-    return LandedParts(factory.store().objects, factory.pieces(), day, digest_code(*INGESTING))
+    units = open_work_units(manifest.fan_out.keep_days)
+    return LandedParts(open_snapshot_store().objects, units, day, digest_code(*INGESTING))
 
 
 def run(request: JobRequest, manifest: DataManifest) -> JobResult:
@@ -39,15 +42,19 @@ def run(request: JobRequest, manifest: DataManifest) -> JobResult:
         parts = source.parts(day)
         if len(parts) < 2:
             return _result(request, "no", f"{day} was not delivered in parts; ingest reads it alone", 0, [])
-        rules = compared(day, request.as_of, manifest, factory.store()).rules()
-        refused = [told for part in shard.share(parts) if (told := _checked(source, part, day, manifest, rules))]
+        rules = compared(day, request.as_of, manifest, open_snapshot_store()).rules()
+        kept, place = open_parts(day, manifest), find_work_room()
+        refused = [
+            told for part in shard.share(parts) if (told := _checked(source, part, kept, place, manifest, rules))
+        ]
     return _told(request, shard, day, len(parts), refused)
 
 
-def _checked(source: Source, part: Part, day: date, manifest: DataManifest, rules: list[Expectation]) -> str | None:
+def _checked(
+    source: Source, part: Part, kept: LandedParts, place: Path, manifest: DataManifest, rules: list[Expectation]
+) -> str | None:
     """Sees to it that the part is kept. Its refusal, where it cannot be read."""
-    kept = kept_parts(day)
-    with scratch(factory.work_room()) as room, storing(room):
+    with scratch(place) as room, storing(room):
         try:
             landed = kept.find(part, room) or kept.land(part, source.budget(), room)
         except Permanent as refusal:

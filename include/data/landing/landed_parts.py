@@ -36,8 +36,7 @@ from include.kernel.files import linked
 from include.kernel.work_units import PREFIX, Piece, piece
 
 if TYPE_CHECKING:
-    from include.data.sources.delivered_files import Budget
-    from include.data.sources.open import Part
+    from include.data.sources.base import Budget, Part
     from include.data.store.work_units import Pieces
 
 DESCRIBED, MARKED, ROWS = "landed", "marks", "landed-rows"  # kinds of pieces; the last one are the files themselves

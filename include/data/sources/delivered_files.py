@@ -26,42 +26,14 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from include.data.landing.landing import FILE
-from include.data.sources.open import MAX_BATCH_ROWS
+from include.data.sources.base import MAX_BATCH_ROWS, Budget
 from include.kernel.errors import DataRefused
 
 BATCH_BYTES = 64 * 2**20
 CSV_BLOCK_BYTES = 4 * 2**20  # a longer line is refused
 CHUNK_BYTES = 2**20
-GIB = 2**30
 SHOWN = 80  # characters of a name that came with the data
 NAMED_AT_MOST = 5  # files a description names one by one
-
-
-class Budget:
-    """What one day may still unfold to, in bytes; `needed` is the most it had to allow at any one time."""
-
-    def __init__(self, max_gib: float) -> None:
-        self._max_gib = max_gib
-        self._left = max_gib * GIB
-        self.needed = 0.0
-        self.spent = 0
-
-    def covers(self, nbytes: float) -> bool:
-        return nbytes <= self._left
-
-    def check(self, name: str, nbytes: float) -> None:
-        """Raises `DataRefused` when `nbytes` more would be too much."""
-        self.needed = max(self.needed, self.spent + nbytes)
-        if not self.covers(nbytes):
-            raise DataRefused(
-                f"{name} unfolds to more than source.max_gib = {self._max_gib:g} GiB; "
-                "deliver a smaller file, or raise the bound in the manifest if the volume is right."
-            )
-
-    def spend(self, name: str, nbytes: int) -> None:
-        self.check(name, nbytes)
-        self._left -= nbytes
-        self.spent += nbytes
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from include.data.sources import delivered_files
-from include.data.sources.delivered_files import Budget, Survey
-from include.data.sources.open import Source, absolute
+from include.data.sources.base import Budget, Part, Source, absolute
+from include.data.sources.delivered_files import Survey
 from include.data.spec import FilesSource
 from include.kernel.errors import Conflict, DataRefused, ServiceUnavailable
 
@@ -31,7 +31,7 @@ WILDCARDS = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True)
-class DeliveredFile:
+class DeliveredFile(Part):
     source: Files
     path: Path
 

@@ -32,10 +32,10 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import FloatLoader
 from psycopg.types.string import TextLoader
 
-from include.data.sources.delivered_files import Budget, shown
-from include.data.sources.open import POSTGRES_CONNECTION as CONNECTION
-from include.data.sources.open import POSTGRES_VARIABLE as VARIABLE
-from include.data.sources.open import Part, Source, WholeDay
+from include.data.sources.base import POSTGRES_CONNECTION as CONNECTION
+from include.data.sources.base import POSTGRES_VARIABLE as VARIABLE
+from include.data.sources.base import Budget, Part, Source, WholeDay
+from include.data.sources.delivered_files import shown
 from include.data.spec import PostgresSource
 from include.kernel.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable
 
@@ -81,7 +81,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Slice:
+class Slice(Part):
     """The rows of [since, until), both in UTC."""
 
     source: Postgres

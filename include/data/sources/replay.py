@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from typing import TYPE_CHECKING
 
-from include.data.sources.open import MAX_BATCH_ROWS, Source, WholeDay, absolute
+from include.data.sources.base import MAX_BATCH_ROWS, Source, WholeDay, absolute
 from include.data.spec import ReplaySource
 from include.kernel.errors import DataRefused, RequestInvalid
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from include.data.sources.delivered_files import Budget
+    from include.data.sources.base import Budget
 
 
 class Replay(Source):
@@ -35,7 +35,7 @@ class Replay(Source):
         return [WholeDay(self._spec.path, lambda budget: self._read_day(day))]
 
     def budget(self) -> Budget:
-        from include.data.sources.delivered_files import Budget
+        from include.data.sources.base import Budget
 
         return Budget(math.inf)  # the file is the project's own
 

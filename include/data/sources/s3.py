@@ -24,8 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from include.data.sources import delivered_files
-from include.data.sources.delivered_files import Budget
-from include.data.sources.open import Source
+from include.data.sources.base import Budget, Part, Source
 from include.data.spec import S3Source
 from include.data.store import s3_client
 from include.kernel.errors import Conflict, ServiceUnavailable
@@ -53,7 +52,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class DeliveredObject:
+class DeliveredObject(Part):
     source: S3
     listed: Listed
 

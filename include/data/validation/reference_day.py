@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 from include.data.core.contract import Expectation, Reference
 from include.data.core.snapshots import Snapshot, visible
@@ -26,6 +27,7 @@ class Comparison:
     day: date
     reference: Reference | None
     watched: list[Snapshot]
+    published: list[Path]  # their rows
 
     def rules(self) -> list[Expectation]:
         """The day's rules, as they mark rows."""
@@ -42,7 +44,8 @@ def day_of(request: JobRequest) -> date:
 def compared(day: date, as_of: date, manifest: DataManifest, store: ContentStore) -> Comparison:
     earlier, watched = _earlier(day, as_of, manifest, store), manifest.contract.unique_days
     reference = summarise(store.file(earlier[-1]), manifest) if earlier else None
-    return Comparison(manifest, day, reference, earlier[-watched:] if watched else [])
+    taken = earlier[-watched:] if watched else []
+    return Comparison(manifest, day, reference, taken, [store.file(snapshot) for snapshot in taken])
 
 
 def _earlier(day: date, as_of: date, manifest: DataManifest, store: ContentStore) -> list[Snapshot]:

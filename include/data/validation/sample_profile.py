@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from include.data.core.proposal import LISTED, Seen
 from include.data.landing.landing import land
-from include.data.sources.delivered_files import Budget, read, survey
+from include.data.sources.base import Budget
+from include.data.sources.delivered_files import read, survey
 from include.data.validation.column_casts import Cell, Kind
 from include.kernel.errors import DataRefused
 

@@ -15,21 +15,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from include import factory
-from include.data import dataset
 from include.data.core.lineage import PARTS
 from include.data.core.snapshots import Split, split
-from include.data.dataset import Rows
+from include.data.dataset import Dataset, Rows, list_columns
+from include.data.wiring import open_snapshot_store
 from include.gate import curves, evidence, gate_page, infra_validation, policy_rego
 from include.gate.core import gate
 from include.gate.core.gate import GateReport, InfraMeasured, Scores, Verdict
 from include.gate.policy_rego import RegoPolicy
 from include.gate.spec import GateManifest
 from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.environment import ROOT
 from include.kernel.job import JobRequest, JobResult
 from include.model import artifact
 from include.model.artifact import Model
 from include.registry.mlflow_registry import SERVING, MlflowRegistry
+from include.registry.wiring import open_registry
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +49,16 @@ class Judged:
 def run(request: JobRequest, manifest: GateManifest) -> JobResult:
     """Params: `run_id` of the challenger. Verdict `yes` only when the gate passed; inconclusive is a no."""
     policy = _policy(manifest)
-    registry, run_id = factory.registry(), str(request.params["run_id"])
-    days = split(factory.store().history(), request.as_of, manifest.label, manifest.train)
+    registry, run_id = open_registry(manifest.name), str(request.params["run_id"])
+    data = Dataset(open_snapshot_store(), manifest)
+    days = split(data.store.history(), request.as_of, manifest.label, manifest.train)
     with tempfile.TemporaryDirectory() as scratch:
         place = _download(registry, run_id, Path(scratch))
         with _served(place, manifest) as server:
             judged = _judged(registry, run_id, place)
-            rows = dataset.part(manifest, days, "holdout", dataset.columns(manifest))
+            rows = data.read_part(days, "holdout", list_columns(manifest))
             scores = Scores(rows.truth, _predict(judged.challenger, rows), _predict_maybe(judged.champion, rows))
-            known = _evidence(registry, judged, manifest, days, rows)
+            known = _evidence(registry, judged, manifest, data, days, rows)
             known = replace(known, infra=_measured(server, judged, manifest))
     report = _asked(gate.judge(scores, manifest.gate, known), policy, judged)
     document = _document(report, scores, known, judged, manifest) | {"policy": _named(policy), "data": _days(days)}
@@ -77,7 +79,7 @@ def _policy(manifest: GateManifest) -> RegoPolicy | None:
     """Tried on an empty report, so that a file that cannot be run is found before anything is measured."""
     if manifest.gate.policy is None:
         return None
-    policy = policy_rego.read(factory.ROOT / manifest.gate.policy)
+    policy = policy_rego.read(ROOT / manifest.gate.policy)
     policy.denials({})
     return policy
 
@@ -135,9 +137,9 @@ def _predict_maybe(model: Model | None, rows: Rows) -> Any:
 
 
 def _evidence(
-    registry: MlflowRegistry, judged: Judged, manifest: GateManifest, days: Split, rows: Rows
+    registry: MlflowRegistry, judged: Judged, manifest: GateManifest, data: Dataset, days: Split, rows: Rows
 ) -> gate.Evidence:
-    training = dataset.part(manifest, days, "train", dataset.columns(manifest))
+    training = data.read_part(days, "train", list_columns(manifest))
     with registry.client() as client:
         logged = dict(client.get_run(judged.run_id).data.metrics)
     asked = {column.name: column.kind for column in judged.challenger.meta.columns}

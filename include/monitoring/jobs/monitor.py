@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from include import factory
-from include.data import dataset
 from include.data.core.snapshots import Snapshot, mature
+from include.feedback.wiring import open_segments
 from include.kernel import statistics as st
 from include.kernel.job import JobRequest, JobResult
 from include.monitoring import drift_report, outcomes
@@ -27,7 +26,9 @@ from include.monitoring.core.signals import Signal
 from include.monitoring.jobs import profile
 from include.monitoring.monitor_page import PICTURE, page
 from include.monitoring.monitored_model import Watched, watched
+from include.monitoring.report_store import LocalReports
 from include.monitoring.spec import MonitoringManifest
+from include.monitoring.wiring import open_report_store
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,8 @@ def run(request: JobRequest, manifest: MonitoringManifest) -> JobResult:
     days = list(found.days)
     windows = [_window(window, found) for window in found.windows]
     report = _report(found, windows, _matured(days, request, found), _outcomes(days, request, found))
-    report = _publish(report, windows, found)
-    factory.pieces().sweep(profile.KIND, days[-1].day)
+    report = _publish(report, windows, found, open_report_store())
+    found.units.sweep(profile.KIND, days[-1].day)
     log.info(report.sentence)
     outputs = report.model_dump(mode="json")
     return JobResult(job="monitor", run_key=request.run_key, summary=report.sentence, outputs=outputs)
@@ -67,7 +68,7 @@ def _matured(days: list[Snapshot], request: JobRequest, watched: Watched) -> Mat
     known = mature(days, min(request.as_of, days[-1].day), manifest.label)[-manifest.monitor.window_days :]
     if not known or any(column.name not in day.columns for column in columns for day in known):
         return None
-    rows = dataset.load(manifest, known, columns)
+    rows = watched.dataset.read(known, columns)
     return Matured(rows.truth, watched.model.predict_frame(rows.inputs))
 
 
@@ -76,7 +77,7 @@ def _outcomes(days: list[Snapshot], request: JobRequest, watched: Watched) -> li
     manifest = watched.manifest
     known = mature(days, min(request.as_of, days[-1].day), manifest.label)
     window = days[-manifest.monitor.window_days :]
-    return outcomes.signals(watched.version, watched.model, watched.baseline, known, window, manifest)
+    return outcomes.signals(watched, known, window, open_segments)
 
 
 def _auc(matured: Matured | None, manifest: MonitoringManifest) -> dict[str, float]:
@@ -112,25 +113,24 @@ def _report(
     )
 
 
-def _publish(report: MonitorReport, windows: list[drift.Window], watched: Watched) -> MonitorReport:
+def _publish(report: MonitorReport, windows: list[drift.Window], watched: Watched, kept: LocalReports) -> MonitorReport:
     """The report last: who is killed before it finds nothing there and draws all of it again."""
-    kept = factory.reports()
     place = kept.report_page(report.version, report.as_of)
     report = report.model_copy(update={"page": str(place)})
-    if report.alarm and not _known(report):
-        _picture(place.with_suffix(PICTURE), watched)
+    if report.alarm and not _known(report, kept):
+        _picture(place.with_suffix(PICTURE), watched, kept)
     kept.write_page(place, page(report, windows, watched.manifest.monitor))
     kept.write_report(report)
     return report
 
 
-def _known(report: MonitorReport) -> bool:
+def _known(report: MonitorReport, kept: LocalReports) -> bool:
     """Whether the alarm stood in the newest report before: an alarm is drawn once."""
-    newest = factory.reports().newest(report.version)
+    newest = kept.newest(report.version)
     return newest is not None and newest.alarm
 
 
-def _picture(place: Path, watched: Watched) -> None:
+def _picture(place: Path, watched: Watched, kept: LocalReports) -> None:
     manifest, current = watched.manifest, profile.of_days(watched.windows[-1], watched)
     if html := drift_report.report(watched.baseline.measured, current, manifest.monitor, manifest.gate.seed):
-        factory.reports().write_page(place, html)
+        kept.write_page(place, html)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add
+from pathlib import Path
 
 import pandas as pd
 
-from include import factory
 from include.data.core.snapshots import Snapshot
 from include.data.store.content import parquet
 from include.kernel import work_units
@@ -50,7 +50,7 @@ def of_days(days: Sequence[Snapshot], found: Watched) -> Measured:
 def of_day(day: Snapshot, found: Watched) -> Measured:
     """What one day measures, read or made. Raises `DataRefused` when its rows are damaged."""
     piece = work_units.piece(KIND, day.day, day.id, found.digest, digest_code(*PROFILING))
-    return found.baseline.unpack(factory.pieces().get(piece, lambda: found.baseline.pack(_measured(day, found))))
+    return found.baseline.unpack(found.units.get(piece, lambda: found.baseline.pack(_measured(day, found))))
 
 
 def _measured(day: Snapshot, found: Watched) -> Measured:
@@ -58,11 +58,11 @@ def _measured(day: Snapshot, found: Watched) -> Measured:
     columns = found.model.meta.columns
     delivered = tuple(column for column in columns if column.name in day.columns)
     model = found.model if delivered == columns else None
-    batches = _batches(day, delivered) if delivered else iter([pd.DataFrame()])
+    batches = _batches(found.dataset.store.file(day), delivered) if delivered else iter([pd.DataFrame()])
     return reduce(add, (found.baseline.of(batch, model) for batch in batches))
 
 
-def _batches(day: Snapshot, columns: tuple[Column, ...]) -> Iterator[pd.DataFrame]:
-    with parquet(factory.store().file(day)) as file:
+def _batches(path: Path, columns: tuple[Column, ...]) -> Iterator[pd.DataFrame]:
+    with parquet(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=[column.name for column in columns], use_threads=False):
             yield conform(batch.to_pandas(), columns)

@@ -21,11 +21,11 @@ from typing import cast
 import numpy as np
 import polars as pl
 
-from include import factory
 from include.data.core.snapshots import Snapshot, visible
 from include.data.spec import DataManifest
 from include.data.store.content import parquet
 from include.data.store.snapshot_store import ContentStore
+from include.data.wiring import open_snapshot_store
 from include.kernel.errors import ArtifactRejected, DataRefused
 from include.kernel.files import write_atomic
 from include.kernel.job import JobRequest, JobResult
@@ -33,11 +33,13 @@ from include.model import artifact, conformance
 from include.model.artifact import ArtifactMeta, CompiledModel, Model
 from include.model.compiled.encoding import Floats
 from include.model.integrity.artifact_integrity import verified
+from include.registry.mlflow_registry import MlflowRegistry
+from include.registry.wiring import open_registry
 from include.scoring.core import scoring
 from include.scoring.core.scoring import BINS, PART_ROWS, Pinned, PinnedDay, ScoredPart, Scores, Tally
 from include.scoring.score_page import page
 from include.scoring.score_store import ScoreStore
-from include.scoring.wiring import find_score_pages
+from include.scoring.wiring import find_score_pages, find_served_artifact, open_score_store
 
 log = logging.getLogger(__name__)
 
@@ -46,20 +48,20 @@ def run(request: JobRequest, manifest: DataManifest) -> JobResult:
     """Param: `pinned`, as `include.scoring.core.scoring.Pinned`. Raises `DataRefused`, `ArtifactRejected`,
     `RequestInvalid`.
     """
-    pinned, store, kept = scoring.pinned(request.params), factory.store(), factory.scores()
+    pinned, store, kept = scoring.pinned(request.params), open_snapshot_store(), open_score_store()
     history = {(each.day, each.id): each for each in store.history()}
     days = [_known(history, day) for day in pinned.days]
     done = {day: scores for day in days if (scores := kept.whole(day.day, pinned.version, _key(day, pinned)))}
     missing, made = [day for day in days if day not in done], 0
     if missing:
-        model = _model(pinned)
+        model = _model(pinned, open_registry(manifest.name))
         for day in missing:
             done[day], scored = _scored(day, pinned, model, manifest, store, kept)
             made += scored
     results = [done[day] for day in days]
     for scores in results:
         log.info("%s", scores.sentence)
-    place = _publish(results, visible(history.values(), request.as_of), kept)
+    place = _publish(results, visible(history.values(), request.as_of), kept, find_score_pages())
     return _told(request, results, made, place, kept)
 
 
@@ -77,25 +79,25 @@ def _key(day: Snapshot, pinned: Pinned) -> str:
     return scoring.key(day.id, pinned.version, pinned.digest)
 
 
-def _model(pinned: Pinned) -> Model:
+def _model(pinned: Pinned, registry: MlflowRegistry) -> Model:
     """The model of exactly this digest. Raises `ArtifactRejected` when it does not compute its golden rows."""
-    model = artifact.opened(_files(pinned))
+    model = artifact.opened(_files(pinned, registry))
     if problem := conformance.golden(model):
         raise ArtifactRejected(problem)
     log.info("version %s, %s (%s)", pinned.version, model.meta.runtime, model.meta.path)
     return model
 
 
-def _files(pinned: Pinned) -> Mapping[str, bytes]:
+def _files(pinned: Pinned, registry: MlflowRegistry) -> Mapping[str, bytes]:
     """The verified artifact: the slots' own copy on this machine, or a download."""
-    served = factory.served_artifact(pinned.digest)
+    served = find_served_artifact(pinned.digest)
     if served is not None:
         try:
             return verified(served, pinned.digest)
         except ArtifactRejected as error:
             log.warning("%s The registry is asked instead.", error)
     with tempfile.TemporaryDirectory(prefix="evergreen-score-") as scratch:
-        return verified(factory.registry().fetch(pinned.version, Path(scratch)), pinned.digest)
+        return verified(registry.fetch(pinned.version, Path(scratch)), pinned.digest)
 
 
 def _scored(
@@ -183,10 +185,10 @@ def _whole(
     )
 
 
-def _publish(results: list[Scores], seen: list[Snapshot], kept: ScoreStore) -> Path:
+def _publish(results: list[Scores], seen: list[Snapshot], kept: ScoreStore, pages: Path) -> Path:
     """Draws a page a day; gives that of the last one."""
     for scores in results:
-        place = find_score_pages() / str(scores.day) / f"version-{scores.version}-{scores.key}.html"
+        place = pages / str(scores.day) / f"version-{scores.version}-{scores.key}.html"
         write_atomic(place, page(scores, _before(scores, seen, kept)))
     return place
 

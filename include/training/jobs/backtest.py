@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from include import factory
-from include.data import dataset
 from include.data.core.snapshots import Snapshot, Split, split
-from include.data.dataset import Rows
+from include.data.dataset import Dataset, Rows, list_columns
+from include.data.wiring import open_snapshot_store
 from include.gate.core.gate import metrics
 from include.kernel import statistics as st
 from include.kernel.code_digest import BACKTESTING, digest_code
@@ -26,10 +25,13 @@ from include.kernel.errors import NotEnoughData, RequestInvalid
 from include.kernel.job import Intent, JobRequest, JobResult, run_key
 from include.model import artifact
 from include.model.artifact import Model
+from include.registry.wiring import open_registry
 from include.training.backtest_page import page
+from include.training.backtest_store import LocalBacktests
 from include.training.core.backtest import Fold, Following, Judged, Measured, following
 from include.training.jobs import train
 from include.training.spec import TrainingManifest
+from include.training.wiring import open_backtest_store
 
 log = logging.getLogger(__name__)
 
@@ -50,23 +52,23 @@ def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
     """Verdict `no` when too little was known, before or after. Raises `RequestInvalid` for a live run."""
     if request.intent is Intent.LIVE:
         raise RequestInvalid("A backtest looks at the past: start it by a backfill of retrain, or with another intent.")
-    history = factory.store().history()
+    store, kept = open_snapshot_store(), open_backtest_store(manifest.digest)
+    history, data = store.history(), Dataset(store, manifest)
     try:
         after = following(history, request.as_of, manifest.label, manifest.backtest.follow_days)
-        rows = _judging_rows(manifest, after)
-        past = _trained(history, request.as_of, manifest)
+        rows = _judging_rows(data, manifest, after)
+        past = _trained(history, request.as_of, manifest, kept)
     except NotEnoughData as error:
         return JobResult(job="backtest", run_key=request.run_key, verdict="no", summary=str(error))
-    fold = _fold(manifest, past, _before(history, request.as_of, manifest), after, rows)
-    kept = factory.backtests()
+    fold = _fold(data, manifest, past, _before(history, request.as_of, manifest, kept), after, rows)
     changed = kept.write(fold, page)
     log.info("%s", "a new fold" if changed else "the same fold as before, nothing rewritten")
     outputs = {"fold": fold.model_dump(mode="json"), "page": str(kept.page), "url": past.url, "changed": changed}
     return JobResult(job="backtest", run_key=request.run_key, summary=fold.sentence, outputs=outputs)
 
 
-def _judging_rows(manifest: TrainingManifest, after: Following) -> Rows:
-    rows, least = dataset.load(manifest, after.days, dataset.columns(manifest)), manifest.gate.min_rows
+def _judging_rows(data: Dataset, manifest: TrainingManifest, after: Following) -> Rows:
+    rows, least = data.read(after.days, list_columns(manifest)), manifest.gate.min_rows
     if len(rows.truth) < least or len(np.unique(rows.truth)) < 2:
         raise NotEnoughData(
             f"The {len(after.days)} days from {after.days[0].day} on hold {len(rows.truth)} rows, "
@@ -75,27 +77,29 @@ def _judging_rows(manifest: TrainingManifest, after: Following) -> Rows:
     return rows
 
 
-def _before(history: list[Snapshot], as_of: date, manifest: TrainingManifest) -> Past | None:
+def _before(history: list[Snapshot], as_of: date, manifest: TrainingManifest, kept: LocalBacktests) -> Past | None:
     try:
-        return _trained(history, as_of - timedelta(days=manifest.backtest.follow_days), manifest)
+        return _trained(history, as_of - timedelta(days=manifest.backtest.follow_days), manifest, kept)
     except NotEnoughData:
         return None
 
 
-def _trained(history: list[Snapshot], as_of: date, manifest: TrainingManifest) -> Past:
+def _trained(history: list[Snapshot], as_of: date, manifest: TrainingManifest, kept: LocalBacktests) -> Past:
     days = split(history, as_of, manifest.label, manifest.train)
     key = run_key("backtest", str(as_of), manifest.digest, digest_code(*BACKTESTING), *days.ids)
     reason = {"reason": "walk-forward backtest"}
     request = JobRequest(job="train", run_key=key, as_of=as_of, intent=Intent.HISTORICAL, params=reason)
-    with factory.backtests().one_training(key):
+    with kept.one_training(key):
         told = train.run(request, manifest).outputs
     with tempfile.TemporaryDirectory() as scratch:
-        place = factory.registry().fetch_run(told["run_id"], Path(scratch))
+        place = open_registry(manifest.name).fetch_run(told["run_id"], Path(scratch))
         return Past(as_of, told["best"], artifact.digest(place), artifact.load(place), days, told["url"])
 
 
-def _fold(manifest: TrainingManifest, past: Past, before: Past | None, after: Following, rows: Rows) -> Fold:
-    trained = dataset.part(manifest, past.days, "train", dataset.columns(manifest))
+def _fold(
+    data: Dataset, manifest: TrainingManifest, past: Past, before: Past | None, after: Following, rows: Rows
+) -> Fold:
+    trained = data.read_part(past.days, "train", list_columns(manifest))
     return Fold(
         as_of=past.as_of,
         first=after.days[0].day,

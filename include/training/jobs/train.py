@@ -21,20 +21,22 @@ from typing import Any
 import mlflow
 import numpy as np
 
-from include import factory
 from include.data.core import lineage
 from include.kernel.job import JobRequest, JobResult
 from include.kernel.ledger import Entry
+from include.kernel.wiring import open_ledger
 from include.model import artifact, export
 from include.model.artifact import ArtifactMeta, Model, ServableModel
 from include.model.export import Exported
 from include.monitoring import baselines
 from include.registry.mlflow_registry import KEY_TAG, SERVING
+from include.registry.wiring import open_registry
 from include.training import fitting, shap_summary, studies
 from include.training.fitting import Candidate
 from include.training.spec import TrainingManifest
 from include.training.tracking import Finished, forget, log_run
-from include.training.training_plan import Training, prepare
+from include.training.training_plan import Training
+from include.training.wiring import plan_training
 
 log = logging.getLogger(__name__)
 GOLDEN_ROWS = 32
@@ -45,16 +47,16 @@ INT8 = "serving-int8"
 
 def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
     """Params: `columns` (train on these only), `reason`. Raises `NotEnoughData`, `ServiceUnavailable`."""
-    training = prepare(request, manifest)
+    training = plan_training(request, manifest)
     rows = len(training.rows.truth)  # what cannot be read is refused before anybody else is asked
-    registry = factory.registry()
+    registry = open_registry(manifest.name)
     with registry.client() as client:
         mlflow.set_tracking_uri(registry.uri)
         experiment = mlflow.set_experiment(manifest.name).experiment_id
         runs = {kind: _once(client, experiment, training, kind) for kind in manifest.train.candidates}
-    factory.pieces().sweep(studies.KIND, request.as_of)
+    training.units.sweep(studies.KIND, request.as_of)
     best = min(runs, key=lambda kind: runs[kind]["metrics"]["cv_brier"])
-    _note(training, runs[best]["run_id"])
+    open_ledger().append(_note(training, runs[best]["run_id"]))
     outputs = {"best": best, "experiment_id": experiment, "candidates": runs, "snapshots": list(training.days.ids)}
     told = ", ".join(f"{kind} Brier {runs[kind]['metrics']['cv_brier']:.4f}" for kind in runs)
     summary = f"trained on {rows} rows known as of {request.as_of}; {told}; best: {best}"
@@ -170,9 +172,9 @@ def _plain(value: Any) -> Any:
     return None if value is None or (isinstance(value, float) and np.isnan(value)) else value
 
 
-def _note(training: Training, run_id: str) -> None:
+def _note(training: Training, run_id: str) -> Entry:
     request = training.request
-    entry = Entry(
+    return Entry(
         what="model.trained",
         subject=run_id,
         who=f"train {request.run_key}",
@@ -180,4 +182,3 @@ def _note(training: Training, run_id: str) -> None:
         details={"as_of": str(request.as_of), "intent": request.intent.value, **training.tags("best")},
         key=f"trained-{request.run_key}",
     )
-    factory.ledger().append(entry)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from include.kernel import work_units
 from include.kernel.job import JobRequest, JobResult
-from include.training import studies, training_plan
+from include.training import studies
 from include.training.core import search
 from include.training.spec import TrainingManifest
+from include.training.wiring import plan_training
 
 
 def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
     """Params: `columns`, as those of `train`; `shard` of `shards`. Raises `NotEnoughData`, `RequestInvalid`."""
     shard = work_units.asked(request)
-    mine, of = shard.share(studies.work(manifest)), training_plan.prepare(request, manifest)
+    mine, of = shard.share(studies.work(manifest)), plan_training(request, manifest)
     found = [(kind, studies.study(of, kind, part)) for kind, part in mine]
     losses = [trial.loss for _, study in found for trial in study if trial.state == "complete"]
     told = ", ".join(f"{len(study)} trials of {kind}" for kind, study in found) or "nothing to search"

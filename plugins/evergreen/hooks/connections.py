@@ -10,7 +10,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include import factory
-from include.data.sources.open import POSTGRES_CONNECTION, POSTGRES_VARIABLE
+from include.data.sources.base import POSTGRES_CONNECTION, POSTGRES_VARIABLE
 from include.data.spec import PostgresSource
 from include.data.store import s3_client
 from include.kernel.errors import KeyInvalid
