@@ -1,8 +1,8 @@
 """Functions whose names do not begin with a verb, since a call that reads as a noun hides that work is done.
 
 The verbs are the committed list beside the benchmark. Leading underscores do not count, and nested functions are
-measured like all others. Exempt: properties and their setters, dunders, and the names of HOOKS, which a library looks
-up by name and which nobody could choose. Validators and serializers of pydantic have names of our own and count.
+measured like all others. Exempt: properties and their setters, dunders, and in a class with a base the names of HOOKS,
+which a library looks up and nobody could choose. Validators and serializers of pydantic have names of our own and count.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.benchmarks.structure.source import Module
 
+Definition = ast.FunctionDef | ast.AsyncFunctionDef
 PROPERTIES = {"property", "cached_property", "computed_field", "setter", "deleter"}
 PROTOCOL = "asyncio calls it on a protocol"
 PARSER = "httptools calls it while it parses"
@@ -28,6 +29,7 @@ HOOKS = {  # name: who looks it up
     "on_message_begin": PARSER,
     "on_message_complete": PARSER,
     "on_kill": "Airflow calls it on an operator or a trigger that is cleared",
+    "release": "Optuna calls it on the lock of a journal",
     "on_tick": "uvicorn calls it on a server every tenth of a second",
     "lookup_path": "Starlette calls it on StaticFiles",
 }
@@ -59,16 +61,18 @@ def has_verb(name: str, verbs: frozenset[str]) -> bool:
     return bare.partition("_")[0].lower() in verbs and f"!{bare}" not in verbs
 
 
-def _walk(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+def _walk(tree: ast.Module) -> Iterator[Definition]:
+    derived = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.bases)
+    hooks = {id(node) for cls in derived for node in cls.body if getattr(node, "name", "") in HOOKS}
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_exempt(node):
+        if isinstance(node, Definition) and not _is_exempt(node) and id(node) not in hooks:
             yield node
 
 
-def _is_exempt(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _is_exempt(node: Definition) -> bool:
     if node.name.startswith("__") and node.name.endswith("__"):
         return True
-    return node.name in HOOKS or any(read_decorator(decorator) in PROPERTIES for decorator in node.decorator_list)
+    return any(read_decorator(decorator) in PROPERTIES for decorator in node.decorator_list)
 
 
 def read_decorator(node: ast.expr) -> str:

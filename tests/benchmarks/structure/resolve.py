@@ -10,12 +10,13 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.benchmarks.structure.names import PROPERTIES, read_decorator
+from tests.benchmarks.structure.names import PROPERTIES, Definition, read_decorator
 from tests.benchmarks.structure.source import Module, list_imports
 
-Definition = ast.FunctionDef | ast.AsyncFunctionDef
 MAPPINGS = {"dict", "Mapping", "MutableMapping", "defaultdict", "OrderedDict"}
 COLLECTIONS = {"list", "tuple", "set", "frozenset", "Sequence", "Iterable", "Iterator", "Collection", "Generator"}
+SAME = {"closing", "iter", "list", "reversed", "sorted", "tuple"}  # what they return is of the kind of what they take
+ONE = {"max", "min", "next"}  # an item of what they take
 WRAPPERS = {"Annotated", "ClassVar", "Final", "Optional", "Required", "NotRequired", "Awaitable"}
 
 
@@ -196,12 +197,11 @@ class Resolver:
                 return self.read_annotation(cls.module, node.returns, cls)
         for method in (node for node in cls.node.body if isinstance(node, Definition)):
             names = self.read_parameters(Function(cls.module, method, method.name, cls))
-            for node in ast.walk(method):
-                if isinstance(node, ast.AnnAssign) and _is_own(node.target, name):
-                    return self.read_annotation(cls.module, node.annotation, cls)
-                if isinstance(node, ast.Assign) and any(_is_own(target, name) for target in node.targets):
-                    if kind := self.find_kind(node.value, cls.module, names):
-                        return kind
+            for stored in ast.walk(method):
+                if isinstance(stored, ast.AnnAssign) and _is_own(stored.target, name):
+                    return self.read_annotation(cls.module, stored.annotation, cls)
+                if isinstance(stored, ast.Assign) and any(_is_own(target, name) for target in stored.targets):
+                    return self.find_kind(stored.value, cls.module, names)
         return None
 
     def read_parameters(self, function: Function) -> Locals:
@@ -221,12 +221,9 @@ class Resolver:
             return Kind(called)
         if called:
             return self.read_annotation(called.module, called.node.returns, called.owner)
-        if isinstance(node.func, ast.Name) and node.func.id in {"closing", "list", "tuple", "sorted", "reversed", "iter"}:
-            return self.find_kind(node.args[0], module, names) if node.args else None
-        if isinstance(node.func, ast.Name) and node.func.id in {"next", "max", "min"} and node.args:
-            kind = self.find_kind(node.args[0], module, names)
-            return kind.item if kind else None
-        return None
+        name = node.func.id if isinstance(node.func, ast.Name) and node.args else ""
+        kind = self.find_kind(node.args[0], module, names) if name in SAME | ONE else None
+        return kind.item if kind and name in ONE else kind
 
     def _find_super(self, owner: Class | None, name: str) -> Function | None:
         bases = list(self.list_bases(owner))[1:] if owner else []
@@ -239,6 +236,10 @@ class Resolver:
 
 def is_property(node: Definition) -> bool:
     return any(read_decorator(decorator) in PROPERTIES for decorator in node.decorator_list)
+
+
+def is_static(node: Definition) -> bool:
+    return any(read_decorator(decorator) == "staticmethod" for decorator in node.decorator_list)
 
 
 def is_abstract(function: Function) -> bool:
