@@ -2,7 +2,7 @@
 
 The verbs are the committed list beside the benchmark. Leading underscores do not count, and nested functions are
 measured like all others. Exempt: properties and their setters, dunders, and in a class with a base the names of HOOKS,
-which a library looks up and nobody could choose. Validators and serializers of pydantic have names of our own and count.
+which a library looks up and nobody could choose. Validators of pydantic have names of our own and count.
 """
 
 from __future__ import annotations
