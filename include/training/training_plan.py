@@ -53,6 +53,10 @@ class Training:
         return self.dataset.read_part(self.days, "holdout", self.inputs)
 
     @property
+    def snapshot_ids(self) -> list[str]:
+        return list(self.days.ids)
+
+    @property
     def code(self) -> str:
         """The identity of the code that trains; the project's own feature function is part of it."""
         own = self.manifest.train.features

@@ -75,18 +75,18 @@ def fitted(training: Any) -> Any:
 
 
 def recorded(training: Any) -> list[dict[str, Any]]:
-    from include.training.jobs import train
+    from include.training import model_package
 
-    return train._records(training.newest.inputs.head(ROWS))
+    return model_package.to_records(training.newest.inputs.head(ROWS))
 
 
 def write(training: Any, candidate: Any, place: Path) -> None:
     import joblib
     import mlflow
 
-    from include.training.jobs import train
+    from include.training import model_package
 
-    saved = train._save(training, candidate, place / "artifact")
+    saved = model_package.save(training, candidate, place / "artifact")
     assert saved.meta.path == "compiled", saved.meta.why
     joblib.dump(candidate.pipeline, place / "pipeline.joblib")
     table = training.newest.inputs
@@ -108,8 +108,8 @@ def generic(training: Any, candidate: Any, place: Path) -> Any:
     from sklearn.preprocessing import OneHotEncoder
 
     from include.model.pipelines import _names
+    from include.training import model_package
     from include.training.fitting import Candidate
-    from include.training.jobs import train
 
     encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20, sparse_output=False)
     parts = [("numbers", "passthrough", "number"), ("categories", encoder, "category")]
@@ -117,7 +117,7 @@ def generic(training: Any, candidate: Any, place: Path) -> Any:
     made = Pipeline([("prepare", prepare), ("model", clone(candidate.pipeline[-1]))])
     made.fit(training.rows.inputs, training.rows.truth.astype(int))
     other = Candidate(**{**vars(candidate), "pipeline": made})
-    saved = train._save(training, other, place / "generic")
+    saved = model_package.save(training, other, place / "generic")
     assert saved.meta.path == "generic", "it was compiled after all"
     joblib.dump(made, place / "generic.joblib")
     return made

@@ -16,8 +16,7 @@ from include.kernel.job import Intent, JobRequest
 from include.manifest import Manifest
 from include.release.core.rollout import Release, Step
 from include.release.service.driver import Rollout
-from include.training import fitting
-from include.training.jobs import train
+from include.training import fitting, model_package
 from include.training.wiring import plan_training
 from tests import credit
 from tests.blessed import document, envelope
@@ -64,7 +63,7 @@ def blessed(manifest: Manifest) -> tuple[Release, str, str]:
 def of_the_training(manifest: Manifest, kind: str) -> Any:
     """The same training again: the pipeline itself, in this process."""
     again = plan_training(asked("train"), manifest)
-    return train._servable(again, fitting.fit(kind, manifest, again.rows, again.later))
+    return model_package._servable(again, fitting.fit(kind, manifest, again.rows, again.later))
 
 
 def test_it_reaches_production_and_answers_there_as_the_training_does(manifest: Manifest, serving: Serving) -> None:

@@ -10,39 +10,27 @@ a backtest made is never the one that goes live, though both are equal.
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 
-from include.data.core import lineage
 from include.kernel.job import JobRequest, JobResult
 from include.kernel.ledger import Entry
 from include.kernel.wiring import open_ledger
-from include.model import artifact, export
-from include.model.artifact import ArtifactMeta, Model, ServableModel
-from include.model.export import Exported
-from include.monitoring import baselines
-from include.registry.mlflow_registry import KEY_TAG, SERVING
+from include.registry.mlflow_registry import KEY_TAG
 from include.registry.wiring import open_registry
-from include.training import fitting, shap_summary, studies
+from include.training import fitting, studies
 from include.training.fitting import Candidate
+from include.training.model_package import package
 from include.training.spec import TrainingManifest
-from include.training.tracking import Finished, forget, log_run
+from include.training.tracking import forget, log_run
 from include.training.training_plan import Training
 from include.training.wiring import plan_training
 
 log = logging.getLogger(__name__)
-GOLDEN_ROWS = 32
-PROBES = 500
-NETWORKS = ("torch_mlp",)
-INT8 = "serving-int8"
 
 
 def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
@@ -57,7 +45,7 @@ def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
     training.units.sweep(studies.KIND, request.as_of)
     best = min(runs, key=lambda kind: runs[kind]["metrics"]["cv_brier"])
     open_ledger().append(_note(training, runs[best]["run_id"]))
-    outputs = {"best": best, "experiment_id": experiment, "candidates": runs, "snapshots": list(training.days.ids)}
+    outputs = {"best": best, "experiment_id": experiment, "candidates": runs, "snapshots": training.snapshot_ids}
     told = ", ".join(f"{kind} Brier {runs[kind]['metrics']['cv_brier']:.4f}" for kind in runs)
     summary = f"trained on {rows} rows known as of {request.as_of}; {told}; best: {best}"
     outputs |= {"run_id": runs[best]["run_id"], "url": registry.run_url(experiment, runs[best]["run_id"])}
@@ -81,95 +69,9 @@ def _trained(experiment: str, training: Training, kind: str) -> dict[str, Any]:
 
 
 def _log(experiment: str, training: Training, candidate: Candidate) -> dict[str, Any]:
-    rows, label = training.rows, training.manifest.label.column
     with tempfile.TemporaryDirectory() as scratch:
-        saved = _save(training, candidate, Path(scratch) / SERVING)
-        beside = _beside(training, candidate, Path(scratch))
-        seen = lineage.seen(training.days, training.request.as_of).model_dump(mode="json")
-        Path(scratch, lineage.FILE).write_text(json.dumps(seen, indent=1))
-        done = Finished(
-            name=f"{candidate.kind} as of {training.request.as_of}",
-            tags={**training.tags(candidate.kind), "evergreen.digest": saved.digest, **saved.tags},
-            params={"candidate": candidate.kind, **candidate.tuned.params, "rows": len(rows.truth)},
-            metrics=candidate.metrics | beside,
-            files=Path(scratch),
-            table=rows.inputs.assign(**{label: rows.truth}),
-            meta=saved.meta,
-        )
+        done = package(training, candidate, Path(scratch))
         return {"run_id": log_run(experiment, done), "metrics": dict(done.metrics)}
-
-
-def _beside(training: Training, candidate: Candidate, scratch: Path) -> dict[str, float]:
-    """What is worth knowing beside the model: microseconds a row, the trials that led to it, its INT8 variant."""
-    rows = _probes(training)
-    model = artifact.load(scratch / SERVING)
-    found = {"row_us": row_us(model, rows)}
-    if candidate.tuned.trials:
-        (scratch / "trials.json").write_text(json.dumps(candidate.tuned.trials, indent=1))
-    if count := training.manifest.train.explain_rows:
-        shap_summary.write(scratch / SERVING, _records(training.newest.inputs.head(count)), scratch)
-    if candidate.kind in NETWORKS:
-        found |= _int8(training, _servable(training, candidate), scratch / INT8, rows)
-    return found
-
-
-def _int8(training: Training, model: ServableModel, place: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
-    tolerance = training.manifest.train.int8_tolerance
-    found = export.write_int8(model, place, rows, tolerance)
-    log.info("INT8: %d of %d bytes, at most %.4f off", found.size, found.full_size, found.worst)
-    told = {"conforms": float(found.conforms(tolerance)), "row_us": row_us(artifact.load(place), rows)}
-    return {f"int8_{name}": float(value) for name, value in (asdict(found) | told).items()}
-
-
-def row_us(model: Model, rows: list[dict[str, Any]]) -> float:
-    """Median microseconds of one row at a time."""
-    took = []
-    for row in rows[:200]:
-        began = time.perf_counter()
-        model.predict_proba([row])
-        took.append(time.perf_counter() - began)
-    return float(np.median(took)) * 1e6
-
-
-def _save(training: Training, candidate: Candidate, directory: Path) -> Exported:
-    """The serving artifact with golden rows and the baseline. Raises `Permanent` when no form of it serves the same."""
-    model = _servable(training, candidate)
-    directory.mkdir()
-    baseline = baselines.make(training.newest, model, since=training.days.holdout[0].day)
-    directory.joinpath(baselines.FILE).write_text(baseline.text())
-    spec = training.manifest.train
-    against = export.Reference(training.rows.inputs, spec.explain_background, spec.seed)
-    return export.write(model, directory, _probes(training), against)
-
-
-def _servable(training: Training, candidate: Candidate) -> ServableModel:
-    manifest = training.manifest
-    meta = ArtifactMeta(
-        name=manifest.name,
-        framework="torch" if candidate.kind in NETWORKS else "sklearn",
-        columns=training.columns,
-        positive=str(manifest.label.positive),
-        negative=str(manifest.label.negative),
-        threshold=manifest.gate.threshold,
-        features=manifest.train.features,
-        calibration=candidate.calibration,
-    )
-    return export.with_golden(ServableModel(meta, candidate.pipeline), _records(training.rows.inputs.head(GOLDEN_ROWS)))
-
-
-def _probes(training: Training) -> list[dict[str, Any]]:
-    """Rows that decide whether a compiled form may serve: the newest, which it was not fitted on, and the oldest."""
-    return _records(training.newest.inputs.head(PROBES)) + _records(training.rows.inputs.head(PROBES))
-
-
-def _records(inputs: Any) -> list[dict[str, Any]]:
-    """Rows as JSON can hold them: missing is None."""
-    rows = inputs.astype(object).to_dict("records")
-    return [{name: _plain(value) for name, value in row.items()} for row in rows]
-
-
-def _plain(value: Any) -> Any:
-    return None if value is None or (isinstance(value, float) and np.isnan(value)) else value
 
 
 def _note(training: Training, run_id: str) -> Entry:

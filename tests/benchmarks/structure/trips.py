@@ -46,7 +46,7 @@ LAYERS = (("jobs", "serving", "embedded"), ("adapters",), ("model",), ("core",))
 SLICES = tuple(
     (name,)
     for name in (
-        *("retraining", "release", "gate", "training", "monitoring", "scoring", "serving", "feedback", "alerting"),
+        *("retraining", "release", "training", "monitoring", "gate", "scoring", "serving", "feedback", "alerting"),
         *("data", "registry", "cluster", "model", "kernel"),
     )
 )
