@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK := $(BIN)/python -m include.embedded
 
-# The lock files are for Python 3.11, so nothing else will do; `python3` may well be it under another name.
+# The lock is for Python 3.11, so nothing else will do; `python3` may well be it under another name.
 FIND_PYTHON = for p in "$(PYTHON)" python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
 NO_PYTHON = Evergreen needs Python 3.11 and found none; install it, or name it: make $@ PYTHON=/path/to/python3.11
@@ -84,8 +84,9 @@ prove-gate: install ## How often the gate is wrong, what it sees, and whether it
 prove-backfill: install ## Sixty days backfilled twice beside live runs, and a backtest: nothing that lives moves
 	@$(BIN)/python -m tests.proofs.prove_backfill
 
-lock: ## Resolve pyproject.toml into the lock files; UPGRADE=1 looks for newer versions
-	@UPGRADE="$(UPGRADE)" $(BIN)/python -m include.embedded.lock
+lock: ## Resolve pyproject.toml into uv.lock and requirements.txt; UPGRADE=1 looks for newer versions
+	@$(BIN)/uv lock $(if $(UPGRADE),--upgrade)
+	@$(BIN)/uv export --quiet --frozen --no-annotate --output-file requirements.txt
 
 prove-data: install ## The whole list of bad input, through the real ingest job against real servers
 	@$(BIN)/python -W ignore -m tests.proofs.prove_data

@@ -1,4 +1,4 @@
-"""Make .venv hold exactly what requirements.txt says; skipped when it already does.
+"""Make .venv hold what requirements.txt says, which is uv.lock in pip's words; skipped when it already does.
 
 Runs on the system's Python before anything is installed, hence the standard library alone. torch comes first and by
 pip: pip honours a machine's own wheels and indexes, where uv would fetch the build for NVIDIA cards, ten times as
@@ -20,18 +20,23 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 class Installation:
-    """One virtual environment and the lock file it follows."""
+    """One virtual environment and the lock it follows."""
 
     def __init__(self, repo: Path = REPO) -> None:
         self.venv = repo / ".venv"
         self.requirements = repo / "requirements.txt"
+        self.project = repo / "pyproject.toml"
         self.log = self.venv / "install.log"
         self.stamp = self.venv / ".installed"
         self.python = str(self.venv / "bin" / "python")
 
     @property
+    def torch(self) -> str:
+        return find_pin("torch", self.project)
+
+    @property
     def wanted(self) -> str:
-        return hashlib.sha256(self.requirements.read_bytes()).hexdigest()
+        return hashlib.sha256(self.requirements.read_bytes() + self.torch.encode()).hexdigest()
 
     @property
     def is_current(self) -> bool:
@@ -44,8 +49,8 @@ class Installation:
         uv = [str(self.venv / "bin" / "uv"), "pip", "install", "--python", self.python]
         return [
             ("Virtual environment", [sys.executable, "-m", "venv", str(self.venv)]),
-            ("uv", [*pip, "uv"]),
-            ("torch", [*pip, *index, torch_requirement(self.requirements.read_text())]),
+            ("uv", [*pip, find_pin("uv", self.requirements)]),
+            ("torch", [*pip, *index, self.torch]),
             ("Everything else", [*uv, "-r", str(self.requirements)]),
         ]
 
@@ -60,12 +65,12 @@ class Installation:
         self.log.unlink(missing_ok=True)
 
 
-def torch_requirement(requirements: str) -> str:
-    """The one line that pip gets ahead of uv."""
-    found = re.search(r"^torch==\S+", requirements, re.MULTILINE)
+def find_pin(name: str, path: Path) -> str:
+    """The one version of a package that a file names."""
+    found = re.search(rf'^\W*({name}==[^\s;"]+)', path.read_text(), re.MULTILINE)
     if not found:
-        raise SystemExit("requirements.txt names no version of torch; run `make lock`.")
-    return found.group()
+        raise SystemExit(f"{path.name} names no version of {name}; see `make lock`.")
+    return found.group(1)
 
 
 def say(line: str) -> None:

@@ -9,7 +9,7 @@ image, in which nothing can run.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,28 @@ class Facts:
 
 def render(facts: Facts) -> dict[str, str]:
     """File name -> text, of the card in HTML and in Markdown. The same facts give the same bytes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+    shown = _shown(facts)
+    return {HTML: _rendered("as_html.jinja", shown), MARKDOWN: _rendered("as_markdown.jinja", shown, _cell)}
+
+
+def _rendered(form: str, shown: Mapping[str, Any], escape: Callable[[Any], str] | None = None) -> str:
+    """The one template in a form; without `escape` each value is escaped for HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def print_value(value: Any) -> Any:
+        return value if escape is None or isinstance(value, Markup) else Markup(escape(value))
 
     found = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
-        autoescape=select_autoescape(enabled_extensions=("html.jinja",)),
+        autoescape=True,
+        finalize=print_value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"three": _three, "cell": _cell}
-    return {name: found.get_template(f"{name}.jinja").render(_shown(facts)) for name in (HTML, MARKDOWN)}
+    found.filters["three"] = _three
+    return found.get_template("model_card.jinja").render(form=form, **shown)
 
 
 def papers(facts: Facts) -> dict[str, str]:
@@ -78,6 +89,7 @@ def summary(facts: Facts) -> str:
 def _shown(facts: Facts) -> dict[str, Any]:
     checks = [{"family": "", "blocks": True, **check} for check in facts.report["checks"]]
     report, columns = {"champion_version": None, **facts.report, "checks": checks}, facts.manifest.contract.columns
+    models = list(report.get("intervals") or {})
     return {
         "manifest": facts.manifest,
         "card": facts.manifest.card,
@@ -89,7 +101,8 @@ def _shown(facts: Facts) -> dict[str, Any]:
         "drawing": base64.b64encode(facts.drawing.encode()).decode(),
         "inputs": {name: _described(spec) for name, spec in columns.items()},
         "metrics": _metrics(report),
-        "models": list(report.get("intervals") or {}),
+        "models": models,
+        "figures": [f"{figure} {model}" for model in models for figure in ("AUC", "Cost")],
         "checks": sorted(checks, key=lambda check: _ORDER[check["verdict"]]),
         "sentence": report["sentence"].removeprefix(f"{report['verdict']}: "),
         "warnings": [check for check in checks if check["verdict"] != "passed" and not _is_untold(check)],

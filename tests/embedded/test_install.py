@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import importlib.metadata
 import re
+import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from include.embedded.heartbeat import CommandFailed, run
-from include.embedded.install import Installation, torch_requirement
-from include.embedded.lock import HEADER, images, portable, with_builds
+from include.embedded.install import Installation, find_pin
 from include.embedded.settings import REPO
 
 
@@ -36,73 +40,122 @@ def test_torch_comes_first_and_by_pip_from_the_index_one_names():
     assert list(steps) == ["Virtual environment", "uv", "torch", "Everything else"]
     assert steps["torch"][-3:-1] == ["--index-url", "https://example.org/cpu"]
     assert steps["torch"][-1].startswith("torch==")
+    assert steps["uv"][-1].startswith("uv==")
 
 
-def test_an_installation_is_current_until_the_lock_changes(tmp_path):
+@pytest.mark.parametrize("changed", ["requirements.txt", "pyproject.toml"])
+def test_an_installation_is_current_until_the_lock_or_torch_changes(tmp_path, changed):
     (tmp_path / ".venv").mkdir()
-    (tmp_path / "requirements.txt").write_text("torch==1\n")
+    (tmp_path / "requirements.txt").write_text("uv==1\n")
+    (tmp_path / "pyproject.toml").write_text('job = [\n    "torch==1",\n]\n')
     installation = Installation(tmp_path)
     assert not installation.is_current
     installation.stamp.write_text(installation.wanted)
     assert installation.is_current
-    (tmp_path / "requirements.txt").write_text("torch==2\n")
+    path = tmp_path / changed
+    path.write_text(path.read_text().replace("==1", "==2"))
     assert not installation.is_current
 
 
-def test_a_lock_without_torch_says_what_to_do():
-    with pytest.raises(SystemExit, match="make lock"):
-        torch_requirement("numpy==1\n")
+def test_another_setting_of_the_project_installs_nothing_anew(tmp_path):
+    (tmp_path / "requirements.txt").write_text("uv==1\n")
+    (tmp_path / "pyproject.toml").write_text('"torch==1"\n')
+    installation = Installation(tmp_path)
+    before = installation.wanted
+    (tmp_path / "pyproject.toml").write_text('"torch==1"\nline-length = 120\n')
+    assert installation.wanted == before
 
 
-def test_a_lock_names_no_local_build_and_no_graphics_card():
-    text = portable("nvidia-cublas==13\nnumpy==2.4.6\ntorch==2.13.0+cpu\ntriton==3 ; sys_platform == 'linux'\n")
-    assert text == "numpy==2.4.6\ntorch==2.13.0\n"
+def test_a_file_without_a_pin_says_what_to_do(tmp_path):
+    path = tmp_path / "requirements.txt"
+    path.write_text("uvloop==1\nnumpy==1\n")
+    with pytest.raises(SystemExit, match=r"requirements\.txt names no version of uv; see `make lock`"):
+        find_pin("uv", path)
 
 
-def test_a_lock_keeps_the_digests_of_what_it_keeps():
-    text = portable("cuda-x==1 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\nnumpy==2 \\\n    --hash=sha256:cc\n")
-    assert text == "numpy==2 \\\n    --hash=sha256:cc\n"
+PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
+LOCK = tomllib.loads((REPO / "uv.lock").read_text())
+DOCKERFILE = (REPO / "Dockerfile").read_text()
+IMAGES = {name: told.split() for told, name in re.findall(r"\$list (.*) --output-file (\w+)\.txt", DOCKERFILE)}
+INDEX = "https://pypi.org/simple"
+FILES = "https://files.pythonhosted.org/"
 
 
-def test_torch_may_be_the_build_of_the_index_or_the_one_without_cuda():
-    other, own = "a" * 64, "b" * 64
-    text = with_builds(f"torch==2 \\\n    --hash=sha256:{other}\nzipp==1\n", {"version": "2", "sha256": [own]})
-    assert text == f"torch==2 \\\n    --hash=sha256:{other} \\\n    --hash=sha256:{own}\nzipp==1\n"
+def call_uv(*told: str) -> str:
+    """What uv says of the lock, without a network."""
+    command = [str(Path(sys.executable).with_name("uv")), *told, "--offline", "--default-index", INDEX]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_a_torch_whose_digests_nobody_entered_is_refused():
-    with pytest.raises(SystemExit, match=r"torch==3.*digests of 2.*torch-cpu"):
-        with_builds("torch==3\n", {"version": "2", "sha256": []})
+def export(*told: str) -> str:
+    return call_uv("export", "--quiet", "--frozen", "--no-annotate", "--no-header", *told)
 
 
-LOCKS = sorted(path.name for path in REPO.glob("requirements*.txt"))
+def read_pins(requirements: str) -> dict[str, str]:
+    """Package -> version, of what this machine would take."""
+    lines = re.findall(r"^(\w\S*==[^\\\n]*)", requirements, re.MULTILINE)
+    parsed = [Requirement(line) for line in lines]
+    return {each.name: str(each.specifier)[2:] for each in parsed if each.marker is None or each.marker.evaluate()}
 
 
-def pins(name):
-    return set(re.findall(r"^\w\S*==\S+", (REPO / name).read_text(), re.MULTILINE))
+def test_the_lock_is_of_this_project_file():
+    call_uv("lock", "--check")
 
 
-def test_there_is_a_lock_for_everything_and_one_for_each_image():
-    names = {f"requirements.{name}.txt" for name in images(tomllib.loads((REPO / "pyproject.toml").read_text()))}
-    assert set(LOCKS) == {"requirements.txt", "requirements.torch.txt", *names}
+def test_requirements_txt_is_what_the_lock_exports():
+    header, _, exported = (REPO / "requirements.txt").read_text().partition("requirements.txt\n")
+    assert header.startswith("# This file was autogenerated by uv")
+    assert exported == export()
 
 
-@pytest.mark.parametrize("name", LOCKS)
-def test_the_committed_locks_are_portable_and_name_digests(name):
-    text = (REPO / name).read_text()
-    assert HEADER + portable(text) == text
-    assert "file:" not in text and "find-links" not in text
-    assert len(re.findall(r"^\w\S*==\S+ \\\n    --hash=sha256:", text, re.MULTILINE)) == len(pins(name)) > 0
+def test_the_lock_names_the_public_index_and_a_digest_of_each_file():
+    registries = {each["source"]["registry"] for each in LOCK["package"] if "registry" in each["source"]}
+    files = [file for each in LOCK["package"] for file in [each.get("sdist"), *each.get("wheels", [])] if file]
+    assert registries == {INDEX}
+    assert len(files) > 300
+    assert all(file["url"].startswith(FILES) and file["hash"].startswith("sha256:") for file in files)
 
 
-@pytest.mark.parametrize("name", ["requirements.job.txt", "requirements.server.txt"])
-def test_the_image_locks_carry_no_airflow_and_agree_with_the_full_lock(name):
-    assert not [line for line in pins(name) if line.startswith("apache-airflow")]
-    assert pins(name) <= pins("requirements.txt")
+@pytest.mark.parametrize("told", [[], *IMAGES.values()], ids=["all", *IMAGES])
+def test_what_is_installed_has_a_digest_on_every_line(told):
+    entries = re.split(r"\n(?=\w)", export(*told).strip())
+    assert len(entries) > 50
+    assert all(re.fullmatch(r"\w\S*==[^\\]+( \\\n    --hash=sha256:[0-9a-f]{64})+", entry) for entry in entries)
 
 
-def test_the_airflow_image_has_the_projects_versions_and_no_tools_of_development():
-    ours, full = (dict(pin.split("==") for pin in pins(f"requirements{name}.txt")) for name in (".airflow", ""))
-    assert {name for name in ours.keys() & full.keys() if ours[name] != full[name]} == set()
-    assert not {"pytest", "mypy", "moto", "locust"} & ours.keys()
-    assert {"asyncpg", "psycopg2-binary", "celery"} <= ours.keys() - full.keys()
+def test_torch_is_in_no_list_and_what_it_needs_is_in_both_that_go_with_it():
+    needed = [Requirement(line) for line in importlib.metadata.requires("torch") or []]
+    needed = [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    plain = [each for each in needed if not re.match(r"nvidia-|cuda-|triton", each.name)]
+    assert len(plain) >= 5
+    for told in ([], IMAGES["job"], IMAGES["airflow"]):
+        pins = read_pins(export(*told))
+        assert "torch" not in pins
+        assert all(pins[canonicalize_name(each.name)] in each.specifier for each in plain)
+
+
+def test_the_torch_of_the_images_is_the_one_of_the_project():
+    text = (REPO / "docker/torch.txt").read_text()
+    assert [find_pin("torch", REPO / "docker/torch.txt")] == re.findall(r"^\S+==\S+", text, re.MULTILINE)
+    assert find_pin("torch", REPO / "docker/torch.txt") in PROJECT["dependency-groups"]["job"]
+    assert len(re.findall(r" \\\n    --hash=sha256:[0-9a-f]{64}", text)) == 2
+
+
+def test_each_image_has_the_versions_of_the_whole_and_no_tools_of_development():
+    assert set(IMAGES) == {"server", "job", "airflow"}
+    whole = read_pins(export("--all-groups"))
+    for told in IMAGES.values():
+        pins = read_pins(export(*told))
+        assert pins.items() <= whole.items()
+        assert not {"pytest", "mypy", "moto", "locust", "uv"} & pins.keys()
+
+
+def test_only_the_airflow_image_carries_airflow_and_its_databases():
+    pins = {name: read_pins(export(*told)) for name, told in IMAGES.items()}
+    assert not [name for name in pins["job"].keys() | pins["server"].keys() if name.startswith("apache-airflow")]
+    assert "mlflow" in pins["job"] and "mlflow" not in pins["server"]
+    extra = {"asyncpg", "psycopg2-binary", "celery"}
+    assert {"apache-airflow", "supervisor", "uvloop", *extra, *pins["job"]} <= pins["airflow"].keys()
+    assert not extra & read_pins(export()).keys()

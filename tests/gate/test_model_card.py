@@ -90,6 +90,15 @@ def test_both_forms_say_the_same_in_every_section(name):
         assert said in words, said
 
 
+def test_neither_form_says_a_word_that_the_other_does_not():
+    approval = {"who": "ada_b", "why": "better | wiser", "at": "2026-08-02T10:00:00Z"}
+    found = render(facts(approval=approval))
+    html = Page(re.sub(r"(?s)<head>.*</head>", "", found["model_card.html"]).replace("<", " <")).words
+    markdown = re.sub(r"\\(.)", r"\1", found["model_card.md"]).replace("(http://mlflow/run)", "")
+    said = [re.findall(r"\w+", text) for text in (html, markdown)]
+    assert set(said[0]) == set(said[1]) and len(set(said[0])) > 200
+
+
 def test_the_page_is_one_file_without_scripts_and_loads_nothing():
     page = Page(render(facts(drawing="<svg/>"))["model_card.html"])
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
