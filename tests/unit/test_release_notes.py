@@ -1,4 +1,4 @@
-"""A tag becomes a release only when version and changelog agree with it; the rest is one sentence that says what to do."""
+"""A tag becomes a release only when version and changelog agree with it; else one sentence says what to do."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def test_the_last_section_of_the_file_is_whole(release_notes: ModuleType) -> Non
         ("v0.2.0", CHANGELOG.replace("### Added\n\n- a house with rooms\n", ""), r"0\.2\.0 in CHANGELOG\.md is empty"),
     ],
 )
-def test_a_tag_that_is_not_ready_is_refused(
-    release_notes: ModuleType, tag: str, changelog: str, sentence: str
-) -> None:
+def test_a_tag_that_is_not_ready_is_refused(release_notes: ModuleType, tag: str, changelog: str, sentence: str) -> None:
     with pytest.raises(release_notes.NotReady, match=sentence):
         release_notes.read_notes(tag, PYPROJECT, changelog)
 
