@@ -15,12 +15,12 @@ With `release.approval: before_switch` a person is asked before the switch; the 
 from airflow.sdk import DAG, TriggerRule
 
 from evergreen.assets import MODEL_BLESSED
-from evergreen.house import house, text_param, yes_param
+from evergreen.dag_defaults import house, text_param, yes_param
 from evergreen.operators.approval import ApproveReleaseOperator
 from evergreen.operators.reconcile import ReconcileOperator
 from evergreen.operators.registry import PromoteOperator
 from evergreen.operators.rollout import RolloutOperator, WantOperator
-from include.adapters import factory
+from include import factory
 
 manifest = factory.manifest()
 

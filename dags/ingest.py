@@ -17,11 +17,11 @@ from airflow.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from evergreen.assets import DATASET_VALIDATED
-from evergreen.house import date_param, house, intent_param, text_param
+from evergreen.dag_defaults import date_param, house, intent_param, text_param
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.job import job_task, mapped_job
-from evergreen.operators.refusals import note_refused_day
-from include.adapters import factory
+from evergreen.operators.rejection_callback import note_refused_day
+from include import factory
 
 manifest = factory.manifest()
 OWN_DAY = "data_interval_start | ds if data_interval_start else macros.ds_add(dag_run.run_after | ds, -1)"

@@ -16,11 +16,11 @@ Runs hourly, or when `dataset.validated`, or when `model.live`.
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from evergreen.assets import DATASET_VALIDATED, MODEL_LIVE, MONITOR_REPORTED
-from evergreen.house import date_param, house
+from evergreen.dag_defaults import date_param, house
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.job import job_task, mapped_job
 from evergreen.operators.reconcile import ReconcileOperator
-from include.adapters import factory
+from include import factory
 
 manifest = factory.manifest()
 

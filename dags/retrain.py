@@ -16,12 +16,12 @@ from datetime import timedelta
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from evergreen.assets import DRIFT_DETECTED, TRAINING_REQUESTED
-from evergreen.house import date_param, house, intent_param
+from evergreen.dag_defaults import date_param, house, intent_param
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.intent import IntentOperator
 from evergreen.operators.job import job_task
 from evergreen.sensors.retraining import RetrainingSensor
-from include.adapters import factory
+from include import factory
 
 manifest = factory.manifest()
 

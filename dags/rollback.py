@@ -8,10 +8,10 @@ queues behind it. No soak: what served before is trusted more than what serves n
 
 from airflow.sdk import DAG
 
-from evergreen.house import house, text_param
+from evergreen.dag_defaults import house, text_param
 from evergreen.operators.registry import PromoteOperator
 from evergreen.operators.rollout import RolloutOperator, WantBackOperator
-from include.adapters import factory
+from include import factory
 
 manifest = factory.manifest()
 

@@ -14,11 +14,11 @@ from airflow.sdk import DAG, AssetOrTimeSchedule
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from evergreen.assets import DATASET_VALIDATED, SCORES_PUBLISHED
-from evergreen.house import date_param, house, intent_param, text_param
+from evergreen.dag_defaults import date_param, house, intent_param, text_param
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.job import job_task
 from evergreen.operators.scoring import PinOperator
-from include.adapters import factory
+from include import factory
 
 manifest = factory.manifest()
 

@@ -14,12 +14,12 @@ log of `evaluate` and in the run's `gate.json`. A person who rejects, or does no
 from airflow.sdk import DAG, Param
 
 from evergreen.assets import TRAINING_REQUESTED
-from evergreen.house import date_param, house, intent_param, text_param
+from evergreen.dag_defaults import date_param, house, intent_param, text_param
 from evergreen.operators.approval import ApproveOperator
 from evergreen.operators.gate import GateOperator
 from evergreen.operators.job import job_task, mapped_job
 from evergreen.operators.registry import BlessOperator
-from include.adapters import factory
+from include import factory
 
 manifest = factory.manifest()
 

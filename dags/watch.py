@@ -10,10 +10,10 @@ Runs when `monitor.reported`.
 from airflow.sdk import DAG
 
 from evergreen.assets import DRIFT_DETECTED, MONITOR_REPORTED
-from evergreen.house import house
+from evergreen.dag_defaults import house
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.sensors.drift import DriftSensor
-from include.adapters import factory
+from include import factory
 
 manifest = factory.manifest()
 

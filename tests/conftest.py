@@ -43,9 +43,10 @@ os.environ |= {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
 }
 
-from include.core import manifest as manifests  # noqa: E402  (the environment comes first)
-from include.core.manifest import Manifest  # noqa: E402
+from include import manifest as manifests  # noqa: E402  (the environment comes first)
+from include.manifest import Manifest  # noqa: E402
 from tests import ground  # noqa: E402
+from tests.job_world import ask, place, registry  # noqa: E402, F401  (fixtures of whatever runs jobs)
 
 if TYPE_CHECKING:
     from tests.served import Serving, Trained

@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include.adapters.content import read_content
-from include.adapters.sources import open_source
-from include.core.manifest import Manifest
-from include.core.snapshots import Snapshot
+from include.data.core.snapshots import Snapshot
+from include.data.sources.open import open_source
+from include.data.store.content import read_content
+from include.manifest import Manifest
 
 DAY = date(2026, 8, 1)
 

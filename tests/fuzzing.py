@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.unit import credit
-from tests.unit.serving.spoken import FORMS, Literal
+from tests import credit
+from tests.serving.spoken import FORMS, Literal
 
 PATHS = {"native": "/predict", "tensors": "/v2/models/credit/infer", "binary_tensors": "/v2/models/credit/infer"}
 CANARY = "cana-ry-7f3a"  # in no answer, whatever was sent

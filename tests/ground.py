@@ -17,10 +17,10 @@ import httpx
 import yaml
 from rich.console import Console
 
-from include.core.manifest import DEFAULT_PATH
 from include.embedded import strays
 from include.embedded.settings import EmbeddedSettings, ProgramName
 from include.embedded.stack import Stack
+from include.manifest import DEFAULT_PATH
 
 Seen = TypeVar("Seen")
 _luck = random.SystemRandom()  # a test that seeds `random` must not make two runs pick the same

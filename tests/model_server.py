@@ -13,9 +13,10 @@ from typing import Literal
 
 import httpx
 
-from include.model import artifact, compiling
+from include.model import artifact
+from include.model.compiled import compiling
+from tests import credit
 from tests.ground import free_ports, wait_for
-from tests.unit import credit
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = "3"

@@ -19,13 +19,13 @@ import httpx
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import new_client_from_config
 
-from include.adapters.cluster import Cluster, Object
-from include.adapters.kubernetes_routes import SLOT
-from include.adapters.serving_kubernetes import FENCE, KubernetesTarget
-from include.adapters.serving_local import LocalAddresses
-from include.core.manifest import ClusterSpec
-from include.core.rollout import COLOURS, Colour, Wanted
-from include.model.sealed import copy_verified
+from include.cluster.api_server import Cluster, Object
+from include.cluster.spec import ClusterSpec
+from include.model.integrity.artifact_integrity import copy_verified
+from include.release.core.rollout import COLOURS, Colour, Wanted
+from include.release.targets.kubernetes_routes import SLOT
+from include.release.targets.kubernetes_target import FENCE, KubernetesTarget
+from include.release.targets.local_target import LocalAddresses
 from tests.ground import wait_for
 from tests.proofs.k8s_installation import PORT, ClusterSettings, load_pod
 from tests.served_cluster import ClusterServing

@@ -14,22 +14,22 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from include.adapters import envoy_routes
-from include.adapters.files import write_atomic
-from include.adapters.serving_local import LocalAddresses, LocalTarget
-from include.core.blessing import public_pem
-from include.core.rollout import BLUE_GREEN, Colour, Plan, Release, Route, Verdict, Wanted
 from include.embedded.settings import ProgramName
 from include.embedded.stack import Stack
-from include.model import artifact, compiling
+from include.kernel.files import write_atomic
+from include.model import artifact
 from include.model.artifact import Golden, ServableModel
+from include.model.blessing.blessing import public_pem
 from include.model.calibration import Calibration
-from include.model.sealed import copy_verified
-from tests import blessed
+from include.model.compiled import compiling
+from include.model.integrity.artifact_integrity import copy_verified
+from include.release.core.rollout import BLUE_GREEN, Colour, Plan, Release, Route, Verdict, Wanted
+from include.release.targets import envoy_routes
+from include.release.targets.local_target import LocalAddresses, LocalTarget
+from tests import blessed, credit
 from tests.ground import wait_for
-from tests.unit import credit
 
-MODEL = "credit"  # the name in the artifacts of tests.unit.credit
+MODEL = "credit"  # the name in the artifacts of tests.credit
 
 
 class Serving:

@@ -10,18 +10,17 @@ from typing import Any
 import httpx
 from kubernetes.client import ApiClient, Configuration
 
-from include.adapters.cluster import Cluster
-from include.adapters.serving_kubernetes import KubernetesTarget
-from include.adapters.serving_local import LocalAddresses
-from include.core.blessing import public_pem
-from include.core.manifest import ClusterSpec
-from include.core.rollout import COLOURS, Colour, Verdict, Wanted
-from tests import blessed, kube_api, kube_nodes
+from include.cluster.api_server import Cluster
+from include.cluster.spec import ClusterSpec
+from include.model.blessing.blessing import public_pem
+from include.release.core.rollout import COLOURS, Colour, Verdict, Wanted
+from include.release.targets.kubernetes_target import KubernetesTarget
+from include.release.targets.local_target import LocalAddresses
+from tests import blessed, credit, kube_api, kube_nodes
 from tests.ground import wait_for
 from tests.kube_api import KubeApi
 from tests.kube_nodes import NAMESPACE, Nodes
 from tests.served import Serving
-from tests.unit import credit
 
 TOKEN = "a-token-of-sixteen"
 SPEC = ClusterSpec(attempts=6, timeout_s=30, longest_wait_s=0.2, replicas=1)

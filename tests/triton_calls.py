@@ -13,7 +13,7 @@ import numpy as np
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.unit import credit
+from tests import credit
 
 ROWS = credit.rows()[:9]
 MODEL = "credit"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 
-from include.adapters import factory
-from include.core.errors import EvergreenError
-from include.core.false_alarms import budget
-from include.core.manifest import Manifest
+from include import factory
+from include.kernel.errors import EvergreenError
+from include.manifest import Manifest
+from include.monitoring.core.false_alarms import budget
 
 
 def main() -> int:

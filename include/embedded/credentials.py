@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from include.core import blessing
+from include.model.blessing import blessing
 
 
 def _fernet_key() -> str:

@@ -23,16 +23,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.table import Table
 
-from include.adapters import factory
-from include.adapters.files import write_atomic
-from include.core import blessing as blessings
-from include.core import news
-from include.core.manifest import Manifest, ReplaySource
+from include import factory
+from include.alerting.core import alert_rules
+from include.data.spec import ReplaySource
 from include.embedded.airflow_api import AirflowApi, PlayStopped, wait_for
 from include.embedded.errors import StackError
 from include.embedded.settings import EmbeddedSettings
 from include.embedded.stack import Stack
 from include.embedded.traffic import Traffic, rows_of
+from include.kernel.files import write_atomic
+from include.manifest import Manifest
+from include.model.blessing import blessing as blessings
 
 HISTORY_DAYS = 30
 DRIFTED_DAYS = 12
@@ -172,7 +173,7 @@ class Demo:
     def _alert_of(self, episode: str) -> str:
         """The alert's title and what it links to, as it was written down for the channels."""
         entry = next(entry for entry in factory.ledger().entries("drift.detected") if entry.key == episode)
-        alert = news.of(entry)
+        alert = alert_rules.of(entry)
         if alert is None:
             raise PlayStopped(f"nobody is told of {episode}")
         written = (Path(factory.setting("EVERGREEN_STORE")) / "alerts").rglob("*.json")

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlencode
 
-from include.core.rollout import Colour
 from include.embedded.credentials import Credentials
 from include.embedded.settings import REPO, EmbeddedSettings
+from include.release.core.rollout import Colour
 
 STACK = "EVERGREEN_STACK"  # every process of a stack carries its home under this name; that is how strays are found
 FOREIGN = ("AIRFLOW_", "MLFLOW_", "EVERGREEN_", "SUPERVISOR_", "PYTHONPATH", "PYTHONHOME", "OTEL_", "PYTHONDONTWRITE")

@@ -7,9 +7,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from include.adapters import factory
-from include.core.errors import EvergreenError, RequestInvalid
+from include import factory
 from include.embedded.settings import see_as_the_stack
+from include.kernel.errors import EvergreenError, RequestInvalid
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def imported(file: str) -> str:
     """What was done, in one sentence. Raises `RequestInvalid`, `DataRefused` and what the store raises."""
-    from include.adapters.outcome_files import import_outcomes
+    from include.feedback.outcome_files import import_outcomes
 
     if not file:
         raise RequestInvalid("Name a file: make feedback FILE=path/to/outcomes.csv.")

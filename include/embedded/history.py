@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from include.adapters import factory
-from include.core import ledger, news
-from include.core.errors import EvergreenError
-from include.core.ledger import Entry
+from include import factory
+from include.alerting.core import alert_rules
 from include.embedded.settings import see_as_the_stack
+from include.kernel import ledger
+from include.kernel.errors import EvergreenError
+from include.kernel.ledger import Entry
 
 app = typer.Typer(add_completion=False)
 RELEASES = ("model.blessed", "deploy.", "rollback.", "release.", "approval.", "reconcile.")
@@ -48,7 +49,7 @@ def _show(entries: list[Entry]) -> None:
             entry.subject,
             entry.who,
             entry.why,
-            news.evidence(entry.details),
+            alert_rules.evidence(entry.details),
         )
         table.add_row(*(Text(cell) for cell in cells))
     Console().print(table if entries else "Nothing was released yet.")

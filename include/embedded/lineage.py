@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from include.adapters import factory
-from include.adapters.store import ContentStore
-from include.adapters.trainings_mlflow import MlflowTrainings, Training
-from include.core.errors import EvergreenError, RequestInvalid
-from include.core.lineage import PARTS, Seen, SeenDay
-from include.core.snapshots import Snapshot
+from include import factory
+from include.data.core.lineage import PARTS, Seen, SeenDay
+from include.data.core.snapshots import Snapshot
+from include.data.store.snapshot_store import ContentStore
 from include.embedded.settings import see_as_the_stack
+from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.errors import EvergreenError, RequestInvalid
+from include.training.mlflow_trainings import MlflowTrainings, Training
 
 app = typer.Typer(add_completion=False)
 REPORT = "contract.json"  # what ingest keeps of the contract beside the rows
@@ -78,7 +79,7 @@ def _passport(training: Training, gate: dict[str, Any] | None) -> Table:
         "run key": tags.get("key", ""),
         "artifact": tags.get("digest", ""),
         "manifest": _compared(tags.get("manifest", ""), factory.manifest().digest),
-        "code": _compared(tags.get("code", ""), factory.code_digest()),
+        "code": _compared(tags.get("code", ""), digest_code(*JUDGING)),
         "gate": gate["sentence"] if gate else "no report: it was never judged",
         "MLflow": training.url,
     }

@@ -9,11 +9,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from include.core.rollout import Colour
 from include.embedded import environment, envoy
 from include.embedded.credentials import Credentials
 from include.embedded.health import Probe, answers, beats
 from include.embedded.settings import EmbeddedSettings, ProgramName
+from include.release.core.rollout import Colour
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _slot(settings: EmbeddedSettings, secret: Credentials, colour: Colour) -> Pr
 def _exporter(settings: EmbeddedSettings) -> Program:
     return Program(
         "exporter",
-        [sys.executable, "-m", "include.adapters.exposition"],
+        [sys.executable, "-m", "include.retraining.metrics_exporter"],
         answers(f"{settings.exporter_url}/metrics"),
         (Port(settings.exporter_port, "metrics of monitoring", "EVERGREEN_EXPORTER_PORT"),),
         environment.exporter(settings),

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from include.adapters.files import write_atomic
 from include.embedded.settings import REPO, EmbeddedSettings
+from include.kernel.files import write_atomic
 
 ROOT = REPO
 MONITORING = REPO / "k8s" / "components" / "monitoring"

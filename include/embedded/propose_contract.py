@@ -7,11 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from include.adapters import factory
-from include.adapters.files import write_atomic
-from include.adapters.sample_profile import profile
-from include.core.errors import EvergreenError, RequestInvalid
-from include.core.proposal import propose
+from include import factory
+from include.data.core.proposal import propose
+from include.data.validation.sample_profile import profile
+from include.kernel.errors import EvergreenError, RequestInvalid
+from include.kernel.files import write_atomic
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,10 +12,10 @@ import os
 import typer
 from rich.console import Console
 
-from include.adapters import factory
-from include.core.errors import EvergreenError
+from include import factory
 from include.embedded.settings import EmbeddedSettings
 from include.embedded.stack import Stack
+from include.kernel.errors import EvergreenError
 
 app = typer.Typer(add_completion=False)
 DISAGREES, AWAY = 65, 75

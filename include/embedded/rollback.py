@@ -21,23 +21,23 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from include.adapters.lean import lean_imports
+from include.kernel.blocked_imports import lean_imports
 
 if __name__ == "__main__":
     gc.disable()
     with lean_imports(("click", "pygments", "rich")):
         import httpx  # noqa: F401
 
-from include.adapters import factory
-from include.adapters.outbox import record
-from include.core import blessing as blessings
-from include.core.errors import EvergreenError, Temporary
-from include.core.ledger import Entry, live_key
-from include.core.rollout import Release, Step, Wanted
-from include.core.way_back import way_back
+from include import factory
+from include.alerting.outbox import record
 from include.embedded import environment
 from include.embedded.credentials import credentials
 from include.embedded.settings import EmbeddedSettings
+from include.kernel.errors import EvergreenError, Temporary
+from include.kernel.ledger import Entry, live_key
+from include.model.blessing import blessing as blessings
+from include.release.core.rollback_target import way_back
+from include.release.core.rollout import Release, Step, Wanted
 
 TURNED_DOWN = 65
 

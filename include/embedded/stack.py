@@ -20,7 +20,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from include.core.errors import KeyInvalid
 from include.embedded import environment, envoy, strays
 from include.embedded.credentials import credentials, ensure_keys, write_private
 from include.embedded.errors import StackError
@@ -30,6 +29,7 @@ from include.embedded.programs import Program, programs, supervisor_port
 from include.embedded.screen import Progress, addresses
 from include.embedded.settings import EmbeddedSettings, ProgramName
 from include.embedded.supervision import Status, Supervisor, config
+from include.kernel.errors import KeyInvalid
 
 GOODBYE = 20.0  # seconds the process manager gets to stop everything by itself
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 
-from include.adapters import factory
-from include.adapters.files import scratch
-from include.core.errors import EvergreenError
+from include import factory
 from include.embedded.settings import see_as_the_stack
+from include.kernel.errors import EvergreenError
+from include.kernel.files import scratch
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
 
 def tidied() -> str:
     """What was done, in one sentence. Raises `DataRefused` for a damaged segment, and what the store raises."""
-    from include.adapters.log_upkeep import keep_up
+    from include.feedback.log_repair import keep_up
 
     today, keep_days = datetime.now(UTC).date(), factory.manifest().serving.log.keep_days
     with scratch(factory.work_room()) as room:

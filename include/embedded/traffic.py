@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from include.core.manifest import Manifest
+from include.manifest import Manifest
 
 CLIENTS = 2  # keep-alive connections; one could hide what a switch does to the other
 

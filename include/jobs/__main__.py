@@ -17,10 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-from include.adapters import factory
-from include.adapters.files import write_atomic
-from include.core.errors import EvergreenError, RequestInvalid
-from include.core.job import (
+from include import factory
+from include.kernel.errors import EvergreenError, RequestInvalid
+from include.kernel.files import write_atomic
+from include.kernel.job import (
     ATTEMPT_VARIABLE,
     DEFAULT_RECEIPT_PATH,
     DEFAULT_RESULT_PATH,
@@ -41,7 +41,8 @@ def run(request: JobRequest) -> JobResult:
     """The job itself, in this process: what tests call. Raises `EvergreenError`."""
     if request.job not in JOBS:
         raise RequestInvalid(f"There is no job {request.job!r}; choose one of {', '.join(JOBS)}.")
-    result: JobResult = importlib.import_module(f"include.jobs.{request.job}").run(request, factory.manifest())
+    module = f"include.{JOBS[request.job]}.jobs.{request.job}"
+    result: JobResult = importlib.import_module(module).run(request, factory.manifest())
     return result
 
 

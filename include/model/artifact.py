@@ -23,17 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from include.core.errors import ArtifactRejected, Permanent
-from include.model import runtimes
+from include.kernel.errors import ArtifactRejected, Permanent
 from include.model.calibration import Calibration
-from include.model.encoding import Encoder, Encoding
+from include.model.compiled import runtimes
+from include.model.compiled.encoding import Encoder, Encoding
+from include.model.integrity.artifact_integrity import contents, copy_verified, digest, verify
 from include.model.schema import Column, frame
-from include.model.sealed import contents, copy_verified, digest, verify
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from include.model.compiling import Compiled
+    from include.model.compiled.compiling import Compiled
 
 __all__ = [
     "ArtifactMeta",
@@ -159,11 +159,11 @@ def save(model: Any, meta: ArtifactMeta, directory: Path) -> str:
     """Writes the generic form and answers its digest. A model the server would refuse is refused here already."""
     import skops.io as sio
 
-    from include.model import trust
-    from include.model.canonical import canonical
+    from include.model.integrity import skops_allowlist
+    from include.model.integrity.deterministic_zip import canonical
 
     data = canonical(bytes(sio.dumps(model)))
-    trust.check(data)
+    skops_allowlist.check(data)
     positive_index(model, meta.positive)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MODEL).write_bytes(data)
@@ -205,9 +205,10 @@ def read_meta(place: Path | Files) -> ArtifactMeta:
 
 
 def _generic(meta: ArtifactMeta, data: bytes) -> ServableModel:
-    from include.model import features, trust
+    from include.model import features
+    from include.model.integrity import skops_allowlist
 
-    pipeline = trust.read(data)
+    pipeline = skops_allowlist.read(data)
     positive_index(pipeline, meta.positive)
     try:
         features.resolve(meta.features)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from include.core.errors import ArtifactRejected
+from include.kernel.errors import ArtifactRejected
 from include.model.artifact import Model, load
 from include.model.schema import Column
 

@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from include.core.errors import ArtifactRejected, Permanent
-from include.model import artifact, compiling, conformance, explanation
+from include.kernel.errors import ArtifactRejected, Permanent
+from include.model import artifact, conformance
 from include.model.artifact import ArtifactMeta, Golden, ServableModel
-from include.model.compiling import NotCompilable
+from include.model.compiled import compiling
+from include.model.compiled.compiling import NotCompilable
+from include.model.explanation import explanation
 from include.model.schema import frame
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from include.core.errors import Permanent
+from include.kernel.errors import Permanent
 
 FeatureFunction = Callable[[pd.DataFrame], pd.DataFrame]
 FEATURE_ROOTS: tuple[str, ...] = ("include",)

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from include.core.errors import Permanent
+from include.kernel.errors import Permanent
 from include.model.schema import Column, Kind
 
 Builder = Callable[[Sequence[Column], Mapping[str, Any], int], Pipeline]

@@ -13,8 +13,8 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from include.adapters.lean import lean_imports
-from include.core.errors import EvergreenError
+from include.kernel.blocked_imports import lean_imports
+from include.kernel.errors import EvergreenError
 from include.serving.settings import Settings
 
 SWITCH_S = 0.0005  # how long another thread may keep the event loop waiting for the interpreter's lock; 5 ms by default
@@ -39,11 +39,12 @@ def main() -> int:
 def serve(settings: Settings) -> None:
     import uvicorn
 
-    from include.serving import json_lines, telemetry
+    from include.serving import json_lines
     from include.serving.app import create_app, serve_slot
-    from include.serving.connection import Connection, Door
-    from include.serving.draining import DrainingServer
-    from include.serving.fast_lane import fast_lane
+    from include.serving.transport import telemetry
+    from include.serving.transport.connection import Connection, Door
+    from include.serving.transport.fast_path import fast_lane
+    from include.serving.transport.graceful_shutdown import DrainingServer
 
     json_lines.configure(slot=settings.slot)
     tracing = telemetry.tracing(settings.slot)

@@ -18,11 +18,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from include.core import blessing as blessings
-from include.core.blessing import Blessing, Trusted
-from include.core.errors import ArtifactRejected, KeyInvalid, NotBlessed
-from include.core.manifest import ServingSpec
+from include.kernel.errors import ArtifactRejected, KeyInvalid, NotBlessed
+from include.model.blessing import blessing as blessings
+from include.model.blessing.blessing import Blessing, Trusted
 from include.serving.settings import Settings
+from include.serving.spec import ServingSpec
 
 log = logging.getLogger(__name__)
 MAX_ENVELOPE = 1 << 20  # bytes; a blessing of ours takes some thousand

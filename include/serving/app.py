@@ -15,38 +15,39 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from include.adapters import factory
-from include.core import manifest
-from include.core.errors import ManifestInvalid
-from include.core.manifest import LogSpec, ServingSpec
-from include.core.rollout import other
-from include.serving import docs_page, openapi
+from include import factory, manifest
+from include.feedback.spec import LogSpec
+from include.kernel.errors import ManifestInvalid
+from include.release.core.rollout import other
 from include.serving import slot as slots
 from include.serving.admission import Admission, told
 from include.serving.description import described
 from include.serving.endpoint import Endpoint, Record, Service
-from include.serving.envelope import Envelope, Handler
-from include.serving.explain_endpoint import ExplainEndpoint
-from include.serving.explaining import Explaining
-from include.serving.feedback import add_feedback
-from include.serving.guard import Guard
-from include.serving.holder import Holder
-from include.serving.interop import add_mlflow, add_open_inference
+from include.serving.explain.explain_endpoint import ExplainEndpoint
+from include.serving.explain.explaining import Explaining
+from include.serving.log.feedback_endpoint import add_feedback
+from include.serving.log.recent_answers import Recent, RecentRoute
 from include.serving.metrics import Metrics
+from include.serving.openapi import docs_page
+from include.serving.openapi.document import document as build_document
+from include.serving.predict.current_model import Holder
+from include.serving.predict.scoring import Scorer
+from include.serving.predict.validation import Problem, Row
 from include.serving.protocols import native
 from include.serving.protocols.dialects import dialect_of
-from include.serving.recent import Recent, RecentRoute
+from include.serving.protocols.interop import add_mlflow, add_open_inference
 from include.serving.reloading import Reload
-from include.serving.scoring import Scorer
 from include.serving.settings import Settings
 from include.serving.slot import Broken, Loaded, Slot
-from include.serving.telemetry import RequestLog
-from include.serving.validation import Problem, Row
+from include.serving.spec import ServingSpec
+from include.serving.transport.guard import Guard
+from include.serving.transport.middleware import Envelope, Handler
+from include.serving.transport.telemetry import RequestLog
 
 if TYPE_CHECKING:
-    from include.serving.prediction_log import PredictionLog
-    from include.serving.scoring import Answer, Asked
-    from include.serving.telemetry import Tracing
+    from include.serving.log.prediction_log import PredictionLog
+    from include.serving.predict.scoring import Answer, Asked
+    from include.serving.transport.telemetry import Tracing
 
 
 def create_app(settings: Settings, service: Service | None = None, tracing: Tracing | None = None) -> Envelope:
@@ -112,7 +113,7 @@ def _previous(settings: Settings, spec: ServingSpec, slot: Slot) -> Loaded | Non
 def _opened_log(settings: Settings, spec: LogSpec, holder: Holder, metrics: Metrics) -> PredictionLog | None:
     if not spec.enabled or not factory.has_snapshots():
         return None
-    from include.serving.prediction_log import PredictionLog  # brings pyarrow: 35 MB
+    from include.serving.log.prediction_log import PredictionLog  # brings pyarrow: 35 MB
 
     return PredictionLog(
         spec,
@@ -180,7 +181,7 @@ def _add_description(framework: FastAPI, service: Service) -> None:
     def documented() -> dict[str, Any]:
         slot, settings = service.holder.slot, service.settings
         tokens = bool(settings.api_tokens or settings.api_tokens_file)
-        return openapi.document(slot if isinstance(slot, Loaded) else None, settings.max_rows, tokens)
+        return build_document(slot if isinstance(slot, Loaded) else None, settings.max_rows, tokens)
 
     @framework.get("/openapi.json")
     async def document() -> Response:

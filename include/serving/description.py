@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.core.blessing import Blessing
-from include.core.errors import KeyInvalid
+from include.kernel.errors import KeyInvalid
+from include.model.blessing.blessing import Blessing
 from include.serving.admission import Admission
 from include.serving.slot import Loaded, Slot, SlotFile
 

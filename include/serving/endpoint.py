@@ -15,21 +15,21 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Request, Response
 
-from include.core.manifest import ServingSpec
-from include.core.prediction_records import CALLER
-from include.core.shadow import COPY
-from include.serving.holder import Holder
+from include.feedback.core.prediction_records import CALLER
+from include.release.core.shadow import COPY
 from include.serving.metrics import Metrics
+from include.serving.predict.current_model import Holder
+from include.serving.predict.scoring import Answer, Asked, Scorer
+from include.serving.predict.validation import Problem, Row
 from include.serving.protocols import Dialect, Parsed, Rendered
-from include.serving.scoring import Answer, Asked, Scorer
 from include.serving.settings import Settings
 from include.serving.slot import Loaded
-from include.serving.validation import Problem, Row
+from include.serving.spec import ServingSpec
 
 if TYPE_CHECKING:
-    from include.serving.prediction_log import PredictionLog
-    from include.serving.recent import Recent
-    from include.serving.telemetry import Tracing
+    from include.serving.log.prediction_log import PredictionLog
+    from include.serving.log.recent_answers import Recent
+    from include.serving.transport.telemetry import Tracing
 
 # called with every parsed request once its answer is known: who asked, rows, answer, status, seconds since it came
 Record = Callable[[Asked, Sequence[Row], Answer | Problem, int, float], None]

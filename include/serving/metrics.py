@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
-from include.core.canary import LATENCY_S
-from include.serving.guard import POLICY
+from include.release.core.canary import LATENCY_S
+from include.serving.histogram import Tallies
+from include.serving.predict.validation import Oddities
 from include.serving.slot import Loaded, Slot
-from include.serving.tally import Tallies
-from include.serving.validation import Oddities
+from include.serving.transport.guard import POLICY
 
 PATHS = frozenset(POLICY)
 PREDICTING = frozenset({"/predict", "/predict-and-explain", "/invocations", "/v2/models/{name}/infer"})

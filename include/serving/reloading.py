@@ -19,8 +19,8 @@ from fastapi.responses import JSONResponse
 from include.serving import slot as slots
 from include.serving.admission import Admission
 from include.serving.endpoint import Service
+from include.serving.predict.validation import Problem
 from include.serving.slot import Empty, Loaded, Slot
-from include.serving.validation import Problem
 
 audit = logging.getLogger("evergreen.audit")
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from include.core.blessing import Blessing
-from include.core.errors import ArtifactRejected, Permanent
+from include.kernel.errors import ArtifactRejected, Permanent
+from include.model.blessing.blessing import Blessing
 from include.serving.admission import Admission
-from include.serving.validation import InputSchema
+from include.serving.predict.validation import InputSchema
 
 if TYPE_CHECKING:
     from include.model.artifact import Model
@@ -102,11 +102,12 @@ def _filled(file: SlotFile, serving_dir: Path, admission: Admission) -> Slot:
 
 def _warm_model(directory: Path, digest: str, blessing: Blessing | None, admission: Admission) -> Model:
     # imported here, so that an empty slot starts in a second and without scikit-learn's memory
-    from include.model import artifact, conformance, sealed
+    from include.model import artifact, conformance
+    from include.model.integrity import artifact_integrity
 
     if directory.is_symlink():
         raise ArtifactRejected(f"The artifact {directory.name} is a symbolic link; stage the release again.")
-    files = sealed.verified(directory, digest)
+    files = artifact_integrity.verified(directory, digest)
     meta = artifact.read_meta(files)
     admission.fits(blessing, meta.name)
     if meta.path == "generic":

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from include.core.errors import Permanent, Temporary
+from include.kernel.errors import Permanent, Temporary
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from include.adapters import factory
+from include import factory
 
 Scope = MutableMapping[str, Any]
 Channel = Callable[..., Awaitable[Any]]

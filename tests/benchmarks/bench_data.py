@@ -27,9 +27,9 @@ from typing import Any
 
 import yaml
 
-from include.core import manifest as manifests
-from include.core.contract import Outcome
-from include.core.manifest import DEFAULT_PATH
+from include import manifest as manifests
+from include.data.core.contract import Outcome
+from include.manifest import DEFAULT_PATH
 
 DAY = date(2026, 8, 1)
 SIZES, COMPARED = (100_000, 1_000_000, 5_000_000), 1_000_000
@@ -110,8 +110,8 @@ def _chunk(began: int, count: int) -> dict[str, Any]:
 def ingest(place: Path, rows: int) -> dict[str, Any]:
     """The job as Airflow starts it, in this process: land, validate, publish."""
     os.environ |= {"EVERGREEN_STORE": str(place / "store"), "EVERGREEN_MANIFEST": str(place / f"{rows}.yaml")}
-    from include.core.job import Intent, JobRequest
     from include.jobs.__main__ import run
+    from include.kernel.job import Intent, JobRequest
 
     request = JobRequest(job="ingest", run_key="b", as_of=DAY, intent=Intent.HISTORICAL, params={"day": str(DAY)})
     began = time.perf_counter()
@@ -121,7 +121,7 @@ def ingest(place: Path, rows: int) -> dict[str, Any]:
 
 
 def columnar(place: Path, rows: int) -> dict[str, Any]:
-    from include.adapters.validator_polars import validate
+    from include.data.validation.polars_validator import validate
 
     manifest = manifests.load(place / f"{rows}.yaml")
     with tempfile.TemporaryDirectory(dir=place) as room:
@@ -136,14 +136,14 @@ def oracle(place: Path, rows: int) -> dict[str, Any]:
     import great_expectations  # noqa: F401  (its import is not counted)
     import pandas as pd
 
-    from include.adapters import validator_gx
-    from include.core.contract import expectations
+    from include.data.core.contract import expectations
+    from include.data.validation import gx_validator
 
     manifest = manifests.load(place / f"{rows}.yaml")
     rules = expectations(manifest.contract, manifest.label)
     began = time.perf_counter()
     frame = pd.read_parquet(place / f"{rows}-{DAY}.parquet")
-    outcomes = validator_gx.validate_readable(frame, rules)
+    outcomes = gx_validator.validate_readable(frame, rules)
     return {"seconds": time.perf_counter() - began, "outcomes": _told(outcomes)}
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include.core.profiles import as_dict, number_baseline
+from include.monitoring.core.profiles import as_dict, number_baseline
 from tests.proofs.drift_shapes import NUMBERS
 
 SIZES = (100_000, 1_000_000, 10_000_000)
@@ -126,9 +126,9 @@ def child(place: Path, what: str, rows: int) -> dict[str, Any]:
 
 def ours(place: Path, rows: int) -> dict[str, Any]:
     """From the stored profile and the file to the verdicts. A small file is counted thrice, for its time is short."""
-    from include.adapters.profile_stream import count
-    from include.core.profiles import NumberProfile, from_dict
-    from include.core.statistics import kolmogorov_smirnov
+    from include.kernel.statistics import kolmogorov_smirnov
+    from include.monitoring.core.profiles import NumberProfile, from_dict
+    from include.monitoring.profile_stream import count
 
     began = time.perf_counter()
     stored = json.loads((place / "baseline.json").read_text())

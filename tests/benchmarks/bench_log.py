@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from include.adapters.segments import Segments
-from include.adapters.store_local import LocalObjects
-from include.core.manifest import LogSpec
-from include.serving.holder import Holder
-from include.serving.prediction_log import PredictionLog
-from include.serving.scoring import Answer, Asked
-from tests.unit import credit
-from tests.unit.serving.test_prediction_log import Counts, slot
+from include.data.store.local_store import LocalObjects
+from include.feedback.segments import Segments
+from include.feedback.spec import LogSpec
+from include.serving.log.prediction_log import PredictionLog
+from include.serving.predict.current_model import Holder
+from include.serving.predict.scoring import Answer, Asked
+from tests import credit
+from tests.serving.test_prediction_log import Counts, slot
 
 APPEND_US, PAUSE_MS, RSS_MB = 2.0, 5.0, 80.0
 ROUNDS = 5

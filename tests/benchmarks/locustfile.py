@@ -24,9 +24,9 @@ import httpx
 from locust import FastHttpUser, constant_throughput, events, task
 from locust.env import Environment
 
-from include.core.manifest import DEFAULT_PATH, load
 from include.embedded.settings import EmbeddedSettings
 from include.embedded.traffic import rows_of
+from include.manifest import DEFAULT_PATH, load
 
 PER_USER = 2.0  # requests a second
 MANY = 20

@@ -25,7 +25,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from include.adapters.files import write_atomic
+from include.kernel.files import write_atomic
 from tests import blessed
 
 ROWS = 500
@@ -54,28 +54,28 @@ def main(place: Path) -> None:
 
 def prepared(path: Path) -> Any:
     """The training job up to the fit, on days published as the ingest job would."""
-    from include.adapters import factory
-    from include.core import manifest as manifests
-    from include.core.job import Intent, JobRequest
-    from include.jobs import training
-    from tests.unit.jobs.conftest import FIRST, publish
+    from include import manifest as manifests
+    from include.kernel.job import Intent, JobRequest
+    from include.training.wiring import plan_training
+    from tests import edge
+    from tests.job_world import FIRST, publish
 
     manifest = manifests.load(path)
     days = manifest.train.window_days + manifest.train.holdout_days
     for number in range(days):
-        publish(factory.store(), manifest, FIRST + timedelta(days=number))
+        publish(edge.store(), manifest, FIRST + timedelta(days=number))
     as_of = FIRST + timedelta(days=days - 1 + manifest.label.delay_days)
-    return training.prepare(JobRequest(job="train", run_key="bench", as_of=as_of, intent=Intent.LIVE), manifest)
+    return plan_training(JobRequest(job="train", run_key="bench", as_of=as_of, intent=Intent.LIVE), manifest)
 
 
 def fitted(training: Any) -> Any:
-    from include.jobs import fitting
+    from include.training import fitting
 
     return fitting.fit("boosting", training.manifest, training.rows, training.later)
 
 
 def recorded(training: Any) -> list[dict[str, Any]]:
-    from include.jobs import train
+    from include.training.jobs import train
 
     return train._records(training.newest.inputs.head(ROWS))
 
@@ -84,7 +84,7 @@ def write(training: Any, candidate: Any, place: Path) -> None:
     import joblib
     import mlflow
 
-    from include.jobs import train
+    from include.training.jobs import train
 
     saved = train._save(training, candidate, place / "artifact")
     assert saved.meta.path == "compiled", saved.meta.why
@@ -107,9 +107,9 @@ def generic(training: Any, candidate: Any, place: Path) -> Any:
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    from include.jobs import train
-    from include.jobs.fitting import Candidate
     from include.model.pipelines import _names
+    from include.training.fitting import Candidate
+    from include.training.jobs import train
 
     encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20, sparse_output=False)
     parts = [("numbers", "passthrough", "number"), ("categories", encoder, "category")]
@@ -125,10 +125,10 @@ def generic(training: Any, candidate: Any, place: Path) -> Any:
 
 def stage(artifact_: Path, serving: Path, manifest: Path) -> None:
     """As a release leaves a slot: artifact, a blessing by a key of this run, the slot's file; and the manifest."""
-    from include.core import blessing
-    from include.core.blessing import Blessing
-    from include.core.manifest import load
+    from include.manifest import load
     from include.model import artifact
+    from include.model.blessing import blessing
+    from include.model.blessing.blessing import Blessing
 
     digest, key = artifact.digest(artifact_), blessing.new_key()
     artifact.copy_verified(artifact_, serving / "artifacts", digest)

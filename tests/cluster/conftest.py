@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 
-from include.core.manifest import Manifest
+from include.manifest import Manifest
 from tests.contract.conftest import one_is_live, release, rollout, staged, wish
 from tests.proofs.k8s_installation import ClusterSettings
 from tests.real_cluster import ClusterLoad, Disk, Reached, RealServing, on_cluster

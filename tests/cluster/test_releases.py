@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from include.core.errors import Conflict
-from include.core.rollout import Release, Step
+from include.kernel.errors import Conflict
+from include.release.core.rollout import Release, Step
 from tests.ground import wait_for
 
 

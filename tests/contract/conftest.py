@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from include.adapters.releasing import Rollout
-from include.core.manifest import Manifest
-from include.core.rollout import Colour, Step, Wanted
+from include.manifest import Manifest
+from include.release.core.rollout import Colour, Step, Wanted
+from include.release.service.driver import Rollout
+from tests import credit
 from tests.counterparts import S3Server, s3_server
 from tests.ground import wait_for
 from tests.served import Serving, Trained
-from tests.unit import credit
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
-from include.core.blessing import public_pem
-from include.core.rollout import Step
+from include.model.blessing.blessing import public_pem
+from include.release.core.rollout import Step
 from tests import blessed, kube_api
 from tests.kube_nodes import Nodes
 from tests.kube_pods import SinglePods

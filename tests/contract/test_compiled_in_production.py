@@ -10,17 +10,19 @@ import mlflow
 import numpy as np
 import pytest
 
-from include.adapters import factory
-from include.adapters.releasing import Rollout
-from include.core.job import Intent, JobRequest
-from include.core.manifest import Manifest
-from include.core.rollout import Release, Step
-from include.jobs import fitting, train, training
+from include import factory
 from include.jobs.__main__ import run
+from include.kernel.job import Intent, JobRequest
+from include.manifest import Manifest
+from include.release.core.rollout import Release, Step
+from include.release.service.driver import Rollout
+from include.training import fitting
+from include.training.jobs import train
+from include.training.wiring import plan_training
+from tests import credit
 from tests.blessed import document, envelope
+from tests.job_world import FIRST, LAST, publish
 from tests.served import Serving
-from tests.unit import credit
-from tests.unit.jobs.conftest import FIRST, LAST, publish
 
 CANDIDATES: dict[str, dict[str, Any]] = {
     "torch_mlp": {"max_epochs": 10, "units": 16},
@@ -61,7 +63,7 @@ def blessed(manifest: Manifest) -> tuple[Release, str, str]:
 
 def of_the_training(manifest: Manifest, kind: str) -> Any:
     """The same training again: the pipeline itself, in this process."""
-    again = training.prepare(asked("train"), manifest)
+    again = plan_training(asked("train"), manifest)
     return train._servable(again, fitting.fit(kind, manifest, again.rows, again.later))
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from include.adapters.store import ContentStore
-from include.adapters.store_local import LocalStore
-from include.adapters.store_s3 import S3Store
+from include.data.store.local_store import LocalStore
+from include.data.store.s3_store import S3Store
+from include.data.store.snapshot_store import ContentStore
 from tests.counterparts import S3Server
 from tests.delivered import described, rows, written
 

@@ -12,15 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
-from include.adapters.experiment_outcomes import ExperimentOutcomes
-from include.adapters.releasing import Rollout
-from include.adapters.segments import Segments
-from include.adapters.store_local import LocalObjects, LocalStore
-from include.core.rollout import Plan, Step
-from tests import ground
+from include.data.store.local_store import LocalObjects, LocalStore
+from include.feedback.segments import Segments
+from include.release.core.rollout import Plan, Step
+from include.release.service.driver import Rollout
+from include.release.service.experiment_outcomes import ExperimentOutcomes
+from tests import credit, ground
 from tests.ground import wait_for
 from tests.served import Serving
-from tests.unit import credit
 
 CALLERS = [f"caller-{number}" for number in range(150)]
 CLEARED = [Step.EXPERIMENT, Step.WITHDRAW, Step.DISCARD, Step.REJECTED]

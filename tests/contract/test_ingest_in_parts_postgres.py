@@ -12,15 +12,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from include.adapters import factory
-from include.adapters.delivered_files import Budget
-from include.adapters.sources import POSTGRES_VARIABLE
-from include.adapters.sources_postgres import Postgres, spans
-from include.core.errors import DataRefused
-from include.core.job import Intent, JobRequest, JobResult
-from include.core.manifest import DEFAULT_PATH, Manifest, load
-from include.core.pieces import shards
+from include import factory
+from include.data.sources.base import POSTGRES_VARIABLE, Budget
+from include.data.sources.postgres import Postgres, spans
 from include.jobs.__main__ import run
+from include.kernel.errors import DataRefused
+from include.kernel.job import Intent, JobRequest, JobResult
+from include.kernel.work_units import shards
+from include.manifest import DEFAULT_PATH, Manifest, load
 from tests.counterparts import Database, database
 from tests.delivered import read_day
 

@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from include.adapters import factory
-from include.adapters.sources_s3 import S3
-from include.core.errors import DataRefused
-from include.core.job import Intent, JobRequest, JobResult
-from include.core.manifest import DEFAULT_PATH, Manifest, load
-from include.core.pieces import shards
+from include import factory
+from include.data.sources.s3 import S3
 from include.jobs.__main__ import run
+from include.kernel.errors import DataRefused
+from include.kernel.job import Intent, JobRequest, JobResult
+from include.kernel.work_units import shards
+from include.manifest import DEFAULT_PATH, Manifest, load
 from tests.counterparts import S3Server
 from tests.delivered import read_day
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from include.adapters import factory
-from include.adapters.pieces import Pieces
-from include.core.pieces import piece
+from include import factory
+from include.data.store.work_units import Pieces
+from include.kernel.work_units import piece
 from tests.counterparts import S3Server
 
 DAY = date(2026, 8, 1)

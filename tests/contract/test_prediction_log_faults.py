@@ -22,17 +22,17 @@ import httpx
 import polars as pl
 import pytest
 
-from include.adapters.segments import Segments
-from include.adapters.store_local import LocalObjects
-from include.adapters.store_s3 import S3Objects
+from include.data.store.local_store import LocalObjects
+from include.data.store.s3_store import S3Objects
+from include.feedback.segments import Segments
 from include.model import artifact
+from tests import credit
 from tests.counterparts import S3Server
 from tests.fault_proxy import Fault, fault_proxy
+from tests.feedback.test_prediction_reading import DAY, Log
 from tests.ground import free_ports, wait_for, write_manifest
 from tests.proofs.data_disks import may_mount, small_disk
-from tests.unit import credit
-from tests.unit.adapters.test_prediction_reading import DAY, Log
-from tests.unit.serving.conftest import stage_in
+from tests.serving.conftest import stage_in
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = credit.rows()[0]

@@ -8,16 +8,16 @@ from datetime import timedelta
 
 import pytest
 
-from include.adapters import envoy_routes
-from include.adapters.ledger_local import LocalLedger
-from include.adapters.outbox import Outbox
-from include.adapters.reconciling import Reconciler
-from include.adapters.serving_upkeep import LocalUpkeep
-from include.core.errors import RecordDamaged, ServiceUnavailable
-from include.core.ledger import Entry
-from include.core.reconcile import Patience, State
-from include.core.rollout import Plan, Release, Route, Step, Verdict
-from include.model.sealed import copy_verified
+from include.alerting.outbox import Outbox
+from include.kernel.errors import RecordDamaged, ServiceUnavailable
+from include.kernel.ledger import Entry
+from include.kernel.ledger_file import LocalLedger
+from include.model.integrity.artifact_integrity import copy_verified
+from include.release.core.reconcile import Patience, State
+from include.release.core.rollout import Plan, Release, Route, Step, Verdict
+from include.release.service.reconciler import Reconciler
+from include.release.targets import envoy_routes
+from include.release.targets.local_repair import LocalUpkeep
 from tests.ground import wait_for
 
 

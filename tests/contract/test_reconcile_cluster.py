@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 import pytest
 
-from include.adapters.cluster_upkeep import ClusterUpkeep
-from include.core.errors import RecordDamaged
-from include.core.reconcile import Patience, State
-from include.core.rollout import Release, Route, Verdict
+from include.kernel.errors import RecordDamaged
+from include.release.core.reconcile import Patience, State
+from include.release.core.rollout import Release, Route, Verdict
+from include.release.targets.kubernetes_repair import ClusterUpkeep
 from tests.contract.test_reconcile import Shelf
 from tests.contract.test_reconcile import World as LocalWorld
 from tests.ground import wait_for

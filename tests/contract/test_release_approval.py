@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.core.rollout import Plan, Route, Step, Verdict
+from include.release.core.rollout import Plan, Route, Step, Verdict
 
 
 @pytest.fixture

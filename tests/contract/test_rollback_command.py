@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from include.adapters import factory
-from include.core.errors import NotBlessed, RequestInvalid
-from include.core.ledger import Entry
-from include.core.rollout import Route, Step
+from include import factory
 from include.embedded.rollback import roll_back
+from include.kernel.errors import NotBlessed, RequestInvalid
+from include.kernel.ledger import Entry
 from include.model.artifact import read_meta
+from include.release.core.rollout import Route, Step
 from tests import blessed
-from tests.unit.jobs.conftest import LAST, publish
+from tests.job_world import LAST, publish
 
 
 @pytest.fixture

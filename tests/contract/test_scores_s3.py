@@ -6,12 +6,12 @@ from datetime import date
 
 import pytest
 
-from include.adapters.scores import ScoreStore
-from include.adapters.store_local import LocalObjects
-from include.adapters.store_s3 import S3Objects
-from include.core import scoring
-from include.core.errors import Conflict
-from include.core.scoring import Part, Scores, Tally
+from include.data.store.local_store import LocalObjects
+from include.data.store.s3_store import S3Objects
+from include.kernel.errors import Conflict
+from include.scoring.core import scoring
+from include.scoring.core.scoring import Part, Scores, Tally
+from include.scoring.score_store import ScoreStore
 
 DAY, KEY, VERSION = date(2026, 8, 1), "0123456789abcdef", "3"
 PLACE = scoring.place(DAY, VERSION, KEY)

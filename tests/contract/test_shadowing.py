@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from include.core.rollout import Plan, Step
+from include.release.core.rollout import Plan, Step
 from tests.ground import wait_for
 
 STAGE, AWAIT, VERIFY, SHADOW = Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SHADOW

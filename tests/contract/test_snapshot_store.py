@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from include.adapters import factory
-from include.adapters.store import ContentStore
-from include.core.errors import DataRefused
-from include.core.snapshots import Snapshot
+from include import factory
+from include.data.core.snapshots import Snapshot
+from include.data.store.snapshot_store import ContentStore
+from include.kernel.errors import DataRefused
 from tests.counterparts import S3Server
 from tests.delivered import DAY, described, rows, written
 
@@ -158,7 +158,7 @@ def test_only_who_saw_the_newest_version_of_an_object_may_replace_it(store):
 PUBLISHER = """
 import sys
 from pathlib import Path
-from include.adapters import factory
+from include import factory
 from tests.delivered import described, rows, written
 first, place = float(sys.argv[1]), Path(sys.argv[2])
 for turn in range(5):
@@ -188,7 +188,7 @@ from datetime import timedelta
 from itertools import count
 from pathlib import Path
 import pandas, polars  # once, and not in every child
-from include.adapters import factory
+from include import factory
 from tests.delivered import DAY, described, rows, written
 
 CHANGES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "http.client.send"}

@@ -10,10 +10,10 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from include.adapters.sources import POSTGRES_VARIABLE
-from include.adapters.sources_postgres import Postgres
-from include.core.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable
-from include.core.manifest import PostgresSource
+from include.data.sources.base import POSTGRES_VARIABLE
+from include.data.sources.postgres import Postgres
+from include.data.spec import PostgresSource
+from include.kernel.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable
 from tests import counterparts
 from tests.counterparts import Database
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include.adapters.landing import FILE
-from include.adapters.sources import MAX_BATCH_ROWS
-from include.adapters.sources_s3 import S3
-from include.core.errors import AccessRefused, Conflict, DataRefused, ServiceUnavailable
-from include.core.manifest import S3Source
+from include.data.landing.landing import FILE
+from include.data.sources.base import MAX_BATCH_ROWS
+from include.data.sources.s3 import S3
+from include.data.spec import S3Source
+from include.kernel.errors import AccessRefused, Conflict, DataRefused, ServiceUnavailable
 from tests import counterparts
 from tests.counterparts import S3Server
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy

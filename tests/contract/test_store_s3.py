@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from include.adapters import s3, store_s3
-from include.adapters.store_s3 import S3Objects, S3Store
-from include.core.errors import AccessRefused, DataRefused, RequestInvalid, ServiceUnavailable
+from include.data.store import s3_client, s3_store
+from include.data.store.s3_store import S3Objects, S3Store
+from include.kernel.errors import AccessRefused, DataRefused, RequestInvalid, ServiceUnavailable
 from tests.counterparts import S3Server
 from tests.delivered import DAY, described, rows, written
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy
@@ -31,8 +31,8 @@ def proxy(buckets: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultP
     """In front of the server, and in force; patience is short so that a test is."""
     with fault_proxy(buckets.url) as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.url)
-        patient = s3.client
-        monkeypatch.setattr(s3, "client", lambda: patient(read_timeout_s=0.5, attempts=3))
+        patient = s3_client.client
+        monkeypatch.setattr(s3_client, "client", lambda: patient(read_timeout_s=0.5, attempts=3))
         yield between
 
 
@@ -140,7 +140,7 @@ def test_an_upload_that_fails_half_way_is_aborted_and_leaves_nothing_to_see(prox
 UPLOADER = """
 import sys
 from pathlib import Path
-from include.adapters.store_s3 import S3Objects
+from include.data.store.s3_store import S3Objects
 S3Objects(sys.argv[1], Path(sys.argv[2])).keep("files/large", Path(sys.argv[3]))
 """
 
@@ -191,4 +191,4 @@ def test_a_bucket_without_a_prefix_will_do(proxy, bucket, tmp_path):
 
 
 def test_the_parts_are_smaller_than_the_tests_large_file(large):
-    assert large.stat().st_size > store_s3.PART_BYTES * 2
+    assert large.stat().st_size > s3_store.PART_BYTES * 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.core.rollout import Step, Verdict
+from include.release.core.rollout import Step, Verdict
 
 STEPS = (Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SWITCH, Step.SOAK)
 

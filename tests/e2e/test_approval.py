@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from include.adapters import factory
-from include.adapters.ledger_local import LocalLedger
-from include.adapters.registry_mlflow import MlflowRegistry
-from include.core import manifest as manifests
-from include.core.blessing import public_keys, verify
-from include.core.errors import NotBlessed
+from include import manifest as manifests
 from include.embedded.airflow_api import AirflowApi, PlayStopped, wait_for
 from include.embedded.stack import Stack
+from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.errors import NotBlessed
+from include.kernel.ledger_file import LocalLedger
+from include.model.blessing.blessing import public_keys, verify
+from include.registry.mlflow_registry import MlflowRegistry
 from tests import ground
 from tests.blessed import REPORT
 
@@ -62,7 +62,7 @@ def told(stack: Stack, registry: MlflowRegistry) -> dict[str, Any]:
         "run_id": run_id,
         "snapshots": ["c" * 64],
         "manifest": manifests.load(stack.settings.manifest).digest,
-        "code": factory.code_digest(),
+        "code": digest_code(*JUDGING),
     }
     return {"verdict": "no", "summary": "inconclusive: too few rows", "outputs": outputs}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from include.adapters import factory
-from tests.unit.jobs.conftest import FIRST, LAST, go_live, publish
+from include import factory
+from tests.job_world import FIRST, LAST, go_live, publish
 
 ROOT = Path(__file__).resolve().parents[2]
 SEARCHED = {"trials": 4, "space": {"logistic": {"C": {"low": 0.01, "high": 10.0, "log": True}}}}

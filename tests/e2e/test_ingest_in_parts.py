@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from include.adapters import factory
-from include.core.manifest import DEFAULT_PATH, Manifest, load
+from include import factory
+from include.manifest import DEFAULT_PATH, Manifest, load
 from tests.delivered import read_day
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,10 +16,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from include.adapters import factory
-from include.core.blessing import envelope_digest, public_keys, verify
-from include.core.manifest import Manifest
-from tests.unit import credit
+from include import factory
+from include.manifest import Manifest
+from include.model.blessing.blessing import envelope_digest, public_keys, verify
+from tests import credit
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = date(2026, 8, 1)

@@ -9,12 +9,12 @@ from datetime import date
 
 import pytest
 
-from include.adapters.ledger_local import LocalLedger
-from include.adapters.store_local import LocalReports
-from include.core.episodes import MonitorReport
-from include.core.ledger import Entry
 from include.embedded.airflow_api import AirflowApi, wait_for
 from include.embedded.stack import Stack
+from include.kernel.ledger import Entry
+from include.kernel.ledger_file import LocalLedger
+from include.monitoring.core.episodes import MonitorReport
+from include.monitoring.report_store import LocalReports
 from tests import ground
 
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from include.adapters import factory
-from include.core.ledger import Entry
+from include import factory
 from include.embedded.history import app
+from include.kernel.ledger import Entry
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from include.core.blessing import key_id, private_key, public_keys
 from include.embedded import environment
 from include.embedded.credentials import credentials, ensure_keys
 from include.embedded.programs import programs, supervisor_port
 from include.embedded.settings import PROGRAMS, REPO, EmbeddedSettings
 from include.embedded.supervision import config
+from include.model.blessing.blessing import key_id, private_key, public_keys
 
 
 def test_by_default_the_stack_lives_in_the_clone_and_listens_on_this_machine_only(monkeypatch):

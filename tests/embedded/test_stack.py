@@ -13,12 +13,12 @@ import httpx
 import psutil
 import pytest
 
-from include.adapters.envoy_routes import parse, render
-from include.core.rollout import Route
 from include.embedded import strays
 from include.embedded.environment import STACK
 from include.embedded.errors import StackError
 from include.embedded.supervision import Supervisor
+from include.release.core.rollout import Route
+from include.release.targets.envoy_routes import parse, render
 
 
 def pid(stack):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from include.core import manifest
+from include import manifest
 from include.embedded.airflow_api import PlayStopped, wait_for
 from include.embedded.traffic import Traffic, rows_of
 

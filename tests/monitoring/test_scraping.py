@@ -16,17 +16,16 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from include.adapters import factory
-from include.adapters.exposition import registry
-from include.adapters.ledger_local import LocalLedger
-from include.adapters.store_local import LocalReports
-from include.core.episodes import MonitorReport
-from include.core.ledger import Entry
-from include.core.signals import Signal
 from include.embedded.prometheus import MONITORING, configuration, rules, write
 from include.embedded.settings import EmbeddedSettings
+from include.kernel.ledger import Entry
+from include.kernel.ledger_file import LocalLedger
+from include.monitoring.core.episodes import MonitorReport
+from include.monitoring.core.signals import Signal
+from include.monitoring.report_store import LocalReports
+from include.retraining.metrics_exporter import registry
 from include.serving.metrics import Metrics
-from tests import ground
+from tests import edge, ground
 from tests.ground import free_ports, wait_for
 from tests.monitoring.prometheus import said, tool
 
@@ -127,8 +126,8 @@ def names(told: CollectorRegistry) -> set[str]:
 
 def test_every_metric_that_is_asked_for_is_told_by_somebody(small: Callable[..., Any]) -> None:
     small()
-    live(factory.ledger())
-    factory.reports().write_report(REPORT)
+    live(edge.ledger())
+    edge.reports().write_report(REPORT)
     recorded = {rule["record"] for group in rules()["groups"] for rule in group["rules"] if "record" in rule}
     metrics = Metrics("blue")
     metrics.of_log("predictions")

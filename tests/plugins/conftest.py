@@ -13,12 +13,12 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from include.adapters import factory
-from include.adapters.ledger_local import LocalLedger
-from include.adapters.serving_local import LocalAddresses, LocalTarget
-from include.core.blessing import Blessing, verify
-from include.core.errors import NotBlessed
-from include.core.manifest import Manifest
+from include import factory
+from include.kernel.errors import NotBlessed
+from include.kernel.ledger_file import LocalLedger
+from include.manifest import Manifest
+from include.model.blessing.blessing import Blessing, verify
+from include.release.targets.local_target import LocalAddresses, LocalTarget
 from tests import blessed
 
 MIDNIGHT = datetime(2026, 8, 20, tzinfo=UTC)

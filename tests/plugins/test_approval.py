@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.operators.approval import ApproveOperator, ApproveReleaseOperator
-from include.core.approval import release_question
+from include.model.blessing.approval import release_question
 from tests.blessed import REPORT
 from tests.plugins.conftest import context
 

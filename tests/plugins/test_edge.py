@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from evergreen.edge import edge, job_request, newest_extra
-from include.core.job import Intent
+from evergreen.run_context import edge, job_request, newest_extra
+from include.kernel.job import Intent
 from tests.plugins.conftest import context, event
 
 PARAM, EVENT, INTERVAL, RUN_AFTER = "2026-08-01", "2026-08-02", datetime(2026, 8, 3, tzinfo=UTC), date(2026, 8, 20)

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from evergreen.edge import job_request
 from evergreen.operators.job import job_task
 from evergreen.operators.job_pod import PodJobOperator
-from include.core.job import ATTEMPT_VARIABLE, REQUEST_VARIABLE, JobRequest
+from evergreen.run_context import job_request
+from include.kernel.job import ATTEMPT_VARIABLE, REQUEST_VARIABLE, JobRequest
 from tests.plugins.conftest import context
 
 JOBS = ("ingest", "train", "evaluate", "monitor", "backtest", "score", "validate", "tune", "profile")

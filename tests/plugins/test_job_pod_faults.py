@@ -23,8 +23,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskD
 from evergreen.operators.job import job_task
 from evergreen.operators.job_pod import PodJobOperator
 from evergreen.triggers.pod import PodTrigger
-from include.adapters import factory
-from include.core.job import JobResult
+from include import factory
+from include.kernel.job import JobResult
 from tests import kube_api
 from tests.ground import wait_for
 from tests.kube_api import LOST, RESET, Fault, KubeApi, Kubelet

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from evergreen.hooks.world import WorldHook
-from include.core.blessing import private_pem, public_pem
-from include.core.errors import KeyInvalid, NotBlessed
+from evergreen.hooks.connections import WorldHook
 from include.embedded.credentials import Credentials, ensure_keys
 from include.embedded.environment import airflow
 from include.embedded.settings import EmbeddedSettings
+from include.kernel.errors import KeyInvalid, NotBlessed
+from include.model.blessing.blessing import private_pem, public_pem
 from tests.blessed import KEY, OTHER_KEY, document, envelope, keyid
 
 

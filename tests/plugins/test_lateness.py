@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from airflow.sdk._shared.module_loading import import_string
 
-from evergreen.house import house
-from evergreen.lateness import tell_late
-from include.adapters import factory
+from evergreen.dag_defaults import house
+from evergreen.deadline_callback import tell_late
+from include import factory
 
 LATE = {
     "dag_run": {"dag_id": "monitor", "dag_run_id": "scheduled__1", "run_type": "scheduled"},

@@ -8,8 +8,8 @@ import pytest
 from airflow.sdk import DAG
 
 from evergreen.operators.job import mapped_job
-from include.core import pieces
-from include.core.job import REQUEST_VARIABLE, JobRequest
+from include.kernel import work_units
+from include.kernel.job import REQUEST_VARIABLE, JobRequest
 from tests.plugins.conftest import context
 
 
@@ -50,7 +50,7 @@ def test_each_pod_has_a_name_of_its_own_and_carries_its_shard(small):
     assert len({name.rsplit("-", 1)[0] for name in names}) == 1 and max(map(len, names)) <= 63
     sent = [next(v.value for c in pod.spec.containers for v in c.env if v.name == REQUEST_VARIABLE) for pod in pods]
     requests = [JobRequest.model_validate_json(each) for each in sent]
-    assert [pieces.asked(request) for request in requests] == pieces.shards(3)
+    assert [work_units.asked(request) for request in requests] == work_units.shards(3)
     assert {request.params["columns"][0] for request in requests} == {"Age"}
     assert len({request.run_key for request in requests}) == 1
     assert len({pod.metadata.labels["evergreen/request"] for pod in pods}) == 3

@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from evergreen.hooks import notices
-from include.adapters import factory
-from include.core.alerts import Alert, Severity
+from evergreen.hooks import notifiers
+from include import factory
+from include.alerting.core.alerts import Alert, Severity
 from tests.ground import free_ports
 
 REVERTED = Alert(
@@ -99,7 +99,7 @@ def slack(monkeypatch, url: str) -> None:
 def test_slack_is_told_once_with_what_who_why_and_where_to_read_on(monkeypatch, receiver):
     slack(monkeypatch, receiver.url)
     for _ in range(2):
-        notices.announce(REVERTED)
+        notifiers.announce(REVERTED)
     [told] = receiver.received
     assert told["path"] == "/services/T0/B0/secret"
     for part in ("*Version 7 was reverted*", "who: deploy", "3 of 9 probes &lt; all", "docs/runbook.md#roll-back"):
@@ -108,7 +108,7 @@ def test_slack_is_told_once_with_what_who_why_and_where_to_read_on(monkeypatch, 
 
 def test_pagerduty_is_told_only_of_what_is_critical_with_a_key_that_makes_it_one_incident(monkeypatch, receiver):
     connect(monkeypatch, "PAGERDUTY", password="key", host=f"{receiver.url}/v2/enqueue")
-    notices.announce(BEGUN, REVERTED)
+    notifiers.announce(BEGUN, REVERTED)
     [told] = receiver.received
     assert (told["routing_key"], told["event_action"], told["dedup_key"]) == ("key", "trigger", "release.reverted-7")
     assert told["payload"]["severity"] == "critical" and "3 of 9" in told["payload"]["custom_details"]["text"]
@@ -119,7 +119,7 @@ def test_mail_goes_to_the_address_of_the_connection(monkeypatch, mailbox):
     extra = {"to_email": "risk@example.com", "from_email": "evergreen@example.com", "disable_ssl": True}
     extra |= {"disable_tls": True}
     connect(monkeypatch, "EMAIL", conn_type="smtp", host="127.0.0.1", port=port, extra=extra)
-    notices.announce(REVERTED)
+    notifiers.announce(REVERTED)
     [letter] = map(message_from_string, letters)
     assert (letter["To"], letter["Subject"]) == ("risk@example.com", "[critical] Version 7 was reverted")
     [body] = letter.get_payload()
@@ -128,7 +128,7 @@ def test_mail_goes_to_the_address_of_the_connection(monkeypatch, mailbox):
 
 def test_without_a_connection_the_log_is_told_and_nothing_fails(caplog):
     with caplog.at_level(logging.INFO):
-        notices.announce(REVERTED)
+        notifiers.announce(REVERTED)
     assert "Version 7 was reverted: who: deploy" in caplog.text and "there is no Connection" in caplog.text
     assert factory.outbox().deliver([]) == 0
 
@@ -136,18 +136,18 @@ def test_without_a_connection_the_log_is_told_and_nothing_fails(caplog):
 def test_a_channel_that_is_away_fails_nothing_and_is_told_when_it_is_back(monkeypatch, receiver):
     slack(monkeypatch, receiver.url)
     receiver.status = 503
-    notices.announce(BEGUN, REVERTED)
+    notifiers.announce(BEGUN, REVERTED)
     assert len(receiver.received) == 1, "one that fails is not asked again at once"
     receiver.status, receiver.received = 200, []
-    notices.deliver()
+    notifiers.deliver()
     assert ["Version 7 is wanted" in told["text"] for told in receiver.received] == [True, False]
-    notices.deliver()
+    notifiers.deliver()
     assert len(receiver.received) == 2
 
 
 def test_nobody_listening_is_no_failure_either(monkeypatch, caplog):
     slack(monkeypatch, f"http://127.0.0.1:{free_ports(1)[0]}")
-    notices.announce(REVERTED)
+    notifiers.announce(REVERTED)
     assert "slack was not reached (ConnectError)" in caplog.text and "secret" not in caplog.text
 
 
@@ -156,16 +156,16 @@ def test_a_channel_that_will_never_take_it_is_named_by_its_connection_and_not_as
 ):
     slack(monkeypatch, receiver.url)
     receiver.status = 404
-    notices.announce(REVERTED)
-    notices.deliver()
+    notifiers.announce(REVERTED)
+    notifiers.deliver()
     assert len(receiver.received) == 1
     assert "correct the Airflow Connection evergreen_slack" in caplog.text
 
 
 def test_what_was_written_down_without_connections_is_told_by_the_next_who_has_them(monkeypatch, receiver):
-    notices.note(REVERTED)
+    notifiers.note(REVERTED)
     slack(monkeypatch, receiver.url)
-    notices.announce(BEGUN)
+    notifiers.announce(BEGUN)
     assert len(receiver.received) == 2
 
 
@@ -173,22 +173,22 @@ def test_an_alert_nobody_took_for_too_long_is_given_up(monkeypatch, small, recei
     small(alerts={"keep_trying_hours": 1e-9})
     slack(monkeypatch, receiver.url)
     receiver.status = 503
-    notices.announce(REVERTED)
-    notices.deliver()
+    notifiers.announce(REVERTED)
+    notifiers.deliver()
     assert len(receiver.received) == 1 and "it is given up" in caplog.text
 
 
 def test_an_alert_that_somebody_damaged_holds_up_no_other(monkeypatch, receiver, tmp_path, caplog):
-    notices.note(BEGUN)
+    notifiers.note(BEGUN)
     [waiting] = (tmp_path / "store" / "alerts" / "waiting").iterdir()
     waiting.write_text("{")
     slack(monkeypatch, receiver.url)
-    notices.announce(REVERTED)
+    notifiers.announce(REVERTED)
     assert len(receiver.received) == 1 and f"The alert in {waiting} cannot be read" in caplog.text
 
 
 def test_a_store_that_cannot_be_written_fails_nothing(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "file"))
-    notices.announce(REVERTED)
+    notifiers.announce(REVERTED)
     assert "could not be written down" in caplog.text

@@ -9,11 +9,12 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.operators.scoring import PinOperator
-from include.adapters import envoy_routes, factory
-from include.adapters.files import write_atomic
-from include.core.errors import ServiceUnavailable
-from include.core.ledger import Entry
-from include.core.rollout import Route
+from include import factory
+from include.kernel.errors import ServiceUnavailable
+from include.kernel.files import write_atomic
+from include.kernel.ledger import Entry
+from include.release.core.rollout import Route
+from include.release.targets import envoy_routes
 from tests.blessed import OTHER_KEY
 from tests.delivered import described, rows, written
 from tests.plugins.conftest import context, event

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from evergreen.operators.reconcile import ReconcileOperator
-from include.adapters import factory
-from include.adapters.reconciling import Outcome
-from include.core.alerts import Alert, Severity
-from include.core.reconcile import State
+from include import factory
+from include.alerting.core.alerts import Alert, Severity
+from include.release.core.reconcile import State
+from include.release.service.reconciler import Outcome
 from tests.plugins.conftest import context
 
 

@@ -11,16 +11,16 @@ from airflow.sdk._shared.module_loading import import_string
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from evergreen.assets import DRIFT_DETECTED
-from evergreen.operators.refusals import note_refused_day
+from evergreen.operators.rejection_callback import note_refused_day
 from evergreen.sensors.drift import DriftSensor
 from evergreen.sensors.retraining import RetrainingSensor
 from evergreen.triggers.poll import PollTrigger
-from include.adapters import factory
-from include.core.episodes import MonitorReport
-from include.core.ledger import Entry
-from include.core.signals import Signal
+from include import factory
+from include.kernel.ledger import Entry
+from include.monitoring.core.episodes import MonitorReport
+from include.monitoring.core.signals import Signal
+from tests.job_world import publish
 from tests.plugins.conftest import context, event
-from tests.unit.jobs.conftest import publish
 
 DAY = date(2026, 8, 8)
 TRAINED = {"intent": "live", "as_of": "2026-08-02"}

@@ -9,12 +9,12 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
 
 from evergreen.operators.rollout import RolloutOperator, WantBackOperator, WantOperator
-from include.adapters import envoy_routes
-from include.adapters.files import write_atomic
-from include.core.blessing import envelope_digest
-from include.core.errors import ServiceUnavailable
-from include.core.ledger import Entry
-from include.core.rollout import Plan, Route, Step, Verdict
+from include.kernel.errors import ServiceUnavailable
+from include.kernel.files import write_atomic
+from include.kernel.ledger import Entry
+from include.model.blessing.blessing import envelope_digest
+from include.release.core.rollout import Plan, Route, Step, Verdict
+from include.release.targets import envoy_routes
 from tests import blessed
 from tests.blessed import OTHER_KEY
 from tests.plugins.conftest import context, event

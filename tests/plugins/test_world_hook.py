@@ -9,9 +9,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from psycopg.conninfo import conninfo_to_dict
 
 from evergreen.errors import as_airflow
-from evergreen.hooks.world import WorldHook
-from include.adapters.sources import POSTGRES_VARIABLE
-from include.core.errors import RequestInvalid
+from evergreen.hooks.connections import WorldHook
+from include.data.sources.base import POSTGRES_VARIABLE
+from include.kernel.errors import RequestInvalid
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from include.core.checks import InfraMeasured, Scores
-from include.core.gate import Evidence
-from include.core.statistics import Floats
+from include.gate.core.checks import InfraMeasured, Scores
+from include.gate.core.gate import Evidence
+from include.kernel.statistics import Floats
 
 POSITIVE = 0.28  # as in the example's data
 CORRELATION = 0.8

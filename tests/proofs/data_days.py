@@ -6,7 +6,7 @@ import json
 from datetime import timedelta
 from functools import partial
 
-from include.adapters.store_local import LocalStore
+from include.data.store.local_store import LocalStore
 from tests.proofs import bad_input
 from tests.proofs.bad_input import FORBIDDEN, INJECTED, Case
 from tests.proofs.data_proof import BEFORE, NEXT, Proof

@@ -25,10 +25,10 @@ from evergreen.assets import DRIFT_DETECTED, MONITOR_REPORTED, TRAINING_REQUESTE
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.sensors.drift import DriftSensor
 from evergreen.sensors.retraining import RetrainingSensor
-from include.adapters import approvals
-from include.adapters.files import write_atomic
-from include.adapters.ledger_local import LocalLedger
-from include.core.ledger import Entry
+from include.kernel.files import write_atomic
+from include.kernel.ledger import Entry
+from include.kernel.ledger_file import LocalLedger
+from include.retraining import approvals
 from tests.plugins.conftest import context, event
 
 TRAPPED = {"retraining.approved": "approved", "training.requested": "requested", "drift.detected": "detected"}

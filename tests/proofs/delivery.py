@@ -23,11 +23,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include.adapters.content import read_content
-from include.adapters.store import ContentStore
-from include.adapters.store_local import LocalStore
-from include.adapters.store_s3 import S3Store
-from include.core.snapshots import Snapshot
+from include.data.core.snapshots import Snapshot
+from include.data.store.content import read_content
+from include.data.store.local_store import LocalStore
+from include.data.store.s3_store import S3Store
+from include.data.store.snapshot_store import ContentStore
 from tests.ground import write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]

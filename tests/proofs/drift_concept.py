@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from include.core import drift, manifest, performance
-from include.core.drift import Measured
-from include.core.profiles import Profile, category_baseline, number_baseline
-from include.core.signals import SCORE, Signal
+from include import manifest
 from include.model import pipelines
 from include.model.schema import conform, describe
+from include.monitoring.core import drift, performance
+from include.monitoring.core.drift import Measured
+from include.monitoring.core.profiles import Profile, category_baseline, number_baseline
+from include.monitoring.core.signals import SCORE, Signal
 from tests.delivered import read_day
 
 TRAINED, JUDGED, CALM, TURNED = 16, 8, 8, 10

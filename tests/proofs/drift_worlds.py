@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
-from include.core import drift, manifest
-from include.core import statistics as st
-from include.core.correlations import correlations
-from include.core.drift import Measured, Window
-from include.core.manifest import MonitorSpec
-from include.core.profiles import CategoryProfile, NumberProfile, Profile, category_baseline, number_baseline
-from include.core.signals import SCORE, Signal
+from include import manifest
+from include.kernel import statistics as st
+from include.monitoring.core import drift
+from include.monitoring.core.correlations import correlations
+from include.monitoring.core.drift import Measured, Window
+from include.monitoring.core.profiles import CategoryProfile, NumberProfile, Profile, category_baseline, number_baseline
+from include.monitoring.core.signals import SCORE, Signal
+from include.monitoring.spec import MonitorSpec
 from tests.proofs.drift_shapes import MIXES, NUMBERS, Mix, Shape
 
 DAY = date(2026, 9, 1)

@@ -142,8 +142,8 @@ class _Writes:
 
 def serve() -> None:
     """Imports, then forks a child for every line until there are no more."""
-    import include.jobs.evaluate
-    import include.jobs.train  # noqa: F401
+    import include.gate.jobs.evaluate
+    import include.training.jobs.train  # noqa: F401
     from tests.proofs import train_dag
 
     out = os.dup(1)

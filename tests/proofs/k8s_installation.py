@@ -18,11 +18,10 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from include.core.blessing import public_pem
-from include.core.manifest import DEFAULT_PATH
-from tests import blessed
+from include.manifest import DEFAULT_PATH
+from include.model.blessing.blessing import public_pem
+from tests import blessed, credit
 from tests.proofs.prove_k8s_manifests import OVERLAYS, rendered
-from tests.unit import credit
 
 Object = dict[str, Any]
 PODS = Path(__file__).resolve().parents[1] / "cluster" / "pods"

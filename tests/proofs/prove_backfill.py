@@ -30,11 +30,11 @@ import httpx
 import numpy as np
 import yaml
 
-from include.adapters import factory
-from include.core.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest, JobResult
-from include.core.manifest import DEFAULT_PATH
+from include import factory
 from include.embedded.airflow_api import AirflowApi, wait_for
 from include.embedded.stack import Stack
+from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest, JobResult
+from include.manifest import DEFAULT_PATH
 from tests import ground
 
 FIRST = date(2026, 6, 1)  # a Monday

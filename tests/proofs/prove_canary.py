@@ -26,10 +26,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from include.core import canary, manifest
-from include.core.canary import LATENCY_S, SCORES, Judgement, Period, Traffic
-from include.core.manifest import CanarySpec
-from include.core.rollout import Verdict
+from include import manifest
+from include.release.core import canary
+from include.release.core.canary import LATENCY_S, SCORES, Judgement, Period, Traffic
+from include.release.core.rollout import Verdict
+from include.release.spec import CanarySpec
 
 SEED = 6
 RUNS, FAULTY, HEALTHY = 500, 100, 100

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from include.core import drift
-from include.core.drift import Measured, alarm
-from include.core.false_alarms import budget
+from include.monitoring.core import drift
+from include.monitoring.core.drift import Measured, alarm
+from include.monitoring.core.false_alarms import budget
 from tests.proofs import drift_concept
 from tests.proofs.drift_worlds import DAY as SOME_DAY
 from tests.proofs.drift_worlds import (

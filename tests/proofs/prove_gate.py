@@ -31,15 +31,16 @@ from rich.table import Table
 from scipy import stats
 from sklearn.model_selection import train_test_split
 
-from include.core import checks as ck
-from include.core import gate, manifest
-from include.core import statistics as st
-from include.core.checks import Scores, Verdict
-from include.core.manifest import GateSpec
+from include import manifest
+from include.gate.core import checks as ck
+from include.gate.core import gate
+from include.gate.core.checks import Scores, Verdict
+from include.gate.spec import GateSpec
+from include.kernel import statistics as st
 from include.model import pipelines
+from tests import credit
 from tests.proofs.binormal import World
 from tests.proofs.sabotage import CASES
-from tests.unit import credit
 
 SEED = 20
 BOUND = 0.07  # of the upper end of each false-pass rate

@@ -23,9 +23,9 @@ from typing import Any
 
 import httpx
 
-from include.adapters.envoy_routes import render
-from include.adapters.files import write_atomic
-from include.core.rollout import Route
+from include.kernel.files import write_atomic
+from include.release.core.rollout import Route
+from include.release.targets.envoy_routes import render
 from tests.ground import free_ports, wait_for, write_manifest
 from tests.proofs import compose_services
 from tests.proofs.image_engine import CONFINED, ROOT, Builder, Image, missing, podman, said, say
@@ -76,9 +76,10 @@ class World:
     """A serving directory with one blessed model, some rows, and what its pipeline says of them."""
 
     def __init__(self, place: Path) -> None:
-        from include.model import artifact, compiling
+        from include.model import artifact
+        from include.model.compiled import compiling
+        from tests import credit
         from tests.benchmarks.serving_model import stage
-        from tests.unit import credit
 
         self.place, self.serving = place, place / "serving"
         self.manifest = write_manifest(place / "pipeline.yaml", {"name": "credit"})

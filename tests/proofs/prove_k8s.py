@@ -27,7 +27,7 @@ from typing import Any
 import httpx
 import yaml
 
-from include.core.errors import EvergreenError
+from include.kernel.errors import EvergreenError
 from tests.ground import wait_for
 from tests.proofs import k8s_installation as installation
 from tests.proofs.k8s_installation import ClusterSettings, Object, collection

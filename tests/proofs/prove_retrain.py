@@ -52,7 +52,7 @@ class World:
 
     def __enter__(self) -> World:
         from tests import ground
-        from tests.unit.jobs.conftest import publish
+        from tests.job_world import publish
 
         self.home.mkdir(parents=True)
         made = ground.write_manifest(self.home / "pipeline.yaml", ground.SMALL | {"source.days": 10} | self.changes)
@@ -69,26 +69,26 @@ class World:
         pass
 
     def days(self, first: int, last: int, **more: Any) -> None:
-        from include.adapters import factory
+        from include import factory
 
         for number in range(first, last + 1):
             self._publish(factory.store(), factory.manifest(), FIRST + timedelta(days=number - 1), **more)
 
     def enter(self, what: str, subject: str, **details: Any) -> None:
-        from include.adapters import factory
-        from include.core.ledger import Entry
+        from include import factory
+        from include.kernel.ledger import Entry
 
         key = f"{what} {subject} {sorted(details.items())} {len(factory.ledger().lines())}"
         factory.ledger().append(Entry(what=what, subject=subject, who="before", why="", details=details, key=key))
 
     def entered(self, what: str) -> int:
-        from include.adapters import factory
+        from include import factory
 
         return len(list(factory.ledger().entries(what)))
 
     def broken_chain(self) -> int | None:
-        from include.adapters import factory
-        from include.core.ledger import broken
+        from include import factory
+        from include.kernel.ledger import broken
 
         return broken(factory.ledger().lines())
 
@@ -204,8 +204,8 @@ def _judged(raging: Storm, world: World, approved: int, what: str = "retraining.
 
 def announcements(home: Path, count: int) -> dict[str, Any]:
     """Many watch runs see one episode."""
-    from include.adapters import factory
-    from include.core.episodes import MonitorReport
+    from include import factory
+    from include.monitoring.core.episodes import MonitorReport
 
     with World(home) as world:
         for day in (2, 3):
@@ -238,8 +238,8 @@ def _breaker(world: World) -> None:
 
 
 def _release(_: World) -> None:
-    from include.adapters import factory
-    from include.core.rollout import Release
+    from include import factory
+    from include.release.core.rollout import Release
 
     factory.target().want(Release(version="4", digest="d" * 64), by="deploy", why="blessed", kind="deploy")
 
@@ -307,7 +307,7 @@ def _refused(home: Path, case: Refusal) -> Iterator[dict[str, Any]]:
 
 
 def _waiting() -> str:
-    from include.adapters.questions import weighed
+    from include.retraining.wait_conditions import weighed
 
     return weighed("drift", "2026-08-10", None, "drift-3-x")[1].sentence
 

@@ -32,15 +32,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include.adapters.content import read_content
-from include.adapters.store_local import LocalStore
-from include.core import manifest as manifests
-from include.core.scoring import PART_ROWS
-from include.core.snapshots import Snapshot
-from include.model import artifact, compiling
-from include.model.sealed import copy_verified
-from tests import ground
-from tests.unit import credit
+from include import manifest as manifests
+from include.data.core.snapshots import Snapshot
+from include.data.store.content import read_content
+from include.data.store.local_store import LocalStore
+from include.model import artifact
+from include.model.compiled import compiling
+from include.model.integrity.artifact_integrity import copy_verified
+from include.scoring.core.scoring import PART_ROWS
+from tests import credit, ground
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = date(2026, 8, 1)

@@ -35,15 +35,15 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from include.adapters import factory
-from include.adapters.registry_mlflow import BLESSING_TAG
-from include.core import manifest as manifests
-from include.core.blessing import private_pem
+from include import factory
+from include import manifest as manifests
+from include.model.blessing.blessing import private_pem
+from include.registry.mlflow_registry import BLESSING_TAG
 from tests import ground
 from tests.blessed import KEY
 from tests.fault_proxy import fault_proxy
+from tests.job_world import FIRST, LAST, publish
 from tests.proofs.interruption import Ended, Point, Tasks, Watch
-from tests.unit.jobs.conftest import FIRST, LAST, publish
 
 NAME = "credit-proof"
 TASKS = ("train", "evaluate", "bless")

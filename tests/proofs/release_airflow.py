@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-from include.adapters import factory
+from include import factory
 from include.embedded import environment
 from include.embedded.airflow_api import AirflowApi
 from include.embedded.airflow_api import wait_for as wait_for_airflow

@@ -2,11 +2,6 @@
 
 import mlflow  # noqa: F401
 
-import include.adapters.factory
-import include.adapters.registry_mlflow
-import include.adapters.releasing
-import include.adapters.serving_local
-import include.adapters.store_local  # noqa: F401
 import tests.plugins.conftest
 import tests.proofs.release_dag  # noqa: F401
 from evergreen.operators import registry, rollout  # noqa: F401

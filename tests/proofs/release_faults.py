@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from include.core.rollout import Colour
 from include.embedded.settings import ProgramName
+from include.release.core.rollout import Colour
 from tests.ground import wait_for
 from tests.proofs.data_disks import may_mount, small_disk
 from tests.proofs.outcomes import Named, Outcomes, must

@@ -20,8 +20,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from include.adapters import factory
-from include.adapters.files import DRAFT_S
+from include import factory
+from include.kernel.files import DRAFT_S
 from tests.ground import wait_for
 from tests.proofs.outcomes import Named, Outcomes, must
 from tests.proofs.release_dag import TASKS, Run

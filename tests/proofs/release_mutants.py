@@ -13,47 +13,47 @@ def switch_off(guard: str) -> None:
 
 def _fence() -> None:
     """A newer wish stops nobody."""
-    from include.adapters.serving_local import LocalTarget
+    from include.release.targets.local_target import LocalTarget
 
     _put(LocalTarget, "_must_be_wanted", lambda self, wanted: None)
 
 
 def _lock() -> None:
     """Two may write at once."""
-    from include.adapters.serving_local import LocalTarget
+    from include.release.targets.local_target import LocalTarget
 
     _put(LocalTarget, "_lock", lambda self: nullcontext())
 
 
 def _verification() -> None:
     """No smoke request, no golden row."""
-    from include.adapters.releasing import Rollout
+    from include.release.service.driver import Rollout
 
     _put(Rollout, "_smoke", lambda self, colour, wanted: None)
 
 
 def _standby() -> None:
     """What served before is not kept as the one that takes over."""
-    from include.adapters import serving_local
+    from include.release.targets import local_target
 
-    render = serving_local.envoy_routes.render
+    render = local_target.envoy_routes.render
 
     def alone(route: Any) -> str:
-        return render(serving_local.replace(route, standby=None))
+        return render(local_target.replace(route, standby=None))
 
-    _put(serving_local.envoy_routes, "render", alone)
+    _put(local_target.envoy_routes, "render", alone)
 
 
 def _retries() -> None:
     """Nobody else is asked when a slot dies with a request in its hand."""
-    from include.adapters import envoy_routes
+    from include.release.targets import envoy_routes
 
     _put(envoy_routes, "RETRY_ON_STANDBY", {"retry_on": "", "num_retries": 0})
 
 
 def _confirmation() -> None:
     """A route that was written counts as taken over."""
-    from include.adapters.serving_local import LocalTarget
+    from include.release.targets.local_target import LocalTarget
 
     _put(LocalTarget, "_await_route", lambda self: None)
     _put(LocalTarget, "_await_trust", lambda self, wanted, *colours: None)
@@ -61,31 +61,31 @@ def _confirmation() -> None:
 
 def _soak() -> None:
     """Every probe of what is live counts as answered."""
-    from include.adapters.releasing import Rollout
+    from include.release.service.driver import Rollout
 
     _put(Rollout, "_serves", lambda self, release: True)
 
 
 def _analysis() -> None:
     """A canary passes, whatever its counters say."""
-    from include.core import canary
-    from include.core.rollout import Verdict
+    from include.release.core import canary
+    from include.release.core.rollout import Verdict
 
     _put(canary, "judge", lambda periods, spec, is_last: canary.Judgement(Verdict.PASSED, "nobody looked"))
 
 
 def _local_copies() -> None:
     """A version has to be fetched from MLflow each time."""
-    from include.adapters.serving_local import LocalTarget
+    from include.release.targets.local_target import LocalTarget
 
     _put(LocalTarget, "has_artifact", lambda self, digest: None)
 
 
 def _patience() -> None:
     """A lock is waited for without an end."""
-    from include.adapters import serving_local
+    from include.release.targets import local_target
 
-    _put(serving_local, "LOCK_PATIENCE_S", None)
+    _put(local_target, "LOCK_PATIENCE_S", None)
 
 
 def _put(place: Any, name: str, value: Any) -> None:

@@ -25,20 +25,19 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from include.adapters import factory
-from include.adapters.files import DRAFTS
-from include.core import manifest as manifests
-from include.core.rollout import Colour, Observed, other
+from include import factory
+from include import manifest as manifests
 from include.embedded.settings import ProgramName
-from tests import blessed, ground, load
+from include.kernel.files import DRAFTS
+from include.release.core.rollout import Colour, Observed, other
+from tests import blessed, credit, ground, load
 from tests.ground import wait_for
+from tests.job_world import FIRST, publish
 from tests.load import Plan, Result
 from tests.proofs.outcomes import must
 from tests.proofs.release_dag import SKIPPED, TASKS, WITHOUT, Dag, Run, server, work
 from tests.proofs.release_points import Effect, Point, noted
 from tests.served import MODEL, Serving, Trained
-from tests.unit import credit
-from tests.unit.jobs.conftest import FIRST, publish
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELF = ("1", "2", "gloomy", "extra-column", "unloadable")  # in the order they are registered: versions 1 to 5

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from include.core.checks import Scores, Verdict
-from include.core.gate import Evidence, GateReport, judge
-from include.core.manifest import GateSpec, WhenSpec
+from include.gate.core.checks import Scores, Verdict
+from include.gate.core.gate import Evidence, GateReport, judge
+from include.gate.spec import GateSpec, WhenSpec
 from tests.proofs.binormal import World
 
 ROWS = 6_000

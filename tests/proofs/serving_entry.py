@@ -49,13 +49,13 @@ def _told(path: Path) -> str:
 
 
 def row_check() -> None:
-    from include.serving.validation import InputSchema
+    from include.serving.predict.validation import InputSchema
 
     put(InputSchema, "checked", lambda self, rows: [{name: row.get(name) for name in self.columns} for row in rows])
 
 
 def duplicate_keys() -> None:
-    from include.serving import validation
+    from include.serving.predict import validation
 
     put(validation, "_DECODERS", dict.fromkeys(validation._DECODERS, json.JSONDecoder()))
 
@@ -76,20 +76,20 @@ def compressed_bodies() -> None:
 
 
 def digest() -> None:
-    from include.model import sealed
+    from include.model.integrity import artifact_integrity
 
-    put(sealed, "_compare", lambda *given: None)
+    put(artifact_integrity, "_compare", lambda *given: None)
 
 
 def allowed_types() -> None:
-    from include.model import trust
+    from include.model.integrity import skops_allowlist
 
     def read(data: bytes) -> Any:
         import skops.io as sio
 
         return sio.loads(data, trusted=sio.get_untrusted_types(data=data))
 
-    put(trust, "read", read)
+    put(skops_allowlist, "read", read)
 
 
 def golden_rows() -> None:
@@ -105,7 +105,7 @@ def blessing() -> None:
 
 
 def signature() -> None:
-    from include.core import blessing as blessings
+    from include.model.blessing import blessing as blessings
 
     put(blessings, "verify", lambda envelope, *given: None)
 
@@ -121,16 +121,16 @@ def slot_file() -> None:
 
 
 def symbolic_links() -> None:
-    from include.model import sealed
+    from include.model.integrity import artifact_integrity
 
-    put(sealed, "_plain_bytes", Path.read_bytes)
-    put(sealed, "_files", lambda place: [path for path in sorted(place.rglob("*")) if path.is_file()])
+    put(artifact_integrity, "_plain_bytes", Path.read_bytes)
+    put(artifact_integrity, "_files", lambda place: [path for path in sorted(place.rglob("*")) if path.is_file()])
 
 
 def request_ids() -> None:
-    from include.serving import envelope
+    from include.serving.transport import middleware
 
-    put(envelope, "request_id", lambda scope: dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1"))
+    put(middleware, "request_id", lambda scope: dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1"))
 
 
 def loopback() -> None:
@@ -153,19 +153,19 @@ def silence() -> None:
 
 
 def admin_token() -> None:
-    from include.serving.guard import Guard
+    from include.serving.transport.guard import Guard
 
     put(Guard, "_admin", lambda self, scope: (None, {}))
 
 
 def client_tokens() -> None:
-    from include.serving.guard import Guard
+    from include.serving.transport.guard import Guard
 
     put(Guard, "_client", lambda self, scope: (None, {}))
 
 
 def rate_limit() -> None:
-    from include.serving.guard import Guard
+    from include.serving.transport.guard import Guard
 
     put(Guard, "_wait", lambda self, name: 0.0)
 
@@ -196,19 +196,19 @@ def old_one() -> None:
 
 
 def last_words() -> None:
-    from include.serving.prediction_log import PredictionLog
+    from include.serving.log.prediction_log import PredictionLog
 
     put(PredictionLog, "close", lambda self, *given: None)
 
 
 def spool() -> None:
-    from include.serving.spool import Spool
+    from include.serving.log.spool import Spool
 
     put(Spool, "begin", lambda self, *given: None)
 
 
 def log_bound() -> None:
-    from include.serving.segment_writer import SegmentWriter
+    from include.serving.log.segment_writer import SegmentWriter
 
     def offer(self: Any, item: Any) -> bool:
         self._waiting += item.rows
@@ -219,13 +219,14 @@ def log_bound() -> None:
 
 
 def drain() -> None:
-    from include.serving.draining import DrainingServer
+    from include.serving.transport.graceful_shutdown import DrainingServer
 
     put(DrainingServer, "handle_exit", lambda self, sig, frame: os._exit(0))
 
 
 def queue_bound() -> None:
-    from include.serving import connection, scoring
+    from include.serving.predict import scoring
+    from include.serving.transport import connection
 
     put(connection.Door, "is_full", lambda self, requests: False)
     put(scoring.Scorer, "is_full", False)
@@ -242,14 +243,14 @@ def deadline() -> None:
 
 
 def breaker() -> None:
-    from include.serving.breaker import Breaker
+    from include.serving.predict.circuit_breaker import Breaker
 
     put(Breaker, "admits", lambda self, now: True)
 
 
 def isolation() -> None:
     """A batch that fails, fails for all in it."""
-    from include.serving import batching
+    from include.serving.predict import batching
 
     whole = batching.ask
 
@@ -264,7 +265,7 @@ def isolation() -> None:
 
 
 def fallback() -> None:
-    from include.serving.scoring import Scorer
+    from include.serving.predict.scoring import Scorer
 
     async def nobody(self: Any, lane: Any, rows: Any, asked: Any, otherwise: Any) -> Any:
         return otherwise

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pyarrow.dataset as ds
 
+from tests import credit
 from tests.ground import wait_for
 from tests.load import Plan
 from tests.proofs.data_disks import may_mount, small_disk
@@ -21,7 +22,6 @@ from tests.proofs.outcomes import Named, must
 from tests.proofs.serving_processes import BODIES
 from tests.proofs.serving_trust import turn_a_bit
 from tests.proofs.serving_world import CANARY, TOKEN, Proof, Server, body, failures, under_load
-from tests.unit import credit
 
 CLIENT = f"client-{CANARY}"
 RELOADS = 6

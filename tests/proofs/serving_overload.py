@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tests import load
+from tests import credit, load
 from tests.ground import wait_for
 from tests.load import Plan
 from tests.proofs.outcomes import Named, must
@@ -20,7 +20,6 @@ from tests.proofs.serving_entry import POISON
 from tests.proofs.serving_operation import hand_over
 from tests.proofs.serving_requests import PLAIN
 from tests.proofs.serving_world import Proof, Server, body, failures, probabilities
-from tests.unit import credit
 
 TIMES = 4
 QUEUE = 128  # requests; the load has three times as many connections

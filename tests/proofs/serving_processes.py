@@ -23,9 +23,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from include.core.rollout import Wanted
 from include.embedded.settings import ProgramName
-from tests import ground
+from include.release.core.rollout import Wanted
+from tests import credit, ground
 from tests.ground import wait_for
 from tests.load import Plan, Result
 from tests.proofs.outcomes import Named, must
@@ -42,7 +42,6 @@ from tests.proofs.serving_world import (
     under_load,
 )
 from tests.served import Serving, Trained
-from tests.unit import credit
 
 SOCKETS = 300
 CLOSED_WITHIN_S = 11.0  # the proxy gives a request ten

@@ -13,9 +13,9 @@ import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests import credit
 from tests.proofs.outcomes import Named, must
 from tests.proofs.serving_world import CANARY, KINDS, MIB, Proof, body, head, probabilities, raw, row_text
-from tests.unit import credit
 
 LIMIT = MIB  # max_body_bytes
 PLAIN = {"content-type": "application/json"}

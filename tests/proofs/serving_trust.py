@@ -21,12 +21,11 @@ from typing import Any
 
 import psutil
 
-from include.core.blessing import envelope_digest
 from include.model import artifact
-from tests import blessed
+from include.model.blessing.blessing import envelope_digest
+from tests import blessed, credit
 from tests.proofs.outcomes import Named, must
 from tests.proofs.serving_world import CANARY, ROOT, TOKEN, Proof, Server, body, raw, row_text
-from tests.unit import credit
 
 Change = Callable[[Path], object]
 

@@ -25,14 +25,14 @@ from typing import Any
 import httpx
 import psutil
 
-from include.core.blessing import envelope_digest, public_pem
-from include.model import artifact, compiling
+from include.model import artifact
 from include.model.artifact import ServableModel
-from tests import blessed, load
+from include.model.blessing.blessing import envelope_digest, public_pem
+from include.model.compiled import compiling
+from tests import blessed, credit, load
 from tests.ground import SMALL, free_ports, wait_for, write_manifest
 from tests.load import Plan, Result
 from tests.proofs.outcomes import Outcomes, must
-from tests.unit import credit
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "canary-token-5ad0c1"  # of the administrator; no output may ever hold it

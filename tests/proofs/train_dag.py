@@ -10,8 +10,8 @@ from pathlib import Path
 from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from evergreen.operators.registry import BlessOperator
-from include.core.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest, run_key
 from include.jobs.__main__ import main
+from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest, run_key
 from tests.plugins.conftest import context
 
 RUN = {"dag_id": "train", "run_id": "a training"}

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from include.serving.scoring import Answer
-    from include.serving.validation import InputSchema, Problem, Row
+    from include.serving.predict.scoring import Answer
+    from include.serving.predict.validation import InputSchema, Problem, Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
-from include.serving.protocols import Parsed, Rendered
-from include.serving.validation import (
+from include.serving.predict.validation import (
     InputSchema,
     Problem,
     Row,
@@ -32,9 +31,10 @@ from include.serving.validation import (
     too_many,
     wrong_form,
 )
+from include.serving.protocols import Parsed, Rendered
 
 if TYPE_CHECKING:
-    from include.serving.scoring import Answer
+    from include.serving.predict.scoring import Answer
 
 # The answer of /version. Clients take it for the version of MLflow whose protocol is spoken; a test holds it to ours.
 SPOKEN = "3.17.2"

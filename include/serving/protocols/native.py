@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
+from include.serving.predict.validation import InputSchema, Problem, rows_of, wrong_form
 from include.serving.protocols import Parsed, Rendered
-from include.serving.validation import InputSchema, Problem, rows_of, wrong_form
 
 if TYPE_CHECKING:
-    from include.serving.scoring import Answer
+    from include.serving.predict.scoring import Answer
 
 
 def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> Parsed | Problem:

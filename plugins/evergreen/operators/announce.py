@@ -8,10 +8,10 @@ from typing import Any
 from airflow.sdk import Asset, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from evergreen.edge import Edge, edge
-from evergreen.hooks.notices import tell
-from evergreen.hooks.world import WorldHook
-from include.core.ledger import Entry
+from evergreen.hooks.connections import WorldHook
+from evergreen.hooks.notifiers import tell
+from evergreen.run_context import Edge, edge
+from include.kernel.ledger import Entry
 
 
 class AnnounceOperator(BaseOperator):

@@ -19,13 +19,13 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context, Param
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from evergreen.edge import edge
-from evergreen.hooks.notices import record
-from evergreen.hooks.world import WorldHook
-from include.adapters import factory
-from include.core.approval import Approval, question, release_question
-from include.core.ledger import Entry
-from include.core.rollout import Verdict
+from evergreen.hooks.connections import WorldHook
+from evergreen.hooks.notifiers import record
+from evergreen.run_context import edge
+from include import factory
+from include.kernel.ledger import Entry
+from include.model.blessing.approval import Approval, question, release_question
+from include.release.core.rollout import Verdict
 
 
 class ApproveOperator(ApprovalOperator):

@@ -8,12 +8,12 @@ from typing import Any
 from airflow.providers.standard.operators.branch import BaseBranchOperator
 from airflow.sdk import Context
 
-from evergreen.edge import Edge, edge
-from evergreen.hooks.notices import tell
-from evergreen.hooks.world import WorldHook
-from include.adapters import factory
-from include.core.approval import Next, after_gate
-from include.core.ledger import Entry
+from evergreen.hooks.connections import WorldHook
+from evergreen.hooks.notifiers import tell
+from evergreen.run_context import Edge, edge
+from include import factory
+from include.kernel.ledger import Entry
+from include.model.blessing.approval import Next, after_gate
 
 
 class GateOperator(BaseBranchOperator):

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.providers.standard.operators.branch import BaseBranchOperator
 from airflow.sdk import Context
 
-from evergreen.edge import edge
+from evergreen.run_context import edge
 
 
 class IntentOperator(BaseBranchOperator):

@@ -11,8 +11,8 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from include.adapters import factory
-from include.core import pieces
+from include import factory
+from include.kernel import work_units
 
 
 def job_task(task_id: str, job: str, **options: Any) -> BaseOperator:
@@ -23,10 +23,10 @@ def job_task(task_id: str, job: str, **options: Any) -> BaseOperator:
 def mapped_job(task_id: str, job: str, shards: int, job_params: dict[str, Any] | None = None, **options: Any) -> Any:
     """`shards` tasks at once that run `job`, each told which shard it is beside `job_params`.
 
-    They make pieces for the job behind them (include.core.pieces), which makes what they did not get to: give that one
-    `trigger_rule="all_done"`.
+    They make pieces for the job behind them (include.kernel.work_units), which makes what they did not get to: give
+    that one `trigger_rule="all_done"`.
     """
-    each = [{**(job_params or {}), **shard.params} for shard in pieces.shards(shards)]
+    each = [{**(job_params or {}), **shard.params} for shard in work_units.shards(shards)]
     named = {"map_index_template": "{{ task.job_params.shard + 1 }} of {{ task.job_params.shards }}"}
     return _runtime().partial(task_id=task_id, job=job, **named, **_bounded(job, options)).expand(job_params=each)
 

@@ -13,14 +13,14 @@ from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from evergreen.edge import job_request
 from evergreen.errors import as_airflow
-from evergreen.hooks.world import WorldHook
+from evergreen.hooks.connections import WorldHook
 from evergreen.links import MlflowLink, ReportLink
 from evergreen.pages import address, page_of
-from include.adapters import factory
-from include.core.errors import Permanent
-from include.core.job import REQUEST_VARIABLE, RESULT_VARIABLE, JobRequest, JobResult
+from evergreen.run_context import job_request
+from include import factory
+from include.kernel.errors import Permanent
+from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, JobRequest, JobResult
 
 
 class LocalJobOperator(BaseOperator):

@@ -26,18 +26,19 @@ from kubernetes.client import models as k8s
 from kubernetes.config import ConfigException
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from evergreen.edge import job_request
 from evergreen.errors import as_airflow
-from evergreen.hooks.world import WorldHook
+from evergreen.hooks.connections import WorldHook
 from evergreen.links import MlflowLink, ReportLink
 from evergreen.pages import address, page_of
+from evergreen.run_context import job_request
 from evergreen.triggers.pod import PodTrigger
-from include.adapters import factory
-from include.adapters.cluster import Cluster
-from include.core import pods
-from include.core.errors import Conflict, EvergreenError, RequestInvalid, StorageUnavailable
-from include.core.job import ATTEMPT_VARIABLE, REQUEST_VARIABLE, JobRequest, JobResult
-from include.core.manifest import JobsSpec, Manifest
+from include import factory
+from include.cluster import pods
+from include.cluster.api_server import Cluster
+from include.cluster.spec import JobsSpec
+from include.kernel.errors import Conflict, EvergreenError, RequestInvalid, StorageUnavailable
+from include.kernel.job import ATTEMPT_VARIABLE, REQUEST_VARIABLE, JobRequest, JobResult
+from include.manifest import Manifest
 
 ENVIRONMENT = "evergreen-jobs"  # the ConfigMap of all jobs, and the Secret of the same name
 OWN_SECRET = "evergreen/secret"  # names the Secret of one pod

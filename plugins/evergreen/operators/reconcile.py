@@ -6,10 +6,10 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 
-from evergreen.edge import edge
 from evergreen.errors import as_airflow
-from evergreen.hooks.notices import deliver
-from evergreen.hooks.world import WorldHook
+from evergreen.hooks.connections import WorldHook
+from evergreen.hooks.notifiers import deliver
+from evergreen.run_context import edge
 
 
 class ReconcileOperator(BaseOperator):

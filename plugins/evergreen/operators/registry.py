@@ -9,19 +9,21 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.assets import MODEL_BLESSED, MODEL_LIVE
-from evergreen.edge import Edge, edge
 from evergreen.errors import as_airflow
-from evergreen.hooks.world import WorldHook
+from evergreen.hooks.connections import WorldHook
 from evergreen.links import CardLink, MlflowLink
-from include.adapters import factory, model_card
-from include.core import blessing as blessings
-from include.core.approval import Approval
-from include.core.blessing import Blessing
-from include.core.errors import NotBlessed
-from include.core.ledger import Entry, live_key
+from evergreen.run_context import Edge, edge
+from include import factory
+from include.gate import model_card
+from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.errors import NotBlessed
+from include.kernel.ledger import Entry, live_key
+from include.model.blessing import blessing as blessings
+from include.model.blessing.approval import Approval
+from include.model.blessing.blessing import Blessing
 
 if TYPE_CHECKING:
-    from include.adapters.registry_mlflow import MlflowRegistry
+    from include.registry.mlflow_registry import MlflowRegistry
 
 
 class BlessOperator(BaseOperator):
@@ -64,7 +66,7 @@ class BlessOperator(BaseOperator):
 
 def _must_be_current(found: dict[str, Any]) -> None:
     """Raises `NotBlessed` when the model was judged by another manifest, or other code, than is in force now."""
-    now = {"manifest": factory.manifest().digest, "code": factory.code_digest()}
+    now = {"manifest": factory.manifest().digest, "code": digest_code(*JUDGING)}
     for what, digest in now.items():
         if found[what] != digest:
             raise NotBlessed(f"The {what} was changed after this model was judged; train again under the new one.")

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from evergreen.edge import Edge, edge
 from evergreen.errors import as_airflow
-from evergreen.hooks.notices import deliver, record
-from evergreen.hooks.world import WorldHook
+from evergreen.hooks.connections import WorldHook
+from evergreen.hooks.notifiers import deliver, record
+from evergreen.run_context import Edge, edge
 from evergreen.triggers.poll import PollTrigger
-from include.core import strategy, wishes
-from include.core.blessing import Blessing, envelope_digest
-from include.core.errors import Conflict, Permanent, RequestInvalid, Temporary
-from include.core.ledger import Entry
-from include.core.manifest import Manifest
-from include.core.news import soak_failed
-from include.core.rollout import BLUE_GREEN, Plan, Release, Step, Verdict
-from include.core.way_back import way_back
+from include.alerting.core.alert_rules import soak_failed
+from include.kernel.errors import Conflict, Permanent, RequestInvalid, Temporary
+from include.kernel.ledger import Entry
+from include.manifest import Manifest
+from include.model.blessing.blessing import Blessing, envelope_digest
+from include.release.core import release_plan, release_requests
+from include.release.core.rollback_target import way_back
+from include.release.core.rollout import BLUE_GREEN, Plan, Release, Step, Verdict
 
 if TYPE_CHECKING:
-    from include.adapters.serving import Target
+    from include.release.targets.base import Target
 
 log = logging.getLogger(__name__)
 Kind = Literal["deploy", "rollback"]
@@ -42,7 +42,7 @@ class WantOperator(BaseOperator):
     kind: Kind = "deploy"
 
     def plan(self, manifest: Manifest, version: str, context: Context) -> Plan:
-        return strategy.plan(manifest, version, bool(context["params"].get("experiment")))
+        return release_plan.plan(manifest, version, bool(context["params"].get("experiment")))
 
     def execute(self, context: Context) -> dict[str, Any]:
         run, world = edge(context), WorldHook()
@@ -78,8 +78,8 @@ class WantOperator(BaseOperator):
     def _must_go_forward(self, context: Context, target: Target, version: str) -> None:
         """Nobody asked for what an event names late; a person may ask for any version by the form."""
         live = target.observe().live.release
-        if not context["params"].get("version") and live and wishes.is_older(version, live.version):
-            raise AirflowSkipException(wishes.TOO_LATE.format(version=version, live=live.version))
+        if not context["params"].get("version") and live and release_requests.is_older(version, live.version):
+            raise AirflowSkipException(release_requests.TOO_LATE.format(version=version, live=live.version))
 
     def _must_wait_for_nobody(self, world: WorldHook, target: Target, version: str) -> int | None:
         """The generation that may be followed by a deployment; raises `Conflict` while a rollback is under way."""
@@ -89,8 +89,8 @@ class WantOperator(BaseOperator):
         seen = target.observe()
         abandoned = target.quiet_s(known.generation) > world.manifest.release.abandoned_s
         evidence = target.evidence(known.generation, seen.route.trial)
-        if not abandoned and wishes.is_rolling_back(known, seen, evidence):
-            raise Conflict(wishes.ROLLING_BACK.format(version=version, to=known.release.version, by=known.by))
+        if not abandoned and release_requests.is_rolling_back(known, seen, evidence):
+            raise Conflict(release_requests.ROLLING_BACK.format(version=version, to=known.release.version, by=known.by))
         return known.generation
 
     def _why(self, blessing: Blessing) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from evergreen.edge import Edge, announced, edge, interval_day
 from evergreen.errors import as_airflow
-from evergreen.hooks.world import WorldHook
-from include.adapters import factory
-from include.core.errors import RequestInvalid
-from include.core.rollout import Release
-from include.core.scoring import Pinned, PinnedDay, chosen
+from evergreen.hooks.connections import WorldHook
+from evergreen.run_context import Edge, announced, edge, interval_day
+from include import factory
+from include.kernel.errors import RequestInvalid
+from include.release.core.rollout import Release
+from include.scoring.core.scoring import Pinned, PinnedDay, chosen
 
 
 class PinOperator(BaseOperator):

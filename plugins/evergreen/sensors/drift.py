@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evergreen.sensors.questions import QuestionSensor
+from evergreen.sensors.wait_condition import QuestionSensor
 
 
 class DriftSensor(QuestionSensor):

@@ -13,11 +13,11 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.assets import DRIFT_DETECTED
-from evergreen.edge import Edge, edge
 from evergreen.errors import as_airflow
-from evergreen.sensors.questions import QuestionSensor
-from include.adapters.approvals import decided
-from include.adapters.questions import weighed
+from evergreen.run_context import Edge, edge
+from evergreen.sensors.wait_condition import QuestionSensor
+from include.retraining.approvals import decided
+from include.retraining.wait_conditions import weighed
 
 
 class RetrainingSensor(QuestionSensor):

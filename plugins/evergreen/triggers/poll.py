@@ -11,11 +11,11 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from include.adapters.questions import ask
+from include.retraining.wait_conditions import ask
 
 
 class PollTrigger(BaseTrigger):
-    """`question` is a name in include.adapters.questions, `interval` the seconds between two askings."""
+    """`question` is a name in include.retraining.wait_conditions, `interval` the seconds between two askings."""
 
     def __init__(self, question: str, arguments: dict[str, Any], interval: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

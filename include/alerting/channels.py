@@ -1,0 +1,85 @@
+"""Where alerts go: Slack and PagerDuty, each by its own public format over HTTP.
+
+Written here and not taken from Airflow's providers for Slack and PagerDuty: neither is needed for one POST, and both
+would be two more dependencies of every worker. Who names the address is not this module's business. No error repeats
+an address or a key, since both are secrets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+
+from include.alerting.core.alerts import Alert, Severity
+from include.kernel.errors import AccessRefused, ServiceUnavailable
+
+SLACK = "https://hooks.slack.com/services"
+PAGERDUTY = "https://events.pagerduty.com/v2/enqueue"
+MARKS = {Severity.INFO: ":white_check_mark:", Severity.WARNING: ":warning:", Severity.CRITICAL: ":rotating_light:"}
+
+
+class Channel(Protocol):
+    """`least` is the lowest severity it is told of."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def least(self) -> Severity: ...
+
+    def send(self, alert: Alert, link: str) -> None:
+        """Raises `ServiceUnavailable` when it may work later, `AccessRefused` when it never will."""
+        ...
+
+
+@dataclass(frozen=True)
+class Slack:
+    """An incoming webhook."""
+
+    url: str
+    least: Severity
+    timeout_s: float
+    name: str = "slack"
+
+    def send(self, alert: Alert, link: str) -> None:
+        title, text, target = (_slack_text(part) for part in (alert.title, alert.text, link))
+        _post(self, self.url, {"text": f"{MARKS[alert.severity]} *{title}*\n{text}\nWhat to do: {target}"})
+
+
+@dataclass(frozen=True)
+class PagerDuty:
+    """Events API v2: what carries the same key is one incident there, too."""
+
+    routing_key: str
+    source: str
+    least: Severity
+    timeout_s: float
+    url: str = PAGERDUTY
+    name: str = "pagerduty"
+
+    def send(self, alert: Alert, link: str) -> None:
+        details = {"text": alert.text, "runbook": link}
+        payload = {"summary": alert.title, "source": self.source, "severity": alert.severity.value}
+        event = {"routing_key": self.routing_key, "event_action": "trigger", "dedup_key": alert.key}
+        links = [{"href": link, "text": "What to do"}] if link.startswith("http") else []
+        _post(self, self.url, {**event, "payload": {**payload, "custom_details": details}, "links": links})
+
+
+def _post(channel: Slack | PagerDuty, url: str, content: dict[str, Any]) -> None:
+    try:
+        answer = httpx.post(url, json=content, timeout=channel.timeout_s)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServiceUnavailable(f"{channel.name} was not reached ({type(error).__name__}).") from None
+    if answer.status_code == 429 or answer.status_code >= 500:
+        raise ServiceUnavailable(f"{channel.name} answered {answer.status_code}.")
+    if answer.is_error:
+        raise AccessRefused(
+            f"{channel.name} answered {answer.status_code} and will not take this message; correct the Airflow "
+            f"Connection evergreen_{channel.name}."
+        )
+
+
+def _slack_text(text: str) -> str:
+    """Slack reads these three as markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

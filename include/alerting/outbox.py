@@ -1,0 +1,124 @@
+"""Alerts on their way: written down first, told afterwards, each once.
+
+    <store>/alerts/waiting/<hash>.json   the alert, since when, and which channels are still to be told
+    <store>/alerts/told/<hash>.json      what has been told; it also keeps the same key from being told again
+
+Writing one down is one local file and delays nobody, so a rollback does it before its traffic moves; telling is a
+network call to somebody else's server and comes when there is time. Whatever was not told (a kill, a channel that was
+away, a command without Airflow's Connections) is told by the next one who delivers: every release and every run of the
+monitor. A kill between telling and noting tells twice, which is better than never.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from include.alerting.channels import Channel
+from include.alerting.core import alert_rules
+from include.alerting.core.alerts import Alert, Severity
+from include.kernel.errors import AccessRefused, ServiceUnavailable
+from include.kernel.files import locked, write_atomic
+from include.kernel.ledger import Entry
+from include.ports import Ledger
+
+log = logging.getLogger(__name__)
+LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
+
+
+def record(ledger: Ledger, outbox: Outbox, entry: Entry) -> None:
+    """Enters it, and writes down what people are to be told of it. Said again, it is said once.
+
+    An alert that cannot be written down is lost to all but the log: the release matters more.
+    """
+    ledger.append(entry)
+    try:
+        if alert := alert_rules.of(entry):
+            outbox.put(alert)
+    except OSError as error:
+        log.error("Nobody can be told of %s: the outbox cannot be written (%s).", entry.what, error.strerror)
+
+
+class Outbox:
+    """`runbook` is the address that an alert's link begins with."""
+
+    def __init__(self, root: Path, runbook: str, keep_trying: timedelta) -> None:
+        self._waiting, self._told = root / "waiting", root / "told"
+        self._lock = root / ".lock"
+        self._runbook = runbook
+        self._keep_trying = keep_trying
+
+    def put(self, alert: Alert) -> bool:
+        """Writes it down and into the log; False when its key is known already."""
+        name = f"{hashlib.sha256(alert.key.encode()).hexdigest()[:32]}.json"
+        if (self._waiting / name).exists() or (self._told / name).exists():
+            return False
+        log.log(LEVELS[alert.severity], "%s: %s (%s)", alert.title, alert.text, alert.link(self._runbook))
+        letter = {"alert": alert.model_dump(mode="json"), "since": datetime.now(UTC).isoformat(), "left": None}
+        write_atomic(self._waiting / name, json.dumps(letter, indent=1))
+        return True
+
+    def deliver(self, channels: Sequence[Channel]) -> int:
+        """Tells what waits, oldest first; how many alerts wait on. A channel that fails is not asked again this time.
+
+        Raises nothing: that a channel is away is no reason for anything else to fail.
+        """
+        if not self._waiting.is_dir():
+            return 0
+        with locked(self._lock):
+            letters = sorted(self._letters(), key=_since)
+            away: set[str] = set()
+            return sum(not self._deliver(letter, path, channels, away) for letter, path in letters)
+
+    def _letters(self) -> Iterator[tuple[dict[str, Any], Path]]:
+        """One that cannot be read is put away, or nobody would ever be told of anything again."""
+        for path in list(self._waiting.glob("*.json")):
+            try:
+                letter = json.loads(path.read_text())
+                Alert.model_validate(letter["alert"])
+                yield letter, path
+            except (ValueError, KeyError, TypeError):
+                log.error("The alert in %s cannot be read and is told to nobody.", path)
+                self._put_away(path)
+
+    def _put_away(self, path: Path) -> None:
+        self._told.mkdir(exist_ok=True)
+        os.replace(path, self._told / path.name)
+
+    def _deliver(self, letter: dict[str, Any], path: Path, channels: Sequence[Channel], away: set[str]) -> bool:
+        """Whether nothing is left to do for this letter."""
+        alert, known = Alert.model_validate(letter["alert"]), {channel.name: channel for channel in channels}
+        if letter["left"] is None:  # who is to be told is decided when somebody first can
+            letter["left"] = [each.name for each in channels if alert.severity.reaches(each.least)]
+        for name in list(letter["left"]):
+            if name not in known or (name not in away and self._tell(known[name], alert, away)):
+                letter["left"].remove(name)
+                write_atomic(path, json.dumps(letter, indent=1))
+        if letter["left"] and datetime.now(UTC) - datetime.fromisoformat(letter["since"]) < self._keep_trying:
+            return False
+        if letter["left"]:
+            log.error("%s was not told to %s in time; it is given up.", alert.title, ", ".join(letter["left"]))
+        self._put_away(path)
+        return True
+
+    def _tell(self, channel: Channel, alert: Alert, away: set[str]) -> bool:
+        """Whether the channel needs no more of this alert: it has it, or will never take it."""
+        try:
+            channel.send(alert, alert.link(self._runbook))
+        except ServiceUnavailable as error:
+            away.add(channel.name)
+            log.warning("%s waits: %s", alert.title, error)
+            return False
+        except AccessRefused as error:
+            log.error("%s is told to nobody there: %s", alert.title, error)
+        return True
+
+
+def _since(found: tuple[dict[str, Any], Path]) -> str:
+    return str(found[0]["since"])

@@ -1,0 +1,51 @@
+"""Lineage: what a model saw, and which models saw a row.
+
+A training leaves `lineage.json` beside its model: every day by the snapshot it read, and the part the day played. Ids
+are of contents, so the answer stays exact when a day is corrected later: the model saw the version named here.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from include.data.core.snapshots import Part, Split
+
+FILE: Final = "lineage.json"
+PARTS: Final[tuple[Part, ...]] = ("train", "calibration", "holdout")
+
+
+class SeenDay(BaseModel):
+    """One day as a training saw it: `id` is the snapshot's, `rows` all rows of it, before entities are parted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    day: date
+    id: str
+    part: Part
+    rows: int
+
+
+class Seen(BaseModel):
+    """The content of lineage.json. `entity`, when set, is the column by which parts were kept apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    as_of: date
+    entity: str | None
+    days: tuple[SeenDay, ...]
+
+    def of(self, snapshot_id: str) -> SeenDay | None:
+        return next((seen for seen in self.days if seen.id == snapshot_id), None)
+
+    def after(self, part: Part) -> tuple[SeenDay, ...]:
+        """The days of the parts after `part`: a row whose entity is there was given up by this part."""
+        later = PARTS[PARTS.index(part) + 1 :]
+        return tuple(seen for seen in self.days if seen.part in later)
+
+
+def seen(days: Split, as_of: date) -> Seen:
+    found = (SeenDay(day=each.day, id=each.id, part=part, rows=each.rows) for part in PARTS for each in days.part(part))
+    return Seen(as_of=as_of, entity=days.entity, days=tuple(found))

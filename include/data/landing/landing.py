@@ -1,0 +1,132 @@
+"""Landing: the delivered rows, as they came, in one Parquet file before anybody judges them.
+
+Batches are written as they arrive, so memory holds a row group and no day. The first batch says which columns there
+are. A later file may have them in another order, and a column of it may be empty throughout; anything else is a schema
+that changed in the middle of a day, and is refused by the names of file and column.
+
+Every batch becomes a row group of its own, so a part of the day can be read out of the file again, and batches that
+were read out of one landed file land in another one as the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from include.kernel.errors import DataRefused
+from include.kernel.files import storing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LANDED = "landed.parquet"
+FILE = b"file"  # key of a batch's schema metadata: the file or object it was read from
+
+
+@dataclass(frozen=True)
+class Landing:
+    """`parts` are the row groups of each part that was landed, in order; a part without rows has none."""
+
+    path: Path
+    rows: int
+    columns: tuple[str, ...]
+    parts: tuple[range, ...]
+
+
+def land(batches: Iterable[pa.RecordBatch], directory: Path, schema: pa.Schema | None = None) -> Landing | None:
+    """One Parquet file in `directory` with the rows of all batches in their order; None when there are no rows.
+
+    Raises `DataRefused` when a batch has other columns or types than `schema`, by default those of the first batch; and
+    `StorageUnavailable`.
+    """
+    return land_parts([batches], directory, schema)
+
+
+def land_parts(
+    parts: Iterable[Iterable[pa.RecordBatch]], directory: Path, schema: pa.Schema | None = None
+) -> Landing | None:
+    """The same for the batches of several parts, one part after the other."""
+    counts: list[int] = []
+    full = _counted(parts, counts)
+    first = next(full, None)
+    if first is None:
+        return None
+    wanted = _checked(first) if schema is None else schema
+    path = directory / LANDED
+    with storing(path):
+        rows = _write(path, wanted, (_fitted(batch, wanted) for batch in chain([first], full)))
+    ends = list(accumulate(counts))
+    spans = tuple(range(end - count, end) for end, count in zip(ends, counts, strict=True))
+    return Landing(path, rows, tuple(wanted.names), spans)
+
+
+def _counted(parts: Iterable[Iterable[pa.RecordBatch]], counts: list[int]) -> Iterator[pa.RecordBatch]:
+    """The batches that have rows; `counts` becomes how many of them each part had."""
+    for part in parts:
+        counts.append(0)
+        for batch in part:
+            if batch.num_rows:
+                counts[-1] += 1
+                yield batch
+
+
+def _checked(first: pa.RecordBatch) -> pa.Schema:
+    names = first.schema.names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataRefused(f"{_file(first)} names column {twice[0]!r} twice; deliver it with one column of each name.")
+    return first.schema.remove_metadata()
+
+
+def _write(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
+    import pyarrow.parquet as pq
+
+    rows, texts = 0, [each.name for each in schema if _is_text(each.type)]
+    # Trying a dictionary on numbers doubles the time and makes the file larger. It may be published as it is: zstd.
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts) as writer:
+        for batch in batches:
+            writer.write_batch(batch, row_group_size=batch.num_rows)
+            rows += batch.num_rows
+    return rows
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind))
+
+
+def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with the columns of `schema`, in that order. Raises `DataRefused`."""
+    import pyarrow as pa
+
+    if batch.schema.equals(schema):
+        return batch
+    problem = _difference(batch.schema, schema)
+    if problem:
+        raise DataRefused(f"{_file(batch)} {problem}; deliver all files of a day with the same columns.")
+    columns = [batch.column(each.name).cast(each.type) for each in schema]  # casts a column of nulls, or nothing
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _difference(found: pa.Schema, wanted: pa.Schema) -> str | None:
+    import pyarrow as pa
+
+    missing = [name for name in wanted.names if name not in found.names]
+    unknown = [name for name in found.names if name not in wanted.names]
+    if missing or unknown or len(found) != len(wanted):
+        lacks = f"lacks column(s) {', '.join(map(repr, missing))}" if missing else ""
+        has = f"has {', '.join(map(repr, unknown))}" if unknown else ""
+        return (" and ".join(filter(None, (lacks, has))) or "names a column twice") + ", unlike the rows before it"
+    for each in wanted:
+        kind = found.field(each.name).type
+        if kind != each.type and not pa.types.is_null(kind):
+            return f"holds column {each.name!r} as {kind}, where the rows before it hold {each.type}"
+    return None
+
+
+def _file(batch: pa.RecordBatch) -> str:
+    return ((batch.schema.metadata or {}).get(FILE) or b"the delivery").decode()

@@ -1,0 +1,132 @@
+"""CSV and Parquet files on a disk, one or more a day, by a pattern that holds {day} and may hold wildcards.
+
+A day without a matching file was not delivered, which is no error; a folder that should hold the files and is not there
+is one, since an unmounted disk would otherwise look like days without data. A file that changes while it is read is
+read again later. Whoever writes `<file>.sha256` beside a file (the format of sha256sum) has it checked before use: of
+a CSV, and of most Parquet, it is the only proof that no byte was turned on the way.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from include.data.sources import delivered_files
+from include.data.sources.base import Budget, Part, Source, absolute
+from include.data.sources.delivered_files import Survey
+from include.data.spec import FilesSource
+from include.kernel.errors import Conflict, DataRefused, ServiceUnavailable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WILDCARDS = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True)
+class DeliveredFile(Part):
+    source: Files
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def content(self) -> str:
+        return self.source.checked(self.path).identity
+
+    def read(self, budget: Budget) -> Iterator[pa.RecordBatch]:
+        return self.source.read(self.path, budget)
+
+
+class Files(Source):
+    def __init__(self, spec: FilesSource) -> None:
+        self._spec = spec
+        self._known: dict[Path, tuple[tuple[int, int], Survey]] = {}
+
+    def parts(self, day: date) -> list[DeliveredFile]:
+        return [DeliveredFile(self, path) for path in self._paths(day)]
+
+    def budget(self) -> Budget:
+        return Budget(self._spec.max_gib)
+
+    def describe(self, day: date) -> str:
+        files = []
+        for path in self._paths(day):
+            with _opened(path) as handle:
+                known = self._survey(path, handle)
+                files.append((f"file://{path}", known.size, known.identity))
+        return delivered_files.described(self._spec.path.format(day=day), files)
+
+    def _paths(self, day: date) -> list[Path]:
+        """The files of `day` in the order of their names. Raises `ServiceUnavailable` when their folder is gone."""
+        pattern = str(absolute(self._spec.path.format(day=day)))
+        folder = _lasting(str(absolute(self._spec.path)))
+        if not folder.is_dir():
+            raise ServiceUnavailable(f"The folder {folder} of source.path is not there; mount or create it.")
+        found = glob.glob(pattern, recursive=True) if WILDCARDS.search(pattern) else [pattern]
+        return [Path(path) for path in sorted(found) if os.path.lexists(path)]
+
+    def checked(self, path: Path) -> Survey:
+        """The file as it is now. Raises `DataRefused` when it is not the one its checksum was written for."""
+        with _opened(path) as handle:
+            known = self._survey(path, handle)
+        _check_sum(path, known)
+        return known
+
+    def read(self, path: Path, budget: Budget) -> Iterator[pa.RecordBatch]:
+        with _opened(path) as handle:
+            stamp = _stamp(handle)
+            known = self._survey(path, handle)
+            _check_sum(path, known)
+            yield from delivered_files.read(handle, str(path), known, budget)
+            if _stamp(handle) != stamp:
+                raise Conflict(f"{path} was still being written while it was read; deliver it by a rename.")
+
+    def _survey(self, path: Path, handle: BinaryIO) -> Survey:
+        stamp = _stamp(handle)
+        if path not in self._known or self._known[path][0] != stamp:
+            self._known[path] = (stamp, delivered_files.survey(handle))
+        return self._known[path][1]
+
+
+def _lasting(pattern: str) -> Path:
+    """The part of a pattern that is the same on every day: the folder deliveries come into."""
+    parts = Path(pattern).parts
+    ends = next(number for number, part in enumerate(parts) if "{" in part or WILDCARDS.search(part))
+    return Path(*parts[:ends])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        handle = open(path, "rb")  # noqa: SIM115  (closed below; only the opening may fail in these ways)
+    except FileNotFoundError as error:
+        raise Conflict(f"{path} went away before it was read; deliver it again.") from error
+    except IsADirectoryError as error:
+        raise DataRefused(f"{path} is a folder; name the files in it in source.path, as {path}/*.parquet.") from error
+    except OSError as error:
+        raise DataRefused(f"{path} cannot be opened ({error.strerror}); give this user the right to.") from error
+    with handle:
+        yield handle
+
+
+def _stamp(handle: BinaryIO) -> tuple[int, int]:
+    seen = os.fstat(handle.fileno())
+    return seen.st_size, seen.st_mtime_ns
+
+
+def _check_sum(path: Path, known: Survey) -> None:
+    beside = path.with_name(f"{path.name}.sha256")
+    if not beside.exists():
+        return
+    wanted = beside.read_text(errors="replace").split()[:1]
+    if wanted != [known.sha256]:
+        raise DataRefused(f"{path} is not the file {beside.name} was written for; deliver both again, whole.")

@@ -1,0 +1,57 @@
+"""What the jobs that judge a day agree on: which day it is, what it is compared with, and so which rules it has.
+
+Which other days those are is a matter of `as_of`, like everything else: the same run, repeated later, compares with the
+same versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from include.data.core.contract import Expectation, Reference
+from include.data.core.snapshots import Snapshot, visible
+from include.data.spec import DataManifest
+from include.data.store.snapshot_store import ContentStore
+from include.data.validation.polars_validator import rules_of, summarise
+from include.kernel.errors import RequestInvalid
+from include.kernel.job import JobRequest
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`reference` is the published day before, as far as the contract compares with it; ids in `watched` are taken."""
+
+    manifest: DataManifest
+    day: date
+    reference: Reference | None
+    watched: list[Snapshot]
+    published: list[Path]  # their rows
+
+    def rules(self) -> list[Expectation]:
+        """The day's rules, as they mark rows."""
+        return rules_of(self.manifest, self.day, self.reference, bool(self.watched))
+
+
+def day_of(request: JobRequest) -> date:
+    try:
+        return date.fromisoformat(str(request.params["day"]))
+    except (KeyError, ValueError) as error:
+        raise RequestInvalid(f"{request.job} needs params.day as an ISO date, such as 2026-08-01.") from error
+
+
+def compared(day: date, as_of: date, manifest: DataManifest, store: ContentStore) -> Comparison:
+    earlier, watched = _earlier(day, as_of, manifest, store), manifest.contract.unique_days
+    reference = summarise(store.file(earlier[-1]), manifest) if earlier else None
+    taken = earlier[-watched:] if watched else []
+    return Comparison(manifest, day, reference, taken, [store.file(snapshot) for snapshot in taken])
+
+
+def _earlier(day: date, as_of: date, manifest: DataManifest, store: ContentStore) -> list[Snapshot]:
+    """The published days before this one, as far as the contract compares with any."""
+    contract = manifest.contract
+    open_categories = any(spec.kind == "category" and not spec.values for spec in contract.columns.values())
+    if not (contract.unique_days or contract.shift or open_categories):
+        return []
+    return [snapshot for snapshot in visible(store.history(), as_of) if snapshot.day < day]

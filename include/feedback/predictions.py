@@ -1,0 +1,214 @@
+"""What was predicted, once each, with what became of it: a day range of the prediction log, in parts of bounded size.
+
+A part holds whole requests: they are dealt by a hash of their id, so copies of a request and its outcomes meet in one
+part, however many days and segments they lie in, and no part needs to know another. The log is read once for each part;
+that is the price of memory that does not grow with the range. A range is one part until it has `PART_ROWS` rows.
+
+Which copy counts: of one id and row the last one that was answered (see `include.feedback.core.prediction_records`). A
+copy that came after midnight takes the prediction along to its day. The outcome is what callers sent to /feedback, the
+last word counting, or else the label that was ingested under the row's own id. `as_of` hides what was not known by
+then: outcomes received later, days ingested later, labels that had not matured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from include.data.core.snapshots import Snapshot, matured
+from include.data.store.snapshot_store import ContentStore
+from include.feedback.core.prediction_records import FEEDBACK, PREDICTION, Kind, Served, Stream, checked_secret, hashed
+from include.feedback.segments import Segments
+from include.feedback.spec import FeedbackManifest
+from include.kernel.errors import Conflict, DataRefused
+
+PART_ROWS = 250_000
+RETRIES = timedelta(minutes=1)  # how long after an answer a proxy may still ask again
+SOON = timedelta(days=1)  # rows are ingested under the day they were predicted on, or one off
+TYPES: Mapping[Kind, pl.DataType] = {
+    "text": pl.String(),
+    "number": pl.Float64(),
+    "integer": pl.Int64(),
+    "flag": pl.Boolean(),
+    "time": pl.Datetime("us", "UTC"),
+}
+OUTCOME = {"outcome": pl.String(), "outcome_from": pl.String(), "outcome_at": pl.Datetime("us", "UTC")}
+
+
+class Predictions:
+    """Reads the log of one place. Segments of a bucket are copied into the directory `room`, which the caller removes.
+
+    Raises `Conflict` when segments were compacted while they were read, `DataRefused` for one that is damaged.
+    """
+
+    def __init__(
+        self, segments: Segments, store: ContentStore, manifest: FeedbackManifest, room: Path, secret: str | None = None
+    ) -> None:
+        """`secret` is EVERGREEN_LOG_KEY; only needed when the manifest hashes the rows' own id."""
+        self._segments, self._store, self._manifest, self._room = segments, store, manifest, room
+        self._secret = secret
+
+    def days(self) -> list[date]:
+        """Days that have predictions, oldest first."""
+        return list(self._segments.days("predictions"))
+
+    def parts(
+        self, since: date, until: date, as_of: date | None = None, part_rows: int = PART_ROWS
+    ) -> Iterator[pl.DataFrame]:
+        """Rows predicted from `since` to `until`, both included.
+
+        Columns: those of the record, `feature.<name>`, and `outcome`, `outcome_from` ("feedback" or "ingested") and
+        `outcome_at` (when it was received), which are null while it is not known. A column that only some segments have
+        is null elsewhere; one that is hashed in some is text in all.
+        """
+        with self._reading():
+            asked = self._scan("predictions", since, until + timedelta(days=1), PREDICTION)
+            asked = asked.filter(pl.col("at") < _midnight(until) + timedelta(days=1) + RETRIES)
+            told = self._outcomes(since, as_of)
+            labels = self._labels(since, until, as_of)
+            count = int(asked.select(pl.len()).collect(engine="streaming").item())
+            of = max(1, -(-count // part_rows))
+            for number in range(of):
+                part = _counted(_dealt(asked, number, of)).filter(pl.col("at") < _midnight(until) + timedelta(days=1))
+                yield self._judged(part, _dealt(told, number, of), labels)
+
+    def served(self, version: str, since: date, until: date) -> Served | None:
+        """How requests to `version` were answered on these days, both included; None where there is none.
+
+        A request counts once, with its slowest row; one that a proxy sent twice counts as often as it was answered.
+        """
+        with self._reading():
+            rows = self._scan("predictions", since, until, PREDICTION).filter(pl.col("version") == version)
+            asked = rows.group_by("request_id", "slot").agg(pl.col("status", "latency_ms").max())
+            found = asked.select(
+                requests=pl.len(),
+                failed=(pl.col("status") >= 500).sum(),
+                p95=pl.col("latency_ms").quantile(0.95),
+                p99=pl.col("latency_ms").quantile(0.99),
+            ).collect(engine="streaming")
+        told = found.row(0, named=True)
+        if not told["requests"] or told["p99"] is None:
+            return None
+        return Served(told["requests"], told["failed"], (told["p95"], told["p99"]))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise Conflict(f"Segments of {self._segments.place.uri} were compacted meanwhile; read again.") from error
+        except PolarsError as error:
+            place, why = self._segments.place.uri, " ".join(str(error).split())[:300]
+            raise DataRefused(
+                f"The prediction log in {place} cannot be read ({why}); remove what is damaged."
+            ) from error
+
+    def _scan(self, stream: Stream, since: date, until: date, columns: Mapping[str, Kind]) -> pl.LazyFrame:
+        days = self._segments.days(stream)
+        keys = [key for day, found in days.items() if since <= day <= until for key in found]
+        return _union([self._local(key) for key in keys], columns)
+
+    def _local(self, key: str) -> Path:
+        path = self._segments.place.local(key, self._room)
+        if path is None:
+            raise FileNotFoundError(key)
+        return path
+
+    def _outcomes(self, since: date, as_of: date | None) -> pl.LazyFrame:
+        """What callers sent since the predictions, by request and row."""
+        return self._scan("feedback", since, as_of or date.max, FEEDBACK)
+
+    def _labels(self, since: date, until: date, as_of: date | None) -> pl.LazyFrame:
+        """The ingested labels of about these days: key, label, and from when they count as known."""
+        history = self._store.history()
+        known = matured(history, as_of or date.max, self._manifest.label)
+        wanted = [each for each in known if since - SOON <= each.day <= until + SOON]
+        empty = pl.LazyFrame(schema={"key": pl.String(), "label": pl.String(), "known": TYPES["time"]})
+        return pl.concat([empty, *map(self._labelled, wanted)])
+
+    def _labelled(self, snapshot: Snapshot) -> pl.LazyFrame:
+        key, label = self._manifest.contract.id, self._manifest.label
+        known = _midnight(max(snapshot.known_from, snapshot.day + timedelta(days=label.delay_days)))
+        return pl.scan_parquet(self._store.file(snapshot)).select(
+            pl.col(key).cast(pl.String).alias("key"),
+            pl.col(label.column).cast(pl.String).alias("label"),
+            pl.lit(known, TYPES["time"]).alias("known"),
+        )
+
+    def _judged(self, part: pl.LazyFrame, told: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
+        """The part with its outcomes; only what belongs to it is taken from the others."""
+        rows = part.collect(engine="streaming")
+        given = told.sort("received", maintain_order=True).unique(
+            ["request_id", "row"], keep="last", maintain_order=True
+        )
+        named = given.select("request_id", "row", pl.col("label").alias("told"), "received")
+        seen = self._ingested(rows, labels)
+        joined = rows.join(named.collect(engine="streaming"), ["request_id", "row"], "left").join(seen, "key", "left")
+        sent = pl.col("told").is_not_null()
+        return joined.with_columns(
+            outcome=pl.coalesce("told", "ingested"),
+            outcome_from=pl.when(sent)
+            .then(pl.lit("feedback"))
+            .when(pl.col("ingested").is_not_null())
+            .then(pl.lit("ingested")),
+            outcome_at=pl.coalesce("received", "known"),
+        ).drop("told", "received", "ingested", "known")
+
+    def _ingested(self, rows: pl.DataFrame, labels: pl.LazyFrame) -> pl.DataFrame:
+        keys = rows.lazy().select("key").drop_nulls().unique()
+        found = self._hidden(labels).join(keys, "key", "semi").collect(engine="streaming")
+        return found.unique("key", keep="last", maintain_order=True).rename({"label": "ingested"})
+
+    def _hidden(self, labels: pl.LazyFrame) -> pl.LazyFrame:
+        """The ids as the log has them."""
+        spec, name = self._manifest.serving.log, self._manifest.contract.id
+        if name not in spec.hash:
+            return labels
+        secret = checked_secret(spec, self._secret)
+        return labels.with_columns(
+            pl.col("key").map_elements(lambda value: hashed(secret, name, value), return_dtype=pl.String)
+        )
+
+
+def _union(paths: list[Path], columns: Mapping[str, Kind]) -> pl.LazyFrame:
+    """Segments with unlike columns as one; files of one schema are scanned together, since a day has few schemas."""
+    alike: dict[tuple[tuple[str, pl.DataType], ...], list[Path]] = {}
+    for path in paths:
+        alike.setdefault(tuple(pl.read_parquet_schema(path).items()), []).append(path)
+    merged = {name: TYPES[kind] for name, kind in columns.items()}
+    for schema in alike:
+        for name, kind in schema:
+            merged[name] = kind if merged.get(name, kind) == kind else pl.String()
+    frames = [pl.LazyFrame(schema=merged)]
+    for schema, files in alike.items():
+        has = dict(schema)
+        frames.append(
+            pl.scan_parquet(files).select(
+                (pl.col(name) if name in has else pl.lit(None)).cast(kind).alias(name) for name, kind in merged.items()
+            )
+        )
+    return pl.concat(frames)
+
+
+def _dealt(frame: pl.LazyFrame, number: int, of: int) -> pl.LazyFrame:
+    return frame if of == 1 else frame.filter(pl.col("request_id").hash(seed=0) % of == number)
+
+
+def _counted(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """One record of each id and row, in the order of the answers: the last that was answered, else the last."""
+    answered = pl.col("score").is_not_null()
+    one = frame.with_columns(answered.alias("(answered)")).sort("(answered)", "at", "score")
+    return (
+        one.unique(["request_id", "row"], keep="last", maintain_order=True)
+        .drop("(answered)")
+        .sort("at", "request_id", "row")
+    )
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

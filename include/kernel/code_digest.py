@@ -1,0 +1,69 @@
+"""The identity of code: one sha256 over every module of ours that can have a part in what a job makes.
+
+Those are found by following the imports from the job's own module, lazy and type-only ones counted, so a file that is
+moved, renamed or newly imported enters by itself and nobody keeps a list of folders. Each file enters under its path
+and with its bytes: a change of a line, of a name or of a place is another identity.
+
+The trade-off: a changed comment is another identity too. What that costs is one training more; what the other error
+costs is a model that claims to be of code it is not of.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+INGESTING = ("include.data.jobs.ingest", "include.data.jobs.validate")
+TRAINING = ("include.training.jobs.train",)
+JUDGING = ("include.gate.jobs.evaluate", "include.training.jobs.train")
+BACKTESTING = ("include.training.jobs.backtest",)
+PROFILING = ("include.monitoring.jobs.profile",)
+
+
+@cache
+def digest_code(*entries: str, root: Path = ROOT) -> str:
+    """sha256, hex, over the modules that the `entries` (dotted names) import below `root`, and over themselves."""
+    total = hashlib.sha256()
+    for path in sorted(find_imported_files(entries, root)):
+        total.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def find_imported_files(entries: tuple[str, ...], root: Path = ROOT) -> set[Path]:
+    """The files of the project that are loaded with `entries`, at once or later. Raises `ModuleNotFoundError`."""
+    found: set[Path] = set()
+    waiting = list(entries)
+    for entry in entries:
+        if not _find_files(entry, root):
+            raise ModuleNotFoundError(f"There is no module {entry} below {root}.", name=entry)
+    while waiting:
+        for path in _find_files(waiting.pop(), root) - found:
+            found.add(path)
+            waiting.extend(_read_imports(path))
+    return found
+
+
+def _find_files(module: str, root: Path) -> set[Path]:
+    """The module's own file and those of the packages it stands in; none where it is not the project's."""
+    parts = module.split(".")
+    own = root.joinpath(*parts)
+    files = {own.with_suffix(".py"), own / "__init__.py"}
+    if not any(path.is_file() for path in files):
+        return set()
+    packages = {root.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts))}
+    return {path for path in files | packages if path.is_file()}
+
+
+def _read_imports(path: Path) -> Iterator[str]:
+    """`from a import b` may mean the module a.b, so both are named."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -1,0 +1,192 @@
+"""The model registry: MLflow model versions, with a signed blessing as a tag and the champion as an alias.
+
+MLflow aliases keep no history and know nothing of servers; the ledger keeps the history and the target says what really
+runs. The client's patience is cut from minutes to seconds: an Airflow task retries by itself and says why.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from include.kernel.errors import NotBlessed, RequestInvalid, ServiceUnavailable
+
+CHAMPION = "champion"
+BLESSING_TAG = "evergreen.blessing"
+KEY_TAG = "evergreen.key"
+SERVING = "serving"  # where in a run's artifacts the serving artifact lies
+CURVES = "curves.svg"
+CARD = "card"
+CARD_TAG = "evergreen.card"
+STATE_TAG, SOAKING = "evergreen.release", "soaking"
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a task log is no terminal
+}
+
+
+class MlflowRegistry:
+    """`name` is the registered model, `uri` the tracking server."""
+
+    def __init__(self, name: str, uri: str) -> None:
+        self.name = name
+        self.uri = uri
+
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """An MlflowClient whose connection failures come out as `ServiceUnavailable`."""
+        os.environ.update(PATIENCE)
+        import requests
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        except (requests.exceptions.RequestException, MlflowException) as error:
+            if _is_outage(error):
+                raise ServiceUnavailable(
+                    f"MLflow at {self.uri} does not answer; start it (`make up`), the task retries by itself."
+                ) from error
+            raise
+
+    def register(self, run_id: str, source: str, key: str | None = None) -> str:
+        """The version of `run_id`; the same key is registered once, however often it is asked.
+
+        Without a key it is that of the run's training, which is made of its content: the same model has one version.
+        """
+        with self.client() as client:
+            self._ensure_model(client)
+            key = key or client.get_run(run_id).data.tags.get(KEY_TAG, run_id)
+            for version in client.search_model_versions(f"name = '{self.name}'"):
+                if version.tags.get(KEY_TAG) == key:
+                    return str(version.version)
+            made = client.create_model_version(self.name, source, run_id, tags={KEY_TAG: key})
+            return str(made.version)
+
+    def _ensure_model(self, client: Any) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def bless(self, version: str, envelope: str) -> None:
+        """The envelope becomes a tag of the version; a blessing that stands there already is replaced."""
+        with self.client() as client:
+            client.set_model_version_tag(self.name, version, BLESSING_TAG, envelope)
+
+    def blessing(self, version: str) -> str:
+        """The envelope, not verified.
+
+        Raises `NotBlessed` when the version has none, `RequestInvalid` when there is no such version.
+        """
+        tag = self._version(version).tags.get(BLESSING_TAG)
+        if not tag:
+            raise NotBlessed(
+                f"Version {version} of {self.name} carries no blessing; only a version that passed the gate of the "
+                "train DAG can be deployed."
+            )
+        return str(tag)
+
+    def run(self, run_id: str) -> tuple[dict[str, str], str, str]:
+        """Params of a run, its page, and its drawing of the curves (SVG; empty when it has none)."""
+        with self.client() as client:
+            found = client.get_run(run_id)
+            url = self.run_url(found.info.experiment_id, run_id)
+            if all(file.path != CURVES for file in client.list_artifacts(run_id)):
+                return dict(found.data.params), url, ""
+            with tempfile.TemporaryDirectory() as scratch:
+                drawing = Path(client.download_artifacts(run_id, CURVES, scratch)).read_text()
+        return dict(found.data.params), url, drawing
+
+    def describe(self, version: str, run_id: str, description: str, papers: Mapping[str, str]) -> None:
+        """The version's description, and files for people under card/ of its run. Said again, it is the same."""
+        with self.client() as client:
+            for name, text in papers.items():
+                client.log_text(run_id, text, f"{CARD}/{name}")
+            client.update_model_version(self.name, version, description)
+            client.set_model_version_tag(self.name, version, CARD_TAG, f"runs:/{run_id}/{CARD}/{next(iter(papers))}")
+
+    def champion(self) -> str | None:
+        from mlflow.exceptions import MlflowException
+
+        with self.client() as client:
+            try:
+                return str(client.get_model_version_by_alias(self.name, CHAMPION).version)
+            except MlflowException as error:
+                if _is_absent(error):
+                    return None
+                raise
+
+    def promote(self, version: str) -> None:
+        """The alias moves, and no version is marked as soaking any more."""
+        with self.client() as client:
+            client.set_registered_model_alias(self.name, CHAMPION, version)
+        self.unmark(self.soaking())
+
+    def mark_soaking(self, version: str) -> None:
+        """For people: this version serves, and is not the champion yet."""
+        with self.client() as client:
+            client.set_model_version_tag(self.name, version, STATE_TAG, SOAKING)
+
+    def soaking(self) -> list[str]:
+        """The versions that are marked so."""
+        with self.client() as client:
+            found = client.search_model_versions(f"name = '{self.name}' and tag.`{STATE_TAG}` = '{SOAKING}'")
+            return sorted(str(version.version) for version in found)
+
+    def unmark(self, versions: Iterable[str]) -> None:
+        with self.client() as client:
+            for version in versions:
+                client.delete_model_version_tag(self.name, version, STATE_TAG)
+
+    def fetch(self, version: str, destination: Path) -> Path:
+        """Downloads the serving artifact of a version into `destination`."""
+        return self.fetch_run(self._version(version).run_id, destination)
+
+    def fetch_run(self, run_id: str, destination: Path) -> Path:
+        """The same of a training run, registered or not."""
+        with self.client() as client:
+            return Path(client.download_artifacts(run_id, SERVING, str(destination)))
+
+    def _version(self, version: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        with self.client() as client:
+            try:
+                return client.get_model_version(self.name, version)
+            except MlflowException as error:
+                if _is_absent(error):
+                    raise RequestInvalid(
+                        f"{self.name} has no version {version!r}; look at {self.uri} for those it has."
+                    ) from error
+                raise
+
+    def run_url(self, experiment_id: str, run_id: str) -> str:
+        return f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}"
+
+    def version_url(self, version: str) -> str:
+        return f"{self.uri}/#/models/{self.name}/versions/{version}"
+
+
+def _is_absent(error: Exception) -> bool:
+    code = getattr(error, "error_code", "")
+    return code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and "alias" in str(error))
+
+
+def _is_outage(error: Exception) -> bool:
+    """Connection errors surface as requests' own or wrapped in an MlflowException."""
+    import requests
+
+    causes = [error, error.__cause__, error.__context__]
+    return any(isinstance(cause, requests.exceptions.RequestException) for cause in causes) or (
+        "API request to" in str(error) and "failed with exception" in str(error)
+    )

@@ -1,0 +1,29 @@
+"""What becomes of a wish that meets another: two deployments, a deployment and a rollback, one that comes late.
+
+A newer wish always wins, with two exceptions, both for deployments that no person asked for twice: one that meets a
+rollback waits until the traffic is back, since a person who rolls back must not be overtaken by a pipeline; and one
+whose event names an older version than the one that serves is let go. The form of `deploy` takes any blessed version.
+"""
+
+from __future__ import annotations
+
+from include.release.core.rollout import Evidence, Observed, Wanted
+
+TOO_LATE = (
+    "Version {version} is older than {live}, which serves, so the event that names it came too late; name it in the "
+    "form of deploy, or roll back, if it is meant."
+)
+ROLLING_BACK = (
+    "A rollback to version {to} is under way ({by}), so the deployment of version {version} waits: it is tried again "
+    "by itself, or clear the task when the rollback has ended."
+)
+
+
+def is_older(version: str, live: str) -> bool:
+    """Whether a registry counted `version` before `live`; what is not a number is not older."""
+    return version.isdecimal() and live.isdecimal() and int(version) < int(live)
+
+
+def is_rolling_back(wanted: Wanted, seen: Observed, evidence: Evidence) -> bool:
+    """Whether what is wanted is a rollback that has neither ended well nor been turned down."""
+    return wanted.kind == "rollback" and seen.live.release != wanted.release and not evidence.turned_down

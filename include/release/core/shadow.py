@@ -1,0 +1,252 @@
+"""Does the candidate answer as the live slot does? A comparison request by request, of answers that nobody got.
+
+While the live requests are copied to the idle slot, both slots answer the same rows. So a shadow needs no statistics to
+tell noise from effect, as a canary does: each pair is one row under two models. What is left to chance is which rows
+came, and for that there is `min_requests`: the verdict falls once, at the first look that has so many, and is never
+taken early. A candidate that did not answer what the live slot answered has an error; it cannot hide by being silent.
+
+A retrained model is meant to decide some rows otherwise. The limits say how many: they catch a model whose scores are
+shifted, whose inputs arrive mangled or whose server is slow, and they do not say which of two models is better.
+
+Latency is compared by the 90th percentile of both slots. Both are read off bins a quarter wide, so the ratio is good to
+about that; tails are the canary's question.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Any, Final, Protocol
+
+from include.release.core.canary import LATENCY_S
+from include.release.core.rollout import Verdict
+
+COPY: Final = "x-evergreen-copy"  # the header of a request that nobody waits for; the proxy removes a client's own
+QUANTILE = 0.9
+
+
+class ShadowSpec(Protocol):
+    """The manifest's `release.shadow`."""
+
+    @property
+    def min_requests(self) -> int: ...
+    @property
+    def max_errors(self) -> float: ...
+    @property
+    def max_flips(self) -> float: ...
+    @property
+    def max_score_delta(self) -> float: ...
+    @property
+    def max_latency_ratio(self) -> float: ...
+    @property
+    def slice_rows(self) -> int: ...
+    @property
+    def slice_flips(self) -> float: ...
+
+
+class GroupsSpec(Protocol):
+    """The manifest's `groups`."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    @property
+    def bands(self) -> Mapping[str, Sequence[float]]: ...
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one slot made of one request: score, decision and slices of each row. No scores where it did not answer."""
+
+    seconds: float
+    scores: tuple[float, ...] = ()
+    decisions: tuple[bool, ...] = ()
+    slices: tuple[tuple[str, ...], ...] = ()  # of each row, such as ("Home=rent", "Age=<30"); of the live slot alone
+
+    @property
+    def is_answer(self) -> bool:
+        return bool(self.scores)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How far the decisions and scores of some rows moved from the live slot to the candidate."""
+
+    rows: int = 0
+    flips: int = 0
+    delta: float = 0.0  # sum of the absolute differences
+    largest: float = 0.0
+
+    def __add__(self, more: Moved) -> Moved:
+        return Moved(
+            self.rows + more.rows,
+            self.flips + more.flips,
+            self.delta + more.delta,
+            max(self.largest, more.largest),
+        )
+
+    @property
+    def flipped(self) -> float:
+        """Share of the rows, 0 to 1."""
+        return self.flips / self.rows if self.rows else 0.0
+
+    @property
+    def mean_delta(self) -> float:
+        return self.delta / self.rows if self.rows else 0.0
+
+
+NO_BINS = (0,) * (len(LATENCY_S) + 1)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Everything compared so far. Sums only, so two looks are added, and a killed run goes on from the last one."""
+
+    requests: int = 0
+    errors: int = 0  # requests the live slot answered and the candidate did not
+    all: Moved = Moved()
+    slices: Mapping[str, Moved] = field(default_factory=dict)
+    live: tuple[int, ...] = NO_BINS  # answers by latency, as `Traffic.latency`
+    candidate: tuple[int, ...] = NO_BINS
+
+    def __add__(self, more: Compared) -> Compared:
+        names = dict.fromkeys((*self.slices, *more.slices))
+        return Compared(
+            self.requests + more.requests,
+            self.errors + more.errors,
+            self.all + more.all,
+            {name: self.slices.get(name, Moved()) + more.slices.get(name, Moved()) for name in names},
+            tuple(a + b for a, b in zip(self.live, more.live, strict=True)),
+            tuple(a + b for a, b in zip(self.candidate, more.candidate, strict=True)),
+        )
+
+    @property
+    def error_share(self) -> float:
+        return self.errors / self.requests if self.requests else 0.0
+
+    @property
+    def latency_ratio(self) -> float:
+        """The candidate's 90th percentile over the live slot's; 1 while one of them has none."""
+        live, candidate = quantile(self.live, QUANTILE), quantile(self.candidate, QUANTILE)
+        return candidate / live if live and candidate else 1.0
+
+
+def compare(pairs: Iterable[tuple[Told, Told | None]]) -> Compared:
+    """Pairs of the live slot's answer and the candidate's, which is None where there is none to be found."""
+    total = Compared()
+    for live, candidate in pairs:
+        answered = candidate is not None and candidate.is_answer and len(candidate.scores) == len(live.scores)
+        total += _pair(live, candidate) if candidate and answered else Compared(requests=1, errors=1)
+    return total
+
+
+def _pair(live: Told, candidate: Told) -> Compared:
+    rows = [
+        Moved(1, int(was is not now), abs(high - low), abs(high - low))
+        for was, now, low, high in zip(live.decisions, candidate.decisions, live.scores, candidate.scores, strict=True)
+    ]
+    slices: dict[str, Moved] = {}
+    for row, names in zip(rows, live.slices or ((),) * len(rows), strict=True):
+        for name in names:
+            slices[name] = slices.get(name, Moved()) + row
+    together = Compared(1, 0, sum(rows, Moved()), slices)
+    return together + Compared(live=_binned(live.seconds), candidate=_binned(candidate.seconds))
+
+
+def _binned(seconds: float) -> tuple[int, ...]:
+    own = bisect_left(LATENCY_S, seconds)
+    return tuple(int(place == own) for place in range(len(NO_BINS)))
+
+
+def quantile(bins: Sequence[int], share: float) -> float | None:
+    """Upper bound in seconds of the bin in which this share of the answers is reached; None without answers."""
+    wanted = share * sum(bins)
+    if not wanted:
+        return None
+    place = next(number for number, below in enumerate(accumulate(bins)) if below >= wanted)
+    return LATENCY_S[min(place, len(LATENCY_S) - 1)]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    verdict: Verdict
+    why: str
+
+
+def judge(compared: Compared, spec: ShadowSpec) -> Judgement:
+    """PENDING below `min_requests`; then FAILED with every limit that is exceeded, or PASSED."""
+    if compared.requests < spec.min_requests:
+        return Judgement(Verdict.PENDING, f"{compared.requests} of {spec.min_requests} requests compared")
+    found = [*_exceeded(compared, spec), *_slices_exceeded(compared, spec)]
+    if found:
+        return Judgement(Verdict.FAILED, f"{compared.requests} requests compared: {'; '.join(found)}")
+    return Judgement(Verdict.PASSED, f"{compared.requests} requests compared: {summary(compared)}")
+
+
+def _exceeded(compared: Compared, spec: ShadowSpec) -> list[str]:
+    everything = compared.all
+    questions = (
+        (compared.error_share, spec.max_errors, "{:.1%} were not answered, max_errors allows {:.1%}"),
+        (everything.flipped, spec.max_flips, "{:.1%} of the decisions flipped, max_flips allows {:.1%}"),
+        (
+            everything.mean_delta,
+            spec.max_score_delta,
+            "scores moved by {:.3f} on average, max_score_delta allows {:.3f}",
+        ),
+        (compared.latency_ratio, spec.max_latency_ratio, "answers took {:.1f} times as long, max_latency_ratio is {}"),
+    )
+    return [told.format(value, limit) for value, limit, told in questions if value > limit]
+
+
+def _slices_exceeded(compared: Compared, spec: ShadowSpec) -> list[str]:
+    return [
+        f"{moved.flipped:.1%} of the decisions flipped where {name}, slice_flips allows {spec.slice_flips:.1%}"
+        for name, moved in sorted(compared.slices.items())
+        if moved.rows >= spec.slice_rows and moved.flipped > spec.slice_flips
+    ]
+
+
+def summary(compared: Compared) -> str:
+    return (
+        f"{compared.all.flipped:.1%} of the decisions flipped, scores moved by {compared.all.mean_delta:.3f}, "
+        f"{compared.error_share:.1%} errors, latency {compared.latency_ratio:.1f} times the live slot's"
+    )
+
+
+def report(compared: Compared) -> dict[str, Any]:
+    """What is kept beside the release; shares 0 to 1, times in milliseconds."""
+    return {
+        "requests": compared.requests,
+        "errors": compared.error_share,
+        **_moved(compared.all),
+        "latency_ratio": compared.latency_ratio,
+        "latency_ms": {"live": _milliseconds(compared.live), "candidate": _milliseconds(compared.candidate)},
+        "slices": {name: _moved(moved) for name, moved in sorted(compared.slices.items())},
+    }
+
+
+def _moved(moved: Moved) -> dict[str, Any]:
+    return {"rows": moved.rows, "flips": moved.flipped, "score_delta": moved.mean_delta, "largest": moved.largest}
+
+
+def _milliseconds(bins: Sequence[int]) -> dict[str, float | None]:
+    found = {f"p{share * 100:g}": quantile(bins, share) for share in (0.5, QUANTILE, 0.99)}
+    return {name: None if seconds is None else round(seconds * 1e3, 3) for name, seconds in found.items()}
+
+
+def slices(row: Mapping[str, Any], spec: GroupsSpec, categories: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """The slices a row belongs to, one for each column that it has a value of: numbers by their bands, `categories` by
+    name. A category that no training saw has none, so that slices never grow with what callers invent."""
+    present = [name for name in spec.columns if row.get(name) is not None]
+    return tuple(
+        f"{name}={_group(row[name], spec.bands[name]) if name in spec.bands else row[name]}"
+        for name in present
+        if name in spec.bands or row[name] in categories.get(name, ())
+    )
+
+
+def _group(value: float, cuts: Sequence[float]) -> str:
+    """The group's name, as the gate's report spells it."""
+    names = [f"<{cuts[0]:g}", *(f"{a:g}-{b:g}" for a, b in pairwise(cuts)), f">={cuts[-1]:g}"]
+    return names[bisect_right(cuts, value)]

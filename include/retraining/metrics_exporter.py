@@ -1,0 +1,155 @@
+"""What monitoring and the ledger say, for Prometheus: `python -m include.retraining.metrics_exporter` answers /metrics.
+
+The model servers tell their own counts; this tells what jobs found, which are gone when they have found it. Everything
+is read anew from the store when Prometheus asks: no state, no push, and a restart loses nothing. A pushgateway would
+keep the numbers of a version that is not live any more; a text file would need an exporter of the machine beside it.
+
+Signals are those of the live version's newest report, so that an alarm about a version that was rolled back ends. The
+manifest's bounds stand beside them: alerts compare two metrics, and no rule repeats a number. What cannot be read makes
+the answer an error, and that is an alert of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from include import factory
+from include.kernel.ledger import Entry
+from include.monitoring.core.episodes import MonitorReport
+from include.monitoring.core.signals import RANK, Signal
+from include.retraining.spec import RetrainingManifest
+from include.retraining.wait_conditions import live_version
+
+PORT = 9108
+WHICH = ("check", "subject", "measure", "version")
+# Zero is a sample too: without it Prometheus does not see the first one as an increase.
+TOLD = (
+    "dataset.refused",
+    "drift.detected",
+    "gate.inconclusive",
+    "gate.passed",
+    "gate.refused",
+    "model.trained",
+    "release.done",
+    "release.live",
+    "release.rejected",
+    "release.reverted",
+    "retraining.approved",
+    "retraining.declined",
+    "rollback.wanted",
+)
+
+
+class Findings(Collector):
+    """Signals of the newest report, entries of the ledger, the newest day and the manifest's bounds."""
+
+    def describe(self) -> list[Metric]:
+        return []  # nothing is read before somebody asks
+
+    def collect(self) -> Iterator[Metric]:
+        entries = list(factory.ledger().entries())
+        live = live_version()
+        if live is not None and (report := factory.reports().newest(live)) is not None:
+            yield from _of_report(report)
+        yield from _of_ledger(entries)
+        yield from _of_store()
+        yield _bounds(factory.manifest())
+
+
+def _of_report(report: MonitorReport) -> Iterator[Metric]:
+    alarm = GaugeMetricFamily("evergreen_drift_alarm", "1 while a persistent drift is seen", labels=["version"])
+    alarm.add_metric([report.version], float(report.alarm))
+    rows = GaugeMetricFamily("evergreen_monitored_rows", "Rows of the newest window", labels=["version"])
+    rows.add_metric([report.version], report.rows)
+    day = GaugeMetricFamily("evergreen_monitored_day_seconds", "Newest day of the report, Unix", labels=["version"])
+    day.add_metric([report.version], _unix(report.as_of))
+    yield from (alarm, rows, day)
+    yield from _of_signals(report.signals, report.version)
+
+
+def _of_signals(signals: Sequence[Signal], version: str) -> Iterator[Metric]:
+    gauges = {
+        "value": GaugeMetricFamily("evergreen_signal", "What was measured", labels=WHICH),
+        "low": GaugeMetricFamily("evergreen_signal_low", "Lower end of its interval", labels=WHICH),
+        "high": GaugeMetricFamily("evergreen_signal_high", "Upper end of its interval", labels=WHICH),
+        "threshold": GaugeMetricFamily("evergreen_signal_threshold", "The manifest's bound of it", labels=WHICH),
+    }
+    graveness = GaugeMetricFamily("evergreen_signal_severity", "0 ok, 1 unknown, 2 warning, 3 critical", labels=WHICH)
+    for one in signals:
+        which = [one.check, one.subject, one.measure, version]
+        graveness.add_metric(which, RANK[one.severity])
+        for name, gauge in gauges.items():
+            if (found := getattr(one, name)) is not None:
+                gauge.add_metric(which, found)
+    yield from (*gauges.values(), graveness)
+
+
+def _of_ledger(entries: Sequence[Entry]) -> Iterator[Metric]:
+    counted = Counter(dict.fromkeys(TOLD, 0))
+    counted.update(entry.what for entry in entries)
+    counter = CounterMetricFamily("evergreen_ledger_entries", "Decisions and events by their kind", labels=["what"])
+    for what, count in sorted(counted.items()):
+        counter.add_metric([what], count)
+    yield counter
+    live = GaugeMetricFamily("evergreen_live_info", "1 for the version that is live", labels=["version"])
+    if version := next((entry.subject for entry in reversed(entries) if entry.what == "release.live"), None):
+        live.add_metric([version], 1)
+    yield live
+
+
+def _of_store() -> Iterator[Metric]:
+    newest = factory.store().newest_day()
+    if newest is not None:
+        yield GaugeMetricFamily("evergreen_newest_day_seconds", "Newest validated day, Unix", _unix(newest))
+
+
+def _bounds(manifest: RetrainingManifest) -> Metric:
+    promised = manifest.serving.objectives
+    bounds = GaugeMetricFamily("evergreen_bound", "Numbers of the manifest that alerts compare with", labels=["name"])
+    for name, value in {
+        "serving.objectives.availability": promised.availability,
+        "serving.objectives.error_rate": promised.error_rate,
+        "serving.objectives.p95_seconds": promised.p95_ms / 1000,
+        "serving.objectives.p99_seconds": promised.p99_ms / 1000,
+        "serving.queue_rows": manifest.serving.queue_rows,
+        "retraining.monthly_budget": manifest.retraining.monthly_budget,
+        "retraining.breaker_refusals": manifest.retraining.breaker_refusals,
+    }.items():
+        bounds.add_metric([name], value)
+    return bounds
+
+
+def _unix(day: date) -> float:
+    return datetime.combine(day, time(), UTC).timestamp()
+
+
+def registry() -> CollectorRegistry:
+    made = CollectorRegistry()
+    made.register(Findings())
+    return made
+
+
+def main() -> None:
+    """Serves on EVERGREEN_EXPORTER_HOST and EVERGREEN_EXPORTER_PORT until it is told to end."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    host = os.environ.get("EVERGREEN_EXPORTER_HOST", "127.0.0.1")
+    port = int(os.environ.get("EVERGREEN_EXPORTER_PORT", PORT))
+    server, thread = start_http_server(port, host, registry())
+    ended.wait()
+    server.shutdown()
+    thread.join()
+
+
+if __name__ == "__main__":
+    main()

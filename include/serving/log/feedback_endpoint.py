@@ -1,0 +1,141 @@
+"""What became of a prediction: POST /feedback {"outcomes": [{request_id, row, label, time}]}.
+
+As strict as /predict, and as silent about what was sent. The request id is the one in the answer's header
+`x-request-id`. `row` counts from 0 and may be left out for a request of one row; `time` says when the outcome was
+known, with its offset, and may be left out. An outcome sent again replaces the one before.
+
+The answer is 202: outcomes wait in the same kind of buffer as predictions, and reach their place a little later. Unlike
+predictions they are refused when there is no room, since whoever sends them can wait and send them again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from include.release.core.shadow import COPY
+from include.serving.predict.validation import Problem, document, too_many, wrong_form
+from include.serving.slot import Loaded
+
+if TYPE_CHECKING:
+    from include.serving.endpoint import Service
+
+FIELDS = frozenset({"request_id", "row", "label", "time"})
+REQUEST_ID = re.compile(r"\A[A-Za-z0-9._-]{1,64}\Z")
+AHEAD = timedelta(minutes=5)  # what clocks may differ by
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one row of one request; `happened` in microseconds since 1970, None if the caller did not say."""
+
+    request_id: str
+    row: int
+    label: str
+    happened: int | None
+
+
+def outcomes_of(body: bytes, labels: Collection[str], max_rows: int, now: datetime) -> list[Outcome] | Problem:
+    """Validated outcomes in the order they were sent, or the first problem. `labels` are the model's two classes."""
+    payload = document(body)
+    if isinstance(payload, Problem):
+        return payload
+    if not isinstance(payload, dict) or len(payload) != 1 or not payload.keys() <= {"outcomes", "outcome"}:
+        return Problem(422, 'The body must be {"outcomes": [...]} or {"outcome": {...}} and nothing else.')
+    sent = payload["outcomes"] if "outcomes" in payload else [payload["outcome"]]
+    if not isinstance(sent, list) or not sent:
+        return Problem(422, "outcomes must be a list with at least one outcome.", field="outcomes")
+    return too_many(len(sent), "outcomes", max_rows) or _checked(sent, labels, max_rows, now)
+
+
+def _checked(sent: list[Any], labels: Collection[str], max_rows: int, now: datetime) -> list[Outcome] | Problem:
+    found = []
+    for index, each in enumerate(sent):
+        wrong = _complaint(each, labels, max_rows, now)
+        if wrong:
+            return Problem(422, wrong[1], index, wrong[0])
+        found.append(Outcome(each["request_id"], each.get("row", 0), str(each["label"]), _micros(each.get("time"))))
+    return found
+
+
+def _complaint(each: Any, labels: Collection[str], max_rows: int, now: datetime) -> tuple[str | None, str] | None:
+    """The field that is wrong, if it can be named, and what it must be."""
+    if not isinstance(each, dict):
+        return None, "An outcome must be an object with request_id and label, and row and time if you like."
+    if not each.keys() <= FIELDS:
+        return None, "An outcome has no other fields than request_id, row, label and time."
+    request_id, row, label = each.get("request_id"), each.get("row", 0), each.get("label")
+    if not isinstance(request_id, str) or not REQUEST_ID.match(request_id):
+        return (
+            "request_id",
+            "request_id must be the x-request-id of the answer.",
+        )
+    if type(row) is not int or not 0 <= row < max_rows:
+        return "row", f"row must be a whole number from 0 to {max_rows - 1}: the row's place in its request."
+    if type(label) not in (str, int) or str(label) not in labels:
+        return "label", f"label must be one of {', '.join(labels)}."
+    return _time_complaint(each.get("time"), now)
+
+
+def _time_complaint(sent: Any, now: datetime) -> tuple[str, str] | None:
+    if sent is None:
+        return None
+    moment = _moment(sent)
+    if moment is None:
+        return "time", "time must be an ISO 8601 text with its offset, such as 2026-08-01T12:00:00Z, or be left out."
+    return ("time", "time must not lie in the future.") if moment > now + AHEAD else None
+
+
+def _moment(sent: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(sent)
+        return moment.astimezone(UTC) if moment.tzinfo else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _micros(sent: Any) -> int | None:
+    moment = _moment(sent)
+    return None if moment is None else round(moment.timestamp() * 1e6)
+
+
+def add_feedback(framework: FastAPI, service: Service) -> None:
+    async def feedback(request: Request) -> Response:
+        """Outcomes of predictions, by the request id of the answer."""
+        found = await _outcomes(request, service)
+        if isinstance(found, Problem):
+            return _refused(found)
+        if COPY in request.headers:  # the live slot keeps it
+            return JSONResponse({"accepted": len(found)}, 202)
+        if service.log is None:
+            return _refused(Problem(409, "This server keeps no prediction log; see serving.log and EVERGREEN_STORE."))
+        if not service.log.feedback(found):
+            return _refused(Problem(503, "The log has no room now; send the outcomes again later."))
+        return JSONResponse({"accepted": len(found)}, 202)
+
+    framework.add_api_route("/feedback", feedback, methods=["POST"], response_model=None, status_code=202)
+
+
+async def _outcomes(request: Request, service: Service) -> list[Outcome] | Problem:
+    from include.serving.endpoint import headers_of, read_body
+
+    slot, settings = service.holder.slot, service.settings
+    if not isinstance(slot, Loaded):
+        return Problem(503, slot.why)
+    wrong = wrong_form(request.headers, ("application/json",))
+    body = wrong or await read_body(request, headers_of(request.scope["headers"]), settings.max_body_bytes)
+    if isinstance(body, Problem):
+        return body
+    labels = (slot.model.meta.positive, slot.model.meta.negative)
+    return outcomes_of(body, labels, settings.max_rows, datetime.now(UTC))
+
+
+def _refused(problem: Problem) -> Response:
+    waits = {"retry-after": "5"} if problem.status == 503 else None
+    return JSONResponse(problem.document(), problem.status, waits)

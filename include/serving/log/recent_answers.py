@@ -1,0 +1,169 @@
+"""What this slot answered last, for whoever compares two slots request by request: POST /admin/recent.
+
+Nothing is kept until somebody asks; then every prediction of the next LEASE_S seconds is, and each further question
+prolongs that. So the memory and the microseconds a request costs are only spent while a shadow is looked at, and a run
+that died leaves nothing behind.
+
+    {"after": 17, "older_than_s": 5, "limit": 200}    the newest answers after number 17 that are so old, newest first
+    {"ids": ["..."]}                                  the answers to these requests
+
+The prediction log has the same answers, and reaches its place half a minute later: too late for a look every second.
+What it hides stays hidden: nothing of a row leaves the process from here but the slices of the manifest's `groups` it
+belongs to, and of categories only those that the model knows.
+
+An answer is kept for KEEP_S seconds. Where there are more than KEPT_ROWS rows in them, every second request is kept,
+every fourth and so on, chosen by its id, so that two slots keep the same ones. What of the last `complete_for_s`
+seconds, and of that `share` of the ids, is not here, was not answered. An id that came twice names no request: it is
+marked, and is nobody's partner.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from fastapi import Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
+
+from include.feedback.core.prediction_records import sampled
+from include.release.core.shadow import slices
+from include.serving.endpoint import headers_of, read_body, refusal
+from include.serving.predict.validation import Problem
+from include.serving.protocols import native
+
+if TYPE_CHECKING:
+    from include.data.spec import GroupsSpec
+    from include.serving.predict.scoring import Answer, Asked
+    from include.serving.predict.validation import Row
+
+Categories = Mapping[str, Collection[str]]
+LEASE_S = 60.0
+KEEP_S = 20.0
+KEPT_ROWS = 20_000  # with their inputs some 25 MB
+LEAST_SHARE = 2.0**-20
+TOLD_ROWS = 400  # in one answer: some milliseconds of the event loop
+LONGEST_QUESTION = 1 << 17  # bytes
+
+
+@dataclass(slots=True)
+class Kept:
+    number: int
+    asked: Asked
+    rows: Sequence[Row]
+    answer: Answer | None
+    seconds: float
+    repeated: bool = False
+
+
+class Question(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    after: int = Field(0, ge=0)
+    older_than_s: float = Field(0.0, ge=0)
+    limit: int = Field(200, ge=0, le=1000)
+    ids: list[str] | None = Field(None, max_length=1000)
+
+
+class Recent:
+    """Used by the event loop alone; `now` is a clock in monotonic seconds."""
+
+    def __init__(
+        self,
+        groups: GroupsSpec | None,
+        categories: Callable[[], Categories],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`categories`: those that the held model knows, by column."""
+        self._groups, self._categories, self._now = groups, categories, now
+        self._process = uuid.uuid4().hex
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._number = self._rows = 0
+        self._share, self._since, self._until = 1.0, 0.0, 0.0
+        self._is_asked = False
+
+    def append(self, asked: Asked, rows: Sequence[Row], answer: Answer | Problem, seconds: float) -> None:
+        if not self._is_asked or not sampled(asked.id, self._share):
+            return
+        if self._now() > self._until:
+            return self._begin(is_asked=False)
+        if known := self._kept.get(asked.id):
+            known.repeated = True
+            return
+        self._number += 1
+        self._rows += len(rows)
+        own = not isinstance(answer, Problem) and answer.served_by == "model"
+        self._kept[asked.id] = Kept(self._number, asked, rows, cast("Answer", answer) if own else None, seconds)
+        self._make_room()
+
+    def _begin(self, is_asked: bool) -> None:
+        self._kept.clear()
+        self._rows, self._share, self._since, self._is_asked = 0, 1.0, self._now(), is_asked
+
+    def _make_room(self) -> None:
+        too_old = self._now() - KEEP_S
+        while self._kept and next(iter(self._kept.values())).asked.received < too_old:
+            self._rows -= len(self._kept.popitem(last=False)[1].rows)
+        while self._rows > KEPT_ROWS and self._share > LEAST_SHARE:
+            self._share /= 2
+            for id_ in [each for each in self._kept if not sampled(each, self._share)]:
+                self._rows -= len(self._kept.pop(id_).rows)
+
+    def told(self, question: Question) -> dict[str, Any]:
+        now = self._now()
+        if not self._is_asked or now > self._until:
+            self._begin(is_asked=True)
+        self._until = now + LEASE_S
+        found = self._named(question.ids) if question.ids is not None else self._newest(question, now)
+        return {
+            "process": self._process,
+            "complete_for_s": min(now - self._since, KEEP_S),
+            "share": self._share,
+            "answers": [self._described(each, now) for each in found],
+        }
+
+    def _named(self, ids: Sequence[str]) -> Iterator[Kept]:
+        return (self._kept[each] for each in ids if each in self._kept)
+
+    def _newest(self, question: Question, now: float) -> Iterator[Kept]:
+        """Of the newest `limit` that are old enough, as many as have TOLD_ROWS rows, but one at least."""
+        old = (each for each in reversed(self._kept.values()) if now - each.asked.received >= question.older_than_s)
+        rows = 0
+        for each in islice(old, question.limit):
+            if each.number <= question.after or (rows and rows + len(each.rows) > TOLD_ROWS):
+                return
+            rows += len(each.rows)
+            yield each
+
+    def _described(self, kept: Kept, now: float) -> dict[str, Any]:
+        who = {"number": kept.number, "id": kept.asked.id, "age_s": now - kept.asked.received}
+        answer = kept.answer
+        told = {"scores": answer.probabilities, "decisions": answer.decisions} if answer else {}
+        groups = {"slices": self._slices(kept.rows)} if answer and not kept.asked.copy else {}
+        return {**who, "repeated": kept.repeated, "seconds": kept.seconds, **told, **groups}
+
+    def _slices(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+        spec, known = self._groups, self._categories()
+        return [slices(row, spec, known) if spec else () for row in rows]
+
+
+class RecentRoute:
+    """`await route(request)`; for administrators, by the table in guard."""
+
+    def __init__(self, recent: Recent) -> None:
+        self._recent = recent
+
+    async def __call__(self, request: Request) -> Response:
+        body = await read_body(request, headers_of(request.scope["headers"]), LONGEST_QUESTION)
+        if isinstance(body, Problem):
+            return refusal(native, body)
+        try:
+            question = Question.model_validate_json(bytes(body) or b"{}")
+        except ValidationError:
+            return refusal(native, Problem(422, "Ask with after, older_than_s and limit, or with ids."))
+        return Response(to_json(self._recent.told(question)), media_type="application/json")

@@ -1,0 +1,205 @@
+"""Small requests that came whole, from their bytes to the bytes of their answers in one turn of the event loop.
+
+Any other request is a task: it waits for its body, then for the batch it shares with others, and each wait is another
+turn of the loop. For one that is here already all of that is overhead, and it is most of the time (measured with the
+example's model: 290 us of a core for a request that comes alone, of which the model takes 25). Here what came in one
+turn is read, asked of the model in one call, and written.
+
+So the batch grows with the load, as it does for tasks, and nobody waits for it to grow: a request that seems to be the
+only one of its turn is answered before the next one is looked at.
+
+What is special goes the usual way, and an answer is the same on both: one of the two must only be faster. So the lane
+knows no fallback, no cache, no deadline that has passed and no failure of the model: the request is begun anew as a
+task. Where every request has a token, a span or a line in the log, there is no lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Protocol
+
+from include.serving.endpoint import LONG_BODY, Endpoint, Service, asked_by, headers_of
+from include.serving.predict.scoring import LARGE, Answer, Asked
+from include.serving.predict.validation import Problem
+from include.serving.slot import Loaded
+from include.serving.transport.middleware import request_id, route_of
+
+if TYPE_CHECKING:
+    from fastapi import Response
+
+    from include.serving.protocols import Parsed
+    from include.serving.transport.middleware import Envelope
+
+log = logging.getLogger(__name__)
+Headers = list[tuple[bytes, bytes]]  # names in lower case
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+APART_S = 50e-6  # a request that comes sooner after the last answer came in the same turn
+TOGETHER, TOGETHER_BYTES = 64, 1 << 16  # requests of one turn and their bodies: milliseconds; then answers are sent
+
+
+class Client(Protocol):
+    """A connection, which has one request at a time on the lane."""
+
+    @property
+    def common(self) -> Headers:
+        """The headers of every answer of this server."""
+        ...
+
+    def awaits(self, request: FastRequest) -> bool: ...
+    def answer(self, request: FastRequest, data: bytes) -> None: ...
+    def begin_anew(self, request: FastRequest) -> None:
+        """As a task."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class FastRequest:
+    """Times in monotonic seconds: when it began to come, and when it was whole."""
+
+    client: Client
+    path: str
+    headers: Headers
+    began: float
+    body: bytearray = field(default_factory=bytearray)
+    came: float = 0.0
+
+
+@dataclass(slots=True)
+class _Read:
+    request: FastRequest
+    endpoint: Endpoint
+    asked: Asked
+    parsed: Parsed
+
+
+def fast_lane(app: Envelope, service: Service) -> FastLane | None:
+    """None where requests have tokens, or lines in the log."""
+    if app.looks_at_each:
+        return None
+    endpoints = {path: each for path, each in app.hot.items() if isinstance(each, Endpoint) and each.answers_at_once}
+    return FastLane(service, endpoints)
+
+
+class FastLane:
+    """`endpoints` by route, those that can answer at once."""
+
+    def __init__(self, service: Service, endpoints: Mapping[str, Endpoint]) -> None:
+        self._service, self._endpoints = service, endpoints
+        self._longest = min(LONG_BODY, service.settings.max_body_bytes)
+        self._waiting: deque[FastRequest] = deque()
+        self._is_due, self._was_alone, self._rested = False, True, 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the end of this turn."""
+        return len(self._waiting)
+
+    def may_take(self, path: str, headers: Headers) -> bool:
+        """Whether it is worth while to wait for the body of such a POST here."""
+        if route_of(path) not in self._endpoints or self._service.holder.draining:
+            return False
+        length = next((value for name, value in headers if name == b"content-length"), b"")
+        return length.isdigit() and int(length[:18]) <= self._longest
+
+    def offer(self, request: FastRequest) -> None:
+        """A request that is whole."""
+        self._waiting.append(request)
+        if self._is_due:
+            return
+        if self._was_alone and request.came - self._rested > APART_S and self._is_instant:
+            self.turn()
+        else:
+            self._later()
+
+    @property
+    def _is_instant(self) -> bool:
+        """A generic model takes milliseconds: whoever came meanwhile must be seen, and share the next call."""
+        slot = self._service.holder.slot
+        return isinstance(slot, Loaded) and slot.model.meta.path == "compiled"
+
+    def _later(self) -> None:
+        self._is_due = True
+        asyncio.get_running_loop().call_soon(self.turn)
+
+    def turn(self) -> None:
+        """Answers what waits, or the first of it."""
+        self._is_due = False
+        requests = self._next()
+        self._was_alone = len(requests) <= 1
+        try:
+            self._answer(requests)
+        except Exception:
+            log.exception("requests failed on the fast lane and go the usual way")
+            _leave(requests)
+        self._rested = time.monotonic()
+        if self._waiting:
+            self._later()
+
+    def _next(self) -> list[FastRequest]:
+        taken: list[FastRequest] = []
+        bodies = 0
+        while self._waiting and len(taken) < TOGETHER and bodies < TOGETHER_BYTES:
+            taken.append(self._waiting.popleft())
+            bodies += len(taken[-1].body)
+        return taken
+
+    def _answer(self, requests: Sequence[FastRequest]) -> None:
+        """Only a failure of our own between record and bytes leaves a record behind, and the task makes it again."""
+        slot, scorer = self._service.holder.slot, self._service.scorer
+        if not isinstance(slot, Loaded) or not scorer.is_free(slot, len(requests)):
+            return _leave(requests)
+        read = [found for each in requests if (found := self._read(slot, each))]
+        answers = scorer.at_once(slot, [each.parsed.rows for each in read])
+        for each, answer in zip(read, answers, strict=True):
+            self._conclude(slot, each, answer)
+
+    def _read(self, slot: Loaded, request: FastRequest) -> _Read | None:
+        """None for what needs no prediction any more, or not from here."""
+        endpoint, headers = self._endpoints[route_of(request.path)], headers_of(request.headers)
+        asked = asked_by(request_id({"headers": request.headers}), headers, self._service.spec, request.came)
+        if not request.client.awaits(request):
+            self._counted(request, 499)  # it is gone; so do proxies count that
+        elif asked.deadline <= time.monotonic():
+            request.client.begin_anew(request)
+        elif isinstance(parsed := endpoint.read(slot, request.path, headers, bytes(request.body)), Problem):
+            self._send(request, asked.id, endpoint.refusal(parsed))
+        elif len(parsed.rows) > LARGE:
+            request.client.begin_anew(request)
+        else:
+            return _Read(request, endpoint, asked, parsed)
+        return None
+
+    def _conclude(self, slot: Loaded, read: _Read, answer: Answer | None) -> None:
+        if answer is None:
+            read.request.client.begin_anew(read.request)
+        else:
+            response = read.endpoint.answered(slot, read.asked, read.parsed, answer)
+            self._send(read.request, read.asked.id, response)
+
+    def _send(self, request: FastRequest, name: str, response: Response) -> None:
+        holder = self._service.holder
+        who = ((b"x-evergreen-version", holder.version.encode()), (b"x-evergreen-slot", holder.colour.encode()))
+        told = (*request.client.common, *response.raw_headers, *who, (b"x-request-id", name.encode()))
+        request.client.answer(request, written(response, told))
+        self._counted(request, response.status_code)
+
+    def _counted(self, request: FastRequest, status: int) -> None:
+        seconds = time.monotonic() - request.began
+        self._service.metrics.answered(self._service.holder.version, route_of(request.path), status, seconds)
+
+
+def _leave(requests: Iterable[FastRequest]) -> None:
+    for each in requests:
+        if each.client.awaits(each):
+            each.client.begin_anew(each)
+
+
+def written(response: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"%s%s\r\n%s" % (STATUS_LINES[response.status_code], lines, response.body)

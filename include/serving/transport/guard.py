@@ -1,0 +1,200 @@
+"""Who may ask what: one table names every route, and a test walks the routes of the server to see that it does.
+
+    open      anybody: probes, and what speaks of the server alone
+    client    anybody, until API tokens are named (EVERGREEN_API_TOKENS, or a file of them); then one of those
+    admin     the serving token, always, and only from this machine unless EVERGREEN_ADMIN_FROM=anywhere
+
+What the table does not name is treated as client, so a path that does not exist tells strangers nothing. Tokens are
+kept as their sha256 and compared in constant time with every known one; they stand in no log, no metric and no answer.
+A file of tokens may hold the hashes themselves, so that reading it gives nobody access.
+
+A request that came through a proxy has the proxy's address, so "from this machine" also means: without the headers that
+proxies add. Rate limits count requests of named tokens; in front of anonymous clients stands the queue's bound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fastapi import Response
+
+from include.kernel.errors import KeyInvalid
+from include.serving.predict.validation import Problem
+from include.serving.spec import RateLimit
+from include.serving.transport.token_bucket import take
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+    from include.serving.protocols import Dialect
+    from include.serving.settings import Settings
+
+Access = Literal["open", "client", "admin"]
+POLICY: Mapping[str, Access] = {
+    "/health": "open",
+    "/ready": "open",
+    "/ping": "open",
+    "/version": "open",
+    "/v2": "open",
+    "/v2/health/live": "open",
+    "/v2/health/ready": "open",
+    "/model": "client",
+    "/metrics": "client",
+    "/openapi.json": "client",
+    "/docs": "client",
+    "/predict": "client",
+    "/predict-and-explain": "client",
+    "/feedback": "client",
+    "/invocations": "client",
+    "/v2/models/{name}": "client",
+    "/v2/models/{name}/ready": "client",
+    "/v2/models/{name}/infer": "client",
+    "/v2/models/{name}/versions/{version}": "client",
+    "/v2/models/{name}/versions/{version}/ready": "client",
+    "/v2/models/{name}/versions/{version}/infer": "client",
+    "/admin/reload": "admin",
+    "/admin/recent": "admin",
+}
+ADMIN = "/admin"
+OPEN = frozenset(path for path, access in POLICY.items() if access == "open")
+OWNER = "admin"  # the name of the serving token's holder; no API token may have it
+ENTRY = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64}):(?:sha256:(?P<hash>[0-9a-f]{64})|(?P<token>[^\s,:]{16,}))")
+TOKENS_ARE = "write name:token, or name:sha256:hash, with at least 16 characters a token"
+PROXIED = re.compile(rb"x-forwarded-.+|x-envoy-.+|x-real-ip|forwarded|via")
+Known = tuple[tuple[str, bytes], ...]
+
+
+def access_of(path: str) -> Access:
+    """By the path as it was asked for; the table's own names give what it says of them."""
+    if path in OPEN:
+        return "open"
+    return "admin" if path.startswith(ADMIN) else "client"
+
+
+class Guard:
+    """`dialect_of` tells in what shape the clients of a path read a refusal."""
+
+    def __init__(self, settings: Settings, limit: RateLimit | None, dialect_of: Callable[[str], Dialect]) -> None:
+        owner = settings.serving_token.get_secret_value() if settings.serving_token else None
+        self._clients = api_tokens(settings)
+        self._owner: Known = ((OWNER, _hash(owner.encode())),) if owner else ()
+        self._admin_from = settings.admin_from
+        self._limit = limit
+        self._full_at: dict[str, float] = {}
+        self._dialect_of = dialect_of
+
+    @property
+    def asks_clients(self) -> bool:
+        return bool(self._clients)
+
+    def refusal(self, scope: Scope) -> Response | None:
+        """The answer to a request that may not be made; None, and the caller's name in its state, where it may."""
+        path = scope["path"]
+        if not self._clients and not path.startswith(ADMIN):
+            return None
+        access = access_of(path)
+        if access == "open":
+            return None
+        problem, headers = self._admin(scope) if access == "admin" else self._client(scope)
+        return self._response(path, problem, headers) if problem else None
+
+    def _admin(self, scope: Scope) -> tuple[Problem | None, dict[str, str]]:
+        if not self._owner:
+            return Problem(403, "The admin routes are off; set EVERGREEN_SERVING_TOKEN to use them."), {}
+        if self._admin_from == "loopback" and not _is_local(scope):
+            return Problem(403, "The admin routes answer this machine alone; ask from there, past the proxy."), {}
+        name = self._who(scope, (*self._owner, *self._clients))
+        if name is None:
+            return _unknown()
+        return (None, {}) if name == OWNER else (Problem(403, "This token may not use the admin routes."), {})
+
+    def _client(self, scope: Scope) -> tuple[Problem | None, dict[str, str]]:
+        name = self._who(scope, (*self._owner, *self._clients))
+        if name is None:
+            return _unknown()
+        wait = self._wait(name)
+        if wait:
+            return Problem(429, "This token has asked too often; wait as Retry-After says."), {
+                "retry-after": str(math.ceil(wait))
+            }
+        return None, {}
+
+    def _who(self, scope: Scope, known: Known) -> str | None:
+        """The name of the token's holder. Every known hash is looked at, so that the time taken tells nothing."""
+        seen, found = _hash(_bearer(scope["headers"])), None
+        for name, hashed in known:
+            if hmac.compare_digest(seen, hashed):
+                found = name
+        if found:
+            scope.setdefault("state", {})["caller"] = found
+        return found
+
+    def _wait(self, name: str) -> float:
+        if self._limit is None or name == OWNER:
+            return 0.0
+        limit, now = self._limit, time.monotonic()
+        self._full_at[name], wait = take(self._full_at.get(name, 0.0), now, limit.per_second, limit.burst)
+        return wait
+
+    def _response(self, path: str, problem: Problem, headers: dict[str, str]) -> Response:
+        rendered = self._dialect_of(path).refuse(problem)
+        return Response(rendered.body, problem.status, headers, rendered.content_type)
+
+
+def api_tokens(settings: Settings) -> Known:
+    """Name and sha256 of every API token. Raises `KeyInvalid`, which never repeats a token."""
+    text = settings.api_tokens.get_secret_value() if settings.api_tokens else ""
+    entries = re.split(r"[\s,]+", f"{text} {_read(settings.api_tokens_file)}".strip())
+    found = tuple(_entry(place, entry) for place, entry in enumerate(entries, 1) if entry)
+    names = [name for name, _ in found]
+    if OWNER in names or len(set(names)) < len(names):
+        raise KeyInvalid(f"Each API token needs a name of its own, other than {OWNER!r}; {TOKENS_ARE}.")
+    if not found and (settings.api_tokens or settings.api_tokens_file):
+        raise KeyInvalid(f"There is no API token where the settings name some; {TOKENS_ARE}.")
+    return found
+
+
+def _read(path: Path | None) -> str:
+    try:
+        return path.read_text() if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyInvalid(f"The API tokens in {path} cannot be read; correct EVERGREEN_API_TOKENS_FILE.") from error
+
+
+def _entry(place: int, entry: str) -> tuple[str, bytes]:
+    found = ENTRY.fullmatch(entry)
+    if found is None:
+        raise KeyInvalid(f"The API token number {place} is not valid; {TOKENS_ARE}.")
+    return found["name"], bytes.fromhex(found["hash"]) if found["hash"] else _hash(found["token"].encode())
+
+
+def _unknown() -> tuple[Problem, dict[str, str]]:
+    return Problem(401, "This needs a known token; send it as Authorization: Bearer."), {"www-authenticate": "Bearer"}
+
+
+def _hash(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
+def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The token of the one Authorization header; nothing where there are two: a proxy may have seen the other."""
+    sent = [value for name, value in headers if name == b"authorization"]
+    scheme, _, token = sent[0].partition(b" ") if len(sent) == 1 else (b"", b"", b"")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _is_local(scope: Scope) -> bool:
+    host = (scope.get("client") or ("",))[0]
+    try:
+        near = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+    return near and not any(PROXIED.fullmatch(name) for name, _ in scope["headers"])

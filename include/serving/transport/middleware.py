@@ -1,0 +1,130 @@
+"""Around every answer, errors too: who answered, the request's id, and the count.
+
+Plain ASGI around the framework, so that also a 404 and a crash say which version and slot they came from. That is what
+a release is judged by.
+
+The predicting routes are answered from here by one look-up. They stand in the framework too, for the OpenAPI document
+and the 405, but its middleware and router would cost more than the model does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from include.serving.predict.validation import Problem
+from include.serving.protocols.dialects import dialect_of
+
+if TYPE_CHECKING:
+    from include.serving.metrics import Metrics
+    from include.serving.predict.current_model import Holder
+    from include.serving.transport.guard import Guard
+    from include.serving.transport.telemetry import RequestLog
+
+log = logging.getLogger(__name__)
+Handler = Callable[[Request], Awaitable[Response]]
+CRASHED = Problem(500, "The server failed on this request; its log has the reason.")
+# the connection is not to be used again, and Envoy is to send no more without waiting for its next look at /ready
+LEAVING = [(b"connection", b"close"), (b"x-envoy-immediate-health-check-fail", b"true")]
+FORGERY = re.compile(r"[^A-Za-z0-9._-]")
+
+
+INFER = "/v2/models/{name}/infer"  # stands for every model and version a path may name
+
+
+def route_of(path: str) -> str:
+    return INFER if path.startswith("/v2/models/") and path.endswith("/infer") else path
+
+
+class Envelope:
+    """`hot`: what POSTs to these paths are answered by; everything else goes to the framework."""
+
+    def __init__(
+        self,
+        framework: FastAPI,
+        hot: Mapping[str, Handler],
+        holder: Holder,
+        metrics: Metrics,
+        guard: Guard,
+        lines: RequestLog,
+    ) -> None:
+        self._lines = lines
+        self.framework = framework
+        self.hot = hot
+        self._guard = guard
+        self._holder = holder
+        self._metrics = metrics
+
+    @property
+    def looks_at_each(self) -> bool:
+        """Whether requests have tokens, or lines in the log."""
+        return self._guard.asks_clients or self._lines.share > 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            await self.framework(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, status, version, request = time.perf_counter(), 0, self._holder.version, request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request
+        who = self._names(version, request)
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *who]
+            await send(message)
+
+        try:
+            await self._dispatch(scope, receive, stamped)
+        except asyncio.CancelledError:
+            log.debug("request %s: nobody waits for its answer any more", request)
+        except Exception:
+            log.exception("a request failed", extra={"request_id": request})
+            if not status:
+                await _send_crash(stamped, scope["path"])
+        # a client that hung up got no answer: 499, as proxies count it
+        seconds = time.perf_counter() - started
+        self._metrics.answered(version, route_of(scope["path"]), status or 499, seconds)
+        if status >= 500 or self._lines.share:
+            self._lines.tell(scope, status or 499, version, seconds)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = self._guard.refusal(scope)
+        if response is None:
+            handler = self.hot.get(route_of(scope["path"])) if scope["method"] == "POST" else None
+            if handler is None:
+                return await self.framework(scope, receive, send)
+            response = await handler(Request(scope, receive))
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": response.body})
+
+    def _names(self, version: str, request: str) -> list[tuple[bytes, bytes]]:
+        names = [
+            (b"x-evergreen-version", version.encode()),
+            (b"x-evergreen-slot", self._holder.colour.encode()),
+            (b"x-request-id", request.encode()),
+        ]
+        return [*names, *LEAVING] if self._holder.draining else names
+
+
+def request_id(scope: Mapping[str, Any]) -> str:
+    """The caller's id without anything that could forge a log line or a header; a new one if nothing is left."""
+    sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return FORGERY.sub("", sent.decode("latin-1"))[:64] or f"{random.getrandbits(128):032x}"
+
+
+async def _send_crash(send: Send, path: str) -> None:
+    await send({"type": "http.response.start", "status": 500, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": dialect_of(path).refuse(CRASHED).body})

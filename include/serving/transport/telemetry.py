@@ -1,0 +1,217 @@
+"""What the server says of its requests while it runs: lines in the log, and spans where a collector is named.
+
+Requests are about people, so a line tells who answered what in which time, and never a value of a row unless the
+manifest names the column (serving.logged_features). Every failed answer (5xx) leaves a line, at most some ten a second,
+with the number of those left out; of the others only a share, none by default, since a line costs as much as a
+prediction.
+
+Traces are OpenTelemetry's, sent by OTLP over HTTP when OTEL_EXPORTER_OTLP_ENDPOINT is set. Then the parts of a request
+are wrapped when the server is put together; without it nothing is imported and no request pays for a question.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from include.serving import VERSION
+from include.serving.transport.guard import POLICY
+from include.serving.transport.token_bucket import take
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from include.serving.endpoint import Service
+    from include.serving.predict.validation import Row
+    from include.serving.protocols import Dialect
+    from include.serving.spec import ServingSpec
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+FAILURES_A_SECOND, FAILURES_AT_ONCE = 10.0, 50
+requests = logging.getLogger("evergreen.requests")
+
+
+class RequestLog:
+    """Lines about answered requests. `share` is that of the good ones."""
+
+    def __init__(self, spec: ServingSpec) -> None:
+        self.share = spec.request_log
+        self._features = spec.logged_features
+        self._full_at, self._left_out = 0.0, 0
+
+    def tell(self, scope: Scope, status: int, version: str, seconds: float) -> None:
+        if status < 500 and random.random() >= self.share:
+            return
+        if status >= 500 and not self._may_fail():
+            return
+        state = scope["state"]
+        told = {
+            "request_id": state["request_id"],
+            "route": route_name(scope["path"]),
+            "status": status,
+            "version": version,
+            "ms": round(seconds * 1000, 3),
+            **({"caller": state["caller"]} if "caller" in state else {}),
+            **self._allowed(state.get("rows")),
+            **self._suppressed(),
+        }
+        requests.log(logging.ERROR if status >= 500 else logging.INFO, "answered %d", status, extra=told)
+
+    def _may_fail(self) -> bool:
+        self._full_at, wait = take(self._full_at, time.monotonic(), FAILURES_A_SECOND, FAILURES_AT_ONCE)
+        self._left_out += wait > 0
+        return wait == 0
+
+    def _suppressed(self) -> dict[str, int]:
+        left_out, self._left_out = self._left_out, 0
+        return {"left_out": left_out} if left_out else {}
+
+    def _allowed(self, rows: Sequence[Row] | None) -> dict[str, Any]:
+        """Of the first row, the columns the manifest names."""
+        if not self._features or not rows:
+            return {}
+        return {"features": {name: rows[0].get(name) for name in self._features}}
+
+
+def route_name(path: str) -> str:
+    """The table's name of a path; callers' inventions are one."""
+    from include.serving.transport.middleware import route_of
+
+    route = route_of(path)
+    return route if route in POLICY else "other"
+
+
+# --- traces --------------------------------------------------------------------------------------------------------
+
+
+def tracing(colour: str, environ: Mapping[str, str] = os.environ) -> Tracing | None:
+    """None where no collector is named; then OpenTelemetry is not even imported."""
+    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return Tracing(colour) if any(map(environ.get, ENDPOINTS)) and not disabled else None
+
+
+class Tracing:
+    """Spans `POST /predict` > validate, score, log. No span holds a value of a row, nor an exception's text."""
+
+    def __init__(self, colour: str) -> None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        named = {"service.name": "evergreen-model-server", "service.version": VERSION, "evergreen.slot": colour}
+        told = Resource.create({**named, **_given_name()})
+        self._provider = TracerProvider(resource=told)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("include.serving")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """The app with a span around each request, continuing the caller's trace (W3C traceparent)."""
+
+        async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                return await self._request(app, scope, receive, send)
+            return await app(scope, receive, self._flushing(send))
+
+        return traced
+
+    async def _request(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        from opentelemetry.trace import SpanKind
+
+        method, route = scope["method"], route_name(scope["path"])
+        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        with self._tracer.start_as_current_span(
+            f"{method} {route}",
+            self._propagator.extract(carrier),
+            SpanKind.SERVER,
+            {"http.request.method": method, "http.route": route},
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            await app(scope, receive, _noting(span, send))
+
+    def _flushing(self, send: Send) -> Send:
+        """What was not sent yet is sent before the server says that it has shut down."""
+
+        async def last(message: Message) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                await anyio.to_thread.run_sync(self._provider.shutdown)
+            await send(message)
+
+        return last
+
+    def part(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def traced(*args: Any) -> Any:
+            with self._span(name):
+                return call(*args)
+
+        return traced
+
+    def inside(self, service: Service) -> Service:
+        """The service whose model and log have spans of their own."""
+        scorer: Any = _Scored(service.scorer, self)
+        return replace(service, scorer=scorer, record=self.part("log", service.record), tracing=self)
+
+    def reading(self, dialect: Dialect) -> Dialect:
+        """The dialect whose parsing has a span."""
+        read: Any = _Read(dialect, self.part("validate", dialect.parse))
+        return read  # type: ignore[no-any-return]
+
+    def _span(self, name: str) -> Any:
+        return self._tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False)
+
+
+class _Scored:
+    """A scorer in all but its `score`."""
+
+    def __init__(self, scorer: Any, tracing: Tracing) -> None:
+        self._scorer, self._tracing = scorer, tracing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scorer, name)
+
+    async def score(self, *args: Any) -> Any:
+        with self._tracing._span("score"):
+            return await self._scorer.score(*args)
+
+
+class _Read:
+    """A dialect in all but its `parse`."""
+
+    def __init__(self, dialect: Dialect, parse: Callable[..., Any]) -> None:
+        self._dialect, self.parse = dialect, parse
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dialect, name)
+
+
+def _given_name() -> dict[str, str]:
+    """What the standard's own variable says of the service goes first."""
+    name = os.environ.get("OTEL_SERVICE_NAME")
+    return {"service.name": name} if name else {}
+
+
+def _noting(span: Any, send: Send) -> Send:
+    from opentelemetry.trace import StatusCode
+
+    async def noted(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = dict(message["headers"])
+            span.set_attribute("http.response.status_code", message["status"])
+            for name in ("version", "slot"):
+                span.set_attribute(f"evergreen.{name}", headers.get(f"x-evergreen-{name}".encode(), b"").decode())
+            span.set_attribute("evergreen.request_id", headers.get(b"x-request-id", b"").decode())
+            if message["status"] >= 500:
+                span.set_status(StatusCode.ERROR)
+        await send(message)
+
+    return noted

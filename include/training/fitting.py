@@ -1,0 +1,146 @@
+"""Fits one candidate: out-of-fold scores, calibration, the decision threshold's check, and the model on all rows.
+
+Everything a candidate is compared by comes from cross-validation on the training days. The holdout is the gate's, and
+the calibration days, where the manifest sets some aside, only calibrate.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.model_selection import StratifiedKFold
+
+from include.data.dataset import Rows
+from include.gate.core import gate
+from include.kernel.work_units import Shard
+from include.model import calibration, pipelines
+from include.model.calibration import Calibration
+from include.model.features import apply
+from include.model.schema import describe
+from include.training.core.search import Study
+from include.training.spec import TrainingManifest
+
+log = logging.getLogger(__name__)
+FOLDS = 5
+Floats = NDArray[np.float64]
+Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The parameters a candidate is fitted with, and every finished trial that led there."""
+
+    params: dict[str, Any]
+    trials: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fitted pipeline. `out_of_fold` (n,) are calibrated probabilities of the training rows, by models that did not
+    see them."""
+
+    kind: str
+    tuned: Tuned
+    pipeline: Any
+    calibration: Calibration
+    out_of_fold: Floats
+    metrics: dict[str, float]
+
+
+def fit(kind: str, manifest: TrainingManifest, rows: Rows, later: Rows | None, tuned: Tuned | None = None) -> Candidate:
+    """`later` are the rows that calibrate; without them the out-of-fold scores do. Not tuned: as the manifest says."""
+    spec = manifest.train
+    tuned = tuned or Tuned(dict(spec.candidates[kind]))
+    inputs, classes = apply(spec.features, rows.inputs), rows.truth.astype(int)
+    pipeline = pipelines.build(kind, describe(inputs), tuned.params, spec.seed)
+    folds = list(split_folds(classes, spec.seed))
+    raw = out_of_fold(pipeline, inputs, classes, folds)
+    pipeline.fit(inputs, classes)
+    found = _calibration(pipeline, raw, manifest, rows, later)
+    held = [test for _, test in folds]
+    scores = found(raw) if later else calibration.fit_across(spec.calibration, raw, rows.truth, held)
+    metrics = _metrics(manifest, rows.truth, raw, scores, held)
+    log.info("%s: %s", kind, ", ".join(f"{name[3:]} {metrics[name]:.4f}" for name in TOLD))
+    return Candidate(kind, tuned, pipeline, found, scores, metrics)
+
+
+def search(kind: str, manifest: TrainingManifest, rows: Rows, journal: Path, shard: Shard) -> Study:
+    """One study of a candidate, by the Brier score on the folds that judge every candidate; kept in `journal`."""
+    from include.training import tuning
+
+    spec = manifest.train
+    inputs, classes = apply(spec.features, rows.inputs), rows.truth.astype(int)
+    described, folds = describe(inputs), list(split_folds(classes, spec.seed))
+
+    def losses(params: dict[str, Any]) -> Iterator[float]:
+        pipeline = pipelines.build(kind, described, params, spec.seed)
+        for train, test in folds:
+            yield float(np.mean((fold_scores(pipeline, inputs, classes, train, test) - classes[test]) ** 2))
+
+    return tuning.tune(kind, dict(spec.candidates[kind]), spec.tuning, spec.seed, journal, losses, shard)
+
+
+TOLD = ("cv_auc", "cv_brier", "cv_cost")
+
+
+def split_folds(classes: NDArray[np.int_], seed: int) -> Any:
+    """Stratified folds, (train, test) positions; the same for every candidate and trial of one training."""
+    return StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(classes)), classes)
+
+
+def out_of_fold(pipeline: Any, inputs: Any, classes: NDArray[np.int_], folds: list[Fold]) -> Floats:
+    """Scores (n,) of every row by a model that did not see it."""
+    found = np.empty(len(classes))
+    for train, test in folds:
+        found[test] = fold_scores(pipeline, inputs, classes, train, test)
+    return found
+
+
+def fold_scores(
+    pipeline: Any, inputs: Any, classes: NDArray[np.int_], train: NDArray[np.intp], test: NDArray[np.intp]
+) -> Floats:
+    fitted = clone(pipeline).fit(inputs.iloc[train], classes[train])
+    return np.asarray(fitted.predict_proba(inputs.iloc[test]), dtype=np.float64)[:, 1]
+
+
+def _calibration(pipeline: Any, raw: Floats, manifest: TrainingManifest, rows: Rows, later: Rows | None) -> Calibration:
+    if later is None:
+        return calibration.fit(manifest.train.calibration, raw, rows.truth)
+    scores = np.asarray(pipeline.predict_proba(apply(manifest.train.features, later.inputs)), dtype=np.float64)[:, 1]
+    return calibration.fit(manifest.train.calibration, scores, later.truth)
+
+
+def _metrics(
+    manifest: TrainingManifest, truth: Floats, raw: Floats, scores: Floats, held: list[NDArray[np.intp]]
+) -> dict[str, float]:
+    """Of the calibrated probabilities; beside them the Brier score before calibration, and what the threshold costs."""
+    found = {f"cv_{name}": value for name, value in gate.metrics(truth, scores, manifest.gate).items()}
+    areas = gate.fold_areas(truth, scores, held)
+    folded = {f"cv_auc_fold_{number}": area for number, area in enumerate(areas, 1)}  # the gate asks how they differ
+    best, lowest = cheapest(truth, scores, manifest)
+    told = {"cv_brier_uncalibrated": float(np.mean((raw - truth) ** 2))}
+    return found | folded | told | {"cv_best_threshold": best, "cv_cost_at_best_threshold": lowest}
+
+
+def cheapest(truth: Floats, scores: Floats, manifest: TrainingManifest) -> tuple[float, float]:
+    """The threshold that would have cost least on these rows, and that cost per row.
+
+    The model decides by the threshold that follows from the costs (Elkan 2001, eq. 2), which is right for calibrated
+    probabilities; the best one in hindsight shows how far the data disagree. It is logged and never served: chosen on
+    the rows it is judged by, it would flatter itself.
+    """
+    spec, order = manifest.gate.cost, np.argsort(scores, kind="stable")
+    approved_bad = np.r_[0, np.cumsum(truth[order])] * spec.false_approval
+    denied_good = (np.sum(1 - truth) - np.r_[0, np.cumsum(1 - truth[order])]) * spec.false_denial
+    total = approved_bad + denied_good
+    cut = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0, True])  # equal scores are decided alike
+    at = cut[np.argmin(total[cut])]
+    threshold = scores[order][at] if at < len(scores) else 1.0
+    return float(threshold), float(total[at] / len(scores))

@@ -1,0 +1,25 @@
+"""Makes its share of a training's studies, for the job `train` to find: one of several mapped tasks.
+
+It decides nothing: which parameters are best is said by `train`, which makes the studies that are missing.
+"""
+
+from __future__ import annotations
+
+from include.kernel import work_units
+from include.kernel.job import JobRequest, JobResult
+from include.training import studies
+from include.training.core import search
+from include.training.spec import TrainingManifest
+from include.training.wiring import plan_training
+
+
+def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
+    """Params: `columns`, as those of `train`; `shard` of `shards`. Raises `NotEnoughData`, `RequestInvalid`."""
+    shard = work_units.asked(request)
+    mine, of = shard.share(studies.work(manifest)), plan_training(request, manifest)
+    found = [(kind, studies.study(of, kind, part)) for kind, part in mine]
+    losses = [trial.loss for _, study in found for trial in study if trial.state == "complete"]
+    told = ", ".join(f"{len(study)} trials of {kind}" for kind, study in found) or "nothing to search"
+    summary = f"{shard}: {told}" + (f"; lowest loss {min(filter(None, losses)):.5f}" if any(losses) else "")
+    outputs = {"training": of.key, "studies": len(found), "trials": len(search.rows([study for _, study in found]))}
+    return JobResult(job="tune", run_key=request.run_key, summary=summary, outputs=outputs)

@@ -1,0 +1,90 @@
+"""What MLflow knows of the trainings of a model, for questions of lineage: runs, their versions, their documents.
+
+Every candidate of every training is a run here, registered or not: what a refused model saw is asked about too.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from include.data.core.lineage import FILE, Seen
+from include.kernel.errors import RequestInvalid
+from include.registry.mlflow_registry import MlflowRegistry
+
+FINISHED, ORDER = "attributes.status = 'FINISHED'", ["start_time"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One MLflow run. `tags` are those the train job set, without their prefix; `data` has 12 digits a snapshot."""
+
+    run_id: str
+    url: str
+    name: str
+    version: str | None
+    tags: dict[str, str]
+
+    def may_have_seen(self, snapshot_id: str) -> bool:
+        return snapshot_id[:12] in self.tags.get("data", "").split(",")
+
+
+class MlflowTrainings:
+    def __init__(self, registry: MlflowRegistry) -> None:
+        self._registry = registry
+
+    def of_version(self, version: str) -> Training:
+        """Raises `RequestInvalid` with the versions there are, `ServiceUnavailable`."""
+        versions = self._versions()
+        run_id = next((run_id for run_id, number in versions.items() if number == version), None)
+        if run_id is None:
+            known = ", ".join(sorted(versions.values(), key=int)) or "none yet"
+            raise RequestInvalid(f"{self._registry.name} has no version {version!r}; it has {known}.")
+        with self._registry.client() as client:
+            return self._training(client.get_run(run_id), versions)
+
+    def finished(self) -> Iterator[Training]:
+        """All finished trainings, oldest first."""
+        versions = self._versions()
+        with self._registry.client() as client:
+            experiment = client.get_experiment_by_name(self._registry.name)
+            if experiment is None:
+                return
+            token = None
+            while True:
+                page = client.search_runs([experiment.experiment_id], FINISHED, order_by=ORDER, page_token=token)
+                yield from (self._training(run, versions) for run in page)
+                token = page.token
+                if not token:
+                    return
+
+    def document(self, run_id: str, name: str) -> Any | None:
+        """A JSON document of a run; None when the run has none of this name."""
+        with self._registry.client() as client, tempfile.TemporaryDirectory() as scratch:
+            if name not in {each.path for each in client.list_artifacts(run_id)}:
+                return None
+            return json.loads(Path(client.download_artifacts(run_id, name, scratch)).read_text())
+
+    def seen(self, training: Training) -> Seen:
+        """Raises `RequestInvalid` when the training left no word of what it saw."""
+        content = self.document(training.run_id, FILE)
+        if content is None:
+            raise RequestInvalid(
+                f"Run {training.run_id} has no {FILE}: it was trained before trainings left one; train it again."
+            )
+        return Seen.model_validate(content)
+
+    def _versions(self) -> dict[str, str]:
+        """Version by run id."""
+        with self._registry.client() as client:
+            found = client.search_model_versions(f"name = '{self._registry.name}'")
+            return {each.run_id: str(each.version) for each in found}
+
+    def _training(self, run: Any, versions: dict[str, str]) -> Training:
+        ours = {key.removeprefix("evergreen."): value for key, value in run.data.tags.items() if "evergreen." in key}
+        url = self._registry.run_url(run.info.experiment_id, run.info.run_id)
+        return Training(run.info.run_id, url, run.info.run_name, versions.get(run.info.run_id), ours)

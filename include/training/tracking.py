@@ -1,0 +1,100 @@
+"""Writes one candidate into MLflow: a run that is complete, or one that the next attempt recognises as unfinished.
+
+The order is the point. All computing is done before the run is opened, so a run stays RUNNING for the moments of its
+uploads; its key is among the tags it is created with, so there is no run without one; FINISHED is the last thing said.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+from include.kernel.code_digest import ROOT, find_imported_files
+from include.model import artifact
+from include.model.artifact import ArtifactMeta
+from include.model.schema import conform
+from include.registry.mlflow_registry import SERVING
+
+LOADER = "include.model.mlflow_model"  # what MLflow imports to load the artifact, and stores by this name
+NEEDS = {
+    "onnx": ("numpy", "onnxruntime", "pandas", "pydantic"),
+    "treelite": ("numpy", "pandas", "pydantic", "scipy", "treelite"),
+    "skops": ("numpy", "pandas", "pydantic", "scikit-learn", "skops"),
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run says when it is done. `files` is uploaded as it is and holds `serving/`; `table` was trained on."""
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    files: Path
+    table: pd.DataFrame
+    meta: ArtifactMeta
+
+
+def log_run(experiment: str, done: Finished) -> str:
+    """The id of the run, which is finished."""
+    with mlflow.start_run(experiment_id=experiment, run_name=done.name, tags=dict(done.tags)) as active:
+        run_id = str(active.info.run_id)
+        MlflowClient().log_batch(
+            run_id,
+            metrics=[Metric(key, value, 0, 0) for key, value in done.metrics.items()],
+            params=[Param(key, str(value)) for key, value in done.params.items()],
+        )
+        told = mlflow.data.from_pandas(done.table, name=done.name.replace(" ", "-"))  # type: ignore[attr-defined]
+        mlflow.log_input(told, "training")
+        mlflow.log_artifacts(str(done.files))
+        _log_model(done)
+    return run_id
+
+
+def forget(client: MlflowClient, experiment: str, run_id: str) -> None:
+    """Deletes an unfinished run with the models it logged. The run last: while it is there, this is done again."""
+    for model in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
+        client.delete_logged_model(model.model_id)
+    client.delete_run(run_id)
+
+
+def _log_model(done: Finished) -> None:
+    """The artifact as an MLflow model with signature and example."""
+    serving = done.files / SERVING
+    inputs = conform(done.table, done.meta.columns)
+    answer = artifact.load(serving).predict_frame(inputs.head(5))
+    with tempfile.TemporaryDirectory() as scratch:
+        mlflow.pyfunc.log_model(
+            name="model",
+            loader_module=LOADER,
+            data_path=str(serving),
+            code_paths=[str(_code(Path(scratch)))],
+            signature=mlflow.models.infer_signature(inputs, answer),
+            input_example=inputs.head(3),
+            pip_requirements=requirements(done.meta),  # inferring them takes ten seconds
+        )
+
+
+def _code(scratch: Path) -> Path:
+    """The part of this project that loads an artifact, in its folders; a feature function of one's own comes on top."""
+    for path in find_imported_files((LOADER,)):
+        place = scratch / path.relative_to(ROOT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    return scratch / "include"
+
+
+def requirements(meta: ArtifactMeta) -> list[str]:
+    """With the versions it was made with; a build's local part (+cpu) is no version an index knows."""
+    return [f"{package}=={version(package).partition('+')[0]}" for package in NEEDS[meta.runtime]]

@@ -1,0 +1,87 @@
+"""A training before it is trained: what it may know, and the key that names it.
+
+Shared by the job that trains and the tasks that search parameters for it, which must mean the same training. The key
+needs the names of the days alone, so whoever finds its work done already has read no row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from include.data.core import lineage
+from include.data.core.snapshots import Split
+from include.data.dataset import Dataset, Rows, list_columns
+from include.data.store.work_units import Pieces
+from include.kernel.code_digest import TRAINING, digest_code
+from include.kernel.errors import RequestInvalid
+from include.kernel.job import JobRequest, run_key
+from include.model.schema import Column, describe
+from include.registry.mlflow_registry import KEY_TAG
+from include.training.spec import TrainingManifest
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all candidates of one training share. Rows are read when they are first asked for, and kept."""
+
+    request: JobRequest
+    dataset: Dataset
+    manifest: TrainingManifest
+    days: Split
+    inputs: tuple[Column, ...]
+    units: Pieces  # finished studies, by whoever made them
+    journals: Path  # of studies that are under way on this machine
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The inputs with the categories and bounds that the training rows hold."""
+        return describe(self.rows.inputs, self.inputs)
+
+    @cached_property
+    def rows(self) -> Rows:
+        return self.dataset.read_part(self.days, "train", self.inputs)
+
+    @cached_property
+    def later(self) -> Rows | None:
+        """The rows that calibrate."""
+        return self.dataset.read_part(self.days, "calibration", self.inputs) if self.days.calibration else None
+
+    @cached_property
+    def newest(self) -> Rows:
+        return self.dataset.read_part(self.days, "holdout", self.inputs)
+
+    @property
+    def code(self) -> str:
+        """The identity of the code that trains; the project's own feature function is part of it."""
+        own = self.manifest.train.features
+        return digest_code(*TRAINING, *([own.partition(":")[0]] if own else []))
+
+    @property
+    def key(self) -> str:
+        """What decides about the model: the rows by their snapshots and parts, the code, the manifest, the window."""
+        parts = [",".join(snapshot.id for snapshot in self.days.part(name)) for name in lineage.PARTS]
+        names = ",".join(column.name for column in self.inputs)
+        asked = (str(self.request.as_of), self.request.intent.value, names)
+        return run_key(self.code, self.manifest.digest, *asked, *parts)
+
+    def tags(self, kind: str) -> dict[str, str]:
+        return {
+            KEY_TAG: f"{self.key}:{kind}",
+            "evergreen.intent": self.request.intent.value,
+            "evergreen.as_of": str(self.request.as_of),
+            "evergreen.manifest": self.manifest.digest,
+            "evergreen.code": self.code,
+            "evergreen.data": ",".join(day[:12] for day in self.days.ids),
+        }
+
+
+def choose_columns(request: JobRequest, manifest: TrainingManifest) -> tuple[Column, ...]:
+    """The inputs that `params.columns` names, or all of them. Raises `RequestInvalid`."""
+    chosen = list(request.params.get("columns") or [])
+    unknown = sorted(set(chosen) - set(manifest.contract.columns))
+    if unknown:
+        known = ", ".join(manifest.contract.columns)
+        raise RequestInvalid(f"params.columns names {', '.join(unknown)}; the contract has {known}.")
+    return list_columns(manifest, chosen)

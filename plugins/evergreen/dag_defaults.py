@@ -1,0 +1,69 @@
+"""What every DAG of the house has in common, each default with its reason."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import Param
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+
+from evergreen.deadline_callback import tell_late
+from include.kernel.job import Intent
+from include.manifest import Manifest
+
+START = datetime(2026, 1, 1)  # the earliest day a backfill may ask for
+
+
+def house(manifest: Manifest, *tags: str) -> dict[str, Any]:
+    """Keyword arguments for DAG(...)."""
+    return {
+        "start_date": START,
+        "catchup": False,  # history is a backfill somebody asks for, never a surprise after a pause
+        "deadline": _deadline(manifest),  # a DAG that may wait for labels or a person takes it away
+        "max_active_runs": 1,  # steps are idempotent, but two runs of one decision only confuse readers
+        "tags": ["evergreen", manifest.name, *tags],
+        "owner_links": {manifest.owner: f"mailto:{manifest.owner}@example.com"},
+        "default_args": {
+            "owner": manifest.owner,
+            "retries": 2,  # for what is temporary; permanent errors fail at once
+            "retry_delay": timedelta(seconds=10),
+            "retry_exponential_backoff": True,
+            "max_retry_delay": timedelta(minutes=5),
+        },
+    }
+
+
+def _deadline(manifest: Manifest) -> DeadlineAlert:
+    """From when a run is queued, since a run that an asset started has no logical date to count from."""
+    return DeadlineAlert(
+        name="late",
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(minutes=manifest.jobs.late_minutes),
+        callback=SyncCallback(tell_late),
+    )
+
+
+def date_param(title: str, description: str) -> Param:
+    return Param(None, type=["null", "string"], format="date", title=title, description=description)
+
+
+def intent_param() -> Param:
+    values = [intent.value for intent in Intent]
+    return Param(
+        None,
+        type=["null", "string"],
+        enum=[None, *values],
+        title="Intent",
+        description="Only live runs move production. Empty: live, or what the triggering event says; a backfill is "
+        "always historical.",
+    )
+
+
+def yes_param(title: str, description: str) -> Param:
+    return Param(None, type=["null", "boolean"], title=title, description=description)
+
+
+def text_param(title: str, description: str, **options: Any) -> Param:
+    return Param(None, type=["null", "string"], title=title, description=description, **options)

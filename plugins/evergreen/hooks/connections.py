@@ -1,0 +1,147 @@
+"""Airflow Connections -> the adapters and the environment of a job. Hosts and secrets come from here alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from include import factory
+from include.data.sources.base import POSTGRES_CONNECTION, POSTGRES_VARIABLE
+from include.data.spec import PostgresSource
+from include.data.store import s3_client
+from include.kernel.errors import KeyInvalid
+from include.manifest import Manifest
+from include.model.blessing import blessing as blessings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from include.kernel.ledger_file import LocalLedger
+    from include.registry.mlflow_registry import MlflowRegistry
+    from include.release.service.driver import Rollout
+    from include.release.service.reconciler import Reconciler
+    from include.release.targets.base import Target
+
+MLFLOW_CONNECTION = "mlflow_default"
+SIGNER_CONNECTION = "blessing_signer"  # the private key; read by the step that blesses and by nobody else
+TRUST_CONNECTION = "blessing_trust"  # the public keys, one or several; read by deploy and rollback
+
+
+class WorldHook(BaseHook):
+    """The world as Airflow knows it. Adapters are built on request, so a DAG file that imports this pays nothing."""
+
+    def environment(self) -> dict[str, str]:
+        """What a job needs to reach the world: the variables of this process, and what the Connections say.
+
+        Without the Connection of the signing key, since no job signs anything.
+        """
+        own = {name: value for name, value in os.environ.items() if name != f"AIRFLOW_CONN_{SIGNER_CONNECTION.upper()}"}
+        environment = {**own, "MLFLOW_TRACKING_URI": self.mlflow_uri()}
+        return self._with_postgres(self._with_s3(environment))
+
+    def said(self) -> dict[str, str]:
+        """The variables that Connections say, and nothing of this process: what a pod gets as a Secret of its own."""
+        uri = {"MLFLOW_TRACKING_URI": self.mlflow_uri()} if self._found(MLFLOW_CONNECTION) else {}
+        return self._with_postgres(self._with_s3(uri))
+
+    def _with_s3(self, environment: dict[str, str]) -> dict[str, str]:
+        """Keys of this process and of the Connection are never mixed: with a Connection, only its own count."""
+        connection = self._found(s3_client.CONNECTION)
+        if connection is None:
+            return environment
+        extra = connection.extra_dejson
+        said = {
+            "AWS_ACCESS_KEY_ID": connection.login,
+            "AWS_SECRET_ACCESS_KEY": connection.password,
+            "AWS_SESSION_TOKEN": extra.get("aws_session_token"),
+            "AWS_ENDPOINT_URL_S3": extra.get("endpoint_url"),
+            "AWS_REGION": extra.get("region_name"),
+        }
+        kept = {name: value for name, value in environment.items() if name not in said}
+        return kept | {name: str(value) for name, value in said.items() if value}
+
+    def _with_postgres(self, environment: dict[str, str]) -> dict[str, str]:
+        """The password leaves Airflow only for a pipeline that reads from PostgreSQL."""
+        wanted = isinstance(self.manifest.source, PostgresSource)
+        connection = self._found(POSTGRES_CONNECTION) if wanted else None
+        if connection is None:
+            return environment
+        said = {
+            "host": connection.host,
+            "port": connection.port,
+            "user": connection.login,
+            "password": connection.password,
+            "dbname": connection.schema,
+            "sslmode": connection.extra_dejson.get("sslmode"),
+        }
+        return environment | {POSTGRES_VARIABLE: " ".join(f"{key}={_quoted(v)}" for key, v in said.items() if v)}
+
+    def _found(self, name: str) -> Connection | None:
+        try:
+            return self.get_connection(name)
+        except AirflowNotFoundException:
+            return None
+
+    def mlflow_uri(self) -> str:
+        connection = self._found(MLFLOW_CONNECTION)
+        if connection is None:
+            return factory.setting("MLFLOW_TRACKING_URI")
+        scheme = connection.conn_type if connection.conn_type in ("http", "https") else "http"
+        return f"{scheme}://{connection.host}:{connection.port or 5000}"
+
+    def signer(self) -> Ed25519PrivateKey:
+        """The key that blesses. Raises `KeyInvalid`."""
+        return blessings.private_key(self._key_text(SIGNER_CONNECTION))
+
+    def trusted(self) -> blessings.Trusted:
+        """The public keys whose blessings count, by key id. Raises `KeyInvalid`."""
+        return blessings.public_keys(self._key_text(TRUST_CONNECTION))
+
+    def blessing(self, version: str, envelope: str, digest: str | None = None) -> blessings.Blessing:
+        """What the envelope says, once its signature holds for this version. Raises `NotBlessed`, `KeyInvalid`."""
+        return blessings.verify(envelope, self.trusted(), self.manifest.name, version, digest)
+
+    def _key_text(self, name: str) -> str:
+        """A Connection holds a key as its password, or names its file as `path` in its extra."""
+        connection = self._found(name)
+        if connection is None:
+            raise KeyInvalid(f"There is no Airflow Connection {name}; make it as docs/training.md, Blessing, says.")
+        if connection.password:
+            return str(connection.password)
+        path = str(connection.extra_dejson.get("path", ""))
+        try:
+            return Path(path).read_text()
+        except OSError as error:
+            raise KeyInvalid(
+                f"The key file {path or 'without a name'} of the Airflow Connection {name} cannot be read: "
+                f"{error.strerror}; correct the Connection's path."
+            ) from error
+
+    @property
+    def manifest(self) -> Manifest:
+        return factory.manifest()
+
+    def registry(self) -> MlflowRegistry:
+        return factory.registry(self.mlflow_uri())
+
+    def ledger(self) -> LocalLedger:
+        return factory.ledger()
+
+    def target(self) -> Target:
+        return factory.target()
+
+    def reconciler(self) -> Reconciler:
+        return factory.reconciler(self.registry())
+
+    def rollout(self) -> Rollout:
+        return factory.rollout(self.registry())
+
+
+def _quoted(value: object) -> str:
+    """A value of a libpq connection string."""
+    return "'" + str(value).replace("\\", r"\\").replace("'", r"\'") + "'"

@@ -1,0 +1,25 @@
+"""Remembers that a day's delivery was refused, for those who decide by data: the ledger says so until a day is valid.
+
+A task's own callback and not a part of the job: the job that refuses a day leaves nothing in the store, in any runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evergreen.hooks.connections import WorldHook
+from evergreen.hooks.notifiers import tell
+from evergreen.run_context import edge
+from include.kernel.ledger import Entry
+
+
+def note_refused_day(context: Mapping[str, Any]) -> None:
+    """For `on_failure_callback` of the ingest task: a live delivery that failed for good is `dataset.refused`."""
+    run = edge(context)
+    if not run.is_live:
+        return
+    day, why = context["task"].job_params["day"], str(context.get("exception") or "the task failed")
+    entry = Entry(what="dataset.refused", subject=str(day), who=run.who, why=why, key=f"dataset-{run.key}")
+    WorldHook().ledger().append(entry)
+    tell(entry)

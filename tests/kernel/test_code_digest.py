@@ -1,0 +1,61 @@
+"""What decides about a model is in the identity of its training: every line of every module, wherever it stands."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from include.kernel.code_digest import INGESTING, JUDGING, ROOT, TRAINING, digest_code, find_imported_files
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "include", tmp_path / "include", ignore=shutil.ignore_patterns("__pycache__", "*.csv"))
+    return tmp_path
+
+
+def test_a_copy_elsewhere_is_the_same_code(copy: Path) -> None:
+    assert digest_code(*TRAINING, root=copy) == digest_code(*TRAINING)
+
+
+def test_a_change_of_any_line_that_trains_is_another_training(copy: Path) -> None:
+    before, seen = digest_code(*TRAINING), set()
+    for path in sorted(find_imported_files(TRAINING, copy)):
+        written = path.read_bytes()
+        path.write_bytes(written + b"# a comment\n")
+        digest_code.cache_clear()
+        seen.add(digest_code(*TRAINING, root=copy))
+        path.write_bytes(written)
+    assert len(seen) == len(find_imported_files(TRAINING)) and before not in seen
+
+
+def test_a_moved_module_is_another_training(copy: Path) -> None:
+    moved = copy / "include/model/pipelines.py"
+    moved.rename(moved.with_name("estimators.py"))
+    for path in (copy / "include").rglob("*.py"):
+        path.write_text(path.read_text().replace("pipelines", "estimators"))
+    assert digest_code(*TRAINING, root=copy) != digest_code(*TRAINING)
+
+
+def test_what_a_training_never_imports_is_none_of_its_identity(copy: Path) -> None:
+    (copy / "include/serving/app.py").write_text("")
+    assert digest_code(*TRAINING, root=copy) == digest_code(*TRAINING)
+
+
+@pytest.mark.parametrize("entries", [TRAINING, JUDGING, INGESTING])
+def test_all_that_is_loaded_with_the_job_is_in_its_identity(entries: tuple[str, ...]) -> None:
+    told = (
+        f"import sys, {', '.join(entries)}; print(*[m.__file__ for n, m in sys.modules.items() if n[:7] == 'include'])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = {Path(name) for name in loaded.stdout.split() if name != "None"}
+    assert files and files <= find_imported_files(entries)
+
+
+def test_a_module_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ModuleNotFoundError, match="include\\.nowhere"):
+        digest_code("include.nowhere")

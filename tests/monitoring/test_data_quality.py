@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from include import manifest as manifests
+from include.kernel.errors import Permanent
+from include.monitoring.core.correlations import Correlations, correlations
+from include.monitoring.core.data_quality import data_quality
+from include.monitoring.core.profiles import Profile, category_baseline, number_baseline
+
+SPEC = manifests.load().monitor
+
+
+def table(rows: int, seed: int, relation: float = 0.8) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    age, noise = rng.normal(size=(2, rows))
+    return {
+        "age": age,
+        "income": relation * age + np.sqrt(1 - relation**2) * noise,
+        "debt": np.where(rng.random(rows) < 0.1, np.nan, rng.exponential(size=rows)),
+        "home": np.array(["own", "rent"], dtype=object)[rng.integers(0, 2, rows)],
+    }
+
+
+@pytest.fixture(scope="module")
+def baseline() -> dict[str, Profile]:
+    columns = table(2000, 1)
+    return {k: (category_baseline if k == "home" else number_baseline)(v) for k, v in columns.items()}
+
+
+def raised(baseline: dict[str, Profile], columns: dict[str, Any]) -> list[tuple[str, str]]:
+    current = {name: baseline[name].of(values) for name, values in columns.items()}
+    relations = correlations(table(2000, 1), baseline), correlations(columns, baseline)
+    return [(s.subject, s.measure) for s in data_quality(baseline, current, relations, SPEC) if s.raised]
+
+
+def spoiled(column: str, share: float, value: Any) -> dict[str, Any]:
+    columns = table(400, 2)
+    columns[column][: int(share * 400)] = value
+    return columns
+
+
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_rows_like_those_of_the_baseline_raise_nothing(baseline: dict[str, Profile], seed: int) -> None:
+    assert raised(baseline, table(400, seed)) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "share", "value", "measure"),
+    [
+        ("debt", 0.2, np.nan, "missing"),
+        ("home", 0.05, None, "missing"),
+        ("home", 0.03, "ship", "new_categories"),
+        ("debt", 0.04, 400.0, "out_of_range"),
+        ("debt", 0.04, -1.0, "out_of_range"),
+        ("debt", 0.06, 6.5, "outliers"),
+    ],
+)
+def test_each_fault_is_found_and_named(
+    baseline: dict[str, Profile], column: str, share: float, value: Any, measure: str
+) -> None:
+    assert (column, measure) in raised(baseline, spoiled(column, share, value))
+
+
+def test_a_single_odd_value_is_nothing(baseline: dict[str, Profile]) -> None:
+    assert raised(baseline, spoiled("debt", 1 / 400, 400.0)) == []
+
+
+def test_a_column_that_became_better_is_nothing(baseline: dict[str, Profile]) -> None:
+    columns = table(400, 2)
+    columns["debt"] = np.nan_to_num(columns["debt"], nan=0.5)
+    assert raised(baseline, columns) == []
+
+
+def test_a_wrong_join_breaks_a_relation_and_no_column(baseline: dict[str, Profile]) -> None:
+    columns = table(400, 2)
+    columns["income"] = np.roll(columns["income"], 1)
+    assert raised(baseline, columns) == [("age ~ income", "correlation")]
+
+
+def test_a_measure_without_a_fault_is_told_by_the_column_nearest_to_its_bound(baseline: dict[str, Profile]) -> None:
+    current = {name: baseline[name].of(values) for name, values in table(400, 2).items()}
+    told = data_quality(baseline, current, None, SPEC)
+    assert sorted(signal.measure for signal in told) == ["missing", "new_categories", "out_of_range", "outliers"]
+    assert all(signal.severity == "ok" and not signal.action for signal in told)
+
+
+def test_correlations_of_ranks_are_those_of_the_textbook_and_add_up(baseline: dict[str, Profile]) -> None:
+    columns = table(3000, 5)
+    parts = [{name: values[rows] for name, values in columns.items()} for rows in (slice(0, 999), slice(999, None))]
+    whole, sum_ = correlations(columns, baseline), correlations(parts[0], baseline) + correlations(parts[1], baseline)
+    assert whole.matrix() == pytest.approx(sum_.matrix())
+    found = {(one, other): value for one, other, value, _ in whole.pairs()}
+    assert found["age", "income"] == pytest.approx(6 / np.pi * np.arcsin(0.8 / 2), abs=0.02)
+    assert found["age", "debt"] == pytest.approx(0, abs=0.05)
+    assert Correlations.from_dict(whole.as_dict()).matrix() == pytest.approx(whole.matrix())
+
+
+def test_a_column_that_never_varies_has_no_relation() -> None:
+    columns = {"one": np.ones(100), "other": np.arange(100.0)}
+    baseline: dict[str, Profile] = {name: number_baseline(values) for name, values in columns.items()}
+    assert list(correlations(columns, baseline).pairs()) == []
+
+
+def test_correlations_of_different_columns_are_not_added_up(baseline: dict[str, Profile]) -> None:
+    columns = table(10, 1)
+    with pytest.raises(Permanent, match="different columns cannot be added up"):
+        correlations(columns, baseline) + correlations({"age": columns["age"]}, baseline)

@@ -1,0 +1,75 @@
+"""A version's blessing and papers in a real MLflow server."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from include.kernel.errors import NotBlessed
+from include.registry.mlflow_registry import MlflowRegistry
+from tests.blessed import document, envelope
+
+PAPERS = {"model_card.html": "<p>é</p>", "model_card.md": "é", "blessing.json": "{}"}
+
+
+@pytest.fixture
+def registry(mlflow_url: str) -> MlflowRegistry:
+    return MlflowRegistry(f"credit-{uuid.uuid4().hex[:8]}", mlflow_url)
+
+
+def started(registry: MlflowRegistry, drawing: str | None = None) -> str:
+    with registry.client() as client:
+        run_id = client.create_run("0").info.run_id
+        client.log_param(run_id, "candidate", "boosting")
+        if drawing is not None:
+            client.log_text(run_id, drawing, "curves.svg")
+    return run_id
+
+
+def test_a_blessing_comes_back_as_it_was_signed_also_a_large_one(registry):
+    run_id = started(registry)
+    version = registry.register(run_id, f"runs:/{run_id}/model")
+    with pytest.raises(NotBlessed, match="carries no blessing"):
+        registry.blessing(version)
+    large = envelope(document(checks=document()["checks"] * 200))
+    registry.bless(version, large)
+    assert registry.blessing(version) == large and len(large) > 20_000
+
+
+def test_the_papers_lie_with_the_run_and_the_version_says_where(registry, tmp_path: Path):
+    run_id = started(registry)
+    version = registry.register(run_id, f"runs:/{run_id}/model")
+    for _ in range(2):  # a retry says the same again
+        registry.describe(version, run_id, "boosting as of a day", PAPERS)
+    with registry.client() as client:
+        found = client.get_model_version(registry.name, version)
+        place = Path(client.download_artifacts(run_id, "card", str(tmp_path)))
+    assert (found.description, found.tags["evergreen.card"]) == (
+        "boosting as of a day",
+        f"runs:/{run_id}/card/model_card.html",
+    )
+    assert {path.name: path.read_text() for path in place.iterdir()} == PAPERS
+
+
+@pytest.mark.parametrize("drawing", [None, "<svg>é</svg>"])
+def test_a_run_tells_its_params_its_page_and_its_drawing_if_it_has_one(registry, drawing):
+    run_id = started(registry, drawing)
+    params, url, found = registry.run(run_id)
+    assert (params, found) == ({"candidate": "boosting"}, drawing or "")
+    assert url.endswith(f"/#/experiments/0/runs/{run_id}")
+
+
+def test_a_version_is_marked_while_it_soaks_and_not_any_more_once_it_is_the_champion(registry):
+    assert (registry.champion(), registry.soaking()) == (None, [])
+    run_id = started(registry)
+    version = registry.register(run_id, f"runs:/{run_id}/model")
+    for _ in range(2):
+        registry.mark_soaking(version)
+    assert (registry.champion(), registry.soaking()) == (None, [version])
+    for _ in range(2):
+        registry.promote(version)
+    assert (registry.champion(), registry.soaking()) == (version, [])
+    registry.unmark([version])
+    assert registry.soaking() == []
