@@ -1,7 +1,7 @@
 """The model server beside its peers: same model, same machine, same core, one run: `make bench-serving`.
 
     python -m tests.benchmarks.bench_serving --quick       two short rounds, to see that all of it works
-    python -m tests.benchmarks.bench_serving --markdown    the table for the README as well
+    python -m tests.benchmarks.bench_serving --markdown    the table for docs/proofs.md as well
 
 Rounds are interleaved and each begins with another server, so that a slow minute of the machine falls on all. A goal
 is held against the median round; the worst one stands beside it. Before anything is measured, all servers must give
@@ -411,7 +411,7 @@ def table(figures: Figures) -> Table:
 
 
 def markdown(figures: dict[str, Any]) -> str:
-    """The servers' table for the README, from the figures of the last line."""
+    """The servers' table for docs/proofs.md, from the figures of the last line."""
     lines = ["| server | " + " | ".join(HEADINGS[1:-1]) + " |", "|---|" + "---|" * len(CONNECTIONS)]
     for name, found in figures["servers"].items():
         lines.append(f"| {name} | {' | '.join(_cell(found.get(str(at))) for at in CONNECTIONS)} |")

@@ -18,10 +18,19 @@ from include.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-NAMES = ("README.md", "CHANGELOG.md", "include/data/README.md")
-DOCUMENTS = [*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").glob("*.md"))]
+DESIGN = (ROOT / "docs/design.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
+NAMES = ("include/data/README.md", "findings/README.md", ".github/pull_request_template.md")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in NAMES)])
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 YAML_FILES = sorted(
-    [*(ROOT / "k8s").rglob("*.yaml"), *(ROOT / "docker").rglob("*.yaml"), *ROOT.glob("*.yaml")],
+    [
+        *(ROOT / "k8s").rglob("*.yaml"),
+        *(ROOT / "docker").rglob("*.yaml"),
+        *ROOT.glob("*.yaml"),
+        *ROOT.glob(".*.yaml"),
+        *(ROOT / ".github").rglob("*.yml"),
+    ],
 )
 # dotted, and no setting: ledger entries and an artifact
 NO_SETTINGS = {
@@ -48,22 +57,34 @@ def code(text: str) -> list[str]:
     return [*spans, *(line for block in fences(text) for line in block.splitlines())]
 
 
-def section(title: str) -> str:
-    return README.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+def section(title: str, text: str = README) -> str:
+    return text.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 @document
 def test_every_make_target_that_is_named_exists(path: Path) -> None:
-    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {found for text in code(path.read_text()) for found in re.findall(r"\bmake ([a-z0-9-]+)", text)}
-    assert named <= targets
+    assert named <= make_targets()
 
 
 @document
 def test_every_link_leads_somewhere(path: Path) -> None:
-    links = re.findall(r"(?<!!)\[[^\]\n]*\]\(([^)]+)\)", path.read_text())
-    missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]
-    assert not missing
+    links = re.findall(r"\[[^\]\n]*\]\(([^)]+)\)", path.read_text())
+    assert [link for link in links if "://" not in link and not _leads_somewhere(path, link)] == []
+
+
+def _leads_somewhere(path: Path, link: str) -> bool:
+    """A file beside the document that links it, and where a heading is named, that heading in it."""
+    name, _, anchor = link.partition("#")
+    target = path.parent / name if name else path
+    if not target.exists() or not anchor:
+        return target.exists()
+    headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+    return anchor in {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @document
@@ -96,10 +117,17 @@ def test_every_dag_that_is_triggered_exists(path: Path) -> None:
     assert all((ROOT / "dags" / f"{name}.py").exists() for name in named)
 
 
-def test_everything_in_the_readmes_tree_exists() -> None:
-    paths = list(_tree(section("The tree").split("```")[1]))
+def test_everything_in_the_tree_of_the_design_exists() -> None:
+    paths = list(_tree(section("The tree", DESIGN).split("```")[1]))
     assert len(paths) > 20
     assert [str(path) for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_layer_map_names_every_package_of_include_and_no_other() -> None:
+    drawn = section("The layer map", (ROOT / "CONTRIBUTING.md").read_text()).split("```")[1]
+    names = re.findall(r"^ +(?:edges +|slices +)?([a-z]+) {2,}\S", drawn.split("edges", 1)[1], re.MULTILINE)
+    packages = {path.parent.name for path in (ROOT / "include").glob("*/__init__.py")}
+    assert sorted(names) == sorted([*packages, "manifest"])
 
 
 def _tree(block: str) -> Iterator[Path]:
@@ -113,12 +141,11 @@ def _tree(block: str) -> Iterator[Path]:
         folder = folder if line.startswith("  ") else Path(names[0])
 
 
-def test_the_readme_lists_every_setting_of_the_stack_with_its_default() -> None:
-    table = section("Settings")
+def test_every_setting_of_the_stack_is_listed_with_its_default() -> None:
     for name, field in EmbeddedSettings.model_fields.items():
-        assert f"`EVERGREEN_{name.upper()}`" in table
+        assert f"`EVERGREEN_{name.upper()}`" in SETTINGS
         if isinstance(field.default, int | float):
-            assert f"| `EVERGREEN_{name.upper()}` | {field.default:g} |" in table
+            assert f"| `EVERGREEN_{name.upper()}` | {field.default:g} |" in SETTINGS
 
 
 def test_the_readmes_picture_shows_the_assets_of_the_code() -> None:
@@ -134,12 +161,66 @@ def test_the_manifest_of_the_readme_is_valid_with_the_rest_of_ours() -> None:
 
 def test_the_readme_leads_to_every_document_and_stays_short() -> None:
     assert all(f"(docs/{path.name})" in README for path in (ROOT / "docs").glob("*.md"))
-    assert len(README.splitlines()) < 400
+    assert len(README.splitlines()) < 180
+
+
+def test_the_index_of_decisions_leads_to_each_by_its_title() -> None:
+    index = (ROOT / "docs/adr/README.md").read_text()
+    decisions = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
+    template, decided = decisions[0], decisions[1:]
+    assert f"({template.name})" in index
+    for path in decided:
+        number, title = path.read_text().splitlines()[0].removeprefix("# ").split(" ", 1)
+        assert path.name.startswith(f"{number}-")
+        assert f"| [{number}]({path.name}) | {title} |" in index
+    assert len({path.name[:4] for path in decisions}) == len(decisions)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/adr").glob("[0-9]*.md")), ids=lambda path: path.stem)
+def test_every_decision_has_the_parts_of_the_template(path: Path) -> None:
+    parts = ["Context", "Decision", "Instead of", "Because", "Consequences"]
+    assert re.findall(r"^## (.+)$", path.read_text(), re.MULTILINE) == parts
+    assert "\nStatus: " in path.read_text()
+
+
+def test_every_finding_is_listed_and_every_listed_one_is_there() -> None:
+    listed = re.findall(r"^\| \[([a-z0-9_]+\.sh)\]", (ROOT / "findings/README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "findings").glob("*.sh"))
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "exec make test"
     assert any(line.startswith("make test ") for block in fences(README, "bash") for line in block.splitlines())
+
+
+def test_the_two_halves_of_the_tests_in_ci_are_all_tests() -> None:
+    """What `make test-unit` leaves out is what `make test-e2e` runs, and both are jobs of the workflow."""
+    makefile = (ROOT / "Makefile").read_text()
+    left_out = re.search(r"^E2E := (.+)$", makefile, re.MULTILINE)[1].split()  # type: ignore[index]
+    assert all((ROOT / folder).is_dir() for folder in left_out)
+    assert "\ntest-unit: install" in makefile and "$(PYTEST) tests $(E2E:%=--ignore=%)" in makefile
+    assert "$(PYTEST) $(E2E)\n" in makefile
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    run = {name: " ".join(step.get("run", "") for step in job["steps"]) for name, job in jobs.items()}
+    assert ("make lint" in run["lint"], "make test-unit" in run["unit"], "make test-e2e" in run["e2e"]) == (True,) * 3
+    assert set(jobs["images"]["strategy"]["matrix"]["target"]) == set(
+        re.findall(r"^FROM base AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_has_few_rights_and_names_what_it_uses_by_version(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["concurrency"]["group"]
+    assert all(job["timeout-minutes"] for job in workflow["jobs"].values())
+    used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert [one for one in used if not re.search(r"@v\d+$", one) and not one.startswith("./")] == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_every_make_target_of_a_workflow_exists(path: Path) -> None:
+    assert set(re.findall(r"\bmake ([a-z0-9-]+)", path.read_text())) <= make_targets()
 
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: str(path.relative_to(ROOT)))
