@@ -19,7 +19,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError, model_validator
 
-from include.data.core import row_rules
+from include.data import row_rules
 from include.kernel.errors import ManifestInvalid
 from include.release.spec import ReleaseManifest
 from include.retraining.spec import RetrainingManifest

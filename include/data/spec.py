@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from include.data.core import row_rules
+from include.data import row_rules
 from include.kernel.spec import BaseManifest, Count, Days, Section, Severity, Share
 
 CellRule = Literal["complete", "unique", "in_range", "in_set", "matches", "known_values", "mean_shift", "mix_shift"]

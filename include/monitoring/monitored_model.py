@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-from include.data.core.snapshots import Snapshot, visible
+from include.data.core.snapshots import Snapshot
 from include.data.dataset import Dataset
 from include.data.store.work_units import Pieces
-from include.data.wiring import open_snapshot_store, open_work_units
-from include.kernel.job import JobRequest
-from include.model import artifact
 from include.model.artifact import Model
-from include.monitoring import baselines
 from include.monitoring.baselines import Baseline
 from include.monitoring.spec import MonitoringManifest
-from include.registry.wiring import open_registry
 
 
 @dataclass(frozen=True)
@@ -47,16 +40,3 @@ class Watched:
     def measured_days(self) -> tuple[Snapshot, ...]:
         """The days of all windows, each once."""
         return self.days[self.days.index(self.windows[0][0]) :]
-
-
-def watched(request: JobRequest, manifest: MonitoringManifest) -> Watched | str:
-    """What is watched as of the request's day; a few words where there is nothing to measure yet."""
-    registry, store = open_registry(manifest.name), open_snapshot_store()
-    version, days = registry.champion(), visible(store.history(), request.as_of)
-    if version is None or not days:
-        return "no version is live yet" if version is None else f"no day up to {request.as_of} is ingested"
-    with tempfile.TemporaryDirectory() as scratch:
-        place = registry.fetch(version, Path(scratch))
-        digest, model = artifact.digest(place), artifact.load(place)
-        units, data = open_work_units(manifest.fan_out.keep_days), Dataset(store, manifest)
-        return Watched(version, digest, model, baselines.read(place), manifest, data, units, tuple(days))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.data.core.row_rules import check_kinds, columns, evaluate, parse
+from include.data.row_rules import check_kinds, columns, evaluate, parse
 
 KINDS = {"amount": "number", "price": "number", "home": "category", "at": "timestamp", "a name": "number"}
 

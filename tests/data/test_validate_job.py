@@ -383,8 +383,8 @@ def test_however_a_day_is_cut_and_shared_it_ends_the_same(world, days, data):
 @pytest.mark.parametrize(
     "function",
     [
-        "include.data.landing.landed_parts.land",
-        "include.data.landing.landed_parts.md5_of",
+        "include.data.validation.landed_parts.land",
+        "include.data.validation.landed_parts.md5_of",
         "include.data.validation.row_checks.mark",
     ],
 )

@@ -12,7 +12,7 @@ from include.monitoring.baselines import Baseline
 from include.monitoring.core import drift
 from include.monitoring.core.signals import SCORE
 from include.monitoring.jobs import profile
-from include.monitoring.monitored_model import watched
+from include.monitoring.wiring import open_monitored_model
 from tests import edge
 from tests.delivered import read_day
 from tests.job_world import FIRST, LAST, go_live, publish, publish_rows
@@ -79,7 +79,7 @@ def test_a_window_is_the_sum_of_its_days_and_of_their_batches(live, place, monke
     monkeypatch.setattr(
         Baseline, "of", lambda self, inputs, model: held.append(len(inputs)) or count(self, inputs, model)
     )
-    found = watched(asked(), edge.manifest())
+    found = open_monitored_model(asked(), edge.manifest())
     verdicts = set()
     for days in found.windows:
         summed, whole = profile.of_days(days, found), at_once(days, found)

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 from include.data.core.contract import Validation, wants_docs
 from include.data.core.snapshots import Snapshot, known_on
 from include.data.jobs.validate import open_parts
-from include.data.landing.landed_parts import Gathered, LandedParts
 from include.data.landing.landed_rows import Rows
 from include.data.landing.landing import land_parts
 from include.data.sources.base import Part, Source
 from include.data.sources.open import open_source
 from include.data.spec import DataManifest
 from include.data.store.content import read_content
+from include.data.validation.landed_parts import Gathered, LandedParts
 from include.data.validation.polars_validator import validate
 from include.data.validation.reference_day import Comparison, compared, day_of
 from include.data.wiring import find_data_docs, find_work_room, open_snapshot_store

@@ -14,10 +14,10 @@ from datetime import date
 from pathlib import Path
 
 from include.data.core.contract import Expectation
-from include.data.landing.landed_parts import LandedParts
 from include.data.sources.base import Part, Source
 from include.data.sources.open import open_source
 from include.data.spec import DataManifest
+from include.data.validation.landed_parts import LandedParts
 from include.data.validation.reference_day import compared, day_of
 from include.data.wiring import find_work_room, open_snapshot_store, open_work_units
 from include.kernel.code_digest import INGESTING, digest_code

@@ -5,9 +5,9 @@ not judge values: CSV cells come as the text they are (an empty one as null), Pa
 contract, which knows every column's type, says later what is wrong with which row. What a source does refuse is what
 cannot be read as rows at all: a truncated file, a ragged line, a missing table, a withdrawn key.
 
-A day has parts: what can be read by itself, and so by another machine (`include.data.landing.landed_parts`). A file is
-one, an object is one, and so is a span of the day in a database. There a day is one moment of the table, and who reads
-it is told by the server whether a span that was read at another moment is still the same.
+A day has parts: what can be read by itself, and so by another machine (`include.data.validation.landed_parts`). A file
+is one, an object is one, and so is a span of the day in a database. There a day is one moment of the table, and who
+reads it is told by the server whether a span that was read at another moment is still the same.
 """
 
 from __future__ import annotations

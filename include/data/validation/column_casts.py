@@ -15,7 +15,7 @@ from typing import Literal
 import polars as pl
 import pyarrow as pa
 
-from include.data.core import row_rules
+from include.data import row_rules
 from include.data.core.contract import TIME_TEXT, ZONE_TEXT, Expectation, label_kind
 from include.data.spec import DataManifest
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from include.data.core import row_rules
+from include.data import row_rules
 from include.data.core.contract import NUMBER_TEXT, TIME_TEXT, ZONE_TEXT, Expectation, Outcome
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from include.data import row_rules
 from include.data.core import contract as contracts
-from include.data.core import row_rules
 from include.data.core.contract import Expectation, Outcome, Reference, Validation
 from include.data.landing.landed_rows import Rows
 from include.data.spec import DataManifest

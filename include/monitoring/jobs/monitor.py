@@ -25,10 +25,10 @@ from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Signal
 from include.monitoring.jobs import profile
 from include.monitoring.monitor_page import PICTURE, page
-from include.monitoring.monitored_model import Watched, watched
+from include.monitoring.monitored_model import Watched
 from include.monitoring.report_store import LocalReports
 from include.monitoring.spec import MonitoringManifest
-from include.monitoring.wiring import open_report_store
+from include.monitoring.wiring import open_monitored_model, open_report_store
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Matured:
 
 def run(request: JobRequest, manifest: MonitoringManifest) -> JobResult:
     """Verdict `no` when there is nothing to measure yet: no live model or no ingested day."""
-    found = watched(request, manifest)
+    found = open_monitored_model(request, manifest)
     if isinstance(found, str):
         summary = f"{found}; nothing to measure"
         return JobResult(job="monitor", run_key=request.run_key, verdict="no", summary=summary)

@@ -22,8 +22,9 @@ from include.kernel.code_digest import PROFILING, digest_code
 from include.kernel.job import JobRequest, JobResult
 from include.model.schema import Column, conform
 from include.monitoring.core.drift import Measured
-from include.monitoring.monitored_model import Watched, watched
+from include.monitoring.monitored_model import Watched
 from include.monitoring.spec import MonitoringManifest
+from include.monitoring.wiring import open_monitored_model
 
 KIND = "profiles"
 BATCH_ROWS = 32_768
@@ -31,7 +32,7 @@ BATCH_ROWS = 32_768
 
 def run(request: JobRequest, manifest: MonitoringManifest) -> JobResult:
     """Params: `shard` of `shards`. Verdict `no` when there is nothing to measure yet."""
-    shard, found = work_units.asked(request), watched(request, manifest)
+    shard, found = work_units.asked(request), open_monitored_model(request, manifest)
     if isinstance(found, str):
         summary = f"{found}; nothing to measure"
         return JobResult(job="profile", run_key=request.run_key, verdict="no", summary=summary)
