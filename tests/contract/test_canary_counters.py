@@ -11,16 +11,16 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from include.release.core.canary import LATENCY_S, SCORES, Period, Traffic, judge
+from include.release.core.canary import Period, Traffic, judge
 from include.release.core.rollout import Verdict
 from include.release.targets.slot_counters import Counted, counted
 from include.serving.metrics import Metrics
+from include.serving.slot_metrics import LATENCY_S, SCORES
 from tests import credit
 from tests.ground import wait_for
 from tests.model_server import VERSION, model_server

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, Final, Protocol
 
-from include.release.core.canary import LATENCY_S
 from include.release.core.rollout import Verdict
+from include.serving.slot_metrics import LATENCY_S
 
 COPY: Final = "x-evergreen-copy"  # the header of a request that nobody waits for; the proxy removes a client's own
 QUANTILE = 0.9

@@ -22,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from include.serving.predict.validation import Problem
 from include.serving.protocols.dialects import dialect_of
+from include.serving.slot_metrics import INFER
 
 if TYPE_CHECKING:
     from include.serving.metrics import Metrics
@@ -35,9 +36,6 @@ CRASHED = Problem(500, "The server failed on this request; its log has the reaso
 # the connection is not to be used again, and Envoy is to send no more without waiting for its next look at /ready
 LEAVING = [(b"connection", b"close"), (b"x-envoy-immediate-health-check-fail", b"true")]
 FORGERY = re.compile(r"[^A-Za-z0-9._-]")
-
-
-INFER = "/v2/models/{name}/infer"  # stands for every model and version a path may name
 
 
 def route_of(path: str) -> str:
