@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
-from include.serving import slot_metrics as words
 from include.serving.histogram import Tallies
 from include.serving.predict.validation import Oddities
 from include.serving.slot import Loaded, Slot
-from include.serving.slot_metrics import Family
 from include.serving.transport.guard import POLICY
+from include.serving.words import slot_metrics as words
+from include.serving.words.slot_metrics import Family
 
 PATHS = frozenset(POLICY)
 

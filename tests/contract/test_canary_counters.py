@@ -20,7 +20,7 @@ from include.release.core.canary import Period, Traffic, judge
 from include.release.core.rollout import Verdict
 from include.release.targets.slot_counters import Counted, counted
 from include.serving.metrics import Metrics
-from include.serving.slot_metrics import LATENCY_S, SCORES
+from include.serving.words.slot_metrics import LATENCY_S, SCORES
 from tests import credit
 from tests.ground import wait_for
 from tests.model_server import VERSION, model_server

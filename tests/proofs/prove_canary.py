@@ -31,7 +31,7 @@ from include.manifest import CanarySpec
 from include.release.core import canary
 from include.release.core.canary import Judgement, Period, Traffic
 from include.release.core.rollout import Verdict
-from include.serving.slot_metrics import LATENCY_S, SCORES
+from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
 SEED = 6
 RUNS, FAULTY, HEALTHY = 500, 100, 100

@@ -8,7 +8,7 @@ import pytest
 
 from include.release.core.canary import Period, Traffic, judge
 from include.release.core.rollout import Verdict
-from include.serving.slot_metrics import LATENCY_S, SCORES
+from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from typing import Protocol
 from include.kernel import e_values
 from include.kernel.e_values import Split
 from include.release.core.rollout import Verdict
-from include.serving.slot_metrics import LATENCY_S, SCORES
+from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
 
 @dataclass(frozen=True)

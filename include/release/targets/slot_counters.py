@@ -10,8 +10,8 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from include.release.core.canary import Traffic
-from include.serving import slot_metrics as words
-from include.serving.slot_metrics import Family
+from include.serving.words import slot_metrics as words
+from include.serving.words.slot_metrics import Family
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample

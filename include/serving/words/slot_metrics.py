@@ -78,4 +78,5 @@ LOG_REFUSED = Family("counter", "evergreen_log_refused", "Times the log's place 
 LOG_WAITING = Family("gauge", "evergreen_log_waiting_rows", "Rows not stored yet", (STREAM, SLOT))
 FAMILIES: Final = tuple(found for found in dict(globals()).values() if isinstance(found, Family))
 
-STARTED = "process_start_time_seconds"  # the client library's own; it tells two processes of a slot apart
+# the client library's own: what tells two processes of a slot apart, and how much memory one holds
+STARTED, RESIDENT = "process_start_time_seconds", "process_resident_memory_bytes"
