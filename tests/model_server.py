@@ -13,14 +13,14 @@ from typing import Literal
 
 import httpx
 
-from include.model import artifact
+from include.model import artifact, export
 from include.model.compiled import compiling
 from tests import credit
 from tests.ground import free_ports, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = "3"
-Form = Literal["compiled", "generic"]
+Form = Literal["compiled", "generic", "exported"]  # as a training exports it, with what explains it
 
 
 @contextmanager
@@ -52,6 +52,9 @@ def _stage(directory: Path, form: Form) -> None:
     model, source = credit.trained("boosting"), directory / "source"
     if form == "compiled":
         digest = artifact.save_compiled(compiling.compiled(model.pipeline), model.meta, source)
+    elif form == "exported":
+        source.mkdir()
+        digest = export.write(model, source, credit.rows()[:200]).digest
     else:
         digest = artifact.save(model.pipeline, model.meta, source)
     artifact.copy_verified(source, directory / "artifacts", digest)

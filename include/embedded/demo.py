@@ -34,6 +34,7 @@ from include.embedded.traffic import Traffic, rows_of
 from include.kernel.files import write_atomic
 from include.manifest import Manifest
 from include.model.blessing import blessing as blessings
+from include.serving.words import headers
 
 HISTORY_DAYS = 30
 DRIFTED_DAYS = 12
@@ -267,7 +268,7 @@ class Demo:
     def _serves(self, version: str, seconds: float = 15) -> None:
         def look() -> bool | None:
             answer = httpx.get(f"{self.settings.serving_url}/model", timeout=10)
-            return True if answer.headers.get("x-evergreen-version") == version else None
+            return True if answer.headers.get(headers.VERSION) == version else None
 
         wait_for(f"version {version} behind the proxy", look, seconds, interval=0.05)
 

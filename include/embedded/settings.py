@@ -14,6 +14,8 @@ from typing import ClassVar, Literal, get_args
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from include.serving.words.slot_files import ARTIFACTS, BLESSINGS, ROUTE, SLOTS, routes_path
+
 REPO = Path(__file__).resolve().parents[2]
 
 ProgramName = Literal[
@@ -98,7 +100,7 @@ class EmbeddedSettings(BaseSettings):
 
     @property
     def route_file(self) -> Path:
-        return self.serving_dir / "route" / "routes.yaml"
+        return routes_path(self.serving_dir)
 
     @property
     def logs_dir(self) -> Path:
@@ -118,7 +120,7 @@ class EmbeddedSettings(BaseSettings):
 
     @property
     def directories(self) -> tuple[Path, ...]:
-        serving = [self.serving_dir / name for name in ("slots", "artifacts", "blessings", "route", "verdicts")]
+        serving = [self.serving_dir / name for name in (SLOTS, ARTIFACTS, BLESSINGS, ROUTE, "verdicts")]
         return (self.airflow_dir, self.mlflow_dir / "artifacts", self.store_dir, self.logs_dir, *serving)
 
     def url(self, port: int) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from include.manifest import Manifest
+from include.serving.words import headers
 
 CLIENTS = 2  # keep-alive connections; one could hide what a switch does to the other
 
@@ -64,7 +65,7 @@ class Traffic:
             self.failures[type(error).__name__] += 1
             return
         if answer.status_code == httpx.codes.OK:
-            self.versions[answer.headers["x-evergreen-version"]] += 1
+            self.versions[answer.headers[headers.VERSION]] += 1
         else:
             self.failures[str(answer.status_code)] += 1
 

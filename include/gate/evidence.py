@@ -6,7 +6,6 @@ Only here does the gate's input still know pandas; behind this line there are ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ import pandas as pd
 from include.data.spec import GroupsSpec
 from include.gate.core.checks import Labels
 from include.kernel.statistics import Floats
+from include.kernel.words.groups import name_bands
 
 FOLD = "cv_auc_fold_"
 
@@ -31,8 +31,7 @@ def groups(inputs: pd.DataFrame, spec: GroupsSpec, names: Iterable[str]) -> dict
 def _labels(values: pd.Series, cuts: tuple[float, ...] | None) -> Labels:
     if cuts is None:
         return np.array([None if missing else value for value, missing in zip(values, values.isna(), strict=True)])
-    names = [f"<{cuts[0]:g}", *(f"{a:g}-{b:g}" for a, b in pairwise(cuts)), f">={cuts[-1]:g}"]
-    banded: Labels = np.array(names, dtype=object)[np.digitize(values.to_numpy(), cuts)]
+    banded: Labels = np.array(name_bands(cuts), dtype=object)[np.digitize(values.to_numpy(), cuts)]
     banded[values.isna().to_numpy()] = None
     return banded
 

@@ -34,7 +34,10 @@ from include.gate.core.gate import InfraMeasured
 from include.gate.spec import GateManifest
 from include.kernel.environment import ROOT
 from include.kernel.errors import ServiceUnavailable
+from include.kernel.files import write_atomic
 from include.model.integrity.artifact_integrity import copy_verified
+from include.serving.words import slot_metrics
+from include.serving.words.slot_files import ARTIFACTS, artifact_path, slot_path
 
 log = logging.getLogger(__name__)
 VERSION = "infra"  # what the server is told it serves; answers that say otherwise come from somebody else
@@ -55,7 +58,7 @@ class Server:
         self._process = process
         self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5, trust_env=False)
         self._root = root
-        self._artifact = root / "artifacts" / digest
+        self._artifact = artifact_path(root, digest)
 
     def measure(self, patience: float, explain: bool = False) -> InfraMeasured:
         """Waits up to `patience` seconds until the model is loaded, asks it the golden rows, then one row at a time;
@@ -150,7 +153,7 @@ class Server:
 
     def _rss(self) -> float | None:
         """Resident memory as the server itself reports it, MiB."""
-        found = re.search(r"^process_resident_memory_bytes (\S+)$", self._http.get("/metrics").text, re.MULTILINE)
+        found = re.search(rf"^{slot_metrics.RESIDENT} (\S+)$", self._http.get("/metrics").text, re.MULTILINE)
         return float(found[1]) / MIB if found else None
 
     def close(self) -> None:
@@ -176,10 +179,9 @@ def server(artifact: Path, digest: str) -> Iterator[Server]:
     """A model server that is loading `artifact`; it ends with the block. Raises `ArtifactRejected`: wrong digest."""
     with tempfile.TemporaryDirectory(prefix="evergreen-infra-") as scratch:
         root, port = Path(scratch), _free_port()
-        copy_verified(artifact, root / "artifacts", digest)
-        (root / "slots").mkdir()
+        copy_verified(artifact, root / ARTIFACTS, digest)
         slot = {"version": VERSION, "digest": digest, "generation": 0}
-        (root / "slots" / "blue.json").write_text(json.dumps(slot))
+        write_atomic(slot_path(root, "blue"), json.dumps(slot))
         with (root / "server.log").open("wb") as out:
             process = subprocess.Popen(
                 _command(), env=_environment(root, port), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT

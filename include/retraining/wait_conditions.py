@@ -15,8 +15,8 @@ from include import factory
 from include.data.core.snapshots import Snapshot, horizon, labelled_rows, visible
 from include.kernel.errors import Temporary
 from include.kernel.ledger import Entry
+from include.kernel.words.verdicts import Verdict
 from include.monitoring.core.episodes import current_episode
-from include.release.core.rollout import Verdict
 from include.retraining.core.policy import Approval, Decision, Facts, Judged, Trigger, decide
 
 if TYPE_CHECKING:

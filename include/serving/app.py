@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from include import factory, manifest
 from include.feedback.spec import LogSpec
 from include.kernel.errors import ManifestInvalid
-from include.release.core.rollout import other
+from include.kernel.words.colours import other
 from include.serving import slot as slots
 from include.serving.admission import Admission, told
 from include.serving.description import described
@@ -43,6 +43,8 @@ from include.serving.spec import ServingSpec
 from include.serving.transport.guard import Guard
 from include.serving.transport.middleware import Envelope, Handler
 from include.serving.transport.telemetry import RequestLog
+from include.serving.words.recent import PATH as RECENT
+from include.serving.words.slot_files import ARTIFACTS
 
 if TYPE_CHECKING:
     from include.serving.log.prediction_log import PredictionLog
@@ -64,7 +66,7 @@ def create_app(settings: Settings, service: Service | None = None, tracing: Trac
     add_feedback(framework, service)
     _add_description(framework, service)
     framework.add_api_route("/admin/reload", Reload(service, admission), methods=["POST"], response_model=None)
-    framework.add_api_route("/admin/recent", RecentRoute(service.recent), methods=["POST"], response_model=None)
+    framework.add_api_route(RECENT, RecentRoute(service.recent), methods=["POST"], response_model=None)
     guard = Guard(settings, service.spec.rate_limit, dialect_of)
     hot, lines = _add_predicting(framework, service), RequestLog(service.spec)
     return Envelope(framework, hot, service.holder, service.metrics, guard, lines)
@@ -147,7 +149,7 @@ def _add_predicting(framework: FastAPI, service: Service) -> dict[str, Handler]:
 
 
 def _explained(service: Service) -> ExplainEndpoint:
-    artifacts = service.settings.serving_dir / "artifacts"
+    artifacts = service.settings.serving_dir / ARTIFACTS
     explaining = Explaining(artifacts, service.spec.explain, service.holder, service.metrics)
     explaining.begin()
     service.holder.on_swap.append(explaining.begin)

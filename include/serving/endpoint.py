@@ -16,7 +16,6 @@ from anyio import CapacityLimiter
 from fastapi import Request, Response
 
 from include.feedback.core.prediction_records import CALLER
-from include.release.core.shadow import COPY
 from include.serving.metrics import Metrics
 from include.serving.predict.current_model import Holder
 from include.serving.predict.scoring import Answer, Asked, Scorer
@@ -25,6 +24,7 @@ from include.serving.protocols import Dialect, Parsed, Rendered
 from include.serving.settings import Settings
 from include.serving.slot import Loaded
 from include.serving.spec import ServingSpec
+from include.serving.words.headers import COPY, TIMEOUT_MS
 
 if TYPE_CHECKING:
     from include.serving.log.prediction_log import PredictionLog
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Record = Callable[[Asked, Sequence[Row], Answer | Problem, int, float], None]
 Sent = Sequence[tuple[bytes, bytes]]  # headers as they came, names in lower case
 LONG_BODY = 1 << 14  # bytes, some sixty rows: half a millisecond to parse
-TIMEOUTS = ("x-evergreen-timeout-ms", "x-envoy-expected-rq-timeout-ms")
+TIMEOUTS = (TIMEOUT_MS, "x-envoy-expected-rq-timeout-ms")
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
-from include.release.core.canary import LATENCY_S
 from include.serving.histogram import Tallies
 from include.serving.predict.validation import Oddities
 from include.serving.slot import Loaded, Slot
 from include.serving.transport.guard import POLICY
+from include.serving.words import slot_metrics as words
+from include.serving.words.slot_metrics import Family
 
 PATHS = frozenset(POLICY)
-PREDICTING = frozenset({"/predict", "/predict-and-explain", "/invocations", "/v2/models/{name}/infer"})
-WHO = ("version", "slot")
-SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
-LOG = ("stream", "slot")
-SCORES = tuple(step / 20 for step in range(1, 21))
-BATCHES = tuple(2**power for power in range(0, 11))
 
 
 class Metrics:
@@ -29,81 +24,47 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._colour = colour
         ProcessCollector(registry=self.registry)
-        self._requests = Counter(
-            "evergreen_requests", "Answers by path and status", (*WHO, "path", "status"), registry=self.registry
-        )
+        self._requests = self._counter(words.REQUESTS)
         self._answered: dict[tuple[str, str, int], Counter] = {}
-        self._latency = Tallies("evergreen_predict_seconds", "Time to answer /predict", WHO, LATENCY_S, self.registry)
-        self._scores = Tallies("evergreen_score", "Served probabilities", WHO, SCORES, self.registry)
-        batches = Tallies("evergreen_batch_rows", "Rows in one call of the model", ("slot",), BATCHES, self.registry)
-        self._batches = batches.labels(colour)
-        self._fallback = Counter(
-            "evergreen_fallback", "Answers in the model's place", (*WHO, "served_by"), registry=self.registry
-        )
-        self._queue = Gauge("evergreen_queue_rows", "Rows not answered yet", ("slot",), registry=self.registry)
-        self._breaker = Gauge(
-            "evergreen_breaker_open", "1 while the model is left alone", ("slot",), registry=self.registry
-        )
-        by = (*WHO, "path", "status")
-        self._seconds = Tallies("evergreen_request_seconds", "Time to answer", by, SECONDS, self.registry)
-        self._count_inputs()
-        self._count_explanations()
-        self._ready = Gauge("evergreen_ready", "1 when the slot answers", WHO, registry=self.registry)
+        self._latency, self._seconds = self._histogram(words.LATENCY), self._histogram(words.REQUEST_SECONDS)
+        self._scores, self._decisions = self._histogram(words.SCORE), self._counter(words.DECISIONS)
+        self._batches = self._histogram(words.BATCH_ROWS).labels(colour)
+        self._fallback = self._counter(words.FALLBACK)
+        self._queue, self._breaker = self._gauge(words.QUEUE_ROWS), self._gauge(words.BREAKER_OPEN)
+        self._unseen, self._missing = self._counter(words.UNSEEN), self._counter(words.MISSING)
+        self._out_of_range = self._counter(words.OUT_OF_RANGE)
+        self._explained, self._not_additive = self._counter(words.EXPLANATIONS), self._counter(words.NOT_ADDITIVE)
+        self._explain_seconds = self._histogram(words.EXPLAIN_SECONDS)
+        self._explainer_starts = self._counter(words.EXPLAINER_STARTS)
+        self._ready, self._info = self._gauge(words.READY), self._gauge(words.MODEL_INFO)
         self._log = {
-            "written": Counter("evergreen_log_written_rows", "Rows stored", LOG, registry=self.registry),
-            "lost": Counter("evergreen_log_lost_rows", "Rows never stored", (*LOG, "reason"), registry=self.registry),
-            "refused": Counter("evergreen_log_refused", "Times the log's place refused", LOG, registry=self.registry),
+            "written": self._counter(words.LOG_WRITTEN),
+            "lost": self._counter(words.LOG_LOST),
+            "refused": self._counter(words.LOG_REFUSED),
         }
-        self._log_waiting = Gauge("evergreen_log_waiting_rows", "Rows not stored yet", LOG, registry=self.registry)
-        self._info = Gauge(
-            "evergreen_model_info", "Which model", (*WHO, "name", "digest", "generation"), registry=self.registry
-        )
+        self._log_waiting = self._gauge(words.LOG_WAITING)
 
-    def _count_inputs(self) -> None:
-        """Values that are not as the training saw them, and what was decided."""
-        self._unseen = Counter(
-            "evergreen_unseen_categories", "Values not seen in training", (*WHO, "column"), registry=self.registry
-        )
-        self._missing = Counter(
-            "evergreen_missing_values", "Values that were not given", (*WHO, "column"), registry=self.registry
-        )
-        self._out_of_range = Counter(
-            "evergreen_out_of_range", "Numbers beyond the training's", (*WHO, "column", "side"), registry=self.registry
-        )
-        self._decisions = Counter(
-            "evergreen_decisions", "Answers by decision", (*WHO, "decision"), registry=self.registry
-        )
+    def _counter(self, family: Family) -> Counter:
+        return Counter(family.name, family.told, family.labels, registry=self.registry)
 
-    def _count_explanations(self) -> None:
-        self._explained = Counter(
-            "evergreen_explanations",
-            "Requests by what became of their explanation",
-            (*WHO, "outcome"),
-            registry=self.registry,
-        )
-        self._not_additive = Counter(
-            "evergreen_not_additive", "Explanations withheld, for they missed the score", WHO, registry=self.registry
-        )
-        self._explain_seconds = Tallies(
-            "evergreen_explain_seconds", "Time to answer /predict-and-explain", WHO, SECONDS, self.registry
-        )
-        self._explainer_starts = Counter(
-            "evergreen_explainer_starts", "Starts of the explainer's process", ("slot",), registry=self.registry
-        )
+    def _gauge(self, family: Family) -> Gauge:
+        return Gauge(family.name, family.told, family.labels, registry=self.registry)
+
+    def _histogram(self, family: Family) -> Tallies:
+        return Tallies(family.name, family.told, family.labels, family.bounds, self.registry)
 
     def answered(self, version: str, path: str, status: int, seconds: float) -> None:
         """A label must not grow with what callers invent: unknown paths are one."""
-        known = path if path in PATHS else "other"
+        known = path if path in PATHS else words.OTHER
         counter = self._answered.get((version, known, status))
         if counter is None:
             counter = self._requests.labels(version, self._colour, known, str(status))
             self._answered[version, known, status] = counter
         counter.inc()
-        if known in PREDICTING:
+        if known in words.PREDICTING:
             self._seconds.labels(version, self._colour, known, str(status)).add(seconds)
-        if path == "/predict":
             self._latency.labels(version, self._colour).add(seconds)
-        elif path == "/predict-and-explain":
+        if known == words.EXPLAIN:
             self._explain_seconds.labels(version, self._colour).add(seconds)
 
     def explained(self, version: str, outcome: str) -> None:
@@ -129,7 +90,7 @@ class Metrics:
     def decided(self, version: str, decisions: Sequence[bool]) -> None:
         """true: at or above the threshold."""
         yes = sum(decisions)
-        for decision, count in (("true", yes), ("false", len(decisions) - yes)):
+        for decision, count in ((words.YES, yes), (words.NO, len(decisions) - yes)):
             if count:
                 self._decisions.labels(version, self._colour, decision).inc(count)
 

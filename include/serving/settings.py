@@ -8,13 +8,15 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from include.kernel.words.colours import Colour
+
 
 class Settings(BaseSettings):
     """Read from EVERGREEN_SLOT, EVERGREEN_SERVING_DIR, EVERGREEN_PORT and so on."""
 
     model_config = SettingsConfigDict(env_prefix="EVERGREEN_", frozen=True)
 
-    slot: Literal["blue", "green"]
+    slot: Colour
     serving_dir: Path = Field(description="holds slots/<slot>.json and artifacts/<digest>/")
     port: int = Field(ge=0, le=65535)
     manifest: Path | None = Field(default=None, description="its section `serving` is how the server behaves")

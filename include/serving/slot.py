@@ -22,6 +22,7 @@ from include.kernel.errors import ArtifactRejected, Permanent
 from include.model.blessing.blessing import Blessing
 from include.serving.admission import Admission
 from include.serving.predict.validation import InputSchema
+from include.serving.words.slot_files import BLESSINGS, artifact_path, slot_path
 
 if TYPE_CHECKING:
     from include.model.artifact import Model
@@ -75,7 +76,7 @@ Slot = Loaded | Empty | Broken
 
 def load(serving_dir: Path, colour: str, admission: Admission | None = None) -> Slot:
     """Never raises: whatever is wrong becomes `Broken` and a line in the log. Without `admission` nothing is loaded."""
-    path = serving_dir / "slots" / f"{colour}.json"
+    path = slot_path(serving_dir, colour)
     try:
         content = path.read_bytes()
         if not content.strip():  # what a kubelet makes of an annotation that is not there
@@ -90,8 +91,8 @@ def load(serving_dir: Path, colour: str, admission: Admission | None = None) -> 
 
 def _filled(file: SlotFile, serving_dir: Path, admission: Admission) -> Slot:
     try:
-        blessing = admission.blessing(serving_dir / "blessings", file.blessing, file.version, file.digest)
-        model = _warm_model(serving_dir / "artifacts" / file.digest, file.digest, blessing, admission)
+        blessing = admission.blessing(serving_dir / BLESSINGS, file.blessing, file.version, file.digest)
+        model = _warm_model(artifact_path(serving_dir, file.digest), file.digest, blessing, admission)
         return Loaded(file, model, datetime.now(UTC), blessing)
     except Permanent as error:
         return _broken(str(error), file)

@@ -28,9 +28,10 @@ from scipy import stats
 
 from include import manifest
 from include.release.core import canary
-from include.release.core.canary import LATENCY_S, SCORES, Judgement, Period, Traffic
+from include.release.core.canary import Judgement, Period, Traffic
 from include.release.core.rollout import Verdict
 from include.release.spec import CanarySpec
+from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
 SEED = 6
 RUNS, FAULTY, HEALTHY = 500, 100, 100

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from include.release.core.canary import LATENCY_S, SCORES, Period, Traffic, judge
+from include.release.core.canary import Period, Traffic, judge
 from include.release.core.rollout import Verdict
+from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from include.release.core.canary import LATENCY_S, SCORES, Traffic
+from include.release.core.canary import Traffic
 from include.release.core.rollout import Evidence, Observed, Plan, Release, Route, Slot, Verdict, Wanted
 from include.release.service import canary_analysis
 from include.release.spec import CanarySpec
 from include.release.targets.slot_counters import Counted
+from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
 WANTED = Wanted(Release("2", "d"), 7, "a test", "to see", plan=Plan(weights=(20,)))
 SEEN = Observed(Route("blue", None, 7, share=20), Slot(), Slot())

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.data.spec import GroupsSpec
+from include.kernel.words.groups import name_slices
 from include.release.core.rollout import Verdict
-from include.release.core.shadow import Compared, Told, compare, judge, quantile, report, slices
+from include.release.core.shadow import Compared, Told, compare, judge, quantile, report
 from include.release.spec import ShadowSpec
 
 SPEC = ShadowSpec(min_requests=10, slice_rows=5)
@@ -70,10 +71,10 @@ def test_the_report_says_all_of_it_in_shares_and_milliseconds() -> None:
 
 def test_a_row_belongs_to_its_categories_and_bands_and_to_none_where_it_is_empty() -> None:
     spec, known = GroupsSpec(business=("Home", "Job", "Age"), bands={"Age": (30.0, 45.0)}), {"Home": {"rent"}}
-    ages = [slices({"Home": "rent", "Age": age}, spec, known)[1] for age in (29.5, 30.0, 44.9, 45.0)]
+    ages = [name_slices({"Home": "rent", "Age": age}, spec, known)[1] for age in (29.5, 30.0, 44.9, 45.0)]
     assert ages == ["Age=<30", "Age=30-45", "Age=30-45", "Age=>=45"]
-    assert slices({"Home": None, "Age": None}, spec, known) == ()
-    assert slices({"Home": "somebody's name", "Job": "any"}, spec, known) == ()
+    assert name_slices({"Home": None, "Age": None}, spec, known) == ()
+    assert name_slices({"Home": "somebody's name", "Job": "any"}, spec, known) == ()
 
 
 PAIRS = st.lists(st.sampled_from([(SAME, SAME), (SAME, FLIPPED), (OTHER_SLICE, SLOW), (SAME, None)]), max_size=12)

@@ -11,7 +11,7 @@ from typing import Any
 
 from include.alerting.core.alerts import Alert, Severity
 from include.kernel.ledger import Entry
-from include.release.core.rollout import Verdict
+from include.kernel.words.verdicts import SOAKED, Verdict
 
 Told = tuple[Severity, str, str]  # how soon somebody should look, the title, the runbook's section
 
@@ -40,7 +40,7 @@ def evidence(details: Mapping[str, Any]) -> str:
 
 def soak_failed(verdicts: Mapping[str, Mapping[str, str]]) -> str | None:
     """Why the soak failed, if it did."""
-    soaked = verdicts.get("soaked", {})
+    soaked = verdicts.get(SOAKED, {})
     return str(soaked["why"]) if soaked.get("verdict") == Verdict.FAILED.value else None
 
 

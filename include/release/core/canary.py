@@ -27,10 +27,7 @@ from typing import Protocol
 from include.kernel import e_values
 from include.kernel.e_values import Split
 from include.release.core.rollout import Verdict
-
-LATENCY_STEP = 1.25
-LATENCY_S = tuple(round(0.0002 * LATENCY_STEP**step, 7) for step in range(48))  # 0.2 ms to 7 s: upper bounds, seconds
-SCORES = tuple(step / 20 for step in range(1, 20))  # upper bounds; the last bin ends at 1
+from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from include.kernel.words import verdicts
 from include.release.core.rollout import Colour, Evidence, Plan, Release, Route, Verdict, Wanted
 
 
@@ -25,16 +26,16 @@ def wanted_of(content: Mapping[str, Any]) -> Wanted:
 
 def evidence_of(own: Mapping[str, Verdict], tried: Mapping[str, Verdict]) -> Evidence:
     """`own`: the verdicts of a generation by their part; `tried`: those of the generation that is on trial."""
-    numbered = (own.get(f"canary-{number}") for number in itertools.count(1))
+    numbered = (own.get(verdicts.name_canary(number)) for number in itertools.count(1))
     return Evidence(
-        accepted=own.get("accepted", Verdict.PENDING),
-        shadowed=own.get("shadowed", Verdict.PENDING),
+        accepted=own.get(verdicts.ACCEPTED, Verdict.PENDING),
+        shadowed=own.get(verdicts.SHADOWED, Verdict.PENDING),
         canary=tuple(itertools.takewhile(lambda verdict: verdict is not None, numbered)),  # type: ignore[arg-type]
-        experiment=own.get("experiment", Verdict.PENDING),
-        approved=own.get("approved", Verdict.PENDING),
-        soaked=own.get("soaked", Verdict.PENDING),
-        trial=tried.get("soaked", Verdict.PENDING),
-        recovered=tried.get("recovered", Verdict.PENDING),
+        experiment=own.get(verdicts.EXPERIMENT, Verdict.PENDING),
+        approved=own.get(verdicts.APPROVED, Verdict.PENDING),
+        soaked=own.get(verdicts.SOAKED, Verdict.PENDING),
+        trial=tried.get(verdicts.SOAKED, Verdict.PENDING),
+        recovered=tried.get(verdicts.RECOVERED, Verdict.PENDING),
     )
 
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-Colour = Literal["blue", "green"]
-COLOURS: tuple[Colour, Colour] = ("blue", "green")
+from include.kernel.words.colours import COLOURS as COLOURS
+from include.kernel.words.colours import Colour as Colour
+from include.kernel.words.colours import other as other
+from include.kernel.words.verdicts import Verdict as Verdict
 
 
 class Step(StrEnum):
@@ -45,12 +47,6 @@ class Step(StrEnum):
     def takes_looks(self) -> bool:
         """Whether it is done by looking again and again, and so need not keep a worker busy."""
         return self in (Step.AWAIT, Step.SHADOW, Step.CANARY, Step.EXPERIMENT, Step.SOAK, Step.RECOVER)
-
-
-class Verdict(StrEnum):
-    PENDING = "pending"
-    PASSED = "passed"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -162,10 +158,6 @@ class Evidence:
     def turned_down(self) -> bool:
         asked = self.accepted, self.shadowed, *self.canary, self.experiment, self.approved, self.soaked
         return Verdict.FAILED in asked
-
-
-def other(colour: Colour) -> Colour:
-    return "green" if colour == "blue" else "blue"
 
 
 def next_step(wanted: Wanted, generation: int, observed: Observed, evidence: Evidence) -> Step:

@@ -14,16 +14,15 @@ about that; tails are the canary's question.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
-from typing import Any, Final, Protocol
+from itertools import accumulate
+from typing import Any, Protocol
 
-from include.release.core.canary import LATENCY_S
 from include.release.core.rollout import Verdict
+from include.serving.words.slot_metrics import LATENCY_S
 
-COPY: Final = "x-evergreen-copy"  # the header of a request that nobody waits for; the proxy removes a client's own
 QUANTILE = 0.9
 
 
@@ -44,15 +43,6 @@ class ShadowSpec(Protocol):
     def slice_rows(self) -> int: ...
     @property
     def slice_flips(self) -> float: ...
-
-
-class GroupsSpec(Protocol):
-    """The manifest's `groups`."""
-
-    @property
-    def columns(self) -> tuple[str, ...]: ...
-    @property
-    def bands(self) -> Mapping[str, Sequence[float]]: ...
 
 
 @dataclass(frozen=True)
@@ -233,20 +223,3 @@ def _moved(moved: Moved) -> dict[str, Any]:
 def _milliseconds(bins: Sequence[int]) -> dict[str, float | None]:
     found = {f"p{share * 100:g}": quantile(bins, share) for share in (0.5, QUANTILE, 0.99)}
     return {name: None if seconds is None else round(seconds * 1e3, 3) for name, seconds in found.items()}
-
-
-def slices(row: Mapping[str, Any], spec: GroupsSpec, categories: Mapping[str, Collection[str]]) -> tuple[str, ...]:
-    """The slices a row belongs to, one for each column that it has a value of: numbers by their bands, `categories` by
-    name. A category that no training saw has none, so that slices never grow with what callers invent."""
-    present = [name for name in spec.columns if row.get(name) is not None]
-    return tuple(
-        f"{name}={_group(row[name], spec.bands[name]) if name in spec.bands else row[name]}"
-        for name in present
-        if name in spec.bands or row[name] in categories.get(name, ())
-    )
-
-
-def _group(value: float, cuts: Sequence[float]) -> str:
-    """The group's name, as the gate's report spells it."""
-    names = [f"<{cuts[0]:g}", *(f"{a:g}-{b:g}" for a, b in pairwise(cuts)), f">={cuts[-1]:g}"]
-    return names[bisect_right(cuts, value)]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from include.kernel.words.verdicts import name_canary
 from include.release.core import canary
 from include.release.core.canary import Judgement, Period, Traffic
 from include.release.core.rollout import Colour, Observed, Verdict, Wanted, other
@@ -27,7 +28,7 @@ Noted = dict[str, Any]
 def look(target: Target, wanted: Wanted, seen: Observed, spec: CanarySpec) -> None:
     """Takes the run one look further; records the verdict of the weight once there is one."""
     number = len(target.evidence(wanted.generation).canary) + 1
-    weight, part = wanted.plan.weights[number - 1], f"canary-{number}"
+    weight, part = wanted.plan.weights[number - 1], name_canary(number)
     if seen.route.share != weight:
         target.split(wanted, share=weight)
     counted = {role: target.counted(colour) for role, colour in _roles(seen.idle).items()}
@@ -71,7 +72,7 @@ def _judged(
 ) -> Judgement:
     if candidate is None or (noted["first"] and noted["first"]["candidate"]["started"] != candidate.started):
         return Judgement(Verdict.FAILED, "the candidate's process ended, or does not answer")
-    past = [target.progress(wanted.generation, f"canary-{earlier}") for earlier in range(1, number)]
+    past = [target.progress(wanted.generation, name_canary(earlier)) for earlier in range(1, number)]
     judgement = canary.judge([*map(_period, past), _period(noted)], spec, number == len(wanted.plan.weights))
     if judgement.verdict is Verdict.PENDING and noted["looks"] >= spec.looks:
         return Judgement(Verdict.FAILED, f"undecided after {spec.looks} looks: {judgement.why}")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from include.kernel.errors import Conflict, RequestInvalid
+from include.kernel.words.verdicts import ACCEPTED, RECOVERED, SOAKED
 from include.registry.mlflow_registry import MlflowRegistry
 from include.release.core.rollout import Colour, Observed, Release, Step, Verdict, Wanted, next_step
 from include.release.service import canary_analysis, experiment_analysis, shadow_analysis
@@ -136,7 +137,7 @@ class Rollout:
 
     def _recover(self, wanted: Wanted, seen: Observed) -> None:
         if late := self._awaited(seen.route.trial, "recovering", seen.idle):
-            self._target.record(seen.route.trial, "recovered", Verdict.FAILED, late)
+            self._target.record(seen.route.trial, RECOVERED, Verdict.FAILED, late)
 
     def _awaited(self, generation: int, part: str, colour: Colour) -> str | None:
         """One look at a slot that is not ready; why to give up on it, once patience is at its end."""
@@ -154,14 +155,14 @@ class Rollout:
         return looks
 
     def _turn_down(self, wanted: Wanted, why: str) -> None:
-        self._target.record(wanted.generation, "accepted", Verdict.FAILED, why)
+        self._target.record(wanted.generation, ACCEPTED, Verdict.FAILED, why)
 
     def _verify(self, wanted: Wanted, seen: Observed) -> None:
         self._target.isolate(wanted)
         self._target.note(wanted.generation, "awaited", {})  # a slot that dies later is waited for anew
         problem = self._smoke(seen.idle, wanted)
         verdict = Verdict.FAILED if problem else Verdict.PASSED
-        self._target.record(wanted.generation, "accepted", verdict, problem or "smoke requests answered as expected")
+        self._target.record(wanted.generation, ACCEPTED, verdict, problem or "smoke requests answered as expected")
 
     def _smoke(self, colour: Colour, wanted: Wanted) -> str | None:
         """Why the staged release must not go live, or None; real rows first, one by one, as a client would ask."""
@@ -210,10 +211,10 @@ class Rollout:
         failures = so_far.get("failures", 0) + (not self._serves(seen.live.release))
         self._target.note(trial, "soaking", {"probes": probes, "failures": failures})
         if failures > spec.max_soak_failures:
-            self._target.record(trial, "soaked", Verdict.FAILED, f"{failures} of {probes} probes failed while soaking")
+            self._target.record(trial, SOAKED, Verdict.FAILED, f"{failures} of {probes} probes failed while soaking")
         elif probes * spec.soak_interval_s >= spec.soak_s:
             why = f"{probes} probes in {spec.soak_s:g} s, {failures} failed"
-            self._target.record(trial, "soaked", Verdict.PASSED, why)
+            self._target.record(trial, SOAKED, Verdict.PASSED, why)
 
     def _serves(self, release: Release | None) -> bool:
         """Whether the proxy answers a real row, and does so with the version that is live."""

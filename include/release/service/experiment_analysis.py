@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.kernel.errors import RequestInvalid
+from include.kernel.words.verdicts import EXPERIMENT
 from include.release.core import experiment
 from include.release.core.experiment import Arm, Judgement
 from include.release.core.rollout import Observed, Verdict, Wanted
@@ -18,7 +19,6 @@ from include.release.spec import ExperimentSpec, ReleaseManifest
 if TYPE_CHECKING:
     from include.release.targets.base import Target
 
-PART = "experiment"
 SETTLE_S = 1.0
 
 
@@ -31,16 +31,16 @@ def look(target: Target, wanted: Wanted, seen: Observed, manifest: ReleaseManife
     spec = _spec(manifest, wanted)
     if (seen.route.share, seen.route.sticky) != (spec.share, True):
         target.split(wanted, share=spec.share, sticky=True)
-    noted = target.progress(wanted.generation, PART)
+    noted = target.progress(wanted.generation, EXPERIMENT)
     settled = datetime.now(UTC) + timedelta(seconds=manifest.serving.deadline_ms / 1000 + SETTLE_S)
     noted = {"began": settled.isoformat(), **noted, "looks": noted.get("looks", 0) + 1}
     judgement = _judged(noted, wanted, seen, manifest, outcomes)
-    target.note(wanted.generation, PART, {**noted, "report": judgement.report})
+    target.note(wanted.generation, EXPERIMENT, {**noted, "report": judgement.report})
     verdict, why = judgement.verdict, judgement.why
     if verdict is Verdict.PENDING and noted["looks"] >= spec.looks:
         verdict, why = Verdict.FAILED, f"undecided after {spec.looks} looks: {why}"
     if verdict is not Verdict.PENDING:
-        target.record(wanted.generation, PART, verdict, why, dict(judgement.report))
+        target.record(wanted.generation, EXPERIMENT, verdict, why, dict(judgement.report))
 
 
 def _spec(manifest: ReleaseManifest, wanted: Wanted) -> ExperimentSpec:

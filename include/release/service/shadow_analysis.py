@@ -16,15 +16,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from include.feedback.core.prediction_records import sampled
+from include.kernel.words.verdicts import SHADOWED
 from include.release.core import shadow
 from include.release.core.rollout import Observed, Verdict, Wanted, other
 from include.release.core.shadow import Compared, Judgement, Moved, Told
 from include.release.spec import ReleaseManifest
+from include.serving.words.recent import RecentAnswer, RecentAnswers
 
 if TYPE_CHECKING:
     from include.release.targets.base import Target
 
-PART = "shadowed"
 SETTLE_S = 1.0  # after its deadline an answer is on its way, and after a route was written the proxy's threads take it
 Noted = dict[str, Any]
 
@@ -33,15 +34,15 @@ def look(target: Target, wanted: Wanted, seen: Observed, manifest: ReleaseManife
     """Takes the run one look further; records the verdict, with its report, once there is one."""
     if not seen.route.mirror:
         target.split(wanted, mirror=True)
-    spec, before = manifest.release.shadow, target.progress(wanted.generation, PART)
+    spec, before = manifest.release.shadow, target.progress(wanted.generation, SHADOWED)
     noted, judgement = _looked(target, seen, before, manifest)
     compared = _compared(noted)
-    target.note(wanted.generation, PART, noted)
+    target.note(wanted.generation, SHADOWED, noted)
     judgement = judgement or shadow.judge(compared, spec)
     if judgement.verdict is Verdict.PENDING and noted["looks"] >= spec.looks:
         judgement = Judgement(Verdict.FAILED, f"undecided after {spec.looks} looks: {judgement.why}")
     if judgement.verdict is not Verdict.PENDING:
-        target.record(wanted.generation, PART, judgement.verdict, judgement.why, shadow.report(compared))
+        target.record(wanted.generation, SHADOWED, judgement.verdict, judgement.why, shadow.report(compared))
 
 
 def _looked(target: Target, seen: Observed, before: Noted, manifest: ReleaseManifest) -> tuple[Noted, Judgement | None]:
@@ -65,7 +66,7 @@ def _looked(target: Target, seen: Observed, before: Noted, manifest: ReleaseMani
     return {**noted, "compared": asdict(_compared(noted) + new)}, None
 
 
-def _pairs(answers: list[Noted], partner: Noted) -> Iterator[tuple[Told, Told | None]]:
+def _pairs(answers: list[RecentAnswer], partner: RecentAnswers) -> Iterator[tuple[Told, Told | None]]:
     known = {each["id"]: each for each in partner["answers"]}
     for live in answers:
         found = known.get(live["id"])
@@ -75,7 +76,7 @@ def _pairs(answers: list[Noted], partner: Noted) -> Iterator[tuple[Told, Told | 
             yield _told(live), _told(found) if found else None
 
 
-def _told(answer: Noted) -> Told:
+def _told(answer: RecentAnswer) -> Told:
     slices = tuple(map(tuple, answer.get("slices", ())))
     return Told(answer["seconds"], tuple(answer.get("scores", ())), tuple(answer.get("decisions", ())), slices)
 

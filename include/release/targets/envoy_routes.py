@@ -22,9 +22,8 @@ import yaml
 
 from include.feedback.core.prediction_records import CALLER
 from include.release.core.rollout import Colour, Route, other
-from include.release.core.shadow import COPY
+from include.serving.words.headers import COPY, GENERATION
 
-GENERATION_HEADER = "x-evergreen-generation"
 ROUTE_HEADER = "x-evergreen-route"
 ROUTE_NAME = "predictions"
 TYPE = "type.googleapis.com/envoy."
@@ -57,7 +56,7 @@ RETRY_SAME_SLOT: dict[str, Any] = {"retry_on": "connect-failure,refused-stream,r
 
 def render(route: Route) -> str:
     """The route as the text of a DiscoveryResponse file."""
-    headers = {GENERATION_HEADER: str(route.generation), ROUTE_HEADER: label(route)}
+    headers = {GENERATION: str(route.generation), ROUTE_HEADER: label(route)}
     resource = {
         "@type": TYPE + "config.route.v3.RouteConfiguration",
         "name": ROUTE_NAME,

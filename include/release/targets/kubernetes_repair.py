@@ -28,6 +28,7 @@ from include.release.core.rollout import COLOURS, Colour, Evidence, Observed, Re
 from include.release.targets import kubernetes_routes as routes
 from include.release.targets.kubernetes_target import LET_GO, RELEASE, KubernetesTarget, template_notes
 from include.release.targets.local_repair import noting
+from include.serving.words.slot_files import blessing_path
 
 
 class ClusterUpkeep(KubernetesTarget):
@@ -95,7 +96,7 @@ class ClusterUpkeep(KubernetesTarget):
     def paper(self, colour: Colour) -> str | None:
         """The signed envelope that allows what a slot's Deployment names; None where it lies no more."""
         text = template_notes(self._deployment(colour)).get(RELEASE) or "{}"
-        place = self._root / "blessings" / f"{json.loads(text).get('blessing')}.json"
+        place = blessing_path(self._root, str(json.loads(text).get("blessing")))
         return place.read_text() if place.exists() else None
 
     # --- mending ---------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from include.cluster.spec import ClusterSpec
 from include.kernel.errors import RecordDamaged, RequestInvalid
 from include.release.core.release_record import wanted_of
 from include.release.core.rollout import COLOURS, Colour, Route, Wanted, other
+from include.serving.words.headers import GENERATION
 
 Object = dict[str, Any]
 PATHS = {
@@ -39,7 +40,6 @@ WRITTEN = "evergreen/written"  # when a run last wrote the wish or the route, in
 NAME = "predictions"
 SLOT = "evergreen/slot"
 SLOT_NAME = {"app.kubernetes.io/name": "slot"}
-GENERATION_HEADER = "x-evergreen-generation"
 
 
 def chosen(spec: ClusterSpec) -> tuple[str, str]:
@@ -193,7 +193,7 @@ def _istio_rule(new: Route) -> Object:
     copies = {"mirror": _destination(other(live)), "mirrorPercentage": {"value": 100.0}}
     return {
         "route": [{"destination": _destination(colour), "weight": share} for colour, share in shares.items()],
-        "headers": {"response": {"set": {GENERATION_HEADER: str(new.generation)}}},
+        "headers": {"response": {"set": {GENERATION: str(new.generation)}}},
         "timeout": "10s",
         **(copies if new.mirror else {}),
     }
@@ -208,7 +208,7 @@ def _backend(colour: Colour, weight: int) -> Object:
 
 
 def _header(new: Route) -> Object:
-    return {"name": GENERATION_HEADER, "value": str(new.generation)}
+    return {"name": GENERATION, "value": str(new.generation)}
 
 
 def _annotations(record: Object) -> dict[str, str]:

@@ -32,6 +32,7 @@ from include.cluster.api_server import Cluster, Object
 from include.cluster.spec import ClusterSpec
 from include.kernel.errors import Conflict, RecordDamaged, RequestInvalid, ServiceUnavailable
 from include.kernel.files import write_atomic
+from include.kernel.words.verdicts import SOAKED
 from include.model.blessing.blessing import envelope_digest
 from include.model.integrity.artifact_integrity import copy_verified
 from include.release.core.release_record import alone, evidence_of, is_same_wish, switched
@@ -51,6 +52,9 @@ from include.release.core.rollout import (
 from include.release.targets import kubernetes_routes as routes
 from include.release.targets import slot_client, slot_counters
 from include.release.targets.slot_counters import Counted
+from include.serving.words.headers import GENERATION
+from include.serving.words.recent import RecentAnswers, RecentQuestion
+from include.serving.words.slot_files import ARTIFACTS, artifact_path, blessing_path
 
 RELEASE = "evergreen/release"
 LET_GO = "evergreen/let-go"
@@ -124,7 +128,7 @@ class KubernetesTarget:
         if envelope is None:
             return None
         paper = envelope_digest(envelope)
-        write_atomic(self._root / "blessings" / f"{paper}.json", envelope)
+        write_atomic(blessing_path(self._root, paper), envelope)
         return paper
 
     def quiet_s(self, generation: int) -> float:
@@ -177,7 +181,7 @@ class KubernetesTarget:
     def evidence(self, generation: int, trial: int = 0) -> Evidence:
         """The verdicts of a generation, and of the one on trial; a `trial` of 0 needs no verdict."""
         notes = self._notes()
-        return evidence_of(_found(notes, generation), _found(notes, trial) if trial else {"soaked": Verdict.PASSED})
+        return evidence_of(_found(notes, generation), _found(notes, trial) if trial else {SOAKED: Verdict.PASSED})
 
     def verdicts(self, generation: int) -> dict[str, dict[str, Any]]:
         """Part (accepted, shadowed, canary-1, approved, soaked, recovered) -> {verdict, why}, and its report."""
@@ -214,16 +218,16 @@ class KubernetesTarget:
     # --- the steps ------------------------------------------------------------------------------------------------
 
     def has_artifact(self, digest: str) -> Path | None:
-        path = self._root / "artifacts" / digest
+        path = artifact_path(self._root, digest)
         return path if path.is_dir() else None
 
     def golden(self, digest: str) -> list[dict[str, Any]]:
         """The golden rows (row, probability) of a staged artifact."""
-        return list(json.loads((self._root / "artifacts" / digest / "artifact.json").read_text())["golden"])
+        return list(json.loads((artifact_path(self._root, digest) / "artifact.json").read_text())["golden"])
 
     def stage(self, colour: Colour, wanted: Wanted, artifact: Path) -> None:
         """Takes the slot out of the standby role, then puts the release into it; its pods are replaced."""
-        copy_verified(artifact, self._root / "artifacts", wanted.release.digest)
+        copy_verified(artifact, self._root / ARTIFACTS, wanted.release.digest)
         self._route_to(wanted, alone, spared=colour)
         content = {**asdict(wanted.release), "generation": wanted.generation, "blessing": wanted.blessing}
 
@@ -398,7 +402,7 @@ class KubernetesTarget:
             answer = self._http.get(f"{self._predictions}/health")
         except httpx.HTTPError:
             return False
-        return bool(answer.headers.get(routes.GENERATION_HEADER) == str(generation))
+        return bool(answer.headers.get(GENERATION) == str(generation))
 
     def _endpoints(self) -> set[str]:
         """The pods that new connections to `predictions` are sent to."""
@@ -419,7 +423,7 @@ class KubernetesTarget:
         texts = [self._cluster.text(f"{at}/{pod['metadata']['name']}:8000/proxy/metrics") for pod in pods]
         return slot_counters.together([slot_counters.counted(text, staged.version) for text in texts])
 
-    def recent(self, colour: Colour, question: dict[str, Any]) -> dict[str, Any] | None:
+    def recent(self, colour: Colour, question: RecentQuestion) -> RecentAnswers | None:
         """What a slot answered last; a slot of one replica, or the answers would be some of them."""
         return slot_client.recent(self._http, self._slots[colour], colour, question)
 

@@ -22,6 +22,7 @@ from include.release.core.reconcile import Said
 from include.release.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Wanted
 from include.release.targets import envoy_routes
 from include.release.targets.local_target import LocalAddresses, LocalTarget
+from include.serving.words.slot_files import blessing_path, routes_path
 
 
 class LocalUpkeep(LocalTarget):
@@ -69,7 +70,7 @@ class LocalUpkeep(LocalTarget):
 
     def paper(self, colour: Colour) -> str | None:
         """The signed envelope that allows what a slot's file names; None where it lies no more."""
-        place = self._root / "blessings" / f"{json.loads(self._slot_file(colour).read_text()).get('blessing')}.json"
+        place = blessing_path(self._root, str(json.loads(self._slot_file(colour).read_text()).get("blessing")))
         return place.read_text() if place.exists() else None
 
     # --- mending ---------------------------------------------------------------------------------------------------
@@ -94,13 +95,13 @@ class LocalUpkeep(LocalTarget):
             with suppress(RecordDamaged):
                 if self._route().live:
                     raise Conflict("Somebody has written a route meanwhile; nothing was changed.")
-            write_atomic(self._root / "route" / "routes.yaml", envoy_routes.render(route))
+            write_atomic(routes_path(self._root), envoy_routes.render(route))
         self._await_route()
 
     def apply_route(self) -> None:
         """Writes the same route once more: a rename is what wakes the proxy."""
         with self._lock():
-            write_atomic(self._root / "route" / "routes.yaml", envoy_routes.render(self._route()))
+            write_atomic(routes_path(self._root), envoy_routes.render(self._route()))
         self._await_route()
 
     def restore_slot(self, colour: Colour, release: Release | None, envelope: str | None, seen: Observed) -> None:

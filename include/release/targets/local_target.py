@@ -28,6 +28,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from include.kernel.errors import Conflict, RecordDamaged, ServiceUnavailable
 from include.kernel.files import locked, sweep_drafts, write_atomic
+from include.kernel.words.verdicts import SOAKED
 from include.model.blessing.blessing import envelope_digest
 from include.model.integrity.artifact_integrity import copy_verified
 from include.release.core.release_record import alone, evidence_of, wanted_of
@@ -47,6 +48,8 @@ from include.release.core.rollout import (
 )
 from include.release.targets import envoy_routes, slot_client, slot_counters
 from include.release.targets.slot_counters import Counted
+from include.serving.words.recent import RecentAnswers, RecentQuestion
+from include.serving.words.slot_files import ARTIFACTS, artifact_path, blessing_path, routes_path, slot_path
 
 ROUTE_TIMEOUT_S = 10.0
 ALREADY_STARTED = 60  # a fault of supervisor's
@@ -116,7 +119,7 @@ class LocalTarget:
     def quiet_s(self, generation: int) -> float:
         """Seconds since a run last wrote anything for this generation, by the clock of the disk."""
         own = [place for part in ("verdicts", "progress") for place in (self._root / part / str(generation)).glob("*")]
-        files = [self._root / "wanted.json", self._root / "route" / "routes.yaml", *own]
+        files = [self._root / "wanted.json", routes_path(self._root), *own]
         return time.time() - max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
 
     def _kept(self, envelope: str | None) -> str | None:
@@ -124,7 +127,7 @@ class LocalTarget:
         if envelope is None:
             return None
         paper = envelope_digest(envelope)
-        write_atomic(self._root / "blessings" / f"{paper}.json", envelope)
+        write_atomic(blessing_path(self._root, paper), envelope)
         return paper
 
     def _is_same_wish(self, known: Wanted, by: str) -> bool:
@@ -139,7 +142,7 @@ class LocalTarget:
         return Observed(self._route(), *(self._slot(colour) for colour in COLOURS))
 
     def _route(self) -> Route:
-        path = self._root / "route" / "routes.yaml"
+        path = routes_path(self._root)
         with _readable(path):
             return envoy_routes.parse(path.read_text()) if path.exists() else Route()
 
@@ -156,7 +159,7 @@ class LocalTarget:
             return Release(content["version"], content["digest"])
 
     def _slot_file(self, colour: Colour) -> Path:
-        return self._root / "slots" / f"{colour}.json"
+        return slot_path(self._root, colour)
 
     def _reports(self, colour: Colour) -> Release | None:
         """What the slot's process says it serves; None unless it is ready."""
@@ -188,7 +191,7 @@ class LocalTarget:
 
     def evidence(self, generation: int, trial: int = 0) -> Evidence:
         """The verdicts of a generation, and of the one on trial; a `trial` of 0 needs no verdict."""
-        own, tried = self._found(generation), self._found(trial) if trial else {"soaked": Verdict.PASSED}
+        own, tried = self._found(generation), self._found(trial) if trial else {SOAKED: Verdict.PASSED}
         return evidence_of(own, tried)
 
     def _found(self, generation: int) -> dict[str, Verdict]:
@@ -218,17 +221,17 @@ class LocalTarget:
     # --- the steps ------------------------------------------------------------------------------------------------
 
     def has_artifact(self, digest: str) -> Path | None:
-        path = self._root / "artifacts" / digest
+        path = artifact_path(self._root, digest)
         return path if path.is_dir() else None
 
     def golden(self, digest: str) -> list[dict[str, Any]]:
         """The golden rows (row, probability) of a staged artifact."""
-        path = self._root / "artifacts" / digest / "artifact.json"
+        path = artifact_path(self._root, digest) / "artifact.json"
         return list(json.loads(path.read_text())["golden"])
 
     def stage(self, colour: Colour, wanted: Wanted, artifact: Path) -> None:
         """Takes the slot out of the standby role, then puts the release into it and restarts its process."""
-        copy_verified(artifact, self._root / "artifacts", wanted.release.digest)
+        copy_verified(artifact, self._root / ARTIFACTS, wanted.release.digest)
         with self._fenced(wanted) as route:
             self._must_not_be_live(colour, route)
             self._write_route(alone(route, wanted))
@@ -324,7 +327,7 @@ class LocalTarget:
 
     def _write_route(self, route: Route) -> None:
         if route != self._route():
-            write_atomic(self._root / "route" / "routes.yaml", envoy_routes.render(route))
+            write_atomic(routes_path(self._root), envoy_routes.render(route))
 
     def _await_route(self) -> None:
         """Raises `ServiceUnavailable` when the proxy does not take the route over; the route file stays as it is."""
@@ -430,7 +433,7 @@ class LocalTarget:
             return None
         return slot_counters.counted(text, staged.version) if staged else None
 
-    def recent(self, colour: Colour, question: dict[str, Any]) -> dict[str, Any] | None:
+    def recent(self, colour: Colour, question: RecentQuestion) -> RecentAnswers | None:
         """What a slot answered last, as include.serving.log.recent_answers tells it; None when it cannot be asked.
 
         Raises `AccessRefused` when the slot knows another serving token, or none.

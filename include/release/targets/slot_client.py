@@ -8,16 +8,18 @@ import httpx
 
 from include.kernel.errors import AccessRefused
 from include.release.core.rollout import Colour
-from include.release.core.shadow import COPY
+from include.serving.words.headers import COPY
+from include.serving.words.recent import PATH, RecentAnswers, RecentQuestion
+from include.serving.words.slot_metrics import PREDICT
 
 
-def recent(http: httpx.Client, base: str, colour: Colour, question: dict[str, Any]) -> dict[str, Any] | None:
+def recent(http: httpx.Client, base: str, colour: Colour, question: RecentQuestion) -> RecentAnswers | None:
     """What a slot answered last, as include.serving.log.recent_answers tells it; None when it cannot be asked.
 
     Raises `AccessRefused` when the slot knows another serving token, or none.
     """
     try:
-        answer = http.post(f"{base}/admin/recent", json=question)
+        answer = http.post(f"{base}{PATH}", json=question)
     except httpx.HTTPError:
         return None
     if answer.status_code in (401, 403):
@@ -26,9 +28,10 @@ def recent(http: httpx.Client, base: str, colour: Colour, question: dict[str, An
             "EVERGREEN_SERVING_TOKEN here and at the slots, and EVERGREEN_ADMIN_FROM=anywhere at slots of another "
             "machine; set them, or release.shadow.enabled: false."
         )
-    return dict(answer.json()) if answer.status_code == 200 else None
+    told: RecentAnswers | None = answer.json() if answer.status_code == 200 else None
+    return told
 
 
 def ask(http: httpx.Client, base: str, rows: list[dict[str, Any]], *, as_client: bool) -> httpx.Response:
     """Predictions for `rows`. Unless asked as a client does, the answer counts as a copy's and stands in no log."""
-    return http.post(f"{base}/predict", json={"rows": rows}, headers=None if as_client else {COPY: "1"})
+    return http.post(f"{base}{PREDICT}", json={"rows": rows}, headers=None if as_client else {COPY: "1"})

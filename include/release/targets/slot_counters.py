@@ -9,12 +9,12 @@ from itertools import pairwise
 from operator import add
 from typing import TYPE_CHECKING
 
-from include.release.core.canary import LATENCY_S, SCORES, Traffic
+from include.release.core.canary import Traffic
+from include.serving.words import slot_metrics as words
+from include.serving.words.slot_metrics import Family
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
-
-ANSWERS = ("/predict", "/predict-and-explain", "/invocations", "/v2/models/{name}/infer")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ def counted(text: str, version: str) -> Counted | None:
 
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     try:
-        started = next(sample.value for sample in samples if sample.name == "process_start_time_seconds")
-        own = [sample for sample in samples if sample.labels.get("version") == version]
+        started = next(sample.value for sample in samples if sample.name == words.STARTED)
+        own = [sample for sample in samples if sample.labels.get(words.VERSION) == version]
         return Counted(started, _traffic(own))
     except (StopIteration, KeyError, ValueError):
         return None
@@ -57,29 +57,40 @@ def _sum(one: Traffic, two: Traffic) -> Traffic:
 
 
 def _traffic(own: list[Sample]) -> Traffic:
-    answers = [each for each in own if each.name == "evergreen_requests_total" and each.labels["path"] in ANSWERS]
-    known = [each for each in answers if each.labels["status"][0] in "25"]  # 4xx is the caller's
+    answers = [each for each in _samples(own, words.REQUESTS) if each.labels[words.PATH] in words.PREDICTING]
+    failed = [each for each in answers if each.labels[words.STATUS].startswith(words.FAILED)]
+    good = [each for each in answers if each.labels[words.STATUS].startswith(words.OK)]  # 4xx is the caller's
     return Traffic(
-        requests=_total(known),
-        errors=_total(each for each in known if each.labels["status"][0] == "5"),
-        latency=_bins(own, "evergreen_predict_seconds", LATENCY_S),
-        scores=_bins(own, "evergreen_score", SCORES),
-        decisions=_total(
-            e for e in own if e.name == "evergreen_decisions_total" and e.labels["decision"] == "positive"
-        ),
+        requests=_total(good) + _total(failed),
+        errors=_total(failed),
+        latency=_bins(own, words.LATENCY, words.LATENCY_S),
+        scores=_bins(own, words.SCORE, words.SCORES),
+        decisions=_decisions(own),
     )
+
+
+def _decisions(own: list[Sample]) -> int:
+    """How many were a yes. Raises `KeyError` where rows were scored and none was decided: then a word has changed."""
+    decided = _samples(own, words.DECISIONS)
+    known = {word: _total(e for e in decided if e.labels[words.DECISION] == word) for word in (words.YES, words.NO)}
+    if sum(known.values()) != _total(decided) or (not decided and _total(_samples(own, words.SCORE))):
+        raise KeyError(words.DECISION)
+    return known[words.YES]
+
+
+def _samples(own: list[Sample], family: Family) -> list[Sample]:
+    return [sample for sample in own if sample.name == family.samples[0]]
 
 
 def _total(samples: Iterable[Sample]) -> int:
     return int(sum(sample.value for sample in samples))
 
 
-def _bins(own: list[Sample], name: str, bounds: tuple[float, ...]) -> tuple[int, ...]:
+def _bins(own: list[Sample], family: Family, bounds: tuple[float, ...]) -> tuple[int, ...]:
     """Counts between neighbouring bounds and beyond the last; a bound that is not there is a KeyError."""
     below: dict[float, float] = {}
-    for sample in own:
-        if sample.name == f"{name}_bucket":
-            bound = float(sample.labels["le"])
-            below[bound] = below.get(bound, 0) + sample.value
+    for sample in _samples(own, family):
+        bound = float(sample.labels["le"])
+        below[bound] = below.get(bound, 0) + sample.value
     cumulative = [0.0, *(below[bound] for bound in bounds), below[float("inf")]]
     return tuple(int(high - low) for low, high in pairwise(cumulative))

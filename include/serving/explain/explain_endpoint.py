@@ -44,7 +44,8 @@ class ExplainEndpoint(Endpoint):
         if isinstance(answer, Problem):
             return self._recorded(asked, parsed, answer, answer)
         told = await self._explaining.explain(slot, parsed.rows, answer, asked.deadline)
-        self._counted(slot, answer, parsed.rows)
+        if not isinstance(told, Problem):  # else nobody got the scores
+            self._counted(slot, answer, parsed.rows)
         return self._recorded(asked, parsed, answer, told)
 
     async def _parsed(self, request: Request, headers: Mapping[str, str], slot: Loaded) -> Parsed | Problem:

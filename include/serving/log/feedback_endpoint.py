@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from include.release.core.shadow import COPY
 from include.serving.predict.validation import Problem, document, too_many, wrong_form
 from include.serving.slot import Loaded
+from include.serving.words.headers import COPY
 
 if TYPE_CHECKING:
     from include.serving.endpoint import Service

@@ -32,10 +32,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from include.feedback.core.prediction_records import sampled
-from include.release.core.shadow import slices
+from include.kernel.words.groups import name_slices
 from include.serving.endpoint import headers_of, read_body, refusal
 from include.serving.predict.validation import Problem
 from include.serving.protocols import native
+from include.serving.words.recent import RecentAnswer, RecentAnswers
 
 if TYPE_CHECKING:
     from include.data.spec import GroupsSpec
@@ -114,7 +115,7 @@ class Recent:
             for id_ in [each for each in self._kept if not sampled(each, self._share)]:
                 self._rows -= len(self._kept.pop(id_).rows)
 
-    def told(self, question: Question) -> dict[str, Any]:
+    def told(self, question: Question) -> RecentAnswers:
         now = self._now()
         if not self._is_asked or now > self._until:
             self._begin(is_asked=True)
@@ -140,16 +141,23 @@ class Recent:
             rows += len(each.rows)
             yield each
 
-    def _described(self, kept: Kept, now: float) -> dict[str, Any]:
-        who = {"number": kept.number, "id": kept.asked.id, "age_s": now - kept.asked.received}
-        answer = kept.answer
-        told = {"scores": answer.probabilities, "decisions": answer.decisions} if answer else {}
-        groups = {"slices": self._slices(kept.rows)} if answer and not kept.asked.copy else {}
-        return {**who, "repeated": kept.repeated, "seconds": kept.seconds, **told, **groups}
+    def _described(self, kept: Kept, now: float) -> RecentAnswer:
+        told = RecentAnswer(
+            number=kept.number,
+            id=kept.asked.id,
+            age_s=now - kept.asked.received,
+            repeated=kept.repeated,
+            seconds=kept.seconds,
+        )
+        if answer := kept.answer:
+            told["scores"], told["decisions"] = answer.probabilities, answer.decisions
+            if not kept.asked.copy:
+                told["slices"] = self._slices(kept.rows)
+        return told
 
     def _slices(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         spec, known = self._groups, self._categories()
-        return [slices(row, spec, known) if spec else () for row in rows]
+        return [name_slices(row, spec, known) if spec else () for row in rows]
 
 
 class RecentRoute:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from include.kernel.words.colours import COLOURS
 from include.serving.protocols import mlflow_scoring, open_inference, tensors
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _explain_answer(columns: Sequence[Column]) -> Json:
 
 def _who() -> dict[str, Json]:
     by = {"enum": ["model", "rule", "previous"], "description": "the model, or what answered in its place"}
-    return {"version": TEXT, "slot": {"enum": ["blue", "green"]}, "served_by": by}
+    return {"version": TEXT, "slot": {"enum": [*COLOURS]}, "served_by": by}
 
 
 def _feedback(labels: Sequence[str], max_rows: int) -> Json:

@@ -18,7 +18,8 @@ from include.serving.endpoint import Endpoint, Service, respond
 from include.serving.predict.validation import Problem
 from include.serving.protocols import Parsed, Rendered, mlflow_scoring, open_inference
 from include.serving.slot import Loaded
-from include.serving.transport.middleware import INFER, Handler
+from include.serving.transport.middleware import Handler
+from include.serving.words.slot_metrics import INFER
 
 if TYPE_CHECKING:
     from include.serving.predict.current_model import Holder

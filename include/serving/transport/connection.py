@@ -24,7 +24,8 @@ from include.serving.predict.scoring import BUSY
 from include.serving.predict.validation import Problem
 from include.serving.protocols.dialects import dialect_of
 from include.serving.transport.fast_path import FastRequest
-from include.serving.transport.middleware import request_id, route_of
+from include.serving.transport.middleware import ID, request_id, route_of
+from include.serving.words.headers import SLOT, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -72,7 +73,7 @@ class Door:
         version, route = self._service.holder.version, route_of(path)
         self._service.metrics.answered(version, route, problem.status, time.monotonic() - began)
         head, body = self._written.get((problem.status, version, route)) or self._write(problem, version, route)
-        return b"%sx-request-id: %s\r\n\r\n%s" % (head, request_id({"headers": headers}).encode(), body)
+        return b"%s%s: %s\r\n\r\n%s" % (head, ID, request_id({"headers": headers}).encode(), body)
 
     def _write(self, problem: Problem, version: str, route: str) -> tuple[bytes, bytes]:
         rendered = dialect_of(route).refuse(problem)
@@ -81,8 +82,8 @@ class Door:
             f"HTTP/1.1 {problem.status} {PHRASES[problem.status]}",
             f"content-type: {rendered.content_type}",
             f"content-length: {len(rendered.body)}",
-            f"x-evergreen-version: {version}",
-            f"x-evergreen-slot: {self._service.holder.colour}",
+            f"{VERSION}: {version}",
+            f"{SLOT}: {self._service.holder.colour}",
             f"retry-after: {problem.retry_after}" if stays else "connection: close",
         ]
         written = "".join(f"{line}\r\n" for line in lines).encode(), rendered.body

@@ -28,7 +28,7 @@ from include.serving.endpoint import LONG_BODY, Endpoint, Service, asked_by, hea
 from include.serving.predict.scoring import LARGE, Answer, Asked
 from include.serving.predict.validation import Problem
 from include.serving.slot import Loaded
-from include.serving.transport.middleware import request_id, route_of
+from include.serving.transport.middleware import ID, WHO, request_id, route_of
 
 if TYPE_CHECKING:
     from fastapi import Response
@@ -184,8 +184,8 @@ class FastLane:
 
     def _send(self, request: FastRequest, name: str, response: Response) -> None:
         holder = self._service.holder
-        who = ((b"x-evergreen-version", holder.version.encode()), (b"x-evergreen-slot", holder.colour.encode()))
-        told = (*request.client.common, *response.raw_headers, *who, (b"x-request-id", name.encode()))
+        who = ((WHO[0], holder.version.encode()), (WHO[1], holder.colour.encode()))
+        told = (*request.client.common, *response.raw_headers, *who, (ID, name.encode()))
         request.client.answer(request, written(response, told))
         self._counted(request, response.status_code)
 

@@ -22,6 +22,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from include.serving.predict.validation import Problem
 from include.serving.protocols.dialects import dialect_of
+from include.serving.words.headers import REQUEST_ID, SLOT, VERSION
+from include.serving.words.slot_metrics import INFER
 
 if TYPE_CHECKING:
     from include.serving.metrics import Metrics
@@ -34,10 +36,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 CRASHED = Problem(500, "The server failed on this request; its log has the reason.")
 # the connection is not to be used again, and Envoy is to send no more without waiting for its next look at /ready
 LEAVING = [(b"connection", b"close"), (b"x-envoy-immediate-health-check-fail", b"true")]
+WHO = (VERSION.encode(), SLOT.encode())
+ID = REQUEST_ID.encode()
 FORGERY = re.compile(r"[^A-Za-z0-9._-]")
-
-
-INFER = "/v2/models/{name}/infer"  # stands for every model and version a path may name
 
 
 def route_of(path: str) -> str:
@@ -112,16 +113,16 @@ class Envelope:
 
     def _names(self, version: str, request: str) -> list[tuple[bytes, bytes]]:
         names = [
-            (b"x-evergreen-version", version.encode()),
-            (b"x-evergreen-slot", self._holder.colour.encode()),
-            (b"x-request-id", request.encode()),
+            (WHO[0], version.encode()),
+            (WHO[1], self._holder.colour.encode()),
+            (ID, request.encode()),
         ]
         return [*names, *LEAVING] if self._holder.draining else names
 
 
 def request_id(scope: Mapping[str, Any]) -> str:
     """The caller's id without anything that could forge a log line or a header; a new one if nothing is left."""
-    sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    sent = next((value for name, value in scope["headers"] if name == ID), b"")
     return FORGERY.sub("", sent.decode("latin-1"))[:64] or f"{random.getrandbits(128):032x}"
 
 

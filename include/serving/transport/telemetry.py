@@ -24,6 +24,7 @@ import anyio.to_thread
 from include.serving import VERSION
 from include.serving.transport.guard import POLICY
 from include.serving.transport.token_bucket import take
+from include.serving.words import headers as words
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -207,9 +208,8 @@ def _noting(span: Any, send: Send) -> Send:
         if message["type"] == "http.response.start":
             headers = dict(message["headers"])
             span.set_attribute("http.response.status_code", message["status"])
-            for name in ("version", "slot"):
-                span.set_attribute(f"evergreen.{name}", headers.get(f"x-evergreen-{name}".encode(), b"").decode())
-            span.set_attribute("evergreen.request_id", headers.get(b"x-request-id", b"").decode())
+            for name, header in (("version", words.VERSION), ("slot", words.SLOT), ("request_id", words.REQUEST_ID)):
+                span.set_attribute(f"evergreen.{name}", headers.get(header.encode(), b"").decode())
             if message["status"] >= 500:
                 span.set_status(StatusCode.ERROR)
         await send(message)

@@ -24,8 +24,8 @@ from evergreen.hooks.notifiers import record
 from evergreen.run_context import edge
 from include import factory
 from include.kernel.ledger import Entry
+from include.kernel.words.verdicts import APPROVED, Verdict
 from include.model.blessing.approval import Approval, question, release_question
-from include.release.core.rollout import Verdict
 
 
 class ApproveOperator(ApprovalOperator):
@@ -120,7 +120,7 @@ class ApproveReleaseOperator(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         if self.told["verdict"] != "ask":
             raise AirflowSkipException(f"There is nothing to ask: {self.told['summary']}.")
-        if known := WorldHook().target().verdicts(int(self.told["outputs"]["generation"])).get("approved"):
+        if known := WorldHook().target().verdicts(int(self.told["outputs"]["generation"])).get(APPROVED):
             return {"yes": known["verdict"] == Verdict.PASSED, "why": known["why"]}
         live = WorldHook().target().observe().live.release
         self.body = release_question(self.told["outputs"], live.version if live else None)
@@ -145,7 +145,7 @@ class ApproveReleaseOperator(ApprovalOperator):
         key = f"release-approval-{how}-{generation}-{found['digest'][:12]}"
         entry = Entry(what=f"approval.{how}", subject=found["version"], who=who, why=why, details=details, key=key)
         record(world.ledger(), entry)
-        world.target().record(generation, "approved", verdict, f"{how} by {who}: {why}")
+        world.target().record(generation, APPROVED, verdict, f"{how} by {who}: {why}")
         return {"yes": yes, "who": who, "why": why}
 
 

@@ -21,6 +21,7 @@ from evergreen.triggers.poll import PollTrigger
 from include.alerting.core.alert_rules import soak_failed
 from include.kernel.errors import Conflict, Permanent, RequestInvalid, Temporary
 from include.kernel.ledger import Entry
+from include.kernel.words.verdicts import SOAKED
 from include.manifest import Manifest
 from include.model.blessing.blessing import Blessing, envelope_digest
 from include.release.core import release_plan, release_requests
@@ -211,7 +212,7 @@ def _mark_soaking(world: WorldHook, generation: int, version: str) -> None:
 
 
 def _outcome(step: Step, evidence: dict[str, dict[str, str]]) -> str:
-    if step is Step.REJECTED and "soaked" in evidence:
+    if step is Step.REJECTED and SOAKED in evidence:
         return "reverted"
     return "asked" if step is Step.APPROVE else step.value
 

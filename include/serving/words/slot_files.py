@@ -1,0 +1,29 @@
+"""The folder a slot reads: a release writes it, on a disk or into the objects of a cluster, and the server loads it.
+
+slots/<colour>.json         the release this slot holds
+artifacts/<digest>/         the model, verified when it was put there
+blessings/<sha256>.json     the signed document that allows it
+route/routes.yaml           where traffic goes; the proxy watches it
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SLOTS, ARTIFACTS, BLESSINGS, ROUTE = "slots", "artifacts", "blessings", "route"
+
+
+def slot_path(root: Path, colour: str) -> Path:
+    return root / SLOTS / f"{colour}.json"
+
+
+def artifact_path(root: Path, digest: str) -> Path:
+    return root / ARTIFACTS / digest
+
+
+def blessing_path(root: Path, sha256: str) -> Path:
+    return root / BLESSINGS / f"{sha256}.json"
+
+
+def routes_path(root: Path) -> Path:
+    return root / ROUTE / "routes.yaml"
