@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from include.release.service.driver import Rollout
     from include.release.service.experiment_outcomes import ExperimentOutcomes
     from include.release.service.reconciler import Reconciler
-    from include.release.targets.base import Target, Upkeep
+    from include.release.targets.base import RepairableTarget, ServingTarget
     from include.release.targets.local_target import LocalAddresses
 
 
-def open_target(manifest: ReleaseManifest) -> Target:
+def open_target(manifest: ReleaseManifest) -> ServingTarget:
     """The one the manifest names. Raises `RequestInvalid` when the environment does not say where it is."""
     if manifest.target == "kubernetes":
         from include.release.targets.kubernetes_target import KubernetesTarget
@@ -40,7 +40,7 @@ def open_target(manifest: ReleaseManifest) -> Target:
     return LocalTarget(*_find_local())
 
 
-def open_repair(manifest: ReleaseManifest) -> Upkeep:
+def open_repair(manifest: ReleaseManifest) -> RepairableTarget:
     """The target as it is looked after, with the rights to mend its records."""
     if manifest.target == "kubernetes":
         from include.release.targets.kubernetes_repair import ClusterUpkeep

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import time
 import xmlrpc.client
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,6 +46,7 @@ from include.release.core.rollout import (
     other,
 )
 from include.release.targets import envoy_routes, slot_client, slot_counters
+from include.release.targets.base import ServingTarget
 from include.release.targets.slot_counters import Counted
 
 ROUTE_TIMEOUT_S = 10.0
@@ -60,11 +61,11 @@ class LocalAddresses:
 
     proxy: str
     proxy_admin: str
-    slots: dict[str, str]
+    slots: Mapping[Colour, str]
     supervisor: str
 
 
-class LocalTarget:
+class LocalTarget(ServingTarget):
     """`token` is the serving token: slots that know API tokens ask for one of these or for it."""
 
     def __init__(self, root: Path, addresses: LocalAddresses, token: str | None = None) -> None:
@@ -263,10 +264,6 @@ class LocalTarget:
         with self._fenced(wanted) as route:
             self._write_route(replace(alone(route, wanted), share=share, mirror=mirror, sticky=sticky))
         self._await_route()
-
-    def withdraw(self, wanted: Wanted) -> None:
-        """Ends a share or a mirror."""
-        self.split(wanted)
 
     def switch(self, colour: Colour, wanted: Wanted) -> None:
         """Routes all traffic to `colour` and waits until the proxy says so.
