@@ -54,8 +54,8 @@ def main(place: Path) -> None:
 
 def prepared(path: Path) -> Any:
     """The training job up to the fit, on days published as the ingest job would."""
-    from include import factory
     from include import manifest as manifests
+    from include.data.wiring import open_snapshot_store
     from include.kernel.job import Intent, JobRequest
     from include.training import training_plan
     from tests.job_world import FIRST, publish
@@ -63,7 +63,7 @@ def prepared(path: Path) -> Any:
     manifest = manifests.load(path)
     days = manifest.train.window_days + manifest.train.holdout_days
     for number in range(days):
-        publish(factory.store(), manifest, FIRST + timedelta(days=number))
+        publish(open_snapshot_store(), manifest, FIRST + timedelta(days=number))
     as_of = FIRST + timedelta(days=days - 1 + manifest.label.delay_days)
     return training_plan.prepare(JobRequest(job="train", run_key="bench", as_of=as_of, intent=Intent.LIVE), manifest)
 
