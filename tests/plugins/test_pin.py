@@ -14,7 +14,7 @@ from include.kernel.errors import ServiceUnavailable
 from include.kernel.files import write_atomic
 from include.kernel.ledger import Entry
 from include.release.core.rollout import Route
-from include.release.targets import envoy_routes
+from include.release.targets.local import envoy_routes
 from tests.blessed import OTHER_KEY
 from tests.delivered import described, rows, written
 from tests.plugins.conftest import context, event

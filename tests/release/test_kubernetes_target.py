@@ -20,9 +20,9 @@ from include.cluster.spec import ClusterSpec
 from include.kernel.errors import AccessRefused, Conflict, ManifestInvalid, RequestInvalid, ServiceUnavailable
 from include.manifest import read_manifest
 from include.release.core.rollout import COLOURS, Colour, Plan, Release, Route, Verdict, Wanted
-from include.release.targets import kubernetes_routes as routes
-from include.release.targets import kubernetes_target
-from include.release.targets.kubernetes_target import KubernetesTarget
+from include.release.targets.kubernetes import routes
+from include.release.targets.kubernetes import target as on_cluster
+from include.release.targets.kubernetes.target import KubernetesTarget
 from include.release.wiring import open_repair, open_target
 from include.retraining.wiring import open_wait_conditions
 from tests import kube_api, kube_nodes
@@ -509,7 +509,7 @@ class TestIstio:
 
     def test_a_switch_returns_when_the_answers_say_so(self, api, meshed, on_trial, monkeypatch):
         """Istio tells nowhere how far a rule has come."""
-        monkeypatch.setattr(kubernetes_target, "ROUTE_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(on_cluster, "ROUTE_TIMEOUT_S", 0.5)
         path = f"{VIRTUAL}/predictions"
         meshed._predictions = NOWHERE["blue"]
         with pytest.raises(ServiceUnavailable, match="has not arrived"):

@@ -48,9 +48,9 @@ from include.release.core.rollout import (
     Verdict,
     Wanted,
 )
-from include.release.targets import kubernetes_routes as routes
 from include.release.targets import slot_client, slot_counters
 from include.release.targets.base import ServingTarget
+from include.release.targets.kubernetes import routes
 from include.release.targets.slot_counters import Counted
 
 RELEASE = "evergreen/release"

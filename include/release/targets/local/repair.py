@@ -20,9 +20,9 @@ from include.kernel.errors import Conflict, RecordDamaged
 from include.kernel.files import write_atomic
 from include.release.core.reconcile import Said
 from include.release.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Wanted
-from include.release.targets import envoy_routes
 from include.release.targets.base import RepairableTarget
-from include.release.targets.local_target import LocalAddresses, LocalTarget
+from include.release.targets.local import envoy_routes
+from include.release.targets.local.target import LocalAddresses, LocalTarget
 
 
 class LocalUpkeep(LocalTarget, RepairableTarget):

@@ -45,8 +45,9 @@ from include.release.core.rollout import (
     Wanted,
     other,
 )
-from include.release.targets import envoy_routes, slot_client, slot_counters
+from include.release.targets import slot_client, slot_counters
 from include.release.targets.base import ServingTarget
+from include.release.targets.local import envoy_routes
 from include.release.targets.slot_counters import Counted
 
 ROUTE_TIMEOUT_S = 10.0
