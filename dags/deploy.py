@@ -20,9 +20,9 @@ from evergreen.operators.approval import ApproveReleaseOperator
 from evergreen.operators.reconcile import ReconcileOperator
 from evergreen.operators.registry import PromoteOperator
 from evergreen.operators.rollout import RolloutOperator, WantOperator
-from include import factory
+from include.manifest import read_manifest
 
-manifest = factory.manifest()
+manifest = read_manifest()
 
 with DAG(
     "deploy",
@@ -41,7 +41,7 @@ with DAG(
     go_live = PromoteOperator(task_id="go_live", told=rollout.output)
     if manifest.release.approval == "before_switch":
         try_out = RolloutOperator(task_id="try_out", wish=want.output)
-        approve = ApproveReleaseOperator(task_id="approve", told=try_out.output)
+        approve = ApproveReleaseOperator(task_id="approve", manifest=manifest, told=try_out.output)
         rollout.trigger_rule = TriggerRule.NONE_FAILED  # where nothing was to be asked, approve is skipped
         want >> try_out >> approve >> rollout
     reconcile >> want >> rollout >> go_live

@@ -21,9 +21,9 @@ from evergreen.dag_defaults import date_param, house, intent_param, text_param
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.job import job_task, mapped_job
 from evergreen.operators.rejection_callback import note_refused_day
-from include import factory
+from include.manifest import read_manifest
 
-manifest = factory.manifest()
+manifest = read_manifest()
 OWN_DAY = "data_interval_start | ds if data_interval_start else macros.ds_add(dag_run.run_after | ds, -1)"
 DAY = f"{{{{ params.day or ({OWN_DAY}) }}}}"
 
@@ -42,6 +42,7 @@ with DAG(
     **(house(manifest, "data") | {"max_active_runs": 4}),
 ) as dag:
     land = job_task(
+        manifest,
         "ingest",
         job="ingest",
         job_params={"day": DAY},
@@ -51,7 +52,10 @@ with DAG(
     )
     # What the tasks before it did not get to, `ingest` does itself, so it asks only whether they have ended.
     if (shards := manifest.fan_out.validation) > 1:
-        mapped_job("validate_part", "validate", shards, job_params={"day": DAY}, params_from=["scenario"]) >> land
+        part = mapped_job(
+            manifest, "validate_part", "validate", shards, job_params={"day": DAY}, params_from=["scenario"]
+        )
+        part >> land
     announce = AnnounceOperator(
         task_id="announce",
         asset=DATASET_VALIDATED,

@@ -20,9 +20,9 @@ from evergreen.dag_defaults import date_param, house
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.job import job_task, mapped_job
 from evergreen.operators.reconcile import ReconcileOperator
-from include import factory
+from include.manifest import read_manifest
 
-manifest = factory.manifest()
+manifest = read_manifest()
 
 with DAG(
     "monitor",
@@ -35,9 +35,9 @@ with DAG(
     **house(manifest, "monitoring"),
 ) as dag:
     # A day that no task before it measured is measured by `measure` itself, so it asks only whether they have ended.
-    measure = job_task("measure", job="monitor", trigger_rule="all_done")
+    measure = job_task(manifest, "measure", job="monitor", trigger_rule="all_done")
     if manifest.fan_out.profiles > 1:
-        mapped_job("profile", job="profile", shards=manifest.fan_out.profiles) >> measure
+        mapped_job(manifest, "profile", job="profile", shards=manifest.fan_out.profiles) >> measure
     announce = AnnounceOperator(
         task_id="announce",
         asset=MONITOR_REPORTED,

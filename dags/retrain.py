@@ -21,9 +21,9 @@ from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.intent import IntentOperator
 from evergreen.operators.job import job_task
 from evergreen.sensors.retraining import RetrainingSensor
-from include import factory
+from include.manifest import read_manifest
 
-manifest = factory.manifest()
+manifest = read_manifest()
 
 with DAG(
     "retrain",
@@ -39,7 +39,7 @@ with DAG(
     **(house(manifest, "model") | {"max_active_runs": 2, "deadline": None}),
 ) as dag:
     intent = IntentOperator(task_id="intent", live="decide", otherwise="backtest")
-    backtest = job_task("backtest", job="backtest")
+    backtest = job_task(manifest, "backtest", job="backtest")
     patience = timedelta(days=manifest.retraining.wait_for_labels_days)
     decide = RetrainingSensor(task_id="decide", timeout=patience.total_seconds(), soft_fail=True)
     request = AnnounceOperator(

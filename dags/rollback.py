@@ -11,9 +11,9 @@ from airflow.sdk import DAG
 from evergreen.dag_defaults import house, text_param
 from evergreen.operators.registry import PromoteOperator
 from evergreen.operators.rollout import RolloutOperator, WantBackOperator
-from include import factory
+from include.manifest import read_manifest
 
-manifest = factory.manifest()
+manifest = read_manifest()
 
 with DAG(
     "rollback",

@@ -18,9 +18,9 @@ from evergreen.dag_defaults import date_param, house, intent_param, text_param
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.job import job_task
 from evergreen.operators.scoring import PinOperator
-from include import factory
+from include.manifest import read_manifest
 
-manifest = factory.manifest()
+manifest = read_manifest()
 
 with DAG(
     "score",
@@ -38,7 +38,7 @@ with DAG(
     **(house(manifest, "model") | {"max_active_runs": 2}),
 ) as dag:
     pin = PinOperator(task_id="pin")
-    score = job_task("score", job="score", job_params={"pinned": pin.output})
+    score = job_task(manifest, "score", job="score", job_params={"pinned": pin.output})
     announce = AnnounceOperator(
         task_id="announce",
         asset=SCORES_PUBLISHED,

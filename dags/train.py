@@ -19,9 +19,9 @@ from evergreen.operators.approval import ApproveOperator
 from evergreen.operators.gate import GateOperator
 from evergreen.operators.job import job_task, mapped_job
 from evergreen.operators.registry import BlessOperator
-from include import factory
+from include.manifest import read_manifest
 
-manifest = factory.manifest()
+manifest = read_manifest()
 
 with DAG(
     "train",
@@ -42,15 +42,15 @@ with DAG(
     **(house(manifest, "model") | {"deadline": None}),
 ) as dag:
     # What the studies before it did not get to, `train` does itself, so it asks only whether they have ended.
-    train = job_task("train", job="train", params_from=["columns", "reason"], trigger_rule="all_done")
+    train = job_task(manifest, "train", job="train", params_from=["columns", "reason"], trigger_rule="all_done")
     if manifest.studies > 1:
-        mapped_job("tune", job="tune", shards=manifest.studies, params_from=["columns"]) >> train
+        mapped_job(manifest, "tune", job="tune", shards=manifest.studies, params_from=["columns"]) >> train
     evaluate = job_task(
-        "evaluate", job="evaluate", job_params={"run_id": "{{ ti.xcom_pull('train')['outputs']['run_id'] }}"}
+        manifest, "evaluate", job="evaluate", job_params={"run_id": "{{ ti.xcom_pull('train')['outputs']['run_id'] }}"}
     )
     gate = GateOperator(task_id="gate", told=evaluate.output)
     approve = ApproveOperator(
-        task_id="approve", told=evaluate.output, url="{{ ti.xcom_pull('train')['outputs']['url'] }}"
+        task_id="approve", manifest=manifest, told=evaluate.output, url="{{ ti.xcom_pull('train')['outputs']['url'] }}"
     )
     bless = BlessOperator(
         task_id="bless",

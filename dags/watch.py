@@ -13,9 +13,9 @@ from evergreen.assets import DRIFT_DETECTED, MONITOR_REPORTED
 from evergreen.dag_defaults import house
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.sensors.drift import DriftSensor
-from include import factory
+from include.manifest import read_manifest
 
-manifest = factory.manifest()
+manifest = read_manifest()
 
 with DAG("watch", schedule=[MONITOR_REPORTED], doc_md=__doc__, **house(manifest, "monitoring")) as dag:
     drift = DriftSensor(task_id="drift", timeout=manifest.monitor.watch_minutes * 60, soft_fail=True)

@@ -23,9 +23,9 @@ from include.cluster.api_server import Cluster, Object
 from include.cluster.spec import ClusterSpec
 from include.model.integrity.artifact_integrity import copy_verified
 from include.release.core.rollout import COLOURS, Colour, Wanted
-from include.release.targets.kubernetes_routes import SLOT
-from include.release.targets.kubernetes_target import FENCE, KubernetesTarget
-from include.release.targets.local_target import LocalAddresses
+from include.release.targets.kubernetes.routes import SLOT
+from include.release.targets.kubernetes.target import FENCE, KubernetesTarget
+from include.release.targets.local.target import LocalAddresses
 from tests.ground import wait_for
 from tests.proofs.k8s_installation import PORT, ClusterSettings, load_pod
 from tests.served_cluster import ClusterServing

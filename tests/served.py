@@ -24,8 +24,8 @@ from include.model.calibration import Calibration
 from include.model.compiled import compiling
 from include.model.integrity.artifact_integrity import copy_verified
 from include.release.core.rollout import BLUE_GREEN, Colour, Plan, Release, Route, Verdict, Wanted
-from include.release.targets import envoy_routes
-from include.release.targets.local_target import LocalAddresses, LocalTarget
+from include.release.targets.local import envoy_routes
+from include.release.targets.local.target import LocalAddresses, LocalTarget
 from tests import blessed, credit
 from tests.ground import wait_for
 

@@ -14,8 +14,8 @@ from include.cluster.api_server import Cluster
 from include.cluster.spec import ClusterSpec
 from include.model.blessing.blessing import public_pem
 from include.release.core.rollout import COLOURS, Colour, Verdict, Wanted
-from include.release.targets.kubernetes_target import KubernetesTarget
-from include.release.targets.local_target import LocalAddresses
+from include.release.targets.kubernetes.target import KubernetesTarget
+from include.release.targets.local.target import LocalAddresses
 from tests import blessed, credit, kube_api, kube_nodes
 from tests.ground import wait_for
 from tests.kube_api import KubeApi

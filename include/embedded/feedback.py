@@ -6,10 +6,16 @@ import argparse
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from include import factory
 from include.embedded.settings import see_as_the_stack
+from include.feedback.wiring import open_segments
 from include.kernel.errors import EvergreenError, RequestInvalid
+from include.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from include.feedback.segments import Segments
+    from include.feedback.spec import FeedbackManifest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,22 +24,21 @@ def main(arguments: list[str] | None = None) -> int:
     given = asked.parse_args(arguments)
     try:
         see_as_the_stack()
-        print(imported(given.file))
+        print(import_file(given.file, read_manifest(), open_segments()))
     except EvergreenError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def imported(file: str) -> str:
+def import_file(file: str, manifest: FeedbackManifest, segments: Segments) -> str:
     """What was done, in one sentence. Raises `RequestInvalid`, `DataRefused` and what the store raises."""
     from include.feedback.outcome_files import import_outcomes
 
     if not file:
         raise RequestInvalid("Name a file: make feedback FILE=path/to/outcomes.csv.")
-    label = factory.manifest().label
-    classes = (str(label.positive), str(label.negative))
-    rows, new = import_outcomes(Path(file), classes, factory.segments(), datetime.now(UTC))
+    classes = (str(manifest.label.positive), str(manifest.label.negative))
+    rows, new = import_outcomes(Path(file), classes, segments, datetime.now(UTC))
     return f"{rows} outcomes of {file} are kept." if new else f"The {rows} outcomes of {file} were kept already."
 
 

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from include import factory
 from include.alerting.core import alert_rules
 from include.embedded.settings import see_as_the_stack
 from include.kernel import ledger
 from include.kernel.errors import EvergreenError
 from include.kernel.ledger import Entry
+from include.kernel.wiring import open_ledger
 
 app = typer.Typer(add_completion=False)
 RELEASES = ("model.blessed", "deploy.", "rollback.", "release.", "approval.", "reconcile.")
@@ -26,7 +26,7 @@ def main(everything: Annotated[bool, typer.Option("--all", help="not releases al
     """Exit 0 when the chain is whole, 65 when an entry was changed, taken out or put in afterwards."""
     try:
         see_as_the_stack()
-        book = factory.ledger()
+        book = open_ledger()
         lines = book.lines()
     except (EvergreenError, OSError) as error:
         typer.echo(str(error), err=True)

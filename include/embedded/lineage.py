@@ -17,13 +17,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from include import factory
 from include.data.core.lineage import PARTS, Seen, SeenDay
 from include.data.core.snapshots import Snapshot
+from include.data.spec import DataManifest
 from include.data.store.snapshot_store import ContentStore
+from include.data.wiring import open_snapshot_store
 from include.embedded.settings import see_as_the_stack
 from include.kernel.code_digest import JUDGING, digest_code
 from include.kernel.errors import EvergreenError, RequestInvalid
+from include.manifest import read_manifest
+from include.registry.mlflow_registry import MlflowRegistry
+from include.registry.wiring import open_registry
 from include.training.mlflow_trainings import MlflowTrainings, Training
 
 app = typer.Typer(add_completion=False)
@@ -49,7 +53,9 @@ def main(
         if bool(model) == bool(row):
             raise RequestInvalid("Name one of the two: make lineage MODEL=3, or make lineage ROW=A20260801-0003.")
         see_as_the_stack()
-        _tell_model(model) if model else _tell_row(row)
+        manifest, store = read_manifest(), open_snapshot_store()
+        registry = open_registry(manifest.name)
+        _tell_model(manifest, store, registry, model) if model else _tell_row(manifest, store, registry, row)
     except (EvergreenError, ValidationError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(getattr(error, "exit_code", 1)) from None
@@ -58,27 +64,26 @@ def main(
 # --- a model's rows ---------------------------------------------------------------------------------------------------
 
 
-def _tell_model(version: str) -> None:
-    trainings, console = MlflowTrainings(factory.registry()), _console()
+def _tell_model(manifest: DataManifest, store: ContentStore, registry: MlflowRegistry, version: str) -> None:
+    trainings, console = MlflowTrainings(registry), _console()
     training = trainings.of_version(version)
     seen, gate = trainings.seen(training), trainings.document(training.run_id, "gate.json")
-    console.print(_passport(training, gate))
-    kept = {snapshot.id: snapshot for snapshot in factory.store().history()}
+    console.print(_passport(manifest, registry.champion(), training, gate))
+    kept = {snapshot.id: snapshot for snapshot in store.history()}
     console.print(_days_table(seen, kept))
     console.print(_sum(seen))
-    for line in _provenance([kept[day.id] for day in seen.days if day.id in kept]):
+    for line in _provenance(store, [kept[day.id] for day in seen.days if day.id in kept]):
         console.print(line, markup=False)
 
 
-def _passport(training: Training, gate: dict[str, Any] | None) -> Table:
-    tags, name = training.tags, factory.manifest().name
-    champion = " (champion)" if factory.registry().champion() == training.version else ""
+def _passport(manifest: DataManifest, champion: str | None, training: Training, gate: dict[str, Any] | None) -> Table:
+    tags, mark = training.tags, " (champion)" if champion == training.version else ""
     told = {
-        "model": f"{name} version {training.version}{champion}",
+        "model": f"{manifest.name} version {training.version}{mark}",
         "trained as": f"{training.name}, {tags.get('intent', 'unknown intent')}",
         "run key": tags.get("key", ""),
         "artifact": tags.get("digest", ""),
-        "manifest": _compared(tags.get("manifest", ""), factory.manifest().digest),
+        "manifest": _compared(tags.get("manifest", ""), manifest.digest),
         "code": _compared(tags.get("code", ""), digest_code(*JUDGING)),
         "gate": gate["sentence"] if gate else "no report: it was never judged",
         "MLflow": training.url,
@@ -109,12 +114,12 @@ def _described(snapshot: Snapshot | None) -> tuple[str, ...]:
     return (str(snapshot.known_from), *map(str, told), f"manifest {snapshot.manifest[:8]}")
 
 
-def _provenance(snapshots: list[Snapshot]) -> Iterable[str]:
+def _provenance(store: ContentStore, snapshots: list[Snapshot]) -> Iterable[str]:
     """Where the rows came from, what their contract warned of, and where its reports lie."""
     yield from (f"source: {source}" for source in sorted({snapshot.source for snapshot in snapshots}))
     for snapshot in snapshots:
         if any(file.name == REPORT for file in snapshot.files):
-            yield f"contract report of {snapshot.day}: {factory.store().file(snapshot, REPORT)}"
+            yield f"contract report of {snapshot.day}: {store.file(snapshot, REPORT)}"
         yield from (f"warning of {snapshot.day}: {warning}" for warning in snapshot.warnings)
 
 
@@ -130,26 +135,25 @@ def _sum(seen: Seen) -> str:
 # --- a row's models ---------------------------------------------------------------------------------------------------
 
 
-def _tell_row(row_id: str) -> None:
-    console, store = _console(), factory.store()
+def _tell_row(manifest: DataManifest, store: ContentStore, registry: MlflowRegistry, row_id: str) -> None:
+    console, column = _console(), manifest.contract.id
     history = store.history()
-    found = list(_where(row_id, history, store))
+    found = list(_where(column, row_id, history, store))
     if not found:
         raise RequestInvalid(
             f"No version of any of the {len({s.day for s in history})} days in the store holds a row with "
-            f"{factory.manifest().contract.id} {row_id!r}; it was never published."
+            f"{column} {row_id!r}; it was never published."
         )
     console.print(_places_table(found, {snapshot.id for snapshot in store.snapshots()}))
-    sightings = [told for training in _trainings(found) for told in training]
+    sightings = [told for training in _trainings(found, store, MlflowTrainings(registry)) for told in training]
     if not sightings:
         console.print("No training saw it.")
         return
     console.print(_models_table(sightings))
 
 
-def _where(row_id: str, history: Iterable[Snapshot], store: ContentStore) -> Iterable[Found]:
+def _where(column: str, row_id: str, history: Iterable[Snapshot], store: ContentStore) -> Iterable[Found]:
     """Only the id column is read, and the row itself where it is."""
-    column = factory.manifest().contract.id
     for snapshot in {snapshot.id: snapshot for snapshot in history if column in snapshot.columns}.values():
         ids = store.rows([snapshot], [column])[column].astype(str)
         for number in ids.index[ids == row_id]:
@@ -170,21 +174,22 @@ def _places_table(found: list[Found], counting: set[str]) -> Table:
 Sighting = tuple[Training, Seen, SeenDay, str]
 
 
-def _trainings(found: list[Found]) -> Iterable[list[Sighting]]:
-    trainings = MlflowTrainings(factory.registry())
+def _trainings(found: list[Found], store: ContentStore, trainings: MlflowTrainings) -> Iterable[list[Sighting]]:
     for training in trainings.finished():
         if any(training.may_have_seen(one.snapshot.id) for one in found):
             seen = trainings.seen(training)
-            yield [(training, seen, day, _how(one, seen, day)) for one in found if (day := seen.of(one.snapshot.id))]
+            yield [
+                (training, seen, day, _how(one, seen, day, store)) for one in found if (day := seen.of(one.snapshot.id))
+            ]
 
 
-def _how(found: Found, seen: Seen, day: SeenDay) -> str:
+def _how(found: Found, seen: Seen, day: SeenDay, store: ContentStore) -> str:
     """The part the row played: none where its entity belongs to a later part."""
     if seen.entity is None or not (later := seen.after(day.part)):
         return day.part
-    kept = {snapshot.id: snapshot for snapshot in factory.store().history()}
+    kept = {snapshot.id: snapshot for snapshot in store.history()}
     entity = found.row[seen.entity]
-    names = factory.store().rows([kept[each.id] for each in later if each.id in kept], [seen.entity])[seen.entity]
+    names = store.rows([kept[each.id] for each in later if each.id in kept], [seen.entity])[seen.entity]
     return f"left out of {day.part}: its {seen.entity} is in a later part" if (names == entity).any() else day.part
 
 

@@ -7,11 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from include import factory
 from include.data.core.proposal import propose
 from include.data.validation.sample_profile import profile
 from include.kernel.errors import EvergreenError, RequestInvalid
 from include.kernel.files import write_atomic
+from include.manifest import read_manifest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked.add_argument("--out", default="", help="file to write; empty: print")
     given = asked.parse_args(arguments)
     try:
-        text = proposed(given.sample, given.label or None)
+        text = propose_contract(given.sample, given.label or None, read_manifest().label.column)
     except EvergreenError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -33,13 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def proposed(sample: str, label: str | None) -> str:
-    """The YAML. Raises `RequestInvalid` and `DataRefused`."""
+def propose_contract(sample: str, label: str | None, ours: str) -> str:
+    """The YAML; without a `label` it is `ours`, if the sample has it. Raises `RequestInvalid` and `DataRefused`."""
     if not sample:
         raise RequestInvalid("Name a file: make contract SAMPLE=path/to/day.csv (and LABEL=column, OUT=file).")
     with tempfile.TemporaryDirectory(prefix="evergreen-sample-") as room:
         seen, rows = profile(Path(sample), Path(room))
-    ours = factory.manifest().label.column
     known = ours if ours in {column.name for column in seen} else None
     return propose(seen, rows, label or known, sample)
 

@@ -12,10 +12,12 @@ import os
 import typer
 from rich.console import Console
 
-from include import factory
 from include.embedded.settings import EmbeddedSettings
 from include.embedded.stack import Stack
 from include.kernel.errors import EvergreenError
+from include.manifest import read_manifest
+from include.registry.wiring import open_registry
+from include.release.wiring import open_reconciler
 
 app = typer.Typer(add_completion=False)
 DISAGREES, AWAY = 65, 75
@@ -26,7 +28,9 @@ def main() -> None:
     """Exit 0 when all agree in the end, 65 when something is left for a person, 75 when something is away."""
     os.environ.update(Stack(EmbeddedSettings(), Console()).environment())
     try:
-        outcome = factory.reconciler(at_once=True).run(f"{getpass.getuser()} by make reconcile")
+        manifest = read_manifest()
+        reconciler = open_reconciler(manifest, open_registry(manifest.name), at_once=True)
+        outcome = reconciler.run(f"{getpass.getuser()} by make reconcile")
     except EvergreenError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(error.exit_code) from None

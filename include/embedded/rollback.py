@@ -28,16 +28,22 @@ if __name__ == "__main__":
     with lean_imports(("click", "pygments", "rich")):
         import httpx  # noqa: F401
 
-from include import factory
 from include.alerting.outbox import record
+from include.alerting.wiring import open_outbox
 from include.embedded import environment
 from include.embedded.credentials import credentials
 from include.embedded.settings import EmbeddedSettings
 from include.kernel.errors import EvergreenError, Temporary
 from include.kernel.ledger import Entry, live_key
+from include.kernel.wiring import open_ledger
+from include.manifest import read_manifest
 from include.model.blessing import blessing as blessings
+from include.registry.mlflow_registry import MlflowRegistry
+from include.registry.wiring import open_registry
 from include.release.core.rollback_target import way_back
 from include.release.core.rollout import Release, Step, Wanted
+from include.release.spec import ReleaseManifest
+from include.release.wiring import open_driver, open_target
 
 TURNED_DOWN = 65
 
@@ -57,7 +63,7 @@ def main() -> int:
     given, began, settings = asked.parse_args(), time.monotonic(), EmbeddedSettings()
     os.environ.update(environment.task(settings, credentials(settings.home)))
     try:
-        told = roll_back(given.version, given.why, settings.trusted_keys.read_text())
+        told = roll_back(read_manifest(), given.version, given.why, settings.trusted_keys.read_text())
     except EvergreenError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -65,28 +71,29 @@ def main() -> int:
     return 0 if told.step is Step.DONE else TURNED_DOWN
 
 
-def roll_back(version: str, why: str, trusted: str) -> Told:
+def roll_back(manifest: ReleaseManifest, version: str, why: str, trusted: str) -> Told:
     """Wants the version and follows the release machine to its end."""
-    began, target, book = time.monotonic(), factory.target(), factory.ledger()
+    began, target, book = time.monotonic(), open_target(manifest), open_ledger()
     found, envelope = way_back(book.entries("release.live"), target.observe().live.release, version or None)
-    blessing = blessings.verify(envelope, blessings.public_keys(trusted), factory.manifest().name, found)
+    blessing = blessings.verify(envelope, blessings.public_keys(trusted), manifest.name, found)
     who, release = f"{getpass.getuser()} by make rollback", Release(found, blessing.digest)
     wanted = target.want(release, by=f"{who} {time.time_ns()}", why=why, kind="rollback", blessing=envelope)
     details = {"generation": wanted.generation, "digest": release.digest, "blessing": envelope}
-    _write("rollback.wanted", found, who, why, details)
-    steps = [(step, _say(step, seconds)) for step, seconds in factory.rollout().run(wanted.generation)]
+    registry, outbox = open_registry(manifest.name), open_outbox(manifest)
+
+    def write(what: str, details: dict[str, Any], key: str | None = None) -> None:
+        record(book, outbox, Entry(what=what, subject=found, who=who, why=why, details=details, key=key))
+
+    write("rollback.wanted", details)
+    driver = open_driver(manifest, registry)
+    steps = [(step, _say(step, seconds)) for step, seconds in driver.run(wanted.generation)]
     last = steps[-1][0]
     ended = {**details, "outcome": last.value, "steps": steps, "evidence": target.verdicts(wanted.generation)}
-    _write(f"release.{last.value}", found, who, why, ended)
+    write(f"release.{last.value}", ended)
     if last is Step.DONE:
-        _write("release.live", found, who, why, ended, live_key(ended))
-        _move_alias(found)
+        write("release.live", ended, live_key(ended))
+        _move_alias(registry, found)
     return Told(wanted, last, time.monotonic() - began)
-
-
-def _write(what: str, version: str, who: str, why: str, details: dict[str, Any], key: str | None = None) -> None:
-    entry = Entry(what=what, subject=version, who=who, why=why, details=details, key=key)
-    record(factory.ledger(), factory.outbox(), entry)
 
 
 def _say(step: Step, seconds: float) -> float:
@@ -94,9 +101,9 @@ def _say(step: Step, seconds: float) -> float:
     return round(seconds, 3)
 
 
-def _move_alias(version: str) -> None:
+def _move_alias(registry: MlflowRegistry, version: str) -> None:
     try:
-        factory.registry().promote(version)
+        registry.promote(version)
     except Temporary as error:
         print(f"The champion alias was not moved: {error}", file=sys.stderr)
 

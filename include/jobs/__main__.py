@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from include import factory
+from include.data.wiring import open_job_results
 from include.kernel.errors import EvergreenError, RequestInvalid
 from include.kernel.files import write_atomic
 from include.kernel.job import (
@@ -33,6 +33,7 @@ from include.kernel.job import (
     read_request,
     receipt,
 )
+from include.manifest import read_manifest
 
 log = logging.getLogger("evergreen.job")
 
@@ -42,7 +43,7 @@ def run(request: JobRequest) -> JobResult:
     if request.job not in JOBS:
         raise RequestInvalid(f"There is no job {request.job!r}; choose one of {', '.join(JOBS)}.")
     module = f"include.{JOBS[request.job]}.jobs.{request.job}"
-    result: JobResult = importlib.import_module(module).run(request, factory.manifest())
+    result: JobResult = importlib.import_module(module).run(request, read_manifest())
     return result
 
 
@@ -77,7 +78,7 @@ def _hand_in(request: JobRequest, text: str) -> None:
     attempt = os.environ.get(ATTEMPT_VARIABLE)
     if attempt is None:
         return _leave(_file(), text)
-    _message().write_text(receipt(text, factory.results().leave(request, attempt, text)))
+    _message().write_text(receipt(text, open_job_results().leave(request, attempt, text)))
     return None
 
 

@@ -25,30 +25,30 @@ if TYPE_CHECKING:
     from include.release.service.driver import Rollout
     from include.release.service.experiment_outcomes import ExperimentOutcomes
     from include.release.service.reconciler import Reconciler
-    from include.release.targets.base import Target, Upkeep
-    from include.release.targets.local_target import LocalAddresses
+    from include.release.targets.base import RepairableTarget, ServingTarget
+    from include.release.targets.local.target import LocalAddresses
 
 
-def open_target(manifest: ReleaseManifest) -> Target:
+def open_target(manifest: ReleaseManifest) -> ServingTarget:
     """The one the manifest names. Raises `RequestInvalid` when the environment does not say where it is."""
     if manifest.target == "kubernetes":
-        from include.release.targets.kubernetes_target import KubernetesTarget
+        from include.release.targets.kubernetes.target import KubernetesTarget
 
         return KubernetesTarget(*_connect_cluster(manifest))
-    from include.release.targets.local_target import LocalTarget
+    from include.release.targets.local.target import LocalTarget
 
     return LocalTarget(*_find_local())
 
 
-def open_repair(manifest: ReleaseManifest) -> Upkeep:
+def open_repair(manifest: ReleaseManifest) -> RepairableTarget:
     """The target as it is looked after, with the rights to mend its records."""
     if manifest.target == "kubernetes":
-        from include.release.targets.kubernetes_repair import ClusterUpkeep
+        from include.release.targets.kubernetes.repair import ClusterUpkeep
 
         kept = ClusterUpkeep(*_connect_cluster(manifest))
         kept.patience_s = manifest.serving.ready_timeout_s
         return kept
-    from include.release.targets.local_repair import LocalUpkeep
+    from include.release.targets.local.repair import LocalUpkeep
 
     return LocalUpkeep(*_find_local(), manifest.serving.ready_timeout_s)
 
@@ -110,7 +110,7 @@ def _connect_cluster(
 
 
 def _find_local() -> tuple[Path, LocalAddresses, str | None]:
-    from include.release.targets.local_target import LocalAddresses
+    from include.release.targets.local.target import LocalAddresses
 
     slots = {colour: f"http://127.0.0.1:{read_setting(f'EVERGREEN_{colour.upper()}_PORT')}" for colour in COLOURS}
     proxy, admin = (read_setting(f"EVERGREEN_{name}_URL").rstrip("/") for name in ("SERVING", "ENVOY_ADMIN"))

@@ -11,29 +11,35 @@ training whose release waits its turn, and nothing else.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from include import factory
 from include.kernel.ledger import Entry
-from include.retraining.wait_conditions import Answer, retraining
+
+if TYPE_CHECKING:
+    from include.kernel.ledger_file import LocalLedger
+    from include.retraining.wait_conditions import Answer, WaitConditions
 
 
-def decided(arguments: dict[str, Any], who: str, run: str) -> Answer | None:
+def enter_decision(
+    conditions: WaitConditions, ledger: LocalLedger, arguments: dict[str, Any], who: str, run: str
+) -> Answer | None:
     """The decision for the run `who`, entered under its key `run`; None while the policy says wait."""
-    while (answer := _own(who) or retraining(**arguments)) and not _entered(answer, arguments, who, run):
+    while (answer := _find_own(ledger, who) or conditions.decide_retraining(**arguments)) and not _enter(
+        ledger, answer, arguments, who, run
+    ):
         pass  # somebody else took the number: whoever is turned away has one approval more to look at
     return answer
 
 
-def _own(who: str) -> Answer | None:
+def _find_own(ledger: LocalLedger, who: str) -> Answer | None:
     """The approval this very run was given before it was killed."""
-    for entry in factory.ledger().entries("retraining.approved"):
+    for entry in ledger.entries("retraining.approved"):
         if entry.who == who:
             return {"verdict": "yes", "sentence": entry.why, "as_of": entry.subject, "key": entry.key}
     return None
 
 
-def _entered(answer: Answer, arguments: dict[str, Any], who: str, run: str) -> bool:
+def _enter(ledger: LocalLedger, answer: Answer, arguments: dict[str, Any], who: str, run: str) -> bool:
     if "key" in answer:
         return True
     yes = answer["verdict"] == "yes"
@@ -43,4 +49,4 @@ def _entered(answer: Answer, arguments: dict[str, Any], who: str, run: str) -> b
     entry = Entry(
         what=what, subject=answer["as_of"], who=who, why=answer["sentence"], details=details, key=answer["key"]
     )
-    return factory.ledger().append(entry) or not yes
+    return ledger.append(entry) or not yes

@@ -15,19 +15,28 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, time
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from include import factory
+from include.data.wiring import open_snapshot_store
 from include.kernel.ledger import Entry
+from include.kernel.ledger_file import LocalLedger
+from include.kernel.wiring import open_ledger
+from include.manifest import read_manifest
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import RANK, Signal
+from include.monitoring.report_store import LocalReports
+from include.monitoring.wiring import open_report_store
 from include.retraining.spec import RetrainingManifest
-from include.retraining.wait_conditions import live_version
+from include.retraining.wait_conditions import find_live_version
+
+if TYPE_CHECKING:
+    from include.data.store.snapshot_store import ContentStore
 
 PORT = 9108
 WHICH = ("check", "subject", "measure", "version")
@@ -50,19 +59,31 @@ TOLD = (
 
 
 class Findings(Collector):
-    """Signals of the newest report, entries of the ledger, the newest day and the manifest's bounds."""
+    """Signals of the newest report, entries of the ledger, the newest day and the manifest's bounds.
+
+    `read` reads the manifest, at every asking: a bound that was changed holds at once.
+    """
+
+    def __init__(
+        self,
+        ledger: LocalLedger,
+        reports: LocalReports,
+        open_store: Callable[[], ContentStore],
+        read: Callable[[], RetrainingManifest],
+    ) -> None:
+        self._ledger, self._reports, self._open_store, self._read = ledger, reports, open_store, read
 
     def describe(self) -> list[Metric]:
         return []  # nothing is read before somebody asks
 
     def collect(self) -> Iterator[Metric]:
-        entries = list(factory.ledger().entries())
-        live = live_version()
-        if live is not None and (report := factory.reports().newest(live)) is not None:
+        entries = list(self._ledger.entries())
+        live = find_live_version(self._ledger)
+        if live is not None and (report := self._reports.newest(live)) is not None:
             yield from _of_report(report)
         yield from _of_ledger(entries)
-        yield from _of_store()
-        yield _bounds(factory.manifest())
+        yield from _of_store(self._open_store())
+        yield _bounds(self._read())
 
 
 def _of_report(report: MonitorReport) -> Iterator[Metric]:
@@ -106,8 +127,8 @@ def _of_ledger(entries: Sequence[Entry]) -> Iterator[Metric]:
     yield live
 
 
-def _of_store() -> Iterator[Metric]:
-    newest = factory.store().newest_day()
+def _of_store(store: ContentStore) -> Iterator[Metric]:
+    newest = store.newest_day()
     if newest is not None:
         yield GaugeMetricFamily("evergreen_newest_day_seconds", "Newest validated day, Unix", _unix(newest))
 
@@ -132,9 +153,10 @@ def _unix(day: date) -> float:
     return datetime.combine(day, time(), UTC).timestamp()
 
 
-def registry() -> CollectorRegistry:
+def build_registry() -> CollectorRegistry:
+    """Of the stores that the environment names."""
     made = CollectorRegistry()
-    made.register(Findings())
+    made.register(Findings(open_ledger(), open_report_store(), open_snapshot_store, read_manifest))
     return made
 
 
@@ -145,7 +167,7 @@ def main() -> None:
         signal.signal(number, lambda *_: ended.set())
     host = os.environ.get("EVERGREEN_EXPORTER_HOST", "127.0.0.1")
     port = int(os.environ.get("EVERGREEN_EXPORTER_PORT", PORT))
-    server, thread = start_http_server(port, host, registry())
+    server, thread = start_http_server(port, host, build_registry())
     ended.wait()
     server.shutdown()
     thread.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from include.kernel.spec import Count, Days, Section
+from include.release.spec import ReleaseManifest
 from include.training.spec import TrainingManifest
 
 
@@ -21,7 +22,7 @@ class RetrainingSpec(Section):
     breaker_days: Count = Field(14, description="data days after the last of them until one training is tried again")
 
 
-class RetrainingManifest(TrainingManifest):
-    """The manifest as far as the decision to retrain is concerned."""
+class RetrainingManifest(TrainingManifest, ReleaseManifest):
+    """The manifest as far as the decision to retrain is concerned, which also asks whether a release is under way."""
 
     retraining: RetrainingSpec

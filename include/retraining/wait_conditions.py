@@ -1,7 +1,7 @@
-"""Questions a sensor asks the stored state, again and again, until there is an answer.
+"""What sensors wait for: conditions of the stored state, asked again and again until there is an answer.
 
 They stand here, and not in the sensors, because a worker and the triggerer must ask in exactly the same words. Every
-argument and every answer is plain JSON. No question needs pandas or a network.
+argument and every answer is plain JSON. No condition needs pandas or a network.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from datetime import date
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from include import factory
 from include.data.core.snapshots import Snapshot, horizon, labelled_rows, visible
 from include.kernel.errors import Temporary
 from include.kernel.ledger import Entry
@@ -20,151 +19,167 @@ from include.monitoring.core.episodes import current_episode
 from include.retraining.core.policy import Approval, Decision, Facts, Judged, Trigger, decide
 
 if TYPE_CHECKING:
+    from include.data.store.snapshot_store import ContentStore
+    from include.kernel.ledger_file import LocalLedger
+    from include.monitoring.report_store import LocalReports
     from include.release.service.driver import Rollout
+    from include.release.targets.base import ServingTarget
+    from include.retraining.spec import RetrainingManifest
 
 Answer = dict[str, Any]
 
 
-def drift() -> Answer | None:
-    """The drift episode that is going on and was not announced yet."""
-    live = live_version()
-    reports = [report for report in factory.reports().reports() if report.version == live]
-    episode = current_episode(reports)
-    if episode is None or any(e.key == episode.key for e in factory.ledger().entries("drift.detected")):
+class WaitConditions:
+    """`open_store`, `open_target` and `open_driver` are called by the condition that needs what they open."""
+
+    def __init__(
+        self,
+        manifest: RetrainingManifest,
+        ledger: LocalLedger,
+        reports: LocalReports,
+        open_store: Callable[[], ContentStore],
+        open_target: Callable[[], ServingTarget],
+        open_driver: Callable[[], Rollout],
+    ) -> None:
+        self._manifest = manifest
+        self._ledger = ledger
+        self._reports = reports
+        self._open_store = open_store
+        self._open_target = open_target
+        # one for each release, so that not every look reads the newest day's rows again
+        self._drive = lru_cache(maxsize=8)(lambda generation: open_driver())
+        # triggers that are stored name their condition so
+        self._conditions: dict[str, Callable[..., Answer | None]] = {
+            "drift": self.find_drift,
+            "retraining": self.decide_retraining,
+            "rollout": self.follow_rollout,
+        }
+
+    def ask(self, question: str, arguments: dict[str, Any]) -> Answer | None:
+        return self._conditions[question](**arguments)
+
+    def find_drift(self) -> Answer | None:
+        """The drift episode that is going on and was not announced yet."""
+        live = find_live_version(self._ledger)
+        reports = [report for report in self._reports.reports() if report.version == live]
+        episode = current_episode(reports)
+        if episode is None or any(e.key == episode.key for e in self._ledger.entries("drift.detected")):
+            return None
+        told = reports[-1]
+        return {
+            "key": episode.key,
+            "version": episode.version,
+            "began": str(episode.began),
+            "as_of": str(episode.last),
+            "moved": told.moved,
+            "sentence": told.sentence,
+        }
+
+    def decide_retraining(
+        self, trigger: Trigger, triggered: str, as_of: str | None, episode: str | None = None
+    ) -> Answer | None:
+        """The policy's yes or no, with the day it was taken for; None while it says wait.
+
+        `number` is that of the approval a yes would be: whoever enters it first has it (include.retraining.approvals).
+        """
+        facts, decision = self.weigh_retraining(trigger, triggered, as_of, episode)
+        if decision.verdict == "wait":
+            return None
+        return {
+            "verdict": decision.verdict,
+            "sentence": decision.sentence,
+            "as_of": str(facts.as_of),
+            "number": len(facts.approvals) + 1,
+        }
+
+    def weigh_retraining(
+        self, trigger: Trigger, triggered: str, as_of: str | None, episode: str | None = None
+    ) -> tuple[Facts, Decision]:
+        """What is known now and what the policy says to it, a wait included."""
+        day = date.fromisoformat(as_of) if as_of else None
+        facts = self._facts(trigger, date.fromisoformat(triggered), day, episode)
+        return facts, decide(facts, self._manifest.retraining, self._manifest.train.min_rows)
+
+    def _facts(self, trigger: Trigger, triggered: date, as_of: date | None, episode: str | None) -> Facts:
+        label, history = self._manifest.label, self._open_store().history()
+        day = as_of or horizon(history) or triggered
+        trained = self._last_trained()
+        return Facts(
+            trigger=trigger,
+            triggered=triggered,
+            as_of=day,
+            last_trained=trained,
+            labels=labelled_rows(history, day, label),
+            new_labels=labelled_rows(history, day, label, since=trained),
+            releasing=self._releasing(),
+            episode=episode,
+            approvals=tuple(self._approvals()),
+            gates=tuple(self._gates()),
+            unvalidated=self._unvalidated(history, day),
+            performance=self._performance(),
+        )
+
+    def _approvals(self) -> Iterator[Approval]:
+        for entry in self._ledger.entries("retraining.approved"):
+            trigger, episode = entry.details.get("trigger", "schedule"), entry.details.get("episode")
+            yield Approval(date.fromisoformat(entry.subject), trigger, episode)
+
+    def _gates(self) -> Iterator[Judged]:
+        """The verdicts on live trainings, in the order they were given."""
+        for entry in self._ledger.entries():
+            told = entry.details
+            if entry.what.startswith("gate.") and told.get("intent") == "live":
+                manual = told.get("run_type") == "manual"
+                yield Judged(entry.what.removeprefix("gate."), date.fromisoformat(told["as_of"]), manual)
+
+    def _unvalidated(self, history: Iterable[Snapshot], as_of: date) -> str | None:
+        """The newest delivery, when it broke the contract and nothing valid came since: the world is not known then."""
+        days = visible(history, as_of)
+        if bare := [snapshot.day for snapshot in days if not snapshot.expectations]:
+            return f"{bare[-1]} was published without a contract being run"
+        newest = days[-1].day if days else date.min
+        for entry in reversed(list(self._ledger.entries("dataset.refused"))):
+            if newest < (day := date.fromisoformat(entry.subject)) <= as_of:
+                return f"the delivery of {day} was refused and no later day is validated"
         return None
-    told = reports[-1]
-    return {
-        "key": episode.key,
-        "version": episode.version,
-        "began": str(episode.began),
-        "as_of": str(episode.last),
-        "moved": told.moved,
-        "sentence": told.sentence,
-    }
+
+    def _performance(self) -> str | None:
+        """What matured labels say against the live version, in the words of its newest report."""
+        live, floor = find_live_version(self._ledger), self._manifest.gate.floor_auc
+        report = self._reports.newest(live) if live else None
+        if report is None:
+            return None
+        worse = (s for s in report.signals if s.severity == "critical" and s.check in ("performance", "concept_drift"))
+        if found := next(worse, None):
+            return (
+                f"{found.measure} of {found.subject} on matured rows is {found.value:.3f}, bound {found.threshold:.3f}"
+            )
+        if report.auc_high is None or report.auc_high >= floor:
+            return None
+        return f"the AUC on {report.auc_rows} matured rows is at most {report.auc_high:.3f}, the floor is {floor:g}"
+
+    def _last_trained(self) -> date | None:
+        live: list[Entry] = [e for e in self._ledger.entries("model.trained") if e.details["intent"] == "live"]
+        return max((date.fromisoformat(entry.details["as_of"]) for entry in live), default=None)
+
+    def _releasing(self) -> bool:
+        """A deploy that neither ended well nor was turned down."""
+        target = self._open_target()
+        wanted = target.wanted()
+        if wanted is None or wanted.kind == "rollback":
+            return False
+        evidence = target.evidence(wanted.generation)
+        return not evidence.turned_down and evidence.soaked is Verdict.PENDING
+
+    def follow_rollout(self, generation: int) -> Answer | None:
+        """The next step of a release that needs a worker; until then each asking is one look at the step that waits."""
+        try:
+            step = self._drive(generation).follow(generation)
+        except Temporary as error:
+            return {"step": None, "sentence": str(error)}  # the worker meets it again, and the task is retried
+        return {"step": step.value, "sentence": f"the next step is {step.value}"} if step else None
 
 
-def live_version() -> str | None:
+def find_live_version(ledger: LocalLedger) -> str | None:
     """The version that went live last; after a rollback an older one, whose reports count again."""
-    return next((entry.subject for entry in reversed(list(factory.ledger().entries("release.live")))), None)
-
-
-def retraining(trigger: Trigger, triggered: str, as_of: str | None, episode: str | None = None) -> Answer | None:
-    """The policy's yes or no, with the day it was taken for; None while it says wait.
-
-    `number` is that of the approval a yes would be: whoever enters it first has it (include.retraining.approvals).
-    """
-    facts, decision = weighed(trigger, triggered, as_of, episode)
-    if decision.verdict == "wait":
-        return None
-    return {
-        "verdict": decision.verdict,
-        "sentence": decision.sentence,
-        "as_of": str(facts.as_of),
-        "number": len(facts.approvals) + 1,
-    }
-
-
-def weighed(trigger: Trigger, triggered: str, as_of: str | None, episode: str | None = None) -> tuple[Facts, Decision]:
-    """What is known now and what the policy says to it, a wait included."""
-    day = date.fromisoformat(as_of) if as_of else None
-    facts = _facts(trigger, date.fromisoformat(triggered), day, episode)
-    manifest = factory.manifest()
-    return facts, decide(facts, manifest.retraining, manifest.train.min_rows)
-
-
-def _facts(trigger: Trigger, triggered: date, as_of: date | None, episode: str | None) -> Facts:
-    label, history = factory.manifest().label, factory.store().history()
-    day = as_of or horizon(history) or triggered
-    trained = _last_trained()
-    return Facts(
-        trigger=trigger,
-        triggered=triggered,
-        as_of=day,
-        last_trained=trained,
-        labels=labelled_rows(history, day, label),
-        new_labels=labelled_rows(history, day, label, since=trained),
-        releasing=_releasing(),
-        episode=episode,
-        approvals=tuple(_approvals()),
-        gates=tuple(_gates()),
-        unvalidated=_unvalidated(history, day),
-        performance=_performance(),
-    )
-
-
-def _approvals() -> Iterator[Approval]:
-    for entry in factory.ledger().entries("retraining.approved"):
-        trigger, episode = entry.details.get("trigger", "schedule"), entry.details.get("episode")
-        yield Approval(date.fromisoformat(entry.subject), trigger, episode)
-
-
-def _gates() -> Iterator[Judged]:
-    """The verdicts on live trainings, in the order they were given."""
-    for entry in factory.ledger().entries():
-        told = entry.details
-        if entry.what.startswith("gate.") and told.get("intent") == "live":
-            manual = told.get("run_type") == "manual"
-            yield Judged(entry.what.removeprefix("gate."), date.fromisoformat(told["as_of"]), manual)
-
-
-def _unvalidated(history: Iterable[Snapshot], as_of: date) -> str | None:
-    """The newest delivery, when it broke the contract and nothing valid came since: the world is not known then."""
-    days = visible(history, as_of)
-    if bare := [snapshot.day for snapshot in days if not snapshot.expectations]:
-        return f"{bare[-1]} was published without a contract being run"
-    newest = days[-1].day if days else date.min
-    for entry in reversed(list(factory.ledger().entries("dataset.refused"))):
-        if newest < (day := date.fromisoformat(entry.subject)) <= as_of:
-            return f"the delivery of {day} was refused and no later day is validated"
-    return None
-
-
-def _performance() -> str | None:
-    """What matured labels say against the live version, in the words of its newest report."""
-    live, floor = live_version(), factory.manifest().gate.floor_auc
-    report = factory.reports().newest(live) if live else None
-    if report is None:
-        return None
-    worse = (s for s in report.signals if s.severity == "critical" and s.check in ("performance", "concept_drift"))
-    if found := next(worse, None):
-        return f"{found.measure} of {found.subject} on matured rows is {found.value:.3f}, bound {found.threshold:.3f}"
-    if report.auc_high is None or report.auc_high >= floor:
-        return None
-    return f"the AUC on {report.auc_rows} matured rows is at most {report.auc_high:.3f}, the floor is {floor:g}"
-
-
-def _last_trained() -> date | None:
-    live: list[Entry] = [e for e in factory.ledger().entries("model.trained") if e.details["intent"] == "live"]
-    return max((date.fromisoformat(entry.details["as_of"]) for entry in live), default=None)
-
-
-def _releasing() -> bool:
-    """A deploy that neither ended well nor was turned down."""
-    target = factory.target()
-    wanted = target.wanted()
-    if wanted is None or wanted.kind == "rollback":
-        return False
-    evidence = target.evidence(wanted.generation)
-    return not evidence.turned_down and evidence.soaked is Verdict.PENDING
-
-
-def rollout(generation: int) -> Answer | None:
-    """The next step of a release that needs a worker; until then every asking is one look at the step that waits."""
-    try:
-        step = _rollout(generation).follow(generation)
-    except Temporary as error:
-        return {"step": None, "sentence": str(error)}  # the worker meets it again, and the task is retried
-    return {"step": step.value, "sentence": f"the next step is {step.value}"} if step else None
-
-
-@lru_cache(maxsize=8)
-def _rollout(generation: int) -> Rollout:
-    """One for each release, so that not every look reads the newest day's rows again."""
-    return factory.rollout()
-
-
-QUESTIONS: dict[str, Callable[..., Answer | None]] = {"drift": drift, "retraining": retraining, "rollout": rollout}
-
-
-def ask(question: str, arguments: dict[str, Any]) -> Answer | None:
-    return QUESTIONS[question](**arguments)
+    return next((entry.subject for entry in reversed(list(ledger.entries("release.live")))), None)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from include import factory
+from include.data.wiring import find_data_docs
 
 Scope = MutableMapping[str, Any]
 Channel = Callable[..., Awaitable[Any]]
@@ -72,5 +72,5 @@ def address(page: str) -> str:
 def page_of(outputs: Mapping[str, Any]) -> str | None:
     """The page a job drew: its own, or that of the day in the site of Data Docs, or that of its quarantine."""
     if day := outputs.get("data_docs") or outputs.get("quarantine_page"):
-        return str(factory.data_docs() / "site" / day)
+        return str(find_data_docs() / "site" / day)
     return outputs.get("page")

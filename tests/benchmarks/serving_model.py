@@ -55,15 +55,15 @@ def main(place: Path) -> None:
 def prepared(path: Path) -> Any:
     """The training job up to the fit, on days published as the ingest job would."""
     from include import manifest as manifests
+    from include.data.wiring import open_snapshot_store
     from include.kernel.job import Intent, JobRequest
     from include.training.wiring import plan_training
-    from tests import edge
     from tests.job_world import FIRST, publish
 
     manifest = manifests.load(path)
     days = manifest.train.window_days + manifest.train.holdout_days
     for number in range(days):
-        publish(edge.store(), manifest, FIRST + timedelta(days=number))
+        publish(open_snapshot_store(), manifest, FIRST + timedelta(days=number))
     as_of = FIRST + timedelta(days=days - 1 + manifest.label.delay_days)
     return plan_training(JobRequest(job="train", run_key="bench", as_of=as_of, intent=Intent.LIVE), manifest)
 

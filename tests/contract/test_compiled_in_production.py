@@ -10,10 +10,11 @@ import mlflow
 import numpy as np
 import pytest
 
-from include import factory
+from include.data.wiring import open_snapshot_store
 from include.jobs.__main__ import run
 from include.kernel.job import Intent, JobRequest
-from include.manifest import Manifest
+from include.manifest import Manifest, read_manifest
+from include.registry.wiring import open_registry
 from include.release.core.rollout import Release, Step
 from include.release.service.driver import Rollout
 from include.training import fitting, model_package
@@ -39,7 +40,7 @@ def manifest(
     name = f"credit-{request.param.replace('_', '-')}"
     put = small(name=name, **{"train.candidates": {request.param: CANDIDATES[request.param]}})
     for number in range(4):
-        publish(factory.store(), put, FIRST + timedelta(days=number))
+        publish(open_snapshot_store(), put, FIRST + timedelta(days=number))
     yield put
     mlflow.set_tracking_uri(None)
 
@@ -53,7 +54,7 @@ def blessed(manifest: Manifest) -> tuple[Release, str, str]:
     trained = run(asked("train")).outputs
     judged = run(asked("evaluate", run_id=trained["run_id"]))
     assert judged.verdict == "yes", judged.summary
-    registry, digest = factory.registry(), judged.outputs["digest"]
+    registry, digest = open_registry(read_manifest().name), judged.outputs["digest"]
     version = registry.register(trained["run_id"], f"runs:/{trained['run_id']}/model")
     registry.bless(version, envelope(document(model=manifest.name, version=version, digest=digest)))
     assert registry.register(trained["run_id"], f"runs:/{trained['run_id']}/model") == version
@@ -69,10 +70,8 @@ def of_the_training(manifest: Manifest, kind: str) -> Any:
 def test_it_reaches_production_and_answers_there_as_the_training_does(manifest: Manifest, serving: Serving) -> None:
     release, kind, paper = blessed(manifest)
     wanted = serving.target.want(release, by="a test", why="to see", kind="deploy", blessing=paper)
-    steps = [
-        step
-        for step, _ in Rollout(serving.target, factory.registry(), manifest, credit.rows()[:10]).run(wanted.generation)
-    ]
+    driver = Rollout(serving.target, open_registry(manifest.name), manifest, credit.rows()[:10])
+    steps = [step for step, _ in driver.run(wanted.generation)]
     assert steps[-1] is Step.DONE and serving.answers_with(release.version)
 
     described = serving.describe()

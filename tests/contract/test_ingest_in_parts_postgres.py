@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from include import factory
 from include.data.sources.base import POSTGRES_VARIABLE, Budget
 from include.data.sources.postgres import Postgres, spans
+from include.data.wiring import open_snapshot_store
 from include.jobs.__main__ import run
 from include.kernel.errors import DataRefused
 from include.kernel.job import Intent, JobRequest, JobResult
@@ -94,7 +94,7 @@ def validated(ask: Ask) -> None:
 
 
 def published() -> tuple[str, str, list[tuple[str, str]], int]:
-    [snapshot] = factory.store().snapshots()
+    [snapshot] = open_snapshot_store().snapshots()
     return snapshot.id, snapshot.source, [(file.name, file.md5) for file in snapshot.files], snapshot.quarantined
 
 

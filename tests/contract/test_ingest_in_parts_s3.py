@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from include import factory
 from include.data.sources.s3 import S3
+from include.data.wiring import open_snapshot_store
 from include.jobs.__main__ import run
 from include.kernel.errors import DataRefused
 from include.kernel.job import Intent, JobRequest, JobResult
@@ -59,7 +59,7 @@ def ask(small: Callable[..., Manifest], tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def published() -> tuple[str, list[tuple[str, str]], int]:
-    [snapshot] = factory.store().snapshots()
+    [snapshot] = open_snapshot_store().snapshots()
     return snapshot.id, [(file.name, file.md5) for file in snapshot.files], snapshot.quarantined
 
 
@@ -72,7 +72,7 @@ def test_machines_that_share_a_bucket_alone_publish_what_one_does(
         patched.setattr(S3, "read", None)  # nothing is read from the source any more
         ask("ingest", "machine-3", "many", TASKS)
     shared = published()
-    assert factory.store().objects.keys("pieces/") == []
+    assert open_snapshot_store().objects.keys("pieces/") == []
     ask("ingest", "alone", "one", 1)
     assert published() == shared and shared[2] == 3
     assert [path for path in tmp_path.rglob("work-*") if path.is_dir()] == []
@@ -82,7 +82,7 @@ def test_an_object_that_is_replaced_or_damaged_is_not_taken_for_what_was_checked
     for shard in shards(TASKS):
         ask("validate", f"machine-{shard.index}", "many", TASKS, **shard.params)
     put(lake, 1, read_day(load(DEFAULT_PATH), DAY).iloc[21:42])  # its bad row is a good one now
-    damaged = factory.store().objects.keys("pieces/landed-rows/")[0]
+    damaged = open_snapshot_store().objects.keys("pieces/landed-rows/")[0]
     lake.put_object(Bucket="many", Key=f"credit/{damaged}", Body=b"half of")
     ask("ingest", "machine-3", "many", TASKS)
     shared = published()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from include import factory
 from include.data.store.work_units import Pieces
+from include.data.wiring import open_snapshot_store, open_work_units
 from include.kernel.work_units import piece
+from include.manifest import read_manifest
 from tests.counterparts import S3Server
 
 DAY = date(2026, 8, 1)
@@ -25,7 +26,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         bucket = f"pieces-{uuid.uuid4().hex}"
         server.client().create_bucket(Bucket=bucket)
         monkeypatch.setenv("EVERGREEN_SNAPSHOTS", f"s3://{bucket}/credit")
-    return factory.pieces()
+    return open_work_units(read_manifest().fan_out.keep_days)
 
 
 def never() -> bytes:
@@ -40,7 +41,7 @@ def test_what_is_there_is_not_made_again(kept: Pieces) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"half of", piece("profiles", DAY, "b").wrap(b"another's")])
 def test_what_is_damaged_or_anothers_is_made_again_in_its_place(kept: Pieces, damage: bytes) -> None:
-    objects = factory.store().objects
+    objects = open_snapshot_store().objects
     assert objects.write(PIECE.place, damage, None)
     assert kept.read(PIECE) is None
     assert kept.get(PIECE, lambda: b"counts") == b"counts"
@@ -50,7 +51,7 @@ def test_what_is_damaged_or_anothers_is_made_again_in_its_place(kept: Pieces, da
 
 def test_of_two_that_made_it_at_once_the_first_counts_for_both(kept: Pieces) -> None:
     def slower() -> bytes:
-        assert factory.pieces().get(PIECE, lambda: b"first") == b"first"
+        assert open_work_units(read_manifest().fan_out.keep_days).get(PIECE, lambda: b"first") == b"first"
         return b"second"
 
     assert kept.get(PIECE, slower) == kept.get(PIECE, never) == b"first"
@@ -59,7 +60,7 @@ def test_of_two_that_made_it_at_once_the_first_counts_for_both(kept: Pieces) -> 
 def test_what_failed_leaves_nothing(kept: Pieces) -> None:
     with pytest.raises(AssertionError):
         kept.get(PIECE, never)
-    assert factory.store().objects.keys("pieces/") == []
+    assert open_snapshot_store().objects.keys("pieces/") == []
 
 
 def test_old_pieces_of_one_kind_are_swept_and_those_of_others_left(kept: Pieces) -> None:

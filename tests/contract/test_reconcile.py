@@ -16,8 +16,8 @@ from include.model.integrity.artifact_integrity import copy_verified
 from include.release.core.reconcile import Patience, State
 from include.release.core.rollout import Plan, Release, Route, Step, Verdict
 from include.release.service.reconciler import Reconciler
-from include.release.targets import envoy_routes
-from include.release.targets.local_repair import LocalUpkeep
+from include.release.targets.local import envoy_routes
+from include.release.targets.local.repair import LocalUpkeep
 from tests.ground import wait_for
 
 

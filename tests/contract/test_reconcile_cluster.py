@@ -10,7 +10,7 @@ import pytest
 from include.kernel.errors import RecordDamaged
 from include.release.core.reconcile import Patience, State
 from include.release.core.rollout import Release, Route, Verdict
-from include.release.targets.kubernetes_repair import ClusterUpkeep
+from include.release.targets.kubernetes.repair import ClusterUpkeep
 from tests.contract.test_reconcile import Shelf
 from tests.contract.test_reconcile import World as LocalWorld
 from tests.ground import wait_for

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from include import factory
 from include.data.core.snapshots import Snapshot
 from include.data.store.snapshot_store import ContentStore
+from include.data.wiring import open_snapshot_store
 from include.kernel.errors import DataRefused
 from tests.counterparts import S3Server
 from tests.delivered import DAY, described, rows, written
@@ -41,7 +41,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def store(place: str) -> ContentStore:
-    return factory.store()
+    return open_snapshot_store()
 
 
 @pytest.fixture
@@ -158,13 +158,13 @@ def test_only_who_saw_the_newest_version_of_an_object_may_replace_it(store):
 PUBLISHER = """
 import sys
 from pathlib import Path
-from include import factory
+from include.data.wiring import open_snapshot_store
 from tests.delivered import described, rows, written
 first, place = float(sys.argv[1]), Path(sys.argv[2])
 for turn in range(5):
     for income in (first, 0.0):
         path = written(rows(*[income] * 200), place, f"{turn}-{income}.parquet")
-        factory.store().publish(described(path), path)
+        open_snapshot_store().publish(described(path), path)
 """
 
 
@@ -188,7 +188,7 @@ from datetime import timedelta
 from itertools import count
 from pathlib import Path
 import pandas, polars  # once, and not in every child
-from include import factory
+from include.data.wiring import open_snapshot_store
 from tests.delivered import DAY, described, rows, written
 
 CHANGES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "http.client.send"}
@@ -227,7 +227,7 @@ def finished(ended, mine, snapshot, path):
     after = incomes(snapshot.day)
     print(json.dumps([ended, seen in ([], mine), changed == (not seen), after == mine]), flush=True)
 
-store = factory.store()
+store = open_snapshot_store()
 for step in count(1):
     path = written(rows(float(step)), Path(sys.argv[1]), f"{step}.parquet")
     snapshot = described(path, DAY + timedelta(days=step))

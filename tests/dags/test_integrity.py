@@ -26,7 +26,7 @@ HEAVY = (
     "shap",
     "kubernetes",
 )
-OURS = ("assets", "house", "operators", "sensors")
+OURS = ("assets", "dag_defaults", "operators", "sensors")
 
 
 def test_every_dag_file_loads_and_there_are_eight_dags(bag):
@@ -88,7 +88,7 @@ def test_a_dag_file_fits_on_a_screen(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_dag_file_imports_airflow_the_house_and_the_factory_only(path):
+def test_a_dag_file_imports_airflow_the_house_and_the_manifest_only(path):
     assert [name for name in imported(path) if not allowed(name)] == []
 
 
@@ -102,7 +102,7 @@ def imported(path: Path) -> Iterator[str]:
 
 def allowed(name: str) -> bool:
     first, *rest = name.split(".")
-    if first in sys.stdlib_module_names or name == "include.factory":
+    if first in sys.stdlib_module_names or name == "include.manifest.read_manifest":
         return True
     if first == "evergreen":
         return rest[0] in OURS

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from include import factory
+from include.data.wiring import open_snapshot_store
+from include.manifest import read_manifest
+from include.monitoring.wiring import open_report_store
+from include.registry.wiring import open_registry
 from tests.job_world import FIRST, LAST, go_live, publish
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,8 +50,8 @@ def ended(tasks):
 @pytest.mark.timeout(600)  # six tasks with a process each, one after the other
 def test_mapped_tasks_make_the_pieces_that_the_job_behind_them_finds(play):
     for number in range(4):
-        publish(factory.store(), factory.manifest(), FIRST + timedelta(days=number))
-    objects, told = factory.store().objects, {}
+        publish(open_snapshot_store(), read_manifest(), FIRST + timedelta(days=number))
+    objects, told = open_snapshot_store().objects, {}
 
     tasks = play("train", "tune", "train", as_of=str(LAST))
     assert ended(tasks) == [("train", -1, "success"), ("tune", 0, "success"), ("tune", 1, "success")]
@@ -58,8 +61,8 @@ def test_mapped_tasks_make_the_pieces_that_the_job_behind_them_finds(play):
     assert [told["tune", index]["outputs"]["trials"] for index in (0, 1)] == [2, 2]
     assert {task.rendered_map_index for task in tasks if task.task_id == "tune"} == {"1 of 2", "2 of 2"}
 
-    go_live(factory.registry(), told["train", -1]["outputs"]["run_id"])
+    go_live(open_registry(read_manifest().name), told["train", -1]["outputs"]["run_id"])
     tasks = play("monitor", "profile", "measure", as_of=str(LAST))
     assert ended(tasks) == [("measure", -1, "success"), ("profile", 0, "success"), ("profile", 1, "success")]
     assert len(objects.keys("pieces/profiles/")) == 4
-    assert [report.rows > 0 for report in factory.reports().reports()] == [True]
+    assert [report.rows > 0 for report in open_report_store().reports()] == [True]

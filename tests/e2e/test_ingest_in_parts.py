@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from include import factory
+from include.data.wiring import open_snapshot_store
 from include.manifest import DEFAULT_PATH, Manifest, load
 from tests.delivered import read_day
 
@@ -56,7 +56,7 @@ def states(run: Any) -> dict[tuple[str, int], str]:
 
 
 def published() -> tuple[str, list[tuple[str, str]]]:
-    [snapshot] = factory.store().snapshots()
+    [snapshot] = open_snapshot_store().snapshots()
     return snapshot.id, [(file.name, file.md5) for file in snapshot.files]
 
 

@@ -16,9 +16,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from include import factory
-from include.manifest import Manifest
+from include.data.wiring import open_snapshot_store
+from include.kernel.wiring import open_ledger
+from include.manifest import Manifest, read_manifest
 from include.model.blessing.blessing import envelope_digest, public_keys, verify
+from include.registry.wiring import open_registry
 from tests import credit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +83,7 @@ def scored_as_served(play: Any, world: Any, digest: str) -> None:
     assert states(run) == {"pin": "success", "score": "success", "announce": "success"}
     told = returned(run, "announce")
     assert (told["version"], told["digest"], len(told["uris"])) == ("1", digest, DAYS)
-    rows = factory.store().rows(factory.store().snapshots()[:1])
+    rows = open_snapshot_store().rows(open_snapshot_store().snapshots()[:1])
     inputs = rows[[column.name for column in credit.columns()]].head(50).replace({np.nan: None})
     served, _ = world.scores(inputs.to_dict("records"))
     scores = pl.read_parquet(f"{told['uris'][0]}/*.parquet")["score"]
@@ -95,7 +97,7 @@ def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
         run = play("ingest", day=str(day), as_of=str(day + timedelta(days=1)))
         assert states(run) == {"ingest": "success", "announce": "success"}
         assert returned(run, "announce")["intent"] == "live"
-    assert [snapshot.day.day for snapshot in factory.store().snapshots()] == [1, 2]
+    assert [snapshot.day.day for snapshot in open_snapshot_store().snapshots()] == [1, 2]
 
     run = play("train", as_of=str(FIRST + timedelta(days=DAYS)), reason="the loop's test")
     done = dict.fromkeys(("train", "evaluate", "gate", "bless"), "success")
@@ -106,7 +108,7 @@ def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
     assert set(states(run).values()) == {"success"}
 
     assert world.ask(credit.rows()[7]).json()["version"] == "1"
-    registry = factory.registry(os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"])
+    registry = open_registry(read_manifest().name, os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"])
     assert registry.champion() == "1"
     signed = registry.blessing("1")
     digest = served_as_blessed(world, registry, signed)
@@ -115,7 +117,7 @@ def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
     assert states(play("deploy", version="1", why="the tag was altered"))["want"] == "failed"
     assert world.target.wanted().generation == 1
 
-    assert [entry.what for entry in factory.ledger().entries()] == [
+    assert [entry.what for entry in open_ledger().entries()] == [
         "model.trained",
         "gate.passed",
         "model.blessed",

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.release.core.rollout import COLOURS, Route, other
-from include.release.targets.envoy_routes import cluster_name, label, parse, parse_label, render
+from include.release.targets.local.envoy_routes import cluster_name, label, parse, parse_label, render
 
 TINY_SLOT = Path(__file__).with_name("tiny_slot.py")
 Process = subprocess.Popen

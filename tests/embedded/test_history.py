@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from include import factory
 from include.embedded.history import app
 from include.kernel.ledger import Entry
+from include.kernel.wiring import open_ledger
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def written(tmp_path, monkeypatch):
     monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
     evidence = {"accepted": {"verdict": "failed", "why": "answered 422"}}
-    book = factory.ledger()
+    book = open_ledger()
     book.append(Entry(what="gate.passed", subject="7", who="train", why="good"))
     book.append(Entry(what="release.live", subject="7", who="deploy", why="better", details={"digest": "7" * 64}))
     book.append(Entry(what="release.rejected", subject="8", who="deploy", why="no", details={"evidence": evidence}))
@@ -31,7 +31,7 @@ def test_releases_are_told_with_their_evidence_and_the_hash_to_note(written):
     assert told.exit_code == 0
     assert "release.live" in told.output and "digest 777777777777" in told.output
     assert "accepted failed: answered 422" in told.output and "gate.passed" not in told.output
-    assert f"3 entries, the chain is whole; the newest is {factory.ledger().head()}." in told.output
+    assert f"3 entries, the chain is whole; the newest is {open_ledger().head()}." in told.output
     assert "gate.passed" in history("--all").output
 
 

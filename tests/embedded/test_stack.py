@@ -18,7 +18,7 @@ from include.embedded.environment import STACK
 from include.embedded.errors import StackError
 from include.embedded.supervision import Supervisor
 from include.release.core.rollout import Route
-from include.release.targets.envoy_routes import parse, render
+from include.release.targets.local.envoy_routes import parse, render
 
 
 def pid(stack):

@@ -20,12 +20,14 @@ from include.embedded.prometheus import MONITORING, configuration, rules, write
 from include.embedded.settings import EmbeddedSettings
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
+from include.kernel.wiring import open_ledger
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Signal
 from include.monitoring.report_store import LocalReports
-from include.retraining.metrics_exporter import registry
+from include.monitoring.wiring import open_report_store
+from include.retraining.metrics_exporter import build_registry
 from include.serving.metrics import Metrics
-from tests import edge, ground
+from tests import ground
 from tests.ground import free_ports, wait_for
 from tests.monitoring.prometheus import said, tool
 
@@ -126,12 +128,12 @@ def names(told: CollectorRegistry) -> set[str]:
 
 def test_every_metric_that_is_asked_for_is_told_by_somebody(small: Callable[..., Any]) -> None:
     small()
-    live(edge.ledger())
-    edge.reports().write_report(REPORT)
+    live(open_ledger())
+    open_report_store().write_report(REPORT)
     recorded = {rule["record"] for group in rules()["groups"] for rule in group["rules"] if "record" in rule}
     metrics = Metrics("blue")
     metrics.of_log("predictions")
-    told = names(registry()) | names(metrics.registry) | recorded | {"evergreen_newest_day_seconds"}
+    told = names(build_registry()) | names(metrics.registry) | recorded | {"evergreen_newest_day_seconds"}
     for place, expressions in queries().items():
         used = {name for expr in expressions for name in re.findall(r"\bevergreen[_:][\w:]+", expr)}
         assert used and used <= told, (place, used - told)

@@ -13,12 +13,11 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from include import factory
 from include.kernel.errors import NotBlessed
 from include.kernel.ledger_file import LocalLedger
-from include.manifest import Manifest
+from include.manifest import Manifest, read_manifest
 from include.model.blessing.blessing import Blessing, verify
-from include.release.targets.local_target import LocalAddresses, LocalTarget
+from include.release.targets.local.target import LocalAddresses, LocalTarget
 from tests import blessed
 
 MIDNIGHT = datetime(2026, 8, 20, tzinfo=UTC)
@@ -108,7 +107,7 @@ class SmallWorld:
 
     @property
     def manifest(self) -> Manifest:
-        return factory.manifest()
+        return read_manifest()
 
     def registry(self) -> ShelfRegistry:
         return self.shelf

@@ -7,8 +7,8 @@ from evergreen.assets import DRIFT_DETECTED, MODEL_BLESSED, MODEL_LIVE
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.gate import GateOperator
 from evergreen.operators.registry import BlessOperator, PromoteOperator
-from include import factory
 from include.kernel.code_digest import JUDGING, digest_code
+from include.manifest import read_manifest
 from include.model.blessing.blessing import report_digest
 from tests.blessed import REPORT
 from tests.plugins.conftest import context
@@ -110,7 +110,7 @@ class TestBless:
             "digest": "5" * 64,
             "run_id": "r1",
             "snapshots": ["c" * 64],
-            "manifest": factory.manifest().digest,
+            "manifest": read_manifest().digest,
             "code": digest_code(*JUDGING),
         }
         return {"verdict": "yes", "summary": "passed: it is better", "outputs": outputs | changes}
@@ -123,7 +123,7 @@ class TestBless:
         assert self.bless(found) == emitted(found, MODEL_BLESSED)
         assert emitted(found, MODEL_BLESSED) == {"version": "1", "as_of": "2026-08-20", "intent": "live"}
         blessing = world.blessing("1", world.shelf.blessings["1"], "5" * 64)
-        assert (blessing.manifest, blessing.code) == (factory.manifest().digest, digest_code(*JUDGING))
+        assert (blessing.manifest, blessing.code) == (read_manifest().digest, digest_code(*JUDGING))
         assert (blessing.report, blessing.data, blessing.approval) == (report_digest(REPORT), ("c" * 64,), None)
         assert [check.name for check in blessing.checks] == ["auc"]
 

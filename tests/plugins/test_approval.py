@@ -9,6 +9,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.operators.approval import ApproveOperator, ApproveReleaseOperator
+from include.manifest import read_manifest
 from include.model.blessing.approval import release_question
 from tests.blessed import REPORT
 from tests.plugins.conftest import context
@@ -24,8 +25,16 @@ def answered(option: str, why: str = "") -> dict:
     return {**given, "responded_at": NOW, "responded_by_user": user}
 
 
+def ask_a_person() -> ApproveOperator:
+    return ApproveOperator(task_id="approve", manifest=read_manifest(), told=TOLD)
+
+
+def ask_before_the_switch(told: dict) -> ApproveReleaseOperator:
+    return ApproveReleaseOperator(task_id="approve", manifest=read_manifest(), told=told)
+
+
 def resume(event: dict, **run):
-    return ApproveOperator(task_id="approve", told=TOLD).execute_complete(context(**run), event)
+    return ask_a_person().execute_complete(context(**run), event)
 
 
 def written(world) -> list[tuple[str, str, str, str]]:
@@ -69,9 +78,9 @@ def test_a_retry_writes_no_second_answer(world):
 
 def test_a_retry_that_lost_a_yes_does_not_ask_again(world):
     given = resume(answered("Approve", "fine"))
-    assert ApproveOperator(task_id="approve", told=TOLD).execute(context()) == given
+    assert ask_a_person().execute(context()) == given
     with pytest.raises(KeyError, match="task_instance"):  # Airflow's own question, as far as it comes without a server
-        ApproveOperator(task_id="approve", told=TOLD).execute(context(run_id="a later run is asked anew"))
+        ask_a_person().execute(context(run_id="a later run is asked anew"))
 
 
 def test_the_form_asks_for_a_reason_and_for_nothing_the_run_was_started_with(bag_of_train):
@@ -103,7 +112,7 @@ class TestRelease:
 
     def resume(self, event: dict, **run):
         told = {"verdict": "ask", "summary": "", "outputs": self.OUTPUTS}
-        return ApproveReleaseOperator(task_id="approve", told=told).execute_complete(context(**run), event)
+        return ask_before_the_switch(told).execute_complete(context(**run), event)
 
     def verdict(self, world) -> dict[str, str]:
         return world.target().verdicts(4)["approved"]
@@ -116,7 +125,7 @@ class TestRelease:
     def test_a_retry_that_lost_an_answer_does_not_ask_again(self, world):
         self.resume(answered("Reject", "not on a Friday"))
         told = {"verdict": "ask", "summary": "", "outputs": self.OUTPUTS}
-        again = ApproveReleaseOperator(task_id="approve", told=told).execute(context())
+        again = ask_before_the_switch(told).execute(context())
         assert again == {"yes": False, "why": "refused by ada: not on a Friday"}
 
     def test_a_no_fails_nothing_since_the_rollout_clears_it_away(self, world):
@@ -134,7 +143,7 @@ class TestRelease:
     def test_a_release_that_ended_before_the_question_is_not_asked_about(self, world):
         told = {"verdict": "no", "summary": "version 7 was rejected", "outputs": {}}
         with pytest.raises(AirflowSkipException, match="version 7 was rejected"):
-            ApproveReleaseOperator(task_id="approve", told=told).execute(context())
+            ask_before_the_switch(told).execute(context())
 
     def test_the_form_shows_which_version_replaces_which_and_every_verdict(self):
         body = release_question(self.OUTPUTS, "6")

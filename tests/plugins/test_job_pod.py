@@ -10,6 +10,7 @@ from evergreen.operators.job import job_task
 from evergreen.operators.job_pod import PodJobOperator
 from evergreen.run_context import job_request
 from include.kernel.job import ATTEMPT_VARIABLE, REQUEST_VARIABLE, JobRequest
+from include.manifest import read_manifest
 from tests.plugins.conftest import context
 
 JOBS = ("ingest", "train", "evaluate", "monitor", "backtest", "score", "validate", "tune", "profile")
@@ -26,7 +27,7 @@ def manifest(small):
 
 def pod_of(job: str, **params):
     """As `execute` would build it, but for the cluster."""
-    task = job_task(job, job=job, job_params=params)
+    task = job_task(read_manifest(), job, job=job, job_params=params)
     assert isinstance(task, PodJobOperator)
     task.prepare(context())
     return task.build_pod_request_obj(dry_run=True)
@@ -93,7 +94,7 @@ class TestEveryJob:
 
 
 def test_a_retry_carries_one_request_and_not_two(manifest):
-    task = job_task("train", job="train")
+    task = job_task(read_manifest(), "train", job="train")
     task.prepare(context())
     task.build_pod_request_obj(dry_run=True)
     names = [variable.name for variable in base(task.build_pod_request_obj(dry_run=True)).env]
@@ -106,7 +107,7 @@ def test_training_may_have_more_than_the_rest(manifest):
 
 
 def test_the_environment_is_not_printed_and_the_result_is_pushed(manifest):
-    task = job_task("train", job="train")
+    task = job_task(read_manifest(), "train", job="train")
     task.prepare(context())
     task.build_pod_request_obj(dry_run=True)
     assert task.log_pod_spec_on_failure is False
@@ -146,10 +147,10 @@ def test_images_put_onto_nodes_by_hand_need_no_registry(small):
 
 def test_the_local_target_makes_it_a_process(small):
     small()
-    assert type(job_task("train", job="train")).__name__ == "LocalJobOperator"
+    assert type(job_task(read_manifest(), "train", job="train")).__name__ == "LocalJobOperator"
 
 
 @pytest.mark.parametrize("target", ["local", "kubernetes"])
 def test_no_job_may_hang_for_ever(small, target):
     small(target=target, **{"jobs.timeout_minutes": 7})
-    assert job_task("train", job="train").execution_timeout.total_seconds() == 420
+    assert job_task(read_manifest(), "train", job="train").execution_timeout.total_seconds() == 420

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from airflow.sdk._shared.module_loading import import_string
 
 from evergreen.dag_defaults import house
 from evergreen.deadline_callback import tell_late
-from include import factory
+from include.kernel.environment import read_setting
 
 LATE = {
     "dag_run": {"dag_id": "monitor", "dag_run_id": "scheduled__1", "run_type": "scheduled"},
@@ -21,8 +23,8 @@ def manifest(small):
 
 
 def waiting() -> list[str]:
-    store = factory.setting("EVERGREEN_STORE")
-    place = factory.Path(store) / "alerts"
+    store = read_setting("EVERGREEN_STORE")
+    place = Path(store) / "alerts"
     return [path.read_text() for path in place.rglob("*.json")]
 
 

@@ -10,12 +10,20 @@ from airflow.sdk import DAG
 from evergreen.operators.job import mapped_job
 from include.kernel import work_units
 from include.kernel.job import REQUEST_VARIABLE, JobRequest
+from include.manifest import read_manifest
 from tests.plugins.conftest import context
 
 
 def mapped(shards: int = 3):
     with DAG("a_dag"):
-        return mapped_job("spread", job="train", shards=shards, params_from=["columns"], job_params={"day": "{{ ds }}"})
+        return mapped_job(
+            read_manifest(),
+            "spread",
+            job="train",
+            shards=shards,
+            params_from=["columns"],
+            job_params={"day": "{{ ds }}"},
+        )
 
 
 def tasks(mapped):

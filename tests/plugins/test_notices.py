@@ -14,8 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from evergreen.hooks import notifiers
-from include import factory
 from include.alerting.core.alerts import Alert, Severity
+from include.alerting.wiring import open_outbox
+from include.manifest import read_manifest
 from tests.ground import free_ports
 
 REVERTED = Alert(
@@ -130,7 +131,7 @@ def test_without_a_connection_the_log_is_told_and_nothing_fails(caplog):
     with caplog.at_level(logging.INFO):
         notifiers.announce(REVERTED)
     assert "Version 7 was reverted: who: deploy" in caplog.text and "there is no Connection" in caplog.text
-    assert factory.outbox().deliver([]) == 0
+    assert open_outbox(read_manifest()).deliver([]) == 0
 
 
 def test_a_channel_that_is_away_fails_nothing_and_is_told_when_it_is_back(monkeypatch, receiver):

@@ -9,12 +9,12 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.operators.scoring import PinOperator
-from include import factory
+from include.data.wiring import open_snapshot_store
 from include.kernel.errors import ServiceUnavailable
 from include.kernel.files import write_atomic
 from include.kernel.ledger import Entry
 from include.release.core.rollout import Route
-from include.release.targets import envoy_routes
+from include.release.targets.local import envoy_routes
 from tests.blessed import OTHER_KEY
 from tests.delivered import described, rows, written
 from tests.plugins.conftest import context, event
@@ -40,8 +40,8 @@ def days(world, small, tmp_path):
     small(name="credit-risk")
     for number, day in enumerate(DAYS):
         path = written(rows(float(number)), tmp_path, f"{day}.parquet")
-        factory.store().publish(described(path, day), path)
-    return {str(each.day): each.id for each in factory.store().history()}
+        open_snapshot_store().publish(described(path, day), path)
+    return {str(each.day): each.id for each in open_snapshot_store().history()}
 
 
 def test_it_is_the_version_that_serves_and_not_the_newest_and_its_newest_day(world, days):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from evergreen.operators.reconcile import ReconcileOperator
-from include import factory
 from include.alerting.core.alerts import Alert, Severity
+from include.alerting.wiring import open_outbox
+from include.manifest import read_manifest
 from include.release.core.reconcile import State
 from include.release.service.reconciler import Outcome
 from tests.plugins.conftest import context
@@ -56,7 +57,7 @@ def test_a_cluster_is_looked_after_like_one_machine(looking, small):
 
 
 def test_every_run_tells_what_waits_to_be_told(looking, tmp_path):
-    factory.outbox().put(Alert(severity=Severity.INFO, title="t", text="", runbook="roll-back", key="k"))
+    open_outbox(read_manifest()).put(Alert(severity=Severity.INFO, title="t", text="", runbook="roll-back", key="k"))
     assert len(list((tmp_path / "store" / "alerts" / "waiting").iterdir())) == 1
     reconcile()
     assert list((tmp_path / "store" / "alerts" / "waiting").iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import date, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,10 +16,13 @@ from evergreen.operators.rejection_callback import note_refused_day
 from evergreen.sensors.drift import DriftSensor
 from evergreen.sensors.retraining import RetrainingSensor
 from evergreen.triggers.poll import PollTrigger
-from include import factory
+from include.data.wiring import open_snapshot_store
+from include.kernel.environment import read_setting
 from include.kernel.ledger import Entry
+from include.kernel.wiring import open_ledger
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Signal
+from include.monitoring.wiring import open_report_store
 from tests.job_world import publish
 from tests.plugins.conftest import context, event
 
@@ -34,8 +38,8 @@ def manifest(small):
 
 
 def live(version: str) -> None:
-    count = len(list(factory.ledger().entries("release.live")))
-    factory.ledger().append(Entry(what="release.live", subject=version, who="deploy", why="", key=f"live-{count}"))
+    count = len(list(open_ledger().entries("release.live")))
+    open_ledger().append(Entry(what="release.live", subject=version, who="deploy", why="", key=f"live-{count}"))
 
 
 def alarm(day: int = 20, version: str = "3", alarm: bool = True) -> None:
@@ -43,7 +47,7 @@ def alarm(day: int = 20, version: str = "3", alarm: bool = True) -> None:
     report = MonitorReport(
         as_of=date(2026, 8, day), version=version, alarm=alarm, verdict="drift", rows=300, moved=moved
     )
-    factory.reports().write_report(report)
+    open_report_store().write_report(report)
 
 
 class TestPollTrigger:
@@ -96,7 +100,7 @@ class TestDriftSensor:
     def test_an_episode_that_was_announced_is_no_answer_any_more(self):
         alarm()
         entry = Entry(what="drift.detected", subject="3", who="watch", why="", key="drift-3-2026-08-20")
-        factory.ledger().append(entry)
+        open_ledger().append(entry)
         with pytest.raises(TaskDeferred):
             DriftSensor(task_id="drift").execute(context())
 
@@ -148,13 +152,13 @@ class TestRetrainingSensor:
     def test_a_no_skips_the_run_with_its_reason_and_goes_to_the_ledger(self):
         with pytest.raises(AirflowSkipException, match="0 labelled rows"):
             RetrainingSensor(task_id="decide").execute(context())
-        assert [entry.what for entry in factory.ledger().entries("retraining.declined")] == ["retraining.declined"]
+        assert [entry.what for entry in open_ledger().entries("retraining.declined")] == ["retraining.declined"]
 
     @pytest.fixture
     def rows(self, manifest):
         """Four days whose labels are known as of 6 August."""
         for number in range(4):
-            publish(factory.store(), manifest, date(2026, 8, 1) + timedelta(days=number))
+            publish(open_snapshot_store(), manifest, date(2026, 8, 1) + timedelta(days=number))
 
     def test_a_yes_is_the_tasks_answer_and_is_entered_by_its_number(self, rows):
         told = RetrainingSensor(task_id="decide").execute(context())
@@ -164,13 +168,13 @@ class TestRetrainingSensor:
             "as_of": "2026-08-05",
             "key": "retraining-1",
         }
-        [entry] = factory.ledger().entries("retraining.approved")
+        [entry] = open_ledger().entries("retraining.approved")
         assert (entry.key, entry.details["trigger"]) == ("retraining-1", "manual")
 
     def test_a_run_that_was_killed_behind_its_approval_finds_it_again(self, rows):
         first = RetrainingSensor(task_id="decide").execute(context())
         assert RetrainingSensor(task_id="decide").execute(context()) == first
-        assert len(list(factory.ledger().entries("retraining.approved"))) == 1
+        assert len(list(open_ledger().entries("retraining.approved"))) == 1
 
     def test_what_the_trigger_saw_only_wakes_the_worker_who_decides_by_what_is_known_then(self, rows):
         drifted = (event(as_of="2026-08-04", key="drift-3-2026-08-04"),)
@@ -181,11 +185,11 @@ class TestRetrainingSensor:
             RetrainingSensor(task_id="decide").execute_complete(context(*drifted, run_id="two", **options), woken)
 
     def test_what_labels_say_against_the_live_version_is_among_the_reasons(self, rows):
-        factory.ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))
+        open_ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))
         fell = Signal(
             check="performance", subject="(all)", measure="accuracy", value=0.6, threshold=0.7, severity="critical"
         )
-        factory.reports().write_report(
+        open_report_store().write_report(
             MonitorReport(as_of=DAY, version="3", alarm=True, verdict="", rows=300, moved={}, signals=(fell,))
         )
         week = {"run_type": "scheduled", "params": {"as_of": "2026-08-09"}}
@@ -193,14 +197,14 @@ class TestRetrainingSensor:
         assert told["sentence"].startswith("accuracy of (all) on matured rows is 0.600, bound 0.700; schedule: ")
 
     def test_a_day_that_was_refused_stops_the_policy_until_a_later_one_is_valid(self, rows, manifest):
-        factory.ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))
+        open_ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))
         task = SimpleNamespace(job_params={"day": "2026-08-05"})
         note_refused_day(context() | {"task": task, "exception": ValueError("rule 3 is broken")})
-        [told] = (factory.Path(factory.setting("EVERGREEN_STORE")) / "alerts").rglob("*.json")
+        [told] = (Path(read_setting("EVERGREEN_STORE")) / "alerts").rglob("*.json")
         assert "The delivery of 2026-08-05 was refused" in told.read_text() and "rule 3" in told.read_text()
         week = {"run_type": "scheduled", "params": {"as_of": "2026-08-09"}}
         with pytest.raises(AirflowSkipException, match="the delivery of 2026-08-05 was refused and no later day"):
             RetrainingSensor(task_id="decide").execute(context(**week))
-        publish(factory.store(), manifest, date(2026, 8, 5))
+        publish(open_snapshot_store(), manifest, date(2026, 8, 5))
         told = RetrainingSensor(task_id="decide").execute(context(**week))
         assert "labelled rows the last training has not seen" in told["sentence"]

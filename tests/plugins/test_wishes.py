@@ -14,7 +14,7 @@ from include.kernel.files import write_atomic
 from include.kernel.ledger import Entry
 from include.model.blessing.blessing import envelope_digest
 from include.release.core.rollout import Plan, Route, Step, Verdict
-from include.release.targets import envoy_routes
+from include.release.targets.local import envoy_routes
 from tests import blessed
 from tests.blessed import OTHER_KEY
 from tests.plugins.conftest import context, event

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from include.release.core.rollout import Route
-from include.release.targets import envoy_routes
+from include.release.targets.local import envoy_routes
 from tests.proofs.release_points import IS_SWITCH, noted
 
 ROOT = Path(__file__).resolve().parents[2]

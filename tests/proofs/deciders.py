@@ -28,7 +28,7 @@ from evergreen.sensors.retraining import RetrainingSensor
 from include.kernel.files import write_atomic
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
-from include.retraining import approvals
+from include.retraining.wait_conditions import WaitConditions
 from tests.plugins.conftest import context, event
 
 TRAPPED = {"retraining.approved": "approved", "training.requested": "requested", "drift.detected": "detected"}
@@ -118,15 +118,15 @@ def work(share: Share, barrier: Any = None, sabotaged: bool = False) -> None:
 
 def _look_together(barrier: Any) -> None:
     """The worst moment on purpose: the first decision of everybody is taken before the first one is entered."""
-    look, first = approvals.retraining, [True]
+    look, first = WaitConditions.decide_retraining, [True]
 
-    def together(**arguments: Any) -> Any:
-        answer = look(**arguments)
+    def together(conditions: WaitConditions, **arguments: Any) -> Any:
+        answer = look(conditions, **arguments)
         if first.pop() if first else False:
             barrier.wait(120)
         return answer
 
-    approvals.retraining = together  # type: ignore[assignment]
+    WaitConditions.decide_retraining = together  # type: ignore[method-assign]
 
 
 def _trapped(write: Callable[..., None], traps: Path) -> Callable[..., None]:

@@ -30,11 +30,14 @@ import httpx
 import numpy as np
 import yaml
 
-from include import factory
+from include.data.wiring import open_snapshot_store
 from include.embedded.airflow_api import AirflowApi, wait_for
 from include.embedded.stack import Stack
 from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest, JobResult
-from include.manifest import DEFAULT_PATH
+from include.kernel.wiring import open_ledger
+from include.manifest import DEFAULT_PATH, read_manifest
+from include.registry.wiring import open_registry
+from include.training.wiring import open_backtest_store
 from tests import ground
 
 FIRST = date(2026, 6, 1)  # a Monday
@@ -202,7 +205,7 @@ class Proof:
         command = [sys.executable, "-W", "ignore", "-m", "include.jobs"]
         subprocess.run(command, env=environment, check=True, timeout=600, stdout=subprocess.DEVNULL)
         run_id = JobResult.model_validate_json(place.read_text()).outputs["run_id"]
-        registry = factory.registry()
+        registry = open_registry(read_manifest().name)
         version = registry.register(run_id, f"runs:/{run_id}/model", "prove-backfill")
         registry.promote(version)
         say(f"version {version}, trained as of {as_of}, is champion")
@@ -213,7 +216,7 @@ class Proof:
 
 
 def prove_ingest(proof: Proof) -> str:
-    last, store = proof.day(proof.days - 1), factory.store()
+    last, store = proof.day(proof.days - 1), open_snapshot_store()
     proof.figures["first_s"] = round(proof.backfill("ingest", FIRST, last, "none"), 1)
     first = {snapshot.day: snapshot.id for snapshot in store.snapshots()}
     proof.must(f"{proof.days} days and one live day are published", len(first) == proof.days + 1, len(first))
@@ -246,15 +249,15 @@ def prove_backtest(proof: Proof) -> None:
     judged = [day for day in mondays if day + timedelta(days=10) <= proof.day(proof.days)][-proof.weeks :]
     span = judged[0], judged[-1] + timedelta(days=1)
     proof.figures["backtest_s"] = round(proof.backfill("retrain", *span, "none"), 1)
-    before, folds = proof.lying_there("backtests"), factory.backtests().folds()
+    before, folds = proof.lying_there("backtests"), open_backtest_store(read_manifest().digest).folds()
     proof.must("one fold a week", [fold.as_of for fold in folds] == judged, [str(fold.as_of) for fold in folds])
-    page = factory.backtests().page.read_text()
+    page = open_backtest_store(read_manifest().digest).page.read_text()
     proof.must("the page holds every fold", all(f"{day}</td>" in page for day in judged))
     proof.backfill("retrain", *span, "completed")
     again = proof.lying_there("backtests")
     same = {path: seen for path, seen in before.items() if path.endswith(".json")}
     proof.must("made again, no fold was rewritten", same == {p: s for p, s in again.items() if p.endswith(".json")})
-    proof.must("and the page is the same", factory.backtests().page.read_text() == page)
+    proof.must("and the page is the same", open_backtest_store(read_manifest().digest).page.read_text() == page)
     states = [proof.api.task_states("retrain", run["dag_run_id"]) for run in proof.backfilled("retrain")]
     silent = all((s["backtest"], s["decide"], s["request"]) == ("success", "skipped", "skipped") for s in states)
     proof.must("a backfilled retrain takes no decision and requests nothing", silent, states)
@@ -271,12 +274,12 @@ def prove_silence(proof: Proof, version: str) -> None:
     proof.must("dataset.validated was announced by the two live runs alone", announced == live, announced)
     told = {name: len(proof.api.asset_events(name)) for name in SILENT}
     proof.must("nothing else was announced", not any(told.values()), told)
-    registry = factory.registry()
+    registry = open_registry(read_manifest().name)
     proof.must("the champion is who it was", registry.champion() == version, registry.champion())
     with registry.client() as client:
         versions = [str(each.version) for each in client.search_model_versions(f"name = '{registry.name}'")]
     proof.must("no version was registered beside it", versions == [version], versions)
-    entries = [entry.what for entry in factory.ledger().entries() if entry.what in LOUD]
+    entries = [entry.what for entry in open_ledger().entries() if entry.what in LOUD]
     proof.must("nobody was paged: the ledger holds no alarm and no decision", not entries, entries)
     woken = {dag: _woken(proof, dag) for dag in ("watch", "train", "deploy", "rollback")}
     reported = len(proof.api.asset_events("monitor.reported"))

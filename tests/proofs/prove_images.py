@@ -25,7 +25,7 @@ import httpx
 
 from include.kernel.files import write_atomic
 from include.release.core.rollout import Route
-from include.release.targets.envoy_routes import render
+from include.release.targets.local.envoy_routes import render
 from tests.ground import free_ports, wait_for, write_manifest
 from tests.proofs import compose_services
 from tests.proofs.image_engine import CONFINED, ROOT, Builder, Image, missing, podman, said, say

@@ -69,28 +69,29 @@ class World:
         pass
 
     def days(self, first: int, last: int, **more: Any) -> None:
-        from include import factory
+        from include.data.wiring import open_snapshot_store
+        from include.manifest import read_manifest
 
         for number in range(first, last + 1):
-            self._publish(factory.store(), factory.manifest(), FIRST + timedelta(days=number - 1), **more)
+            self._publish(open_snapshot_store(), read_manifest(), FIRST + timedelta(days=number - 1), **more)
 
     def enter(self, what: str, subject: str, **details: Any) -> None:
-        from include import factory
         from include.kernel.ledger import Entry
+        from include.kernel.wiring import open_ledger
 
-        key = f"{what} {subject} {sorted(details.items())} {len(factory.ledger().lines())}"
-        factory.ledger().append(Entry(what=what, subject=subject, who="before", why="", details=details, key=key))
+        key = f"{what} {subject} {sorted(details.items())} {len(open_ledger().lines())}"
+        open_ledger().append(Entry(what=what, subject=subject, who="before", why="", details=details, key=key))
 
     def entered(self, what: str) -> int:
-        from include import factory
+        from include.kernel.wiring import open_ledger
 
-        return len(list(factory.ledger().entries(what)))
+        return len(list(open_ledger().entries(what)))
 
     def broken_chain(self) -> int | None:
-        from include import factory
         from include.kernel.ledger import broken
+        from include.kernel.wiring import open_ledger
 
-        return broken(factory.ledger().lines())
+        return broken(open_ledger().lines())
 
 
 class Storm:
@@ -204,13 +205,13 @@ def _judged(raging: Storm, world: World, approved: int, what: str = "retraining.
 
 def announcements(home: Path, count: int) -> dict[str, Any]:
     """Many watch runs see one episode."""
-    from include import factory
     from include.monitoring.core.episodes import MonitorReport
+    from include.monitoring.wiring import open_report_store
 
     with World(home) as world:
         for day in (2, 3):
             as_of = FIRST + timedelta(days=day - 1)
-            factory.reports().write_report(
+            open_report_store().write_report(
                 MonitorReport(as_of=as_of, version="3", alarm=True, verdict="drifted", rows=400, moved={"Income": 0.4})
             )
         raging = Storm(home / "watch", _events(count, 3), task="watch")
@@ -238,10 +239,11 @@ def _breaker(world: World) -> None:
 
 
 def _release(_: World) -> None:
-    from include import factory
+    from include.manifest import read_manifest
     from include.release.core.rollout import Release
+    from include.release.wiring import open_target
 
-    factory.target().want(Release(version="4", digest="d" * 64), by="deploy", why="blessed", kind="deploy")
+    open_target(read_manifest()).want(Release(version="4", digest="d" * 64), by="deploy", why="blessed", kind="deploy")
 
 
 def _refused_day(world: World) -> None:
@@ -307,9 +309,11 @@ def _refused(home: Path, case: Refusal) -> Iterator[dict[str, Any]]:
 
 
 def _waiting() -> str:
-    from include.retraining.wait_conditions import weighed
+    from include.manifest import read_manifest
+    from include.retraining.wiring import open_wait_conditions
 
-    return weighed("drift", "2026-08-10", None, "drift-3-x")[1].sentence
+    conditions = open_wait_conditions(read_manifest())
+    return conditions.weigh_retraining("drift", "2026-08-10", None, "drift-3-x")[1].sentence
 
 
 def mutation(home: Path) -> dict[str, Any]:

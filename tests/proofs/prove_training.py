@@ -35,8 +35,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from include import factory
 from include import manifest as manifests
+from include.data.wiring import open_snapshot_store
 from include.model.blessing.blessing import private_pem
 from include.registry.mlflow_registry import BLESSING_TAG
 from tests import ground
@@ -74,7 +74,7 @@ class World:
         spec = manifests.load(self._manifest)
         self.candidates = sorted(spec.train.candidates)
         for number in range(4):
-            publish(factory.store(), spec, FIRST + timedelta(days=number))
+            publish(open_snapshot_store(), spec, FIRST + timedelta(days=number))
 
     def renew(self) -> dict[str, str]:
         """The environment of the next case's tasks."""

@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-from include import factory
 from include.embedded import environment
 from include.embedded.airflow_api import AirflowApi
 from include.embedded.airflow_api import wait_for as wait_for_airflow
+from include.kernel.wiring import open_ledger
 from tests.ground import wait_for
 from tests.proofs.outcomes import Named, Outcomes, must
 from tests.proofs.release_cycles import has_come
@@ -72,7 +72,7 @@ class Scheduled:
         state = self.api.ended("deploy", run_id, 600)["state"]
         must(state == "success", f"the run ended as {state}: {self.api.task_states('deploy', run_id)}")
         must(self.world.live == version, f"{self.world.live} is live, not {version}")
-        said = Counter(entry.what for entry in factory.ledger().entries() if entry.who == f"deploy {run_id}")
+        said = Counter(entry.what for entry in open_ledger().entries() if entry.who == f"deploy {run_id}")
         must(said["release.done"] == 1 and set(said.values()) == {1}, f"the ledger says {dict(said)}")
         self.world.steady()
 

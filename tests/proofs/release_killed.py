@@ -20,8 +20,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from include import factory
 from include.kernel.files import DRAFT_S
+from include.kernel.wiring import open_ledger
 from tests.ground import wait_for
 from tests.proofs.outcomes import Named, Outcomes, must
 from tests.proofs.release_dag import TASKS, Run
@@ -77,7 +77,7 @@ class Killed:
         expected = run.params["version"] if self.story.outcome == "done" else before
         must(world.live == expected, f"{world.live} is live, not {expected}")
         must(self._generation() == first + 1, f"{self._generation() - first} wishes were stored")
-        said = Counter(entry.what for entry in factory.ledger().entries() if entry.who == f"{run.dag} {run.name}")
+        said = Counter(entry.what for entry in open_ledger().entries() if entry.who == f"{run.dag} {run.name}")
         must(set(said.values()) == {1}, f"the ledger says {dict(said)}")
         world.steady()
         return run

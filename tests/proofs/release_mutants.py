@@ -13,14 +13,14 @@ def switch_off(guard: str) -> None:
 
 def _fence() -> None:
     """A newer wish stops nobody."""
-    from include.release.targets.local_target import LocalTarget
+    from include.release.targets.local.target import LocalTarget
 
     _put(LocalTarget, "_must_be_wanted", lambda self, wanted: None)
 
 
 def _lock() -> None:
     """Two may write at once."""
-    from include.release.targets.local_target import LocalTarget
+    from include.release.targets.local.target import LocalTarget
 
     _put(LocalTarget, "_lock", lambda self: nullcontext())
 
@@ -34,26 +34,26 @@ def _verification() -> None:
 
 def _standby() -> None:
     """What served before is not kept as the one that takes over."""
-    from include.release.targets import local_target
+    from include.release.targets.local import target
 
-    render = local_target.envoy_routes.render
+    render = target.envoy_routes.render
 
     def alone(route: Any) -> str:
-        return render(local_target.replace(route, standby=None))
+        return render(target.replace(route, standby=None))
 
-    _put(local_target.envoy_routes, "render", alone)
+    _put(target.envoy_routes, "render", alone)
 
 
 def _retries() -> None:
     """Nobody else is asked when a slot dies with a request in its hand."""
-    from include.release.targets import envoy_routes
+    from include.release.targets.local import envoy_routes
 
     _put(envoy_routes, "RETRY_ON_STANDBY", {"retry_on": "", "num_retries": 0})
 
 
 def _confirmation() -> None:
     """A route that was written counts as taken over."""
-    from include.release.targets.local_target import LocalTarget
+    from include.release.targets.local.target import LocalTarget
 
     _put(LocalTarget, "_await_route", lambda self: None)
     _put(LocalTarget, "_await_trust", lambda self, wanted, *colours: None)
@@ -76,16 +76,16 @@ def _analysis() -> None:
 
 def _local_copies() -> None:
     """A version has to be fetched from MLflow each time."""
-    from include.release.targets.local_target import LocalTarget
+    from include.release.targets.local.target import LocalTarget
 
     _put(LocalTarget, "has_artifact", lambda self, digest: None)
 
 
 def _patience() -> None:
     """A lock is waited for without an end."""
-    from include.release.targets import local_target
+    from include.release.targets.local import target
 
-    _put(local_target, "LOCK_PATIENCE_S", None)
+    _put(target, "LOCK_PATIENCE_S", None)
 
 
 def _put(place: Any, name: str, value: Any) -> None:

@@ -25,10 +25,13 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from include import factory
 from include import manifest as manifests
+from include.data.wiring import open_snapshot_store
 from include.embedded.settings import ProgramName
 from include.kernel.files import DRAFTS
+from include.kernel.wiring import open_ledger
+from include.manifest import read_manifest
+from include.registry.wiring import open_registry
 from include.release.core.rollout import Colour, Observed, other
 from tests import blessed, credit, ground, load
 from tests.ground import wait_for
@@ -228,9 +231,9 @@ class World:
         seen, wanted = self.seen(), self.serving.target.wanted()
         must(wanted is not None and seen.route.live is not None, f"nothing is live: {seen}")
         must(seen.live.ready and not seen.route.is_split, f"found {seen}")
-        entries = [entry.subject for entry in factory.ledger().entries("release.live")]
+        entries = [entry.subject for entry in open_ledger().entries("release.live")]
         must(entries[-1:] == [self.live], f"{self.live} is live, and the ledger says {entries[-1:]}")
-        champion = factory.registry().champion()
+        champion = open_registry(read_manifest().name).champion()
         must(champion == self.live, f"{self.live} is live, and the champion is {champion}")
 
     def drafts(self) -> list[Path]:
@@ -315,7 +318,7 @@ def world(home: Path, *more: ProgramName, **settings: Any) -> Iterator[World]:
         serving = Serving(stack)
         environment = _environment(stack.environment(), home)
         os.environ.update(environment)
-        publish(factory.store(), manifests.load(home / "blue_green.yaml"), FIRST)
+        publish(open_snapshot_store(), manifests.load(home / "blue_green.yaml"), FIRST)
         digests = _register(Trained(home / "shelf"))
         made = World(home, serving, digests=digests, environment=environment)
         made.deploy(GOOD)
@@ -331,7 +334,7 @@ def _environment(told: Mapping[str, str], home: Path) -> dict[str, str]:
 
 def _register(trained: Trained) -> dict[str, str]:
     """Every artifact of the shelf as a blessed version in MLflow, as the train DAG leaves it; digests by version."""
-    registry, digests = factory.registry(), {}
+    registry, digests = open_registry(read_manifest().name), {}
     for name in SHELF:
         release = trained.release(name)
         with registry.client() as client:

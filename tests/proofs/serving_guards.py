@@ -12,7 +12,7 @@ from signal import SIGKILL
 from unittest.mock import patch
 
 from include.embedded import envoy
-from include.release.targets import envoy_routes
+from include.release.targets.local import envoy_routes
 from tests.proofs import serving_operation as operation
 from tests.proofs import serving_overload as overload
 from tests.proofs import serving_processes as processes

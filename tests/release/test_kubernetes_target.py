@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 import yaml
 
-from include import factory
 from include.cluster.spec import ClusterSpec
 from include.kernel.errors import AccessRefused, Conflict, ManifestInvalid, RequestInvalid, ServiceUnavailable
+from include.manifest import read_manifest
 from include.release.core.rollout import COLOURS, Colour, Plan, Release, Route, Verdict, Wanted
-from include.release.targets import kubernetes_routes as routes
-from include.release.targets import kubernetes_target
-from include.release.targets.kubernetes_target import KubernetesTarget
-from include.retraining import wait_conditions
+from include.release.targets.kubernetes import routes
+from include.release.targets.kubernetes import target as on_cluster
+from include.release.targets.kubernetes.target import KubernetesTarget
+from include.release.wiring import open_repair, open_target
+from include.retraining.wiring import open_wait_conditions
 from tests import kube_api, kube_nodes
 from tests.kube_api import LOST, RESET, Fault, KubeApi
 from tests.kube_nodes import CORE, DEPLOYMENTS, NAMESPACE, SLICES
@@ -508,7 +509,7 @@ class TestIstio:
 
     def test_a_switch_returns_when_the_answers_say_so(self, api, meshed, on_trial, monkeypatch):
         """Istio tells nowhere how far a rule has come."""
-        monkeypatch.setattr(kubernetes_target, "ROUTE_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(on_cluster, "ROUTE_TIMEOUT_S", 0.5)
         path = f"{VIRTUAL}/predictions"
         meshed._predictions = NOWHERE["blue"]
         with pytest.raises(ServiceUnavailable, match="has not arrived"):
@@ -548,7 +549,7 @@ def test_the_manifest_chooses_the_target(small, api, tmp_path, monkeypatch):
     small(target="kubernetes")
     monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(tmp_path / "kubeconfig", api.url)))
-    chosen = factory.target()
+    chosen = open_target(read_manifest())
     assert isinstance(chosen, KubernetesTarget)
     assert chosen.wanted() is None
 
@@ -559,18 +560,19 @@ def test_a_release_under_way_on_a_cluster_keeps_the_policy_from_asking_for_anoth
     small(target="kubernetes")
     monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(tmp_path / "kubeconfig", api.url)))
-    assert wait_conditions._releasing() is False
+    conditions = open_wait_conditions(read_manifest())
+    assert conditions._releasing() is False
     wanted = target.want(release("1"), "a run", "", "deploy")
-    assert wait_conditions._releasing() is True
+    assert conditions._releasing() is True
     target.record(wanted.generation, "accepted", Verdict.FAILED, "answered 422")
-    assert wait_conditions._releasing() is False
+    assert conditions._releasing() is False
 
 
 def test_the_cluster_is_looked_after_by_the_same_manifest(small, api, tmp_path, monkeypatch):
     small(target="kubernetes")
     monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(tmp_path / "kubeconfig", api.url)))
-    kept = factory.upkeep()
+    kept = open_repair(read_manifest())
     assert (type(kept).__name__, kept.records()[1], kept.proxied()) == ("ClusterUpkeep", None, (None, True))
 
 
@@ -579,4 +581,4 @@ def test_without_a_cluster_the_target_says_how_to_name_one(small, tmp_path, monk
     monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
     with pytest.raises(RequestInvalid, match=r"No Kubernetes cluster is named .* set KUBECONFIG"):
-        factory.target()
+        open_target(read_manifest())

@@ -7,12 +7,14 @@ from datetime import UTC, date, datetime
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from include import factory
+from include.data.wiring import open_snapshot_store
 from include.kernel.errors import ManifestInvalid
 from include.kernel.ledger import Entry
+from include.kernel.wiring import open_ledger
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Signal
-from include.retraining.metrics_exporter import registry
+from include.monitoring.wiring import open_report_store
+from include.retraining.metrics_exporter import build_registry
 from tests.job_world import publish
 
 WHICH = {"check": "performance", "subject": "all", "measure": "auc", "version": "3"}
@@ -25,12 +27,12 @@ def manifest(small):
 
 def report(version: str, alarm: bool = False, day: int = 20, **more: object) -> None:
     made = MonitorReport(as_of=date(2026, 8, day), version=version, alarm=alarm, verdict="", rows=300, moved={}, **more)
-    factory.reports().write_report(made)
+    open_report_store().write_report(made)
 
 
 def enter(what: str, subject: str) -> None:
-    count = len(factory.ledger().lines())
-    factory.ledger().append(Entry(what=what, subject=subject, who="test", why="", key=f"{what}-{count}"))
+    count = len(open_ledger().lines())
+    open_ledger().append(Entry(what=what, subject=subject, who="test", why="", key=f"{what}-{count}"))
 
 
 def value(told: CollectorRegistry, metric: str, /, **labels: str) -> float | None:
@@ -38,7 +40,7 @@ def value(told: CollectorRegistry, metric: str, /, **labels: str) -> float | Non
 
 
 def test_an_empty_store_tells_zeros_and_the_manifests_bounds(manifest):
-    told = registry()
+    told = build_registry()
     assert value(told, "evergreen_ledger_entries_total", what="gate.refused") == 0
     assert value(told, "evergreen_bound", name="serving.objectives.p99_seconds") == 0.25
     assert value(told, "evergreen_drift_alarm", version="3") is None
@@ -50,7 +52,7 @@ def test_signals_come_with_interval_bound_and_severity(manifest):
     )
     report("3", signals=(signal,))
     enter("release.live", "3")
-    told = registry()
+    told = build_registry()
     assert value(told, "evergreen_signal", **WHICH) == 0.6
     assert value(told, "evergreen_signal_low", **WHICH) == 0.5
     assert value(told, "evergreen_signal_high", **WHICH) is None
@@ -59,7 +61,7 @@ def test_signals_come_with_interval_bound_and_severity(manifest):
 
 
 def test_only_the_live_version_is_told_of_so_that_an_alarm_ends_with_a_rollback(manifest):
-    told = registry()
+    told = build_registry()
     report("3")
     report("4", alarm=True, day=21)
     enter("release.live", "4")
@@ -73,8 +75,8 @@ def test_only_the_live_version_is_told_of_so_that_an_alarm_ends_with_a_rollback(
 def test_entries_of_the_ledger_are_counted_by_kind_and_the_newest_day_is_told(manifest):
     for _ in range(2):
         enter("gate.refused", "run")
-    publish(factory.store(), manifest, date(2026, 8, 1))
-    told = registry()
+    publish(open_snapshot_store(), manifest, date(2026, 8, 1))
+    told = build_registry()
     assert value(told, "evergreen_ledger_entries_total", what="gate.refused") == 2
     assert value(told, "evergreen_newest_day_seconds") == datetime(2026, 8, 1, tzinfo=UTC).timestamp()
 
@@ -82,4 +84,4 @@ def test_entries_of_the_ledger_are_counted_by_kind_and_the_newest_day_is_told(ma
 def test_what_cannot_be_read_is_no_silence_but_an_error(manifest, monkeypatch, tmp_path):
     monkeypatch.setenv("EVERGREEN_MANIFEST", str(tmp_path / "nowhere.yaml"))
     with pytest.raises(ManifestInvalid, match="There is no manifest"):
-        generate_latest(registry())
+        generate_latest(build_registry())

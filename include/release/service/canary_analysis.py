@@ -20,12 +20,12 @@ from include.release.spec import CanarySpec
 from include.release.targets.slot_counters import Counted
 
 if TYPE_CHECKING:
-    from include.release.targets.base import Target
+    from include.release.targets.base import ServingTarget
 
 Noted = dict[str, Any]
 
 
-def look(target: Target, wanted: Wanted, seen: Observed, spec: CanarySpec) -> None:
+def look(target: ServingTarget, wanted: Wanted, seen: Observed, spec: CanarySpec) -> None:
     """Takes the run one look further; records the verdict of the weight once there is one."""
     number = len(target.evidence(wanted.generation).canary) + 1
     weight, part = wanted.plan.weights[number - 1], name_canary(number)
@@ -68,7 +68,7 @@ def _traffic(noted: Noted) -> Traffic:
 
 
 def _judged(
-    target: Target, wanted: Wanted, number: int, noted: Noted, candidate: Counted | None, spec: CanarySpec
+    target: ServingTarget, wanted: Wanted, number: int, noted: Noted, candidate: Counted | None, spec: CanarySpec
 ) -> Judgement:
     if candidate is None or (noted["first"] and noted["first"]["candidate"]["started"] != candidate.started):
         return Judgement(Verdict.FAILED, "the candidate's process ended, or does not answer")

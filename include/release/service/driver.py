@@ -27,7 +27,7 @@ from include.release.service.experiment_analysis import Outcomes
 from include.release.spec import ReleaseManifest
 
 if TYPE_CHECKING:
-    from include.release.targets.base import Target
+    from include.release.targets.base import ServingTarget
 
 log = logging.getLogger(__name__)
 LOOK_AGAIN_S = 0.2
@@ -39,7 +39,7 @@ class Rollout:
 
     def __init__(
         self,
-        target: Target,
+        target: ServingTarget,
         registry: MlflowRegistry,
         manifest: ReleaseManifest,
         smoke_rows: list[dict[str, Any]],

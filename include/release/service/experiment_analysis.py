@@ -17,7 +17,7 @@ from include.release.core.rollout import Observed, Verdict, Wanted
 from include.release.spec import ExperimentSpec, ReleaseManifest
 
 if TYPE_CHECKING:
-    from include.release.targets.base import Target
+    from include.release.targets.base import ServingTarget
 
 SETTLE_S = 1.0
 
@@ -26,7 +26,7 @@ class Outcomes(Protocol):
     def arms(self, since: datetime, *versions: str) -> tuple[Arm, ...]: ...
 
 
-def look(target: Target, wanted: Wanted, seen: Observed, manifest: ReleaseManifest, outcomes: Outcomes) -> None:
+def look(target: ServingTarget, wanted: Wanted, seen: Observed, manifest: ReleaseManifest, outcomes: Outcomes) -> None:
     """Takes the run one look further; records the verdict, with its report, once there is one."""
     spec = _spec(manifest, wanted)
     if (seen.route.share, seen.route.sticky) != (spec.share, True):

@@ -17,7 +17,7 @@ from typing import Any
 from include.alerting.outbox import Outbox, record
 from include.kernel.errors import Conflict, EvergreenError, NotBlessed, ServiceUnavailable
 from include.kernel.ledger import Entry, live_key
-from include.ports import Ledger
+from include.kernel.ledger_file import LocalLedger
 from include.registry.mlflow_registry import MlflowRegistry
 from include.release.core.reconcile import (
     SAFE,
@@ -33,7 +33,7 @@ from include.release.core.reconcile import (
 )
 from include.release.core.rollout import COLOURS, Release, Wanted
 from include.release.service.driver import Rollout
-from include.release.targets.base import Upkeep
+from include.release.targets.base import RepairableTarget
 
 log = logging.getLogger(__name__)
 ROUNDS = 5
@@ -62,9 +62,9 @@ class Reconciler:
 
     def __init__(
         self,
-        target: Upkeep,
+        target: RepairableTarget,
         registry: MlflowRegistry,
-        ledger: Ledger,
+        ledger: LocalLedger,
         outbox: Outbox,
         patience: Patience,
         rollout: Callable[[], Rollout],

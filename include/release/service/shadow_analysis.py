@@ -24,13 +24,13 @@ from include.release.spec import ReleaseManifest
 from include.serving.words.recent import RecentAnswer, RecentAnswers
 
 if TYPE_CHECKING:
-    from include.release.targets.base import Target
+    from include.release.targets.base import ServingTarget
 
 SETTLE_S = 1.0  # after its deadline an answer is on its way, and after a route was written the proxy's threads take it
 Noted = dict[str, Any]
 
 
-def look(target: Target, wanted: Wanted, seen: Observed, manifest: ReleaseManifest) -> None:
+def look(target: ServingTarget, wanted: Wanted, seen: Observed, manifest: ReleaseManifest) -> None:
     """Takes the run one look further; records the verdict, with its report, once there is one."""
     if not seen.route.mirror:
         target.split(wanted, mirror=True)
@@ -45,7 +45,9 @@ def look(target: Target, wanted: Wanted, seen: Observed, manifest: ReleaseManife
         target.record(wanted.generation, SHADOWED, judgement.verdict, judgement.why, shadow.report(compared))
 
 
-def _looked(target: Target, seen: Observed, before: Noted, manifest: ReleaseManifest) -> tuple[Noted, Judgement | None]:
+def _looked(
+    target: ServingTarget, seen: Observed, before: Noted, manifest: ReleaseManifest
+) -> tuple[Noted, Judgement | None]:
     """How far the shadow has come, and a verdict where the comparison need not be asked."""
     noted = {"after": 0, "compared": asdict(Compared()), **before, "looks": before.get("looks", 0) + 1}
     candidate = target.recent(seen.idle, {"ids": []})

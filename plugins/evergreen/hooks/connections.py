@@ -9,23 +9,33 @@ from typing import TYPE_CHECKING
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from include import factory
+from include.alerting.wiring import open_outbox
 from include.data.sources.base import POSTGRES_CONNECTION, POSTGRES_VARIABLE
 from include.data.spec import PostgresSource
 from include.data.store import s3_client
+from include.data.wiring import open_job_results, open_snapshot_store
+from include.kernel.environment import read_setting
 from include.kernel.errors import KeyInvalid
-from include.manifest import Manifest
+from include.kernel.wiring import open_ledger
+from include.manifest import Manifest, read_manifest
 from include.model.blessing import blessing as blessings
+from include.registry.wiring import open_registry
+from include.release.wiring import open_driver, open_reconciler, open_target
+from include.retraining.wiring import open_wait_conditions
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from include.alerting.outbox import Outbox
+    from include.data.store.job_results import Results
+    from include.data.store.snapshot_store import ContentStore
     from include.kernel.ledger_file import LocalLedger
     from include.registry.mlflow_registry import MlflowRegistry
     from include.release.service.driver import Rollout
     from include.release.service.reconciler import Reconciler
-    from include.release.targets.base import Target
+    from include.release.targets.base import ServingTarget
+    from include.retraining.wait_conditions import WaitConditions
 
 MLFLOW_CONNECTION = "mlflow_default"
 SIGNER_CONNECTION = "blessing_signer"  # the private key; read by the step that blesses and by nobody else
@@ -90,7 +100,7 @@ class WorldHook(BaseHook):
     def mlflow_uri(self) -> str:
         connection = self._found(MLFLOW_CONNECTION)
         if connection is None:
-            return factory.setting("MLFLOW_TRACKING_URI")
+            return read_setting("MLFLOW_TRACKING_URI")
         scheme = connection.conn_type if connection.conn_type in ("http", "https") else "http"
         return f"{scheme}://{connection.host}:{connection.port or 5000}"
 
@@ -124,22 +134,35 @@ class WorldHook(BaseHook):
 
     @property
     def manifest(self) -> Manifest:
-        return factory.manifest()
+        """As it is now; tasks and triggers have it from here alone."""
+        return read_manifest()
 
     def registry(self) -> MlflowRegistry:
-        return factory.registry(self.mlflow_uri())
+        return open_registry(self.manifest.name, self.mlflow_uri())
 
     def ledger(self) -> LocalLedger:
-        return factory.ledger()
+        return open_ledger()
 
-    def target(self) -> Target:
-        return factory.target()
+    def outbox(self) -> Outbox:
+        return open_outbox(self.manifest)
+
+    def store(self) -> ContentStore:
+        return open_snapshot_store()
+
+    def job_results(self) -> Results:
+        return open_job_results()
+
+    def wait_conditions(self) -> WaitConditions:
+        return open_wait_conditions(self.manifest)
+
+    def target(self) -> ServingTarget:
+        return open_target(self.manifest)
 
     def reconciler(self) -> Reconciler:
-        return factory.reconciler(self.registry())
+        return open_reconciler(self.manifest, self.registry())
 
     def rollout(self) -> Rollout:
-        return factory.rollout(self.registry())
+        return open_driver(self.manifest, self.registry())
 
 
 def _quoted(value: object) -> str:

@@ -18,15 +18,15 @@ from typing import Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from include import factory
+from evergreen.hooks.connections import WorldHook
 from include.alerting import outbox
 from include.alerting.channels import PAGERDUTY, SLACK, Channel, PagerDuty, Slack
 from include.alerting.core import alert_rules
 from include.alerting.core.alerts import Alert, Severity
-from include.alerting.spec import AlertsSpec
+from include.alerting.spec import AlertingManifest
 from include.kernel.errors import AccessRefused, ServiceUnavailable
 from include.kernel.ledger import Entry
-from include.ports import Ledger
+from include.kernel.ledger_file import LocalLedger
 
 log = logging.getLogger(__name__)
 EMAIL_CONNECTION = "evergreen_email"
@@ -47,22 +47,24 @@ def tell(entry: Entry) -> None:
 def note(*alerts: Alert) -> None:
     """Writes alerts down without telling them, where not even a second may be lost. Raises nothing."""
     try:
+        waiting = WorldHook().outbox()
         for alert in alerts:
-            factory.outbox().put(alert)
+            waiting.put(alert)
     except Exception:  # whatever it is, the release matters more
         log.exception("An alert could not be written down.")
 
 
-def record(ledger: Ledger, entry: Entry) -> None:
+def record(ledger: LocalLedger, entry: Entry) -> None:
     """Enters it in the ledger, and writes down what people are to be told of it."""
-    outbox.record(ledger, factory.outbox(), entry)
+    outbox.record(ledger, WorldHook().outbox(), entry)
 
 
 def deliver() -> None:
     """Tells whatever waits. Raises nothing."""
     try:
-        found = list(channels(factory.manifest().alerts))
-        if left := factory.outbox().deliver(found):
+        world = WorldHook()
+        found = list(channels(world.manifest))
+        if left := world.outbox().deliver(found):
             log.warning("%d alerts wait for a channel; the next run of monitor tries again.", left)
         if not found:
             log.info("Alerts go to this log alone: there is no Connection evergreen_slack, _pagerduty or _email.")
@@ -70,12 +72,13 @@ def deliver() -> None:
         log.exception("Alerts could not be told; the next run of monitor tries again.")
 
 
-def channels(spec: AlertsSpec) -> Iterable[Channel]:
+def channels(manifest: AlertingManifest) -> Iterable[Channel]:
+    spec = manifest.alerts
     if slack := _found("evergreen_slack"):
         yield Slack(_webhook(slack), spec.slack, spec.timeout_s)
     if pagerduty := _found("evergreen_pagerduty"):
         key, url = str(pagerduty.password), _address(pagerduty) or PAGERDUTY
-        yield PagerDuty(key, factory.manifest().name, spec.pagerduty, spec.timeout_s, url)
+        yield PagerDuty(key, manifest.name, spec.pagerduty, spec.timeout_s, url)
     if email := _found(EMAIL_CONNECTION):
         yield Email(str(email.extra_dejson.get("to_email", "")), spec.email, spec.timeout_s)
 

@@ -22,10 +22,11 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from evergreen.hooks.connections import WorldHook
 from evergreen.hooks.notifiers import record
 from evergreen.run_context import edge
-from include import factory
+from include.gate.spec import GateManifest
 from include.kernel.ledger import Entry
 from include.kernel.words.verdicts import APPROVED, Verdict
 from include.model.blessing.approval import Approval, question, release_question
+from include.release.spec import ReleaseManifest
 
 
 class ApproveOperator(ApprovalOperator):
@@ -37,15 +38,14 @@ class ApproveOperator(ApprovalOperator):
     template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "told", "url")
     ui_color = "#f6e3b4"
 
-    def __init__(self, *, told: Any, url: str | None = None, **options: Any) -> None:
-        spec = factory.manifest().gate
+    def __init__(self, *, manifest: GateManifest, told: Any, url: str | None = None, **options: Any) -> None:
         why = Param("", type="string", title="Reason", description="It goes to the ledger and into the blessing.")
         form = {
-            "subject": f"{factory.manifest().name}: may this model be released?",
+            "subject": f"{manifest.name}: may this model be released?",
             "body": "",
             "params": {"why": why},  # the form's own; what the run was started with is no part of the answer
             "fail_on_reject": True,
-            "response_timeout": timedelta(hours=spec.approval_hours),
+            "response_timeout": timedelta(hours=manifest.gate.approval_hours),
         }
         super().__init__(**options | form)
         self.told = told
@@ -70,7 +70,7 @@ class ApproveOperator(ApprovalOperator):
             who, why = _who(event), _why(event)
             self._fail(context, "refused", who, why, f"The release was refused by {who}: {why or 'no reason'}.")
         except HITLTimeoutError:
-            hours = factory.manifest().gate.approval_hours
+            hours = WorldHook().manifest.gate.approval_hours
             why = f"Nobody answered within gate.approval_hours ({hours:g}), so the release is refused; train again."
             self._fail(context, "expired", edge(context).who, why, why)
         given = Approval(who=_who(event), why=_why(event), at=answer["responded_at"]).model_dump(mode="json")
@@ -105,14 +105,14 @@ class ApproveReleaseOperator(ApprovalOperator):
     template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "told")
     ui_color = "#f6e3b4"
 
-    def __init__(self, *, told: Any, **options: Any) -> None:
+    def __init__(self, *, manifest: ReleaseManifest, told: Any, **options: Any) -> None:
         why = Param("", type="string", title="Reason", description="It goes to the ledger and beside the release.")
         form = {
-            "subject": f"{factory.manifest().name}: may this release get all requests?",
+            "subject": f"{manifest.name}: may this release get all requests?",
             "body": "",
             "params": {"why": why},
             "fail_on_reject": True,
-            "response_timeout": timedelta(hours=factory.manifest().release.approval_hours),
+            "response_timeout": timedelta(hours=manifest.release.approval_hours),
         }
         super().__init__(**options | form)
         self.told = told
@@ -127,7 +127,7 @@ class ApproveReleaseOperator(ApprovalOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        spec, who, why = factory.manifest().release, _who(event), _why(event)
+        spec, who, why = WorldHook().manifest.release, _who(event), _why(event)
         try:
             super().execute_complete(context, event)
         except HITLRejectException:

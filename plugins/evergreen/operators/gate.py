@@ -11,7 +11,6 @@ from airflow.sdk import Context
 from evergreen.hooks.connections import WorldHook
 from evergreen.hooks.notifiers import tell
 from evergreen.run_context import Edge, edge
-from include import factory
 from include.kernel.ledger import Entry
 from include.model.blessing.approval import Next, after_gate
 
@@ -32,7 +31,8 @@ class GateOperator(BaseBranchOperator):
 
     def choose_branch(self, context: Context) -> str | None:
         run, verdict = edge(context), self.told["outputs"]["gate"]["verdict"]
-        chosen = after_gate(verdict, factory.manifest().gate.approval, run.intent)
+        world = WorldHook()
+        chosen = after_gate(verdict, world.manifest.gate.approval, run.intent)
         self.log.info("%s", self.told["summary"])
         entry = Entry(
             what=f"gate.{verdict}",
@@ -42,7 +42,7 @@ class GateOperator(BaseBranchOperator):
             details={**self.told["outputs"], **_why_it_ran(run)},
             key=f"gate-{run.key}",
         )
-        WorldHook().ledger().append(entry)
+        world.ledger().append(entry)
         if run.is_live:
             tell(entry)
         return self.follows[chosen]

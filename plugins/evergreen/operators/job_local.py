@@ -18,7 +18,7 @@ from evergreen.hooks.connections import WorldHook
 from evergreen.links import MlflowLink, ReportLink
 from evergreen.pages import address, page_of
 from evergreen.run_context import job_request
-from include import factory
+from include.kernel.environment import ROOT
 from include.kernel.errors import Permanent
 from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, JobRequest, JobResult
 
@@ -62,7 +62,7 @@ class LocalJobOperator(BaseOperator):
             ended = self._process.run_command(
                 [sys.executable, "-W", "ignore", "-m", "include.jobs"],
                 env={**world, **protocol},
-                cwd=str(factory.ROOT),
+                cwd=str(ROOT),
             )
             if ended.exit_code:
                 left = _left(place)

@@ -32,13 +32,11 @@ from evergreen.links import MlflowLink, ReportLink
 from evergreen.pages import address, page_of
 from evergreen.run_context import job_request
 from evergreen.triggers.pod import PodTrigger
-from include import factory
 from include.cluster import pods
 from include.cluster.api_server import Cluster
-from include.cluster.spec import JobsSpec
+from include.cluster.spec import ClusterManifest, JobsSpec
 from include.kernel.errors import Conflict, EvergreenError, RequestInvalid, StorageUnavailable
 from include.kernel.job import ATTEMPT_VARIABLE, REQUEST_VARIABLE, JobRequest, JobResult
-from include.manifest import Manifest
 
 ENVIRONMENT = "evergreen-jobs"  # the ConfigMap of all jobs, and the Secret of the same name
 OWN_SECRET = "evergreen/secret"  # names the Secret of one pod
@@ -49,7 +47,10 @@ GONE_S = 90.0  # a pod has 30 seconds to end after it was asked to
 
 
 class PodJobOperator(KubernetesPodOperator):
-    """Returns the job's result as a dictionary. Exit 65, and what only a person can mend, fail at once."""
+    """Returns the job's result as a dictionary. Exit 65, and what only a person can mend, fail at once.
+
+    `options` are those of `describe_pod`.
+    """
 
     template_fields: Sequence[str] = (*KubernetesPodOperator.template_fields, "job_params")
     operator_extra_links = (MlflowLink(), ReportLink())
@@ -58,7 +59,7 @@ class PodJobOperator(KubernetesPodOperator):
     def __init__(
         self, *, job: str, job_params: dict[str, Any] | None = None, params_from: Sequence[str] = (), **options: Any
     ) -> None:
-        super().__init__(**{**_house(job, factory.manifest()), **options})
+        super().__init__(**options)
         self.job = job
         self.job_params = job_params or {}
         self.params_from = tuple(params_from)
@@ -104,7 +105,7 @@ class PodJobOperator(KubernetesPodOperator):
     def cluster(self) -> Cluster:
         """Raises `RequestInvalid` when nobody says where the cluster is."""
         try:
-            return Cluster(cast("KubernetesHook", self.hook).api_client, factory.manifest().cluster)
+            return Cluster(cast("KubernetesHook", self.hook).api_client, WorldHook().manifest.cluster)
         except ConfigException as error:
             raise RequestInvalid(
                 f"No Kubernetes cluster is named ({error}); create the Airflow Connection {self.kubernetes_conn_id}, "
@@ -202,7 +203,7 @@ class PodJobOperator(KubernetesPodOperator):
 
     def _sweep(self) -> None:
         """Pods of this pipeline that nobody needs any more."""
-        spec = factory.manifest()
+        spec = WorldHook().manifest
         ours = f"{pods.PART_OF}=evergreen,{pods.JOB},{pods.PIPELINE}={spec.name}"
         for pod in self.cluster.list(self._path("pods"), labelSelector=ours):
             if pods.is_left_over(pod, datetime.now(UTC), timedelta(hours=spec.jobs.keep_hours)):
@@ -219,13 +220,13 @@ class PodJobOperator(KubernetesPodOperator):
             if pod is None or pod["metadata"]["uid"] != event["uid"]:
                 return self._done(self._result(request, event["uid"], None), None)
             self._show_log(pod)
-            judgement = pods.judge(pod, factory.manifest().jobs, event["waited"], self._last_event(pod))
+            judgement = pods.judge(pod, WorldHook().manifest.jobs, event["waited"], self._last_event(pod))
             if judgement.state == "failed":
                 raise self._failure(pod, judgement)
             return self._done(self._result(request, event["uid"], pod), pod)
 
     def _result(self, request: JobRequest, uid: str, pod: dict[str, Any] | None) -> JobResult:
-        result = factory.results().read(request, uid, pods.told(pod).get("sha256") if pod else None)
+        result = WorldHook().job_results().read(request, uid, pods.told(pod).get("sha256") if pod else None)
         if result is None:
             how = "ended well but" if pod else "vanished (it was deleted or preempted, or its node died) and"
             raise StorageUnavailable(
@@ -286,7 +287,8 @@ def _from_secret(name: str, optional: bool = False) -> k8s.V1EnvFromSource:
     return k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=name, optional=optional or None))
 
 
-def _house(job: str, manifest: Manifest) -> dict[str, Any]:
+def describe_pod(job: str, manifest: ClusterManifest) -> dict[str, Any]:
+    """The options of the operator that the manifest decides."""
     spec = manifest.jobs
     place = spec.placement_of(job)
     amount = spec.resources_of(job)

@@ -13,8 +13,8 @@ from evergreen.errors import as_airflow
 from evergreen.hooks.connections import WorldHook
 from evergreen.links import CardLink, MlflowLink
 from evergreen.run_context import Edge, edge
-from include import factory
 from include.gate import model_card
+from include.gate.spec import GateManifest
 from include.kernel.code_digest import JUDGING, digest_code
 from include.kernel.errors import NotBlessed
 from include.kernel.ledger import Entry, live_key
@@ -49,12 +49,12 @@ class BlessOperator(BaseOperator):
         approval = Approval.model_validate(self.approval) if self.approval else None
         with as_airflow():
             key = world.signer()
-            _must_be_current(found)
+            _must_be_current(found, world.manifest)
             blessings.may_be_blessed(found["gate"], run.intent, approval)
             version = registry.register(found["run_id"], f"runs:/{found['run_id']}/model")
-            blessing = _blessing(version, run, found, approval)
+            blessing = _blessing(world.manifest.name, version, run, found, approval)
             envelope = blessings.sign(blessing, key)
-            self.card_url = _describe(registry, blessing, found["gate"])
+            self.card_url = _describe(world.manifest, registry, blessing, found["gate"])
             registry.bless(version, envelope)  # the last thing: what is blessed has its card
         self.mlflow_url = registry.version_url(version)
         details = {"digest": found["digest"], "blessing": blessings.envelope_digest(envelope)}
@@ -64,18 +64,18 @@ class BlessOperator(BaseOperator):
         return extra
 
 
-def _must_be_current(found: dict[str, Any]) -> None:
+def _must_be_current(found: dict[str, Any], manifest: GateManifest) -> None:
     """Raises `NotBlessed` when the model was judged by another manifest, or other code, than is in force now."""
-    now = {"manifest": factory.manifest().digest, "code": digest_code(*JUDGING)}
+    now = {"manifest": manifest.digest, "code": digest_code(*JUDGING)}
     for what, digest in now.items():
         if found[what] != digest:
             raise NotBlessed(f"The {what} was changed after this model was judged; train again under the new one.")
 
 
-def _blessing(version: str, run: Edge, found: dict[str, Any], approval: Approval | None) -> Blessing:
+def _blessing(model: str, version: str, run: Edge, found: dict[str, Any], approval: Approval | None) -> Blessing:
     report = found["gate"]
     return Blessing(
-        model=factory.manifest().name,
+        model=model,
         version=version,
         digest=found["digest"],
         run_id=found["run_id"],
@@ -94,10 +94,10 @@ def _blessing(version: str, run: Edge, found: dict[str, Any], approval: Approval
     )
 
 
-def _describe(registry: MlflowRegistry, blessing: Blessing, report: dict[str, Any]) -> str:
+def _describe(manifest: GateManifest, registry: MlflowRegistry, blessing: Blessing, report: dict[str, Any]) -> str:
     """Writes the model card; gives its address."""
     params, url, drawing = registry.run(blessing.run_id)
-    facts = model_card.Facts(factory.manifest(), blessing, report, params, url, drawing)
+    facts = model_card.Facts(manifest, blessing, report, params, url, drawing)
     registry.describe(blessing.version, blessing.run_id, model_card.summary(facts), model_card.papers(facts))
     return f"{url}/artifacts/card/{model_card.HTML}"
 

@@ -29,7 +29,7 @@ from include.release.core.rollback_target import way_back
 from include.release.core.rollout import BLUE_GREEN, Plan, Release, Step, Verdict
 
 if TYPE_CHECKING:
-    from include.release.targets.base import Target
+    from include.release.targets.base import ServingTarget
 
 log = logging.getLogger(__name__)
 Kind = Literal["deploy", "rollback"]
@@ -76,13 +76,13 @@ class WantOperator(BaseOperator):
             deliver()
             raise
 
-    def _must_go_forward(self, context: Context, target: Target, version: str) -> None:
+    def _must_go_forward(self, context: Context, target: ServingTarget, version: str) -> None:
         """Nobody asked for what an event names late; a person may ask for any version by the form."""
         live = target.observe().live.release
         if not context["params"].get("version") and live and release_requests.is_older(version, live.version):
             raise AirflowSkipException(release_requests.TOO_LATE.format(version=version, live=live.version))
 
-    def _must_wait_for_nobody(self, world: WorldHook, target: Target, version: str) -> int | None:
+    def _must_wait_for_nobody(self, world: WorldHook, target: ServingTarget, version: str) -> int | None:
         """The generation that may be followed by a deployment; raises `Conflict` while a rollback is under way."""
         known = target.wanted()
         if known is None:
@@ -113,10 +113,10 @@ class WantBackOperator(WantOperator):
 
     kind: Kind = "rollback"
 
-    def _must_go_forward(self, context: Context, target: Target, version: str) -> None:
+    def _must_go_forward(self, context: Context, target: ServingTarget, version: str) -> None:
         """It goes back."""
 
-    def _must_wait_for_nobody(self, world: WorldHook, target: Target, version: str) -> int | None:
+    def _must_wait_for_nobody(self, world: WorldHook, target: ServingTarget, version: str) -> int | None:
         return None  # a rollback follows whatever was wanted
 
     def plan(self, manifest: Manifest, version: str, context: Context) -> Plan:

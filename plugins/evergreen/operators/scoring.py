@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
@@ -12,10 +12,12 @@ from airflow.sdk.exceptions import AirflowSkipException
 from evergreen.errors import as_airflow
 from evergreen.hooks.connections import WorldHook
 from evergreen.run_context import Edge, announced, edge, interval_day
-from include import factory
 from include.kernel.errors import RequestInvalid
 from include.release.core.rollout import Release
 from include.scoring.core.scoring import Pinned, PinnedDay, chosen
+
+if TYPE_CHECKING:
+    from include.data.store.snapshot_store import ContentStore
 
 
 class PinOperator(BaseOperator):
@@ -29,7 +31,7 @@ class PinOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         run, world, asked = edge(context), WorldHook(), context["params"]
-        days = _days(run, context)
+        days = _days(run, world.store(), context)
         with as_airflow():
             release = self._asked(world, str(asked["version"])) if asked.get("version") else self._live(world)
         for day in days:
@@ -51,11 +53,11 @@ class PinOperator(BaseOperator):
         return live
 
 
-def _days(run: Edge, context: Mapping[str, Any]) -> list[PinnedDay]:
+def _days(run: Edge, store: ContentStore, context: Mapping[str, Any]) -> list[PinnedDay]:
     with as_airflow():
         asked = _date(context, "day"), _date(context, "until")
         own = interval_day(context) if run.run_type == "backfill" else None
-        found = chosen(factory.store().history(), run.as_of, asked, announced(context, "day"), own)
+        found = chosen(store.history(), run.as_of, asked, announced(context, "day"), own)
         if not found and any(asked):
             raise RequestInvalid(
                 f"No day from {asked[0] or asked[1]} to {asked[1] or asked[0]} was known as of {run.as_of}; ingest it, "

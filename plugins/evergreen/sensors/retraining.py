@@ -14,10 +14,10 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.assets import DRIFT_DETECTED
 from evergreen.errors import as_airflow
+from evergreen.hooks.connections import WorldHook
 from evergreen.run_context import Edge, edge
 from evergreen.sensors.wait_condition import QuestionSensor
-from include.retraining.approvals import decided
-from include.retraining.wait_conditions import weighed
+from include.retraining.approvals import enter_decision
 
 
 class RetrainingSensor(QuestionSensor):
@@ -36,9 +36,10 @@ class RetrainingSensor(QuestionSensor):
     def answer(self, context: Context) -> Any:
         run, arguments = edge(context), self.arguments(context)
         with as_airflow():
-            found = decided(arguments, run.who, run.key)
+            conditions, ledger = WorldHook().wait_conditions(), WorldHook().ledger()
+            found = enter_decision(conditions, ledger, arguments, run.who, run.key)
             if found is None:
-                self.log.info("the policy waits: %s", weighed(**arguments)[1].sentence)
+                self.log.info("the policy waits: %s", conditions.weigh_retraining(**arguments)[1].sentence)
         return found
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:

@@ -10,8 +10,8 @@ from airflow.sdk import BaseSensorOperator, Context
 from airflow.sdk.bases.sensor import PokeReturnValue
 
 from evergreen.errors import as_airflow
+from evergreen.hooks.connections import WorldHook
 from evergreen.triggers.poll import PollTrigger
-from include.retraining.wait_conditions import ask
 
 
 class QuestionSensor(BaseSensorOperator):
@@ -30,7 +30,7 @@ class QuestionSensor(BaseSensorOperator):
     def answer(self, context: Context) -> Any:
         """The answer there is now, or None."""
         with as_airflow():
-            return ask(self.question, self.arguments(context))
+            return WorldHook().wait_conditions().ask(self.question, self.arguments(context))
 
     def poke(self, context: Context) -> PokeReturnValue:
         answer = self.answer(context)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from include import factory
+from evergreen.hooks.connections import WorldHook
 from include.cluster import pods
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class PodTrigger(BaseTrigger):
         return "evergreen.triggers.pod.PodTrigger", kwargs
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        manifest, waited = factory.manifest(), 0.0
+        manifest, waited = WorldHook().manifest, 0.0
         async with self._hook().get_conn() as client:
             while pod := self._still(await self._read(client, manifest.cluster.timeout_s), waited):
                 began = time.monotonic()
@@ -54,7 +54,7 @@ class PodTrigger(BaseTrigger):
         """The pod while it is to be waited for. That it is gone, or another one, is something for the worker."""
         if pod is None or pod["metadata"]["uid"] != self.uid:
             return None
-        return pod if pods.judge(pod, factory.manifest().jobs, waited).state == "waiting" else None
+        return pod if pods.judge(pod, WorldHook().manifest.jobs, waited).state == "waiting" else None
 
     async def _read(self, client: Any, timeout_s: float) -> dict[str, Any] | None:
         """The pod, None when it is gone. Asks until it is answered: a triggerer has time."""
@@ -65,7 +65,7 @@ class PodTrigger(BaseTrigger):
             except _interruptions() as error:
                 log.warning("pod %s cannot be read (%s); once more", self.name, type(error).__name__)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, factory.manifest().cluster.longest_wait_s)
+            pause = min(pause * 2, WorldHook().manifest.cluster.longest_wait_s)
 
     async def _look(self, client: Any, timeout_s: float) -> dict[str, Any] | None:
         """A refusal ends the waiting: the worker meets it again, and says it better."""

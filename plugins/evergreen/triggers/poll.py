@@ -1,6 +1,7 @@
 """Waits in the triggerer: asks one question of the stored state until it has an answer, then fires once.
 
-It keeps nothing, so a restarted triggerer just asks again. The question runs in a thread, since reading files blocks.
+It keeps nothing but what it opened, so a restarted triggerer just asks again. The question runs in a thread, since
+reading files blocks.
 """
 
 from __future__ import annotations
@@ -11,23 +12,34 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from include.retraining.wait_conditions import ask
+from evergreen.hooks.connections import WorldHook
+from include.manifest import Manifest
+from include.retraining.wait_conditions import Answer, WaitConditions
+from include.retraining.wiring import open_wait_conditions
 
 
 class PollTrigger(BaseTrigger):
-    """`question` is a name in include.retraining.wait_conditions, `interval` the seconds between two askings."""
+    """`question` names one of include.retraining.wait_conditions, `interval` the seconds between two askings."""
 
     def __init__(self, question: str, arguments: dict[str, Any], interval: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.question = question
         self.arguments = arguments
         self.interval = interval
+        self._opened: tuple[Manifest, WaitConditions] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         kwargs = {"question": self.question, "arguments": self.arguments, "interval": self.interval}
         return "evergreen.triggers.poll.PollTrigger", kwargs
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        while (answer := await asyncio.to_thread(ask, self.question, self.arguments)) is None:
+        while (answer := await asyncio.to_thread(self._ask)) is None:
             await asyncio.sleep(self.interval)
         yield TriggerEvent(answer)  # type: ignore[no-untyped-call]
+
+    def _ask(self) -> Answer | None:
+        """By the manifest as it is now: what waits for weeks must see it change."""
+        manifest = WorldHook().manifest
+        if self._opened is None or self._opened[0] is not manifest:
+            self._opened = manifest, open_wait_conditions(manifest)
+        return self._opened[1].ask(self.question, self.arguments)

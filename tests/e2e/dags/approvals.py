@@ -8,6 +8,7 @@ from airflow.sdk import DAG, Param, task
 from evergreen.operators.approval import ApproveOperator
 from evergreen.operators.gate import GateOperator
 from evergreen.operators.registry import BlessOperator
+from include.manifest import read_manifest
 
 
 @task
@@ -20,7 +21,7 @@ RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=5)}  # Airflow may los
 with DAG("approvals", schedule=None, params={"told": Param({}, type="object")}, default_args=RETRIES):
     told = evaluate()
     gate = GateOperator(task_id="gate", told=told)
-    approve = ApproveOperator(task_id="approve", told=told, url="http://mlflow.example/run")
+    approve = ApproveOperator(task_id="approve", manifest=read_manifest(), told=told, url="http://mlflow.example/run")
     bless = BlessOperator(
         task_id="bless", told=told, approval=approve.output, trigger_rule="none_failed_min_one_success"
     )

@@ -7,6 +7,7 @@ from airflow.sdk import DAG, Param, TriggerRule, task
 
 from evergreen.operators.approval import ApproveReleaseOperator
 from evergreen.operators.reconcile import ReconcileOperator
+from include.manifest import read_manifest
 
 
 @task
@@ -24,4 +25,4 @@ RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=5)}
 with DAG("release_approvals", schedule=None, params={"told": Param({}, type="object")}, default_args=RETRIES):
     told = try_out()
     ReconcileOperator(task_id="reconcile") >> told
-    ApproveReleaseOperator(task_id="approve", told=told) >> rollout()
+    ApproveReleaseOperator(task_id="approve", manifest=read_manifest(), told=told) >> rollout()

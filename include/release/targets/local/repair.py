@@ -20,12 +20,13 @@ from include.kernel.errors import Conflict, RecordDamaged
 from include.kernel.files import write_atomic
 from include.release.core.reconcile import Said
 from include.release.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Wanted
-from include.release.targets import envoy_routes
-from include.release.targets.local_target import LocalAddresses, LocalTarget
+from include.release.targets.base import RepairableTarget
+from include.release.targets.local import envoy_routes
+from include.release.targets.local.target import LocalAddresses, LocalTarget
 from include.serving.words.slot_files import blessing_path, routes_path
 
 
-class LocalUpkeep(LocalTarget):
+class LocalUpkeep(LocalTarget, RepairableTarget):
     """`patience_s` is how long a slot may take until it has loaded what its file names."""
 
     def __init__(self, root: Path, addresses: LocalAddresses, token: str | None, patience_s: float) -> None:

@@ -25,13 +25,14 @@ from include.cluster.api_server import Object
 from include.kernel.errors import Conflict, RecordDamaged
 from include.release.core.reconcile import Said
 from include.release.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Verdict, Wanted
-from include.release.targets import kubernetes_routes as routes
-from include.release.targets.kubernetes_target import LET_GO, RELEASE, KubernetesTarget, template_notes
-from include.release.targets.local_repair import noting
+from include.release.targets.base import RepairableTarget
+from include.release.targets.kubernetes import routes
+from include.release.targets.kubernetes.target import LET_GO, RELEASE, KubernetesTarget, template_notes
+from include.release.targets.local.repair import noting
 from include.serving.words.slot_files import blessing_path
 
 
-class ClusterUpkeep(KubernetesTarget):
+class ClusterUpkeep(KubernetesTarget, RepairableTarget):
     """`patience_s` is how long a slot may take until it has loaded what its Deployment names."""
 
     patience_s = 60.0

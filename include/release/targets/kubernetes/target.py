@@ -49,8 +49,9 @@ from include.release.core.rollout import (
     Verdict,
     Wanted,
 )
-from include.release.targets import kubernetes_routes as routes
 from include.release.targets import slot_client, slot_counters
+from include.release.targets.base import ServingTarget
+from include.release.targets.kubernetes import routes
 from include.release.targets.slot_counters import Counted
 from include.serving.words.headers import GENERATION
 from include.serving.words.recent import RecentAnswers, RecentQuestion
@@ -65,7 +66,7 @@ REMEMBERED = 50  # generations whose verdicts stay; a ConfigMap holds a mebibyte
 log = logging.getLogger(__name__)
 
 
-class KubernetesTarget:
+class KubernetesTarget(ServingTarget):
     """`slots` are the addresses of their Services, `predictions` is what clients ask: a Service or a Gateway."""
 
     def __init__(
@@ -253,10 +254,6 @@ class KubernetesTarget:
 
         self._route_to(wanted, new)
         self._await_route()
-
-    def withdraw(self, wanted: Wanted) -> None:
-        """Ends a share or a mirror."""
-        self.split(wanted)
 
     def switch(self, colour: Colour, wanted: Wanted) -> None:
         """Sends all traffic to `colour` and waits until the endpoints say so."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import time
 import xmlrpc.client
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,7 +46,9 @@ from include.release.core.rollout import (
     Wanted,
     other,
 )
-from include.release.targets import envoy_routes, slot_client, slot_counters
+from include.release.targets import slot_client, slot_counters
+from include.release.targets.base import ServingTarget
+from include.release.targets.local import envoy_routes
 from include.release.targets.slot_counters import Counted
 from include.serving.words.recent import RecentAnswers, RecentQuestion
 from include.serving.words.slot_files import ARTIFACTS, artifact_path, blessing_path, routes_path, slot_path
@@ -63,11 +65,11 @@ class LocalAddresses:
 
     proxy: str
     proxy_admin: str
-    slots: dict[str, str]
+    slots: Mapping[Colour, str]
     supervisor: str
 
 
-class LocalTarget:
+class LocalTarget(ServingTarget):
     """`token` is the serving token: slots that know API tokens ask for one of these or for it."""
 
     def __init__(self, root: Path, addresses: LocalAddresses, token: str | None = None) -> None:
@@ -266,10 +268,6 @@ class LocalTarget:
         with self._fenced(wanted) as route:
             self._write_route(replace(alone(route, wanted), share=share, mirror=mirror, sticky=sticky))
         self._await_route()
-
-    def withdraw(self, wanted: Wanted) -> None:
-        """Ends a share or a mirror."""
-        self.split(wanted)
 
     def switch(self, colour: Colour, wanted: Wanted) -> None:
         """Routes all traffic to `colour` and waits until the proxy says so.
