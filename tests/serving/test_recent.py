@@ -11,10 +11,9 @@ from include.data.spec import GroupsSpec
 from include.feedback.core.prediction_records import sampled
 from include.model.blessing.blessing import public_pem
 from include.release.core.shadow import COPY
+from include.serving.exchange import Answer, Asked, Problem
 from include.serving.log import recent_answers as module
 from include.serving.log.recent_answers import Question, Recent
-from include.serving.predict.scoring import Answer, Asked
-from include.serving.predict.validation import Problem
 from tests import blessed, credit
 from tests.serving.test_guard import ADMIN, bearer, client
 
