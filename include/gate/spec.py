@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from include.data.spec import GroupsSpec
 from include.kernel.spec import Count, Section, Share
 from include.model.blessing.approval import Ask
 from include.serving.spec import ServingManifest
@@ -139,6 +138,5 @@ class CardSpec(Section):
 class GateManifest(ServingManifest):
     """The manifest as far as judging a model is concerned."""
 
-    groups: GroupsSpec = Field(default_factory=GroupsSpec)
     gate: GateSpec
     card: CardSpec = Field(default_factory=CardSpec)

@@ -1,6 +1,6 @@
 """`python -m include.serving`: one model server on one port, told by its environment (see settings).
 
-There is no access log: see telemetry for the lines there are. What SIGTERM does is told in `draining`.
+There is no access log: see telemetry for the lines there are. What SIGTERM does is told in `graceful_shutdown`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ def main() -> int:
 def serve(settings: Settings) -> None:
     import uvicorn
 
-    from include.serving import json_lines
-    from include.serving.app import create_app, serve_slot
+    from include.serving.app import create_app
+    from include.serving.log import json_lines
     from include.serving.transport import telemetry
     from include.serving.transport.connection import Connection, Door
     from include.serving.transport.fast_path import fast_lane
     from include.serving.transport.graceful_shutdown import DrainingServer
+    from include.serving.wiring import open_service
 
     json_lines.configure(slot=settings.slot)
     tracing = telemetry.tracing(settings.slot)
@@ -52,8 +53,8 @@ def serve(settings: Settings) -> None:
     # one request at a time on one core: threads for a handful of rows halved the requests a second
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with lean_imports():
-        service = serve_slot(settings)
-        app = create_app(settings, service, tracing)
+        service = open_service(settings)
+        app = create_app(service, tracing)
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()  # what was loaded stays; a collection need not look at it again

@@ -1,7 +1,7 @@
-"""The composition root of the model server: one slot, its routes, and the envelope around them.
+"""The composition root of the model server: one slot, its routes, and the middleware around them.
 
 A release restarts the idle slot instead of reloading it: no half-loaded model, and the memory of the old one is truly
-gone. Who predicts and how is in `endpoint`, what stands around every answer in `envelope`.
+gone. Who predicts and how is in `endpoints`, what stands around every answer in `middleware`.
 """
 
 from __future__ import annotations
@@ -15,82 +15,97 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from include import factory, manifest
 from include.feedback.spec import LogSpec
-from include.kernel.errors import ManifestInvalid
 from include.kernel.words.colours import other
-from include.serving import slot as slots
-from include.serving.admission import Admission, told
-from include.serving.description import described
-from include.serving.endpoint import Endpoint, Record, Service
-from include.serving.explain.explain_endpoint import ExplainEndpoint
+from include.serving.endpoints.description import described
+from include.serving.endpoints.explanation import ExplainEndpoint
+from include.serving.endpoints.feedback import add_feedback
+from include.serving.endpoints.interop import add_mlflow, add_open_inference
+from include.serving.endpoints.prediction import Endpoint
+from include.serving.endpoints.recent import RecentRoute
+from include.serving.endpoints.reloading import Reload
+from include.serving.exchange import Problem, Row
 from include.serving.explain.explaining import Explaining
-from include.serving.log.feedback_endpoint import add_feedback
-from include.serving.log.recent_answers import Recent, RecentRoute
+from include.serving.log.recent_answers import Recent
 from include.serving.metrics import Metrics
 from include.serving.openapi import docs_page
 from include.serving.openapi.document import document as build_document
-from include.serving.predict.current_model import Holder
 from include.serving.predict.scoring import Scorer
-from include.serving.predict.validation import Problem, Row
 from include.serving.protocols import native
 from include.serving.protocols.dialects import dialect_of
-from include.serving.protocols.interop import add_mlflow, add_open_inference
-from include.serving.reloading import Reload
+from include.serving.service import Record, Service
 from include.serving.settings import Settings
-from include.serving.slot import Broken, Loaded, Slot
-from include.serving.spec import ServingSpec
+from include.serving.slot import contents as slots
+from include.serving.slot.admission import Admission, told
+from include.serving.slot.contents import Broken, Loaded, Slot
+from include.serving.slot.current_model import Holder
+from include.serving.spec import ServingManifest, ServingSpec
 from include.serving.transport.guard import Guard
-from include.serving.transport.middleware import Envelope, Handler
+from include.serving.transport.middleware import Envelope
 from include.serving.transport.telemetry import RequestLog
+from include.serving.wire import Handler
 from include.serving.words.recent import PATH as RECENT
 from include.serving.words.slot_files import ARTIFACTS
 
 if TYPE_CHECKING:
+    from include.data.spec import GroupsSpec
+    from include.feedback.segments import Segments
+    from include.serving.exchange import Answer, Asked
     from include.serving.log.prediction_log import PredictionLog
-    from include.serving.predict.scoring import Answer, Asked
     from include.serving.transport.telemetry import Tracing
 
 
-def create_app(settings: Settings, service: Service | None = None, tracing: Tracing | None = None) -> Envelope:
-    """Raises `RequestInvalid` when the manifest hides columns of the prediction log by a secret that is not set."""
-    service = service or serve_slot(settings)
+def create_app(service: Service, tracing: Tracing | None = None) -> Envelope:
     service = tracing.inside(service) if tracing else service
     framework = FastAPI(
         title="Evergreen model server", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_logging(service)
     )
     framework.add_exception_handler(HTTPException, _plain_error)
     framework.add_exception_handler(Exception, _plain_error)
-    admission = told(settings, service.spec)
+    admission = told(service.settings, service.spec)
     _add_probes(framework, service, admission)
     add_feedback(framework, service)
     _add_description(framework, service)
     framework.add_api_route("/admin/reload", Reload(service, admission), methods=["POST"], response_model=None)
     framework.add_api_route(RECENT, RecentRoute(service.recent), methods=["POST"], response_model=None)
-    guard = Guard(settings, service.spec.rate_limit, dialect_of)
+    guard = Guard(service.settings, service.spec.rate_limit, dialect_of)
     hot, lines = _add_predicting(framework, service), RequestLog(service.spec)
     return Envelope(framework, hot, service.holder, service.metrics, guard, lines)
 
 
-def serve_slot(settings: Settings) -> Service:
-    """Loads what slot file and manifest say; a manifest that cannot be read breaks the slot, with its sentence."""
-    try:
-        known = manifest.load(settings.manifest) if settings.manifest else None
-        spec, key = (known.serving, known.contract.id) if known else (ServingSpec(), None)
-        slot = slots.load(settings.serving_dir, settings.slot, told(settings, spec))
-    except ManifestInvalid as error:
-        # a manifest that cannot be read cannot say what to hide, so nothing is logged, also after a reload
-        known, spec, key, slot = None, ServingSpec(log=LogSpec(enabled=False)), None, Broken(str(error))
+def build_service(
+    settings: Settings, manifest: ServingManifest | None, open_place: Callable[[], Segments] | None
+) -> Service:
+    """Loads what slot file and manifest say. `open_place` opens where the prediction log goes; None: there is no log.
+
+    Raises `RequestInvalid` when the manifest hides columns of the log by a secret that is not set.
+    """
+    spec = manifest.serving if manifest else ServingSpec()
+    slot = slots.load(settings.serving_dir, settings.slot, told(settings, spec))
+    previous = _previous(settings, spec, slot) if spec.fallback == "previous" else None
+    key, groups = (manifest.contract.id, manifest.groups) if manifest else (None, None)
+    holder = Holder(settings.slot, slot, key, spec.fallback == "previous", previous)
+    return _assemble(settings, spec, holder, groups, open_place)
+
+
+def build_broken_service(settings: Settings, why: str) -> Service:
+    """A manifest that cannot be read cannot say what to hide, so nothing is logged, also after a reload."""
+    spec = ServingSpec(log=LogSpec(enabled=False))
+    return _assemble(settings, spec, Holder(settings.slot, Broken(why)), None, None)
+
+
+def _assemble(
+    settings: Settings,
+    spec: ServingSpec,
+    holder: Holder,
+    groups: GroupsSpec | None,
+    open_place: Callable[[], Segments] | None,
+) -> Service:
     metrics = Metrics(settings.slot)
-    metrics.holds(slot)
-    keeps = spec.fallback == "previous"
-    holder = Holder(settings.slot, slot, key, keeps, _previous(settings, spec, slot) if keeps else None)
-    log = _opened_log(settings, spec.log, holder, metrics)
-    recent = Recent(
-        known.groups if known else None, lambda: holder.slot.categories if isinstance(holder.slot, Loaded) else {}
-    )
-    record = _recorder(log, recent)
-    return Service(settings, spec, holder, Scorer(holder, spec, metrics), metrics, recent, record, log)
+    metrics.holds(holder.slot)
+    log = _open_log(settings, spec.log, holder, metrics, open_place) if open_place and spec.log.enabled else None
+    recent = Recent(groups, lambda: holder.slot.categories if isinstance(holder.slot, Loaded) else {})
+    return Service(settings, spec, holder, Scorer(holder, spec, metrics), metrics, recent, _recorder(log, recent), log)
 
 
 def _recorder(log: PredictionLog | None, recent: Recent) -> Record:
@@ -112,15 +127,15 @@ def _previous(settings: Settings, spec: ServingSpec, slot: Slot) -> Loaded | Non
     return None
 
 
-def _opened_log(settings: Settings, spec: LogSpec, holder: Holder, metrics: Metrics) -> PredictionLog | None:
-    if not spec.enabled or not factory.has_snapshots():
-        return None
-    from include.serving.log.prediction_log import PredictionLog  # brings pyarrow: 35 MB
+def _open_log(
+    settings: Settings, spec: LogSpec, holder: Holder, metrics: Metrics, open_place: Callable[[], Segments]
+) -> PredictionLog:
+    from include.serving.log.prediction_log import PredictionLog
 
     return PredictionLog(
         spec,
         holder,
-        lambda: factory.segments(attempts=1),
+        open_place,
         metrics.of_log,
         secret=settings.log_key.get_secret_value() if settings.log_key else None,
         spool=settings.serving_dir / "spool",

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
+from include.serving.exchange import Oddities
 from include.serving.histogram import Tallies
-from include.serving.predict.validation import Oddities
-from include.serving.slot import Loaded, Slot
-from include.serving.transport.guard import POLICY
+from include.serving.routes import POLICY
+from include.serving.slot.contents import Loaded, Slot
 from include.serving.words import slot_metrics as words
 from include.serving.words.slot_metrics import Family
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from include.data.spec import GroupsSpec
 from include.feedback.spec import FeedbackManifest, LoggingSpec
 from include.kernel.spec import Count, Section, Share
 
@@ -100,4 +101,5 @@ class ServingSpec(LoggingSpec):
 class ServingManifest(FeedbackManifest):
     """The manifest as far as the model server is concerned."""
 
+    groups: GroupsSpec = Field(default_factory=GroupsSpec)
     serving: ServingSpec

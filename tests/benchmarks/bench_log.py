@@ -23,9 +23,9 @@ import numpy as np
 from include.data.store.local_store import LocalObjects
 from include.feedback.segments import Segments
 from include.feedback.spec import LogSpec
+from include.serving.exchange import Answer, Asked
 from include.serving.log.prediction_log import PredictionLog
-from include.serving.predict.current_model import Holder
-from include.serving.predict.scoring import Answer, Asked
+from include.serving.slot.current_model import Holder
 from tests import credit
 from tests.serving.test_prediction_log import Counts, slot
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ CALCULATING = {
 }
 CORES = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("include/*/core/[!_]*.py")}
 LIGHT = sorted({*CORES, "include.manifest", "include.kernel.job", "include.kernel.ledger"} - CALCULATING)
+WIRINGS = sorted(f"include.{path.parent.name}.wiring" for path in ROOT.glob("include/*/wiring.py"))
 HEAVY = (
     "airflow",
     "evidently",
@@ -67,8 +69,15 @@ def test_the_part_of_core_that_calculates_loads_nothing_but_numpy_and_scipy() ->
     assert loaded_by(*CALCULATING) <= {"numpy", "scipy"}
 
 
-def test_the_factory_loads_nothing_heavy_before_it_is_asked_for_something() -> None:
-    assert loaded_by("include.factory") == set()
+def test_what_a_dag_file_may_open_loads_nothing_heavy_before_it_is_asked_for_something() -> None:
+    assert loaded_by(*WIRINGS) == set() and len(WIRINGS) > 5
+
+
+def test_the_variable_that_names_the_manifest_is_read_in_one_place() -> None:
+    """By edges alone, as the contracts of import-linter hold; the embedded stack sets it for its programs."""
+    readers = [path for part in ("include", "plugins", "dags") for path in (ROOT / part).rglob("*.py")]
+    named = {path for path in readers if re.search(r"environ\b.*EVERGREEN_MANIFEST", path.read_text())}
+    assert named == {ROOT / "include/manifest.py"}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -85,9 +94,9 @@ def may_stand_in_a_dag_file(module: str) -> bool:
         return False
     if module.split(".")[0] in ("airflow", "evergreen") or module.split(".")[0] in sys.stdlib_module_names:
         return True
-    return module.startswith(("include.factory", "include.manifest", "include.kernel.")) or ".core." in module
+    return module.startswith(("include.manifest", "include.kernel.")) or ".core." in module
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.name)
-def test_a_dag_file_imports_airflow_our_operators_the_factory_and_light_core_only(path: Path) -> None:
+def test_a_dag_file_imports_airflow_our_operators_the_manifest_and_light_core_only(path: Path) -> None:
     assert [module for module in imported(path) if not may_stand_in_a_dag_file(module)] == []

@@ -49,24 +49,24 @@ def _told(path: Path) -> str:
 
 
 def row_check() -> None:
-    from include.serving.predict.validation import InputSchema
+    from include.serving.slot.input_schema import InputSchema
 
     put(InputSchema, "checked", lambda self, rows: [{name: row.get(name) for name in self.columns} for row in rows])
 
 
 def duplicate_keys() -> None:
-    from include.serving.predict import validation
+    from include.serving.protocols import request_body
 
-    put(validation, "_DECODERS", dict.fromkeys(validation._DECODERS, json.JSONDecoder()))
+    put(request_body, "_DECODERS", dict.fromkeys(request_body._DECODERS, json.JSONDecoder()))
 
 
 def body_limit() -> None:
-    from include.serving import endpoint
+    from include.serving import wire
 
     async def read_body(request: Any, headers: Any, limit: int) -> bytes:
         return await request.body()  # type: ignore[no-any-return]
 
-    put(endpoint, "read_body", read_body)
+    put(wire, "read_body", read_body)
 
 
 def compressed_bodies() -> None:
@@ -99,7 +99,7 @@ def golden_rows() -> None:
 
 
 def blessing() -> None:
-    from include.serving.admission import Admission
+    from include.serving.slot.admission import Admission
 
     put(Admission, "blessing", lambda self, *given: None)
 
@@ -111,13 +111,13 @@ def signature() -> None:
 
 
 def slot_file() -> None:
-    from include.serving import slot
+    from include.serving.slot import contents
 
-    class Loose(slot.SlotFile):
+    class Loose(contents.SlotFile):
         version: str
         digest: str
 
-    put(slot, "SlotFile", Loose)
+    put(contents, "SlotFile", Loose)
 
 
 def symbolic_links() -> None:
@@ -128,9 +128,9 @@ def symbolic_links() -> None:
 
 
 def request_ids() -> None:
-    from include.serving.transport import middleware
+    from include.serving import wire
 
-    put(middleware, "request_id", lambda scope: dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1"))
+    put(wire, "request_id", lambda scope: dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1"))
 
 
 def loopback() -> None:
@@ -172,8 +172,8 @@ def rate_limit() -> None:
 
 def swap() -> None:
     """Empties the slot while the next one is loaded."""
-    from include.serving.reloading import Reload
-    from include.serving.slot import Empty
+    from include.serving.endpoints.reloading import Reload
+    from include.serving.slot.contents import Empty
 
     loaded = Reload._outcome
 
@@ -186,7 +186,7 @@ def swap() -> None:
 
 def old_one() -> None:
     """Takes whatever came of the reload."""
-    from include.serving.reloading import Outcome, Reload
+    from include.serving.endpoints.reloading import Outcome, Reload
 
     def take(self: Any, found: Any) -> Outcome:
         self._service.holder.swap(found)
@@ -236,10 +236,10 @@ def queue_bound() -> None:
 def deadline() -> None:
     from dataclasses import replace
 
-    from include.serving import endpoint
+    from include.serving.endpoints import prediction
 
-    asked_by = endpoint.asked_by
-    put(endpoint, "asked_by", lambda *given: replace(asked_by(*given), deadline=time.monotonic() + 60))
+    asked_by = prediction.asked_by
+    put(prediction, "asked_by", lambda *given: replace(asked_by(*given), deadline=time.monotonic() + 60))
 
 
 def breaker() -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.model.schema import Column
-from include.serving.predict.validation import InputSchema, Problem, Row
+from include.serving.exchange import Problem, Row
 from include.serving.protocols import mlflow_scoring, native, open_inference
+from include.serving.slot.input_schema import InputSchema
 
 JSON, OCTETS, CSV = "application/json", "application/octet-stream", "text/csv"
 CATEGORIES = ("Home", "Marital", "Records", "Job")  # of the example data

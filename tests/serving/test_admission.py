@@ -20,9 +20,9 @@ from include.model import artifact
 from include.model.blessing.blessing import public_pem
 from include.model.compiled import compiling, runtimes
 from include.model.integrity import skops_allowlist
-from include.serving import slot as slots
-from include.serving.admission import Admission
-from include.serving.slot import Broken, Loaded
+from include.serving.slot import contents as slots
+from include.serving.slot.admission import Admission
+from include.serving.slot.contents import Broken, Loaded
 from tests import blessed, credit
 from tests.blessed import KEY, OTHER_KEY
 from tests.model.test_onnx_trust import EDITS, made

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from include.serving.exchange import Row
 from include.serving.predict.batching import Batcher, Late, ModelFailed, RowsFailed, ask
-from include.serving.predict.validation import Row
 
 CONTROL: Row = {"p": 0.5}
 

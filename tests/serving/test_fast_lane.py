@@ -13,12 +13,14 @@ import pytest
 
 from include.model import artifact
 from include.model.compiled import compiling
-from include.serving.app import create_app, serve_slot
-from include.serving.endpoint import LONG_BODY, Endpoint, Service
+from include.serving.app import create_app
+from include.serving.endpoints.prediction import LONG_BODY, Endpoint
 from include.serving.predict.batching import Batcher
 from include.serving.predict.scoring import LARGE
+from include.serving.service import Service
 from include.serving.settings import Settings
 from include.serving.transport.fast_path import TOGETHER, FastLane, FastRequest, fast_lane
+from include.serving.wiring import open_service
 from tests import credit
 from tests.model_server import model_server
 from tests.serving.conftest import stage_in
@@ -88,8 +90,8 @@ def lane(tmp_path: Path) -> Make:
             artifact.save(trained.pipeline, trained.meta, source)
         stage_in(tmp_path, source, "blue")
         settings = Settings(slot="blue", serving_dir=tmp_path, port=1, unblessed="allow", **told)
-        service = serve_slot(settings)
-        found = fast_lane(create_app(settings, service), service)
+        service = open_service(settings)
+        found = fast_lane(create_app(service), service)
         assert found
         return found, service
 
@@ -255,5 +257,5 @@ async def test_only_short_predictions_of_known_length_take_it_and_none_while_the
 
 def test_there_is_none_where_clients_need_tokens(tmp_path: Path) -> None:
     settings = Settings(slot="blue", serving_dir=tmp_path, port=1, api_tokens="team:0123456789abcdef")
-    service = serve_slot(settings)
-    assert fast_lane(create_app(settings, service), service) is None
+    service = open_service(settings)
+    assert fast_lane(create_app(service), service) is None

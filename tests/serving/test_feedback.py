@@ -12,10 +12,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from include.manifest import DEFAULT_PATH
-from include.serving.app import create_app, serve_slot
-from include.serving.log.feedback_endpoint import Outcome, outcomes_of
-from include.serving.predict.validation import Problem
+from include.serving.app import create_app
+from include.serving.endpoints.feedback import outcomes_of
+from include.serving.exchange import Outcome, Problem
 from include.serving.settings import Settings
+from include.serving.wiring import open_service
 from tests import credit
 from tests.ground import write_manifest
 
@@ -84,7 +85,7 @@ def client(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("EVERGREEN_SNAPSHOTS", raising=False)
     manifest = write_manifest(tmp_path / "pipeline.yaml", {"serving.log": {"hash": ["Income"]}})
     settings = Settings(slot="blue", serving_dir=tmp_path, port=0, manifest=manifest, log_key="k" * 16)
-    with TestClient(create_app(settings)) as asked:
+    with TestClient(create_app(open_service(settings))) as asked:
         yield asked
 
 
@@ -112,7 +113,9 @@ def test_without_a_store_the_server_predicts_and_says_that_it_keeps_no_outcomes(
     stage("blue")
     for name in ("EVERGREEN_STORE", "EVERGREEN_SNAPSHOTS"):
         monkeypatch.delenv(name, raising=False)
-    client = TestClient(create_app(Settings(slot="blue", serving_dir=tmp_path, port=0, manifest=DEFAULT_PATH)))
+    client = TestClient(
+        create_app(open_service(Settings(slot="blue", serving_dir=tmp_path, port=0, manifest=DEFAULT_PATH)))
+    )
     assert client.post("/predict", json={"rows": credit.rows()[:1]}).status_code == 200
     refused = client.post("/feedback", json={"outcome": GOOD})
     assert refused.status_code == 409 and "keeps no prediction log" in refused.json()["error"]["message"]
@@ -125,4 +128,4 @@ def test_a_manifest_that_cannot_be_read_logs_nothing_since_it_cannot_say_what_to
     monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
     (tmp_path / "pipeline.yaml").write_text("serving: {log: {hide: [Income]}}")
     settings = Settings(slot="blue", serving_dir=tmp_path, port=0, manifest=tmp_path / "pipeline.yaml")
-    assert serve_slot(settings).log is None
+    assert open_service(settings).log is None

@@ -14,7 +14,8 @@ from include.model import artifact
 from include.model.artifact import Model
 from include.model.compiled import compiling
 from include.model.schema import Column
-from include.serving.predict.validation import InputSchema, rows_of
+from include.serving.protocols.request_body import rows_of
+from include.serving.slot.input_schema import InputSchema
 from tests import credit
 
 KINDS = ("logistic", "random_forest", "boosting", "torch_mlp")

@@ -14,8 +14,10 @@ from fastapi.testclient import TestClient
 
 from include.kernel.errors import KeyInvalid
 from include.serving.app import create_app
+from include.serving.routes import POLICY, access_of
 from include.serving.settings import Settings
-from include.serving.transport.guard import POLICY, access_of, api_tokens
+from include.serving.transport.guard import api_tokens
+from include.serving.wiring import open_service
 from tests import credit
 from tests.ground import write_manifest
 
@@ -28,7 +30,9 @@ def settings(place: Path, **told: Any) -> Settings:
 
 
 def client(place: Path, peer: str = "127.0.0.1", **told: Any) -> TestClient:
-    return TestClient(create_app(settings(place, **told)), client=(peer, 5000), raise_server_exceptions=False)
+    return TestClient(
+        create_app(open_service(settings(place, **told))), client=(peer, 5000), raise_server_exceptions=False
+    )
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -43,7 +47,7 @@ def place(stage: Any, tmp_path: Path) -> Path:
 
 class TestPolicy:
     def test_every_route_of_the_server_stands_in_the_table(self, place: Path) -> None:
-        app = create_app(settings(place))
+        app = create_app(open_service(settings(place)))
         routes = {route.path for route in app.framework.routes if isinstance(route, APIRoute)}
         assert len(routes) >= 15 and {"/admin/reload", "/predict"} <= routes
         assert (routes | set(app.hot)) - set(POLICY) == set()

@@ -11,10 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from include.serving.app import create_app
-from include.serving.predict.scoring import Answer
-from include.serving.predict.validation import Problem
-from include.serving.protocols import Parsed, mlflow_scoring, open_inference
+from include.serving.exchange import Answer, Parsed, Problem
+from include.serving.protocols import mlflow_scoring, open_inference
 from include.serving.settings import Settings
+from include.serving.wiring import open_service
 from tests import credit
 from tests.serving.spoken import FORMS
 
@@ -38,7 +38,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
 
 def _client(directory: Path) -> TestClient:
     told = {"slot": "blue", "serving_dir": directory, "port": 0, "max_rows": 50}
-    return TestClient(create_app(Settings.model_validate(told)), raise_server_exceptions=False)
+    return TestClient(create_app(open_service(Settings.model_validate(told))), raise_server_exceptions=False)
 
 
 SORRY = "The server failed on this request; its log has the reason."
@@ -184,7 +184,7 @@ def test_a_wrong_address_or_method_is_answered_as_its_clients_read_it(
 def test_a_crash_is_told_as_its_clients_read_it(
     path: str, told: Any, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("include.serving.endpoint.Endpoint._parsed", lambda *_: 1 / 0)
+    monkeypatch.setattr("include.serving.endpoints.prediction.Endpoint._parsed", lambda *_: 1 / 0)
     answer = client.post(path, json={})
     assert (answer.status_code, answer.json()) == (500, told)
 

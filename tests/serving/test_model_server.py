@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 
 from include.serving.app import create_app
 from include.serving.settings import Settings
+from include.serving.wiring import open_service
 from tests import credit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,8 +87,8 @@ def test_an_empty_slot_is_alive_and_not_ready(tmp_path: Path) -> None:
 def test_an_empty_slot_does_not_load_scikit_learn(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from include.serving.app import create_app;"
-        "from include.serving.settings import Settings;"
-        f"create_app(Settings(slot='blue', serving_dir=Path({str(tmp_path)!r}), port=0));"
+        "from include.serving.settings import Settings; from include.serving.wiring import open_service;"
+        f"create_app(open_service(Settings(slot='blue', serving_dir=Path({str(tmp_path)!r}), port=0)));"
         "print([name for name in ('sklearn', 'pandas', 'mlflow', 'airflow', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
@@ -179,7 +180,7 @@ def test_metrics_tell_requests_scores_and_unseen_categories_by_version_and_slot(
 
 def _in_process(directory: Path, slot: str = "blue", **limits: int) -> TestClient:
     told = {"slot": slot, "serving_dir": directory, "port": 0, **limits}
-    return TestClient(create_app(Settings.model_validate(told)), raise_server_exceptions=False)
+    return TestClient(create_app(open_service(Settings.model_validate(told))), raise_server_exceptions=False)
 
 
 def _names(answer: httpx.Response) -> tuple[str, str, str]:

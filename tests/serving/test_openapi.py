@@ -12,8 +12,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from include.serving.app import create_app
+from include.serving.routes import access_of
 from include.serving.settings import Settings
-from include.serving.transport.guard import access_of
+from include.serving.wiring import open_service
 from tests import credit
 from tests.serving.conftest import stage_in
 
@@ -30,7 +31,7 @@ def client(source: Path, tmp_path_factory: pytest.TempPathFactory) -> TestClient
 
 def _client(directory: Path, **told: str) -> TestClient:
     settings = {"slot": "blue", "serving_dir": directory, "port": 0, "unblessed": "allow", **told}
-    return TestClient(create_app(Settings.model_validate(settings)))
+    return TestClient(create_app(open_service(Settings.model_validate(settings))))
 
 
 @pytest.fixture(scope="module")

@@ -21,14 +21,12 @@ from include.feedback.segments import Segments
 from include.feedback.spec import LogSpec
 from include.kernel.errors import RequestInvalid
 from include.model.schema import Column
-from include.serving.log.feedback_endpoint import Outcome
+from include.serving.exchange import Answer, Asked, Outcome, Problem
 from include.serving.log.prediction_log import PredictionLog, PredictionRows
 from include.serving.log.segment_writer import FEW, GROUP, LOOKS, Item, SegmentWriter
 from include.serving.log.spool import Spool
-from include.serving.predict.current_model import Holder
-from include.serving.predict.scoring import Answer, Asked
-from include.serving.predict.validation import Problem
-from include.serving.slot import Loaded, SlotFile
+from include.serving.slot.contents import Loaded, SlotFile
+from include.serving.slot.current_model import Holder
 from tests.ground import wait_for
 
 COLUMNS = (Column(name="Income", kind="number"), Column(name="Home", kind="category"))

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.model.schema import Column
-from include.serving.predict.validation import InputSchema, Problem, Row
+from include.serving.exchange import Problem, Row
+from include.serving.slot.input_schema import InputSchema
 from tests.serving.spoken import FORMS, IN_JSON, Literal, read
 
 AGE = Column(name="Age", kind="number", nullable=False)

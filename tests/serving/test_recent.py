@@ -10,10 +10,9 @@ import pytest
 from include.data.spec import GroupsSpec
 from include.feedback.core.prediction_records import sampled
 from include.model.blessing.blessing import public_pem
+from include.serving.exchange import Answer, Asked, Problem
 from include.serving.log import recent_answers as module
 from include.serving.log.recent_answers import Question, Recent
-from include.serving.predict.scoring import Answer, Asked
-from include.serving.predict.validation import Problem
 from include.serving.words.headers import COPY
 from tests import blessed, credit
 from tests.serving.test_guard import ADMIN, bearer, client

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.model.schema import Column
-from include.serving.predict.validation import InputSchema, Problem, checked_list, document, rows_of
+from include.serving.exchange import Problem
+from include.serving.protocols.request_body import checked_list, document, rows_of
+from include.serving.slot.input_schema import InputSchema
 
 AGE = Column(name="Age", kind="number", nullable=False)
 DEBT = Column(name="Debt", kind="number")

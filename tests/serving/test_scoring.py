@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from include.model.artifact import ArtifactMeta
 from include.model.schema import Column
+from include.serving.exchange import Answer, Asked, Problem
 from include.serving.metrics import Metrics
 from include.serving.predict.circuit_breaker import Breaker
-from include.serving.predict.current_model import Holder
-from include.serving.predict.scoring import Answer, Asked, Scorer
-from include.serving.predict.validation import Problem
-from include.serving.slot import Loaded, SlotFile
+from include.serving.predict.scoring import Scorer
+from include.serving.slot.contents import Loaded, SlotFile
+from include.serving.slot.current_model import Holder
 from include.serving.spec import BreakerSpec, ServingSpec
 
 META = ArtifactMeta(

@@ -21,9 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from include.kernel.errors import ArtifactRejected
 from include.model.blessing.blessing import private_pem, public_pem
-from include.serving.json_lines import JsonLines
+from include.serving.log.json_lines import JsonLines
+from include.serving.routes import POLICY
 from include.serving.spec import ServingSpec
-from include.serving.transport import guard
 from include.serving.transport.telemetry import FAILURES_AT_ONCE, RequestLog, tracing
 from tests import blessed, credit
 from tests.ground import wait_for, write_manifest
@@ -251,8 +251,9 @@ class TestTraces:
         code = (
             "import sys; from pathlib import Path; from include.serving.transport import telemetry;"
             "from include.serving.app import create_app; from include.serving.settings import Settings;"
+            "from include.serving.wiring import open_service;"
             f"settings = Settings(slot='blue', serving_dir=Path({str(tmp_path)!r}), port=0);"
-            "create_app(settings, tracing=telemetry.tracing('blue'));"
+            "create_app(open_service(settings), telemetry.tracing('blue'));"
             "print([name for name in sys.modules if name.startswith('opentelemetry')])"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -273,4 +274,4 @@ class TestTraces:
 def test_the_routes_in_metrics_are_those_of_the_policy() -> None:
     from include.serving.metrics import PATHS
 
-    assert frozenset(guard.POLICY) == PATHS
+    assert frozenset(POLICY) == PATHS

@@ -25,7 +25,7 @@ from pydantic_core import from_json, to_json
 
 from include.kernel.blocked_imports import lean_imports
 from include.kernel.errors import Permanent
-from include.serving import json_lines
+from include.serving.log import json_lines
 
 LENGTH = struct.Struct(">I")
 PR_SET_PDEATHSIG = 1

@@ -28,16 +28,16 @@ import numpy as np
 from pydantic_core import from_json
 
 from include.kernel.errors import ArtifactRejected
+from include.serving.exchange import Problem, Row
 from include.serving.explain.explainer import LENGTH, pack
-from include.serving.predict.validation import Problem, Row
-from include.serving.slot import Loaded
+from include.serving.slot.contents import Loaded
 
 if TYPE_CHECKING:
     from include.model.explanation.attribution import Attributed, Explained, Explainer
     from include.model.explanation.explanation import Explanation
+    from include.serving.exchange import Answer
     from include.serving.metrics import Metrics
-    from include.serving.predict.current_model import Holder
-    from include.serving.predict.scoring import Answer
+    from include.serving.slot.current_model import Holder
     from include.serving.spec import ExplainSpec
 
 log = logging.getLogger(__name__)

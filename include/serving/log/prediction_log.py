@@ -31,16 +31,15 @@ from include.feedback.core.prediction_records import (
     sampled,
 )
 from include.feedback.spec import LogSpec
-from include.serving.log.feedback_endpoint import Outcome
+from include.serving.exchange import Outcome
 from include.serving.log.segment_writer import Counts, Item, SegmentWriter
 from include.serving.log.spool import Spool
-from include.serving.slot import Loaded, Slot
+from include.serving.slot.contents import Loaded, Slot
 
 if TYPE_CHECKING:
     from include.feedback.segments import Segments
-    from include.serving.predict.current_model import Holder
-    from include.serving.predict.scoring import Answer, Asked
-    from include.serving.predict.validation import Problem
+    from include.serving.exchange import Answer, Asked, Problem
+    from include.serving.slot.current_model import Holder
 
 log = logging.getLogger(__name__)
 LONGEST = 256  # characters of a text that are kept, or a caller could fill the memory

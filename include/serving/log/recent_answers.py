@@ -27,21 +27,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from fastapi import Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import to_json
+from pydantic import BaseModel, ConfigDict, Field
 
 from include.feedback.core.prediction_records import sampled
 from include.kernel.words.groups import name_slices
-from include.serving.endpoint import headers_of, read_body, refusal
-from include.serving.predict.validation import Problem
-from include.serving.protocols import native
+from include.serving.exchange import Problem
 from include.serving.words.recent import RecentAnswer, RecentAnswers
 
 if TYPE_CHECKING:
     from include.data.spec import GroupsSpec
-    from include.serving.predict.scoring import Answer, Asked
-    from include.serving.predict.validation import Row
+    from include.serving.exchange import Answer, Asked, Row
 
 Categories = Mapping[str, Collection[str]]
 LEASE_S = 60.0
@@ -49,7 +44,6 @@ KEEP_S = 20.0
 KEPT_ROWS = 20_000  # with their inputs some 25 MB
 LEAST_SHARE = 2.0**-20
 TOLD_ROWS = 400  # in one answer: some milliseconds of the event loop
-LONGEST_QUESTION = 1 << 17  # bytes
 
 
 @dataclass(slots=True)
@@ -158,20 +152,3 @@ class Recent:
     def _slices(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         spec, known = self._groups, self._categories()
         return [name_slices(row, spec, known) if spec else () for row in rows]
-
-
-class RecentRoute:
-    """`await route(request)`; for administrators, by the table in guard."""
-
-    def __init__(self, recent: Recent) -> None:
-        self._recent = recent
-
-    async def __call__(self, request: Request) -> Response:
-        body = await read_body(request, headers_of(request.scope["headers"]), LONGEST_QUESTION)
-        if isinstance(body, Problem):
-            return refusal(native, body)
-        try:
-            question = Question.model_validate_json(bytes(body) or b"{}")
-        except ValidationError:
-            return refusal(native, Problem(422, "Ask with after, older_than_s and limit, or with ids."))
-        return Response(to_json(self._recent.told(question)), media_type="application/json")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from include.serving import VERSION
 from include.serving.openapi.schemas import ANY, COUNT, TEXT, Json, infer_example, opened, ref, row_example, schemas
-from include.serving.transport.guard import access_of
+from include.serving.routes import access_of
 
 if TYPE_CHECKING:
     from include.model.schema import Column
-    from include.serving.slot import Loaded
+    from include.serving.slot.contents import Loaded
 
 JSON, CSV, OCTETS = "application/json", "text/csv", "application/octet-stream"
 WHY = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from include.serving.predict.validation import Row
+from include.serving.exchange import Row
 
 Key = tuple[object, ...]
 

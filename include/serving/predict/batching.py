@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from include.serving.predict.validation import Row
+from include.serving.exchange import Row
 
 Predict = Callable[[Sequence[Row]], NDArray[np.float64]]
 EDGE = 1e-6  # float32 runtimes add up to a little more than 1

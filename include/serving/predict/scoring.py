@@ -11,55 +11,26 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from include.serving.exchange import Answer, Asked, Problem, Row, ServedBy
 from include.serving.predict.answer_cache import AnswerCache
 from include.serving.predict.batching import Batcher, Late, ModelFailed, RowsFailed
 from include.serving.predict.circuit_breaker import Breaker
-from include.serving.predict.validation import Problem, Row
 from include.serving.spec import RuleSpec, ServingSpec
 
 if TYPE_CHECKING:
     from include.serving.metrics import Metrics
-    from include.serving.predict.current_model import Holder
-    from include.serving.slot import Loaded
+    from include.serving.slot.contents import Loaded
+    from include.serving.slot.current_model import Holder
 
 log = logging.getLogger(__name__)
-ServedBy = Literal["model", "rule", "previous"]
 LARGE = 64  # rows of one request that are not scored on the event loop: a millisecond, and other requests wait
 RECENT = 20  # requests that the running mean of rows looks back on
 HEADROOM = 0.7  # of the time left, which the rows in front may take for a request to be accepted
 BUSY = Problem(503, "The server has as many requests as it can answer in time; try again.", retry_after=1)
 LATE = Problem(504, "The request could not be answered before its deadline; send fewer rows, or allow more time.")
 FAILED = Problem(500, "The model fails on these rows; the server's log has the reason.")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Who asks: the request's id, the caller's key, and when (monotonic seconds) it came and must be answered.
-
-    A copy is what a shadow gets: nobody waits for its answer.
-    """
-
-    id: str
-    key: str | None
-    deadline: float
-    received: float
-    copy: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One probability, label and decision for each row, and which model, or what in its place, they came from."""
-
-    version: str
-    slot: str
-    digest: str
-    probabilities: list[float]
-    labels: list[str]
-    decisions: list[bool]
-    served_by: ServedBy = "model"
 
 
 class Lane:

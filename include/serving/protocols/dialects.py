@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from include.serving.protocols import Dialect, mlflow_scoring, native, open_inference
+from collections.abc import Mapping
+from typing import Protocol
+
+from include.serving.exchange import Answer, Parsed, Problem, Rendered
+from include.serving.protocols import mlflow_scoring, native, open_inference
+from include.serving.slot.input_schema import InputSchema
+
+
+class Dialect(Protocol):
+    """A module of this package that speaks to clients."""
+
+    def parse(
+        self, body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int
+    ) -> Parsed | Problem: ...
+
+    def render(self, answer: Answer, parsed: Parsed) -> Rendered: ...
+
+    def refuse(self, problem: Problem) -> Rendered:
+        """The problem in the shape this dialect's clients read; the status is the caller's."""
+        ...
 
 
 def dialect_of(path: str) -> Dialect:

@@ -21,20 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
-from include.serving.predict.validation import (
-    InputSchema,
-    Problem,
-    Row,
-    checked_list,
-    document,
-    text_of,
-    too_many,
-    wrong_form,
-)
-from include.serving.protocols import Parsed, Rendered
+from include.serving.exchange import Parsed, Problem, Rendered, Row
+from include.serving.protocols.request_body import checked_list, document, text_of, too_many, wrong_form
+from include.serving.slot.input_schema import InputSchema
 
 if TYPE_CHECKING:
-    from include.serving.predict.scoring import Answer
+    from include.serving.exchange import Answer
 
 # The answer of /version. Clients take it for the version of MLflow whose protocol is spoken; a test holds it to ours.
 SPOKEN = "3.17.2"

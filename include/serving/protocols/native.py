@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
-from include.serving.predict.validation import InputSchema, Problem, rows_of, wrong_form
-from include.serving.protocols import Parsed, Rendered
+from include.serving.exchange import Parsed, Problem, Rendered
+from include.serving.protocols.request_body import rows_of, wrong_form
+from include.serving.slot.input_schema import InputSchema
 
 if TYPE_CHECKING:
-    from include.serving.predict.scoring import Answer
+    from include.serving.exchange import Answer
 
 
 def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> Parsed | Problem:

@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic_core import to_json
 
-from include.serving.predict.validation import InputSchema, Problem, Refused, document, too_many, wrong_form
-from include.serving.protocols import Parsed, Rendered, tensors
+from include.serving.exchange import Parsed, Problem, Refused, Rendered
+from include.serving.protocols import tensors
+from include.serving.protocols.request_body import document, too_many, wrong_form
+from include.serving.slot.input_schema import InputSchema
 
 if TYPE_CHECKING:
     from include.model.artifact import ArtifactMeta
     from include.model.schema import Column
-    from include.serving.predict.scoring import Answer
+    from include.serving.exchange import Answer
 
 JSON, BINARY = "application/json", "application/octet-stream"
 HEADER_LENGTH = "inference-header-content-length"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from include.serving.predict.validation import Refused
+from include.serving.exchange import Refused
 
 _KINDS = {"INT": ("i", (8, 16, 32, 64)), "UINT": ("u", (8, 16, 32, 64)), "FP": ("f", (16, 32, 64))}
 NUMBERS = {f"{kind}{bits}": np.dtype(f"<{code}{bits // 8}") for kind, (code, all_) in _KINDS.items() for bits in all_}

@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from include.serving.exchange import Problem
 from include.serving.predict.scoring import BUSY
-from include.serving.predict.validation import Problem
 from include.serving.protocols.dialects import dialect_of
+from include.serving.routes import route_of
 from include.serving.transport.fast_path import FastRequest
-from include.serving.transport.middleware import ID, request_id, route_of
+from include.serving.wire import ID, request_id
 from include.serving.words.headers import SLOT, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from include.serving.endpoint import Service
+    from include.serving.service import Service
     from include.serving.transport.fast_path import FastLane, Headers
 
 REFUSALS = 3000  # a second at most; each costs about a third of an answer

@@ -24,16 +24,19 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
-from include.serving.endpoint import LONG_BODY, Endpoint, Service, asked_by, headers_of
-from include.serving.predict.scoring import LARGE, Answer, Asked
-from include.serving.predict.validation import Problem
-from include.serving.slot import Loaded
-from include.serving.transport.middleware import ID, WHO, request_id, route_of
+from include.serving.endpoints.prediction import LONG_BODY, Endpoint, asked_by
+from include.serving.exchange import Answer, Asked, Problem
+from include.serving.predict.scoring import LARGE
+from include.serving.routes import route_of
+from include.serving.service import Service
+from include.serving.slot.contents import Loaded
+from include.serving.transport.middleware import WHO
+from include.serving.wire import ID, headers_of, request_id
 
 if TYPE_CHECKING:
     from fastapi import Response
 
-    from include.serving.protocols import Parsed
+    from include.serving.exchange import Parsed
     from include.serving.transport.middleware import Envelope
 
 log = logging.getLogger(__name__)

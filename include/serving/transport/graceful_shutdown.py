@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from include.serving.slot import Loaded
+from include.serving.slot.contents import Loaded
 from include.serving.transport.connection import Connection
 
 if TYPE_CHECKING:
-    from include.serving.predict.current_model import Holder
+    from include.serving.slot.current_model import Holder
 
 TICKS = 10  # uvicorn's, a second
 

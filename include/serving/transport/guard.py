@@ -1,12 +1,7 @@
-"""Who may ask what: one table names every route, and a test walks the routes of the server to see that it does.
+"""Who may ask what: holds every request to the table of routes, by the token it brings and the place it comes from.
 
-    open      anybody: probes, and what speaks of the server alone
-    client    anybody, until API tokens are named (EVERGREEN_API_TOKENS, or a file of them); then one of those
-    admin     the serving token, always, and only from this machine unless EVERGREEN_ADMIN_FROM=anywhere
-
-What the table does not name is treated as client, so a path that does not exist tells strangers nothing. Tokens are
-kept as their sha256 and compared in constant time with every known one; they stand in no log, no metric and no answer.
-A file of tokens may hold the hashes themselves, so that reading it gives nobody access.
+Tokens are kept as their sha256 and compared in constant time with every known one; they stand in no log, no metric and
+no answer. A file of tokens may hold the hashes themselves, so that reading it gives nobody access.
 
 A request that came through a proxy has the proxy's address, so "from this machine" also means: without the headers that
 proxies add. Rate limits count requests of named tokens; in front of anonymous clients stands the queue's bound.
@@ -20,63 +15,29 @@ import ipaddress
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from fastapi import Response
 
 from include.kernel.errors import KeyInvalid
-from include.serving.predict.validation import Problem
+from include.serving.exchange import Problem
+from include.serving.routes import ADMIN, access_of
 from include.serving.spec import RateLimit
 from include.serving.transport.token_bucket import take
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-    from include.serving.protocols import Dialect
+    from include.serving.protocols.dialects import Dialect
     from include.serving.settings import Settings
 
-Access = Literal["open", "client", "admin"]
-POLICY: Mapping[str, Access] = {
-    "/health": "open",
-    "/ready": "open",
-    "/ping": "open",
-    "/version": "open",
-    "/v2": "open",
-    "/v2/health/live": "open",
-    "/v2/health/ready": "open",
-    "/model": "client",
-    "/metrics": "client",
-    "/openapi.json": "client",
-    "/docs": "client",
-    "/predict": "client",
-    "/predict-and-explain": "client",
-    "/feedback": "client",
-    "/invocations": "client",
-    "/v2/models/{name}": "client",
-    "/v2/models/{name}/ready": "client",
-    "/v2/models/{name}/infer": "client",
-    "/v2/models/{name}/versions/{version}": "client",
-    "/v2/models/{name}/versions/{version}/ready": "client",
-    "/v2/models/{name}/versions/{version}/infer": "client",
-    "/admin/reload": "admin",
-    "/admin/recent": "admin",
-}
-ADMIN = "/admin"
-OPEN = frozenset(path for path, access in POLICY.items() if access == "open")
 OWNER = "admin"  # the name of the serving token's holder; no API token may have it
 ENTRY = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64}):(?:sha256:(?P<hash>[0-9a-f]{64})|(?P<token>[^\s,:]{16,}))")
 TOKENS_ARE = "write name:token, or name:sha256:hash, with at least 16 characters a token"
 PROXIED = re.compile(rb"x-forwarded-.+|x-envoy-.+|x-real-ip|forwarded|via")
 Known = tuple[tuple[str, bytes], ...]
-
-
-def access_of(path: str) -> Access:
-    """By the path as it was asked for; the table's own names give what it says of them."""
-    if path in OPEN:
-        return "open"
-    return "admin" if path.startswith(ADMIN) else "client"
 
 
 class Guard:

@@ -11,38 +11,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from include.serving.predict.validation import Problem
+from include.serving.exchange import Problem
 from include.serving.protocols.dialects import dialect_of
-from include.serving.words.headers import REQUEST_ID, SLOT, VERSION
-from include.serving.words.slot_metrics import INFER
+from include.serving.routes import route_of
+from include.serving.wire import ID, Handler, request_id
+from include.serving.words.headers import SLOT, VERSION
 
 if TYPE_CHECKING:
     from include.serving.metrics import Metrics
-    from include.serving.predict.current_model import Holder
+    from include.serving.slot.current_model import Holder
     from include.serving.transport.guard import Guard
     from include.serving.transport.telemetry import RequestLog
 
 log = logging.getLogger(__name__)
-Handler = Callable[[Request], Awaitable[Response]]
 CRASHED = Problem(500, "The server failed on this request; its log has the reason.")
 # the connection is not to be used again, and Envoy is to send no more without waiting for its next look at /ready
 LEAVING = [(b"connection", b"close"), (b"x-envoy-immediate-health-check-fail", b"true")]
 WHO = (VERSION.encode(), SLOT.encode())
-ID = REQUEST_ID.encode()
-FORGERY = re.compile(r"[^A-Za-z0-9._-]")
-
-
-def route_of(path: str) -> str:
-    return INFER if path.startswith("/v2/models/") and path.endswith("/infer") else path
 
 
 class Envelope:
@@ -118,12 +110,6 @@ class Envelope:
             (ID, request.encode()),
         ]
         return [*names, *LEAVING] if self._holder.draining else names
-
-
-def request_id(scope: Mapping[str, Any]) -> str:
-    """The caller's id without anything that could forge a log line or a header; a new one if nothing is left."""
-    sent = next((value for name, value in scope["headers"] if name == ID), b"")
-    return FORGERY.sub("", sent.decode("latin-1"))[:64] or f"{random.getrandbits(128):032x}"
 
 
 async def _send_crash(send: Send, path: str) -> None:

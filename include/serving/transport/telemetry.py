@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from include.serving import VERSION
-from include.serving.transport.guard import POLICY
+from include.serving.routes import route_name
 from include.serving.transport.token_bucket import take
 from include.serving.words import headers as words
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from include.serving.endpoint import Service
-    from include.serving.predict.validation import Row
-    from include.serving.protocols import Dialect
+    from include.serving.exchange import Row
+    from include.serving.protocols.dialects import Dialect
+    from include.serving.service import Service
     from include.serving.spec import ServingSpec
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -79,14 +79,6 @@ class RequestLog:
         if not self._features or not rows:
             return {}
         return {"features": {name: rows[0].get(name) for name in self._features}}
-
-
-def route_name(path: str) -> str:
-    """The table's name of a path; callers' inventions are one."""
-    from include.serving.transport.middleware import route_of
-
-    route = route_of(path)
-    return route if route in POLICY else "other"
 
 
 # --- traces --------------------------------------------------------------------------------------------------------
@@ -160,7 +152,7 @@ class Tracing:
     def inside(self, service: Service) -> Service:
         """The service whose model and log have spans of their own."""
         scorer: Any = _Scored(service.scorer, self)
-        return replace(service, scorer=scorer, record=self.part("log", service.record), tracing=self)
+        return replace(service, scorer=scorer, record=self.part("log", service.record), wrap_dialect=self.reading)
 
     def reading(self, dialect: Dialect) -> Dialect:
         """The dialect whose parsing has a span."""

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from include.kernel.errors import ArtifactRejected, Permanent
 from include.model.blessing.blessing import Blessing
-from include.serving.admission import Admission
-from include.serving.predict.validation import InputSchema
+from include.serving.slot.admission import Admission
+from include.serving.slot.input_schema import InputSchema
 from include.serving.words.slot_files import BLESSINGS, artifact_path, slot_path
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 A release of the local target restarts the idle slot instead; this is for a slot without a partner, for keys that
 changed and for a slot that broke for a reason outside of it. Loading runs in a thread, so requests go on; those in
-flight end on the model they began with (see holder). A new one that cannot serve leaves the old one serving, and the
-answer says why. Every call leaves a line in the audit log, whatever came of it.
+flight end on the model they began with (see current_model). A new one that cannot serve leaves the old one serving, and
+the answer says why. Every call leaves a line in the audit log, whatever came of it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import anyio.to_thread
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from include.serving import slot as slots
-from include.serving.admission import Admission
-from include.serving.endpoint import Service
-from include.serving.predict.validation import Problem
-from include.serving.slot import Empty, Loaded, Slot
+from include.serving.exchange import Problem
+from include.serving.service import Service
+from include.serving.slot import contents as slots
+from include.serving.slot.admission import Admission
+from include.serving.slot.contents import Empty, Loaded, Slot
 
 audit = logging.getLogger("evergreen.audit")
 

@@ -7,51 +7,23 @@ when the slot is swapped meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import anyio.to_thread
-from anyio import CapacityLimiter
 from fastapi import Request, Response
 
 from include.feedback.core.prediction_records import CALLER
-from include.serving.metrics import Metrics
-from include.serving.predict.current_model import Holder
-from include.serving.predict.scoring import Answer, Asked, Scorer
-from include.serving.predict.validation import Problem, Row
-from include.serving.protocols import Dialect, Parsed, Rendered
-from include.serving.settings import Settings
-from include.serving.slot import Loaded
+from include.serving.exchange import Answer, Asked, Parsed, Problem, Row
+from include.serving.protocols.dialects import Dialect
+from include.serving.service import Service
+from include.serving.slot.contents import Loaded
 from include.serving.spec import ServingSpec
+from include.serving.wire import headers_of, read_body, refuse, respond
 from include.serving.words.headers import COPY, TIMEOUT_MS
 
-if TYPE_CHECKING:
-    from include.serving.log.prediction_log import PredictionLog
-    from include.serving.log.recent_answers import Recent
-    from include.serving.transport.telemetry import Tracing
-
-# called with every parsed request once its answer is known: who asked, rows, answer, status, seconds since it came
-Record = Callable[[Asked, Sequence[Row], Answer | Problem, int, float], None]
-Sent = Sequence[tuple[bytes, bytes]]  # headers as they came, names in lower case
 LONG_BODY = 1 << 14  # bytes, some sixty rows: half a millisecond to parse
 TIMEOUTS = (TIMEOUT_MS, "x-envoy-expected-rq-timeout-ms")
-
-
-@dataclass(frozen=True)
-class Service:
-    """What the endpoints of one server share."""
-
-    settings: Settings
-    spec: ServingSpec
-    holder: Holder
-    scorer: Scorer
-    metrics: Metrics
-    recent: Recent
-    record: Record
-    log: PredictionLog | None = None
-    parsers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # of long bodies, at a time
-    tracing: Tracing | None = None
 
 
 class Endpoint:
@@ -61,7 +33,7 @@ class Endpoint:
 
     def __init__(self, service: Service, dialect: Dialect) -> None:
         self._service = service
-        self._dialect = service.tracing.reading(dialect) if service.tracing else dialect
+        self._dialect = service.wrap_dialect(dialect) if service.wrap_dialect else dialect
 
     async def __call__(self, request: Request) -> Response:
         slot = self._service.holder.slot
@@ -113,23 +85,7 @@ class Endpoint:
         self._service.metrics.decided(answer.version, answer.decisions)
 
     def refusal(self, problem: Problem) -> Response:
-        return refusal(self._dialect, problem)
-
-
-def refusal(dialect: Dialect, problem: Problem) -> Response:
-    response = respond(dialect.refuse(problem), problem.status)
-    if problem.retry_after is not None:
-        response.headers["retry-after"] = str(problem.retry_after)
-    return response
-
-
-def respond(rendered: Rendered, status: int = 200) -> Response:
-    return Response(rendered.body, status, dict(rendered.headers) or None, rendered.content_type)
-
-
-def headers_of(sent: Sent) -> dict[str, str]:
-    """By lower-case name, the first of equal ones; the framework's own search the list at every look."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(sent)}
+        return refuse(self._dialect.refuse(problem), problem)
 
 
 def asked_by(request_id: str, headers: Mapping[str, str], spec: ServingSpec, received: float) -> Asked:
@@ -140,24 +96,3 @@ def asked_by(request_id: str, headers: Mapping[str, str], spec: ServingSpec, rec
         if told and told.isascii() and told.isdigit():
             patience = min(patience, int(told[:9]))
     return Asked(request_id, headers.get(CALLER), received + patience / 1000, received, COPY in headers)
-
-
-async def read_body(request: Request, headers: Mapping[str, str], limit: int) -> bytes | Problem:
-    """Reads nothing of a body announced as too long, and stops at the limit of one that was announced as shorter."""
-    announced = headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:18]) > limit:
-        return too_long(limit)
-    body, more = bytearray(), True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            return Problem(400, "The body ended early.")
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > limit:
-            return too_long(limit)
-    return bytes(body)
-
-
-def too_long(limit: int) -> Problem:
-    return Problem(413, f"The body may hold {limit} bytes at most; send fewer rows.")

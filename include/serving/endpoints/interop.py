@@ -14,15 +14,16 @@ from fastapi import FastAPI, Request, Response
 from pydantic_core import to_json
 
 from include.serving import VERSION
-from include.serving.endpoint import Endpoint, Service, respond
-from include.serving.predict.validation import Problem
-from include.serving.protocols import Parsed, Rendered, mlflow_scoring, open_inference
-from include.serving.slot import Loaded
-from include.serving.transport.middleware import Handler
+from include.serving.endpoints.prediction import Endpoint
+from include.serving.exchange import Parsed, Problem, Rendered
+from include.serving.protocols import mlflow_scoring, open_inference
+from include.serving.service import Service
+from include.serving.slot.contents import Loaded
+from include.serving.wire import Handler, respond
 from include.serving.words.slot_metrics import INFER
 
 if TYPE_CHECKING:
-    from include.serving.predict.current_model import Holder
+    from include.serving.slot.current_model import Holder
 
 MODEL = "/v2/models/{name}"
 VERSIONED = MODEL + "/versions/{version}"

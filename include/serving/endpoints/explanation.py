@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request, Response
 from pydantic_core import to_json
 
-from include.serving.endpoint import Endpoint, Service, respond
+from include.serving.endpoints.prediction import Endpoint
+from include.serving.exchange import Answer, Asked, Parsed, Problem, Rendered, Row
 from include.serving.explain import reason_codes
 from include.serving.explain.explaining import Explaining
-from include.serving.predict.scoring import LARGE, Answer, Asked
-from include.serving.predict.validation import Problem, Row
-from include.serving.protocols import Parsed, Rendered, native
-from include.serving.slot import Loaded
+from include.serving.predict.scoring import LARGE
+from include.serving.protocols import native
+from include.serving.service import Service
+from include.serving.slot.contents import Loaded
+from include.serving.wire import respond
 
 if TYPE_CHECKING:
     from include.model.explanation.attribution import Explained

@@ -6,8 +6,8 @@ from typing import Any
 
 from include.kernel.errors import KeyInvalid
 from include.model.blessing.blessing import Blessing
-from include.serving.admission import Admission
-from include.serving.slot import Loaded, Slot, SlotFile
+from include.serving.slot.admission import Admission
+from include.serving.slot.contents import Loaded, Slot, SlotFile
 
 # rows of people, and values that may be one person's alone
 HIDDEN: Any = {"golden": True, "columns": {"__all__": {"low", "high"}}}

@@ -12,33 +12,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from include.serving.predict.validation import Problem, document, too_many, wrong_form
-from include.serving.slot import Loaded
+from include.serving.exchange import Outcome, Problem
+from include.serving.protocols.request_body import document, too_many, wrong_form
+from include.serving.slot.contents import Loaded
+from include.serving.wire import headers_of, read_body
 from include.serving.words.headers import COPY
 
 if TYPE_CHECKING:
-    from include.serving.endpoint import Service
+    from include.serving.service import Service
 
 FIELDS = frozenset({"request_id", "row", "label", "time"})
 REQUEST_ID = re.compile(r"\A[A-Za-z0-9._-]{1,64}\Z")
 AHEAD = timedelta(minutes=5)  # what clocks may differ by
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one row of one request; `happened` in microseconds since 1970, None if the caller did not say."""
-
-    request_id: str
-    row: int
-    label: str
-    happened: int | None
 
 
 def outcomes_of(body: bytes, labels: Collection[str], max_rows: int, now: datetime) -> list[Outcome] | Problem:
@@ -123,8 +114,6 @@ def add_feedback(framework: FastAPI, service: Service) -> None:
 
 
 async def _outcomes(request: Request, service: Service) -> list[Outcome] | Problem:
-    from include.serving.endpoint import headers_of, read_body
-
     slot, settings = service.holder.slot, service.settings
     if not isinstance(slot, Loaded):
         return Problem(503, slot.why)

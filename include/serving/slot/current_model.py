@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from include.serving.slot import Empty, Loaded, Slot
+from include.serving.slot.contents import Empty, Loaded, Slot
 
 
 class Holder:
