@@ -15,7 +15,7 @@ from include.registry.wiring import open_registry
 from include.release import wiring as release
 from include.release.service.driver import Rollout
 from include.release.service.reconciler import Reconciler
-from include.release.targets.base import Target
+from include.release.targets.base import ServingTarget
 from include.scoring.wiring import open_score_store
 from include.training import wiring as training
 from include.training.backtest_store import LocalBacktests
@@ -45,7 +45,7 @@ def outbox() -> Outbox:
     return open_outbox(manifest())
 
 
-def target() -> Target:
+def target() -> ServingTarget:
     return release.open_target(manifest())
 
 

@@ -115,7 +115,7 @@ def _slot(settings: EmbeddedSettings, secret: Credentials, colour: Colour) -> Pr
 def _exporter(settings: EmbeddedSettings) -> Program:
     return Program(
         "exporter",
-        [sys.executable, "-m", "include.retraining.metrics_exporter"],
+        [sys.executable, "-m", "include.metrics_exporter"],
         answers(f"{settings.exporter_url}/metrics"),
         (Port(settings.exporter_port, "metrics of monitoring", "EVERGREEN_EXPORTER_PORT"),),
         environment.exporter(settings),

@@ -21,11 +21,11 @@ from include.embedded.settings import EmbeddedSettings
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
 from include.kernel.wiring import open_ledger
+from include.metrics_exporter import build_registry
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Signal
 from include.monitoring.report_store import LocalReports
 from include.monitoring.wiring import open_report_store
-from include.retraining.metrics_exporter import build_registry
 from include.serving.metrics import Metrics
 from tests import ground
 from tests.ground import free_ports, wait_for

@@ -11,10 +11,10 @@ from include.data.wiring import open_snapshot_store
 from include.kernel.errors import ManifestInvalid
 from include.kernel.ledger import Entry
 from include.kernel.wiring import open_ledger
+from include.metrics_exporter import build_registry
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Signal
 from include.monitoring.wiring import open_report_store
-from include.retraining.metrics_exporter import build_registry
 from tests.job_world import publish
 
 WHICH = {"check": "performance", "subject": "all", "measure": "auc", "version": "3"}

@@ -1,4 +1,4 @@
-"""What monitoring and the ledger say, for Prometheus: `python -m include.retraining.metrics_exporter` answers /metrics.
+"""What monitoring and the ledger say, for Prometheus: `python -m include.metrics_exporter` answers /metrics.
 
 The model servers tell their own counts; this tells what jobs found, which are gone when they have found it. Everything
 is read anew from the store when Prometheus asks: no state, no push, and a restart loses nothing. A pushgateway would
