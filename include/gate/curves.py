@@ -12,7 +12,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, confusion_matrix, precision_recall_curve, roc_curve
 
 from include.gate.core.checks import Scores
-from include.kernel.statistics import Floats
+from include.kernel.inference.statistics import Floats
 
 GREEN, GREY = "#2f7d4f", "#9a9a9a"
 MOST_POINTS = 400  # a curve of a hundred thousand rows looks the same and fits into a page

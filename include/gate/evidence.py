@@ -12,7 +12,7 @@ import pandas as pd
 
 from include.data.spec import GroupsSpec
 from include.gate.core.checks import Labels
-from include.kernel.statistics import Floats
+from include.kernel.inference.statistics import Floats
 from include.kernel.words.groups import name_bands
 
 FOLD = "cv_auc_fold_"

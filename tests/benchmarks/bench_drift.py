@@ -126,7 +126,7 @@ def child(place: Path, what: str, rows: int) -> dict[str, Any]:
 
 def ours(place: Path, rows: int) -> dict[str, Any]:
     """From the stored profile and the file to the verdicts. A small file is counted thrice, for its time is short."""
-    from include.kernel.statistics import kolmogorov_smirnov
+    from include.kernel.inference.statistics import kolmogorov_smirnov
     from include.monitoring.core.profiles import NumberProfile, from_dict
     from include.monitoring.profile_stream import count
 

@@ -11,7 +11,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from include.gate.core import gate
 from include.gate.core.gate import Check, GateReport, Scores, Verdict, judge
 from include.gate.spec import CostSpec, GateSpec
-from include.kernel.statistics import Floats
+from include.kernel.inference.statistics import Floats
 
 SPEC = GateSpec(
     confidence=0.95,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.kernel.e_values import (
+from include.kernel.inference.e_values import (
     FRACTIONS,
     Split,
     average,

@@ -11,7 +11,7 @@ from scipy import spatial, stats
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from include.gate.spec import CostSpec, GateSpec
-from include.kernel import statistics as own
+from include.kernel.inference import statistics as own
 
 costs = st.floats(0.1, 100)
 histograms = st.integers(1, 12).flatmap(

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = sorted((ROOT / "dags").glob("**/*.py"))
 CALCULATING = {
-    "include.kernel.statistics",
+    "include.kernel.inference.statistics",
     *(f"include.gate.core.{name}" for name in ("checks", "gate")),
     *(
         f"include.monitoring.core.{name}"

@@ -15,7 +15,7 @@ from scipy import special, stats
 
 from include.gate.core.checks import InfraMeasured, Scores
 from include.gate.core.gate import Evidence
-from include.kernel.statistics import Floats
+from include.kernel.inference.statistics import Floats
 
 POSITIVE = 0.28  # as in the example's data
 CORRELATION = 0.8

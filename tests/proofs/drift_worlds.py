@@ -17,7 +17,7 @@ import numpy as np
 from scipy import special, stats
 
 from include import manifest
-from include.kernel import statistics as st
+from include.kernel.inference import statistics as st
 from include.monitoring.core import drift
 from include.monitoring.core.correlations import correlations
 from include.monitoring.core.drift import Measured, Window

@@ -36,7 +36,7 @@ from include.gate.core import checks as ck
 from include.gate.core import gate
 from include.gate.core.checks import Scores, Verdict
 from include.gate.spec import GateSpec
-from include.kernel import statistics as st
+from include.kernel.inference import statistics as st
 from include.model import pipelines
 from tests import credit
 from tests.proofs.binormal import World

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from include import manifest
 from include.gate.spec import CostSpec
-from include.kernel.e_values import Interval, Losses, interval
 from include.kernel.errors import RequestInvalid
+from include.kernel.inference.e_values import Interval, Losses, interval
 from include.release.core import release_plan
 from include.release.core.experiment import Arm, judge
 from include.release.core.rollout import Plan, Verdict

@@ -29,8 +29,8 @@ from include.gate.spec import (
     SliceSpec,
     StabilitySpec,
 )
-from include.kernel import statistics as st
-from include.kernel.statistics import Interval
+from include.kernel.inference import statistics as st
+from include.kernel.inference.statistics import Interval
 
 Labels = NDArray[Any]
 

@@ -19,7 +19,7 @@ import numpy as np
 from include.gate.core import checks as ck
 from include.gate.core.checks import Check, InfraMeasured, Labels, Scores, Verdict, loss
 from include.gate.spec import GateSpec
-from include.kernel import statistics as st
+from include.kernel.inference import statistics as st
 
 __all__ = ["Check", "Evidence", "GateReport", "InfraMeasured", "Scores", "Verdict", "judge", "loss", "metrics"]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from include.kernel import statistics as st
+from include.kernel.inference import statistics as st
 from include.monitoring.core.correlations import Correlations, changed
 from include.monitoring.core.profiles import NumberProfile, Profile
 from include.monitoring.core.signals import Signal

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from include.kernel import statistics as st
+from include.kernel.inference import statistics as st
 from include.monitoring.core.correlations import Correlations
 from include.monitoring.core.data_quality import data_quality
 from include.monitoring.core.profiles import NumberProfile, Profile

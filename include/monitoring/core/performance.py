@@ -19,7 +19,7 @@ import numpy as np
 from include.feedback.core.prediction_records import Served
 from include.gate.core import checks as ck
 from include.gate.spec import GateSpec
-from include.kernel import statistics as st
+from include.kernel.inference import statistics as st
 from include.monitoring.core import concept_drift
 from include.monitoring.core.concept_drift import Day
 from include.monitoring.core.signals import Check, Severity, Signal

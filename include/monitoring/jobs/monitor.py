@@ -17,7 +17,7 @@ import numpy as np
 
 from include.data.core.snapshots import Snapshot, mature
 from include.feedback.wiring import open_segments
-from include.kernel import statistics as st
+from include.kernel.inference import statistics as st
 from include.kernel.job import JobRequest, JobResult
 from include.monitoring import drift_report, outcomes
 from include.monitoring.core import drift, performance

@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from include.kernel import e_values
-from include.kernel.e_values import Split
+from include.kernel.inference import e_values
+from include.kernel.inference.e_values import Split
 from include.release.core.rollout import Verdict
 from include.serving.words.slot_metrics import LATENCY_S, SCORES
 

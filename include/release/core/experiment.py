@@ -13,9 +13,9 @@ What is compared is a loss between 0 and 1, the mean over callers; lower is bett
     negative    the outcome was the negative class
 
 The interval of the difference is a confidence sequence: it holds at all looks together with probability 1 - alpha
-(include/kernel/e_values.py), so one may look daily and stop when it is clear. The challenger is promoted when all of
-the interval says better, and discarded when all of it says worse, or when the deadline comes first: an equal model is
-not worth a change.
+(include/kernel/inference/e_values.py), so one may look daily and stop when it is clear. The challenger is promoted when
+all of the interval says better, and discarded when all of it says worse, or when the deadline comes first: an equal
+model is not worth a change.
 
 What no test mends: where only one decision leads to an outcome (nobody knows whether a denied applicant would have
 paid), the callers with an outcome are not those who were dealt. Where the versions deny unlike shares of them, it
@@ -30,8 +30,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from include.kernel import e_values
-from include.kernel.e_values import Interval, Losses
+from include.kernel.inference import e_values
+from include.kernel.inference.e_values import Interval, Losses
 from include.release.core.rollout import Verdict
 
 Metric = Literal["cost", "errors", "positive", "negative"]

@@ -19,9 +19,9 @@ from include.data.core.snapshots import Snapshot, Split, split
 from include.data.dataset import Dataset, Rows, list_columns
 from include.data.wiring import open_snapshot_store
 from include.gate.core.gate import metrics
-from include.kernel import statistics as st
 from include.kernel.code_digest import BACKTESTING, digest_code
 from include.kernel.errors import NotEnoughData, RequestInvalid
+from include.kernel.inference import statistics as st
 from include.kernel.job import Intent, JobRequest, JobResult, run_key
 from include.model import artifact
 from include.model.artifact import Model
