@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def find_imported_files(entries: tuple[str, ...], root: Path = ROOT) -> set[Path
     while waiting:
         for path in _find_files(waiting.pop(), root) - found:
             found.add(path)
-            waiting.extend(_read_imports(path))
+            waiting.extend(_list_imports(path.read_bytes()))
     return found
 
 
@@ -59,11 +58,13 @@ def _find_files(module: str, root: Path) -> set[Path]:
     return {path for path in files | packages if path.is_file()}
 
 
-def _read_imports(path: Path) -> Iterator[str]:
+@cache
+def _list_imports(code: bytes) -> frozenset[str]:
     """`from a import b` may mean the module a.b, so both are named."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+    return frozenset(found)
