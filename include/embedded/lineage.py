@@ -19,15 +19,15 @@ from rich.text import Text
 
 from include import factory
 from include.data.core.lineage import PARTS, Seen, SeenDay
-from include.data.core.snapshots import Snapshot
+from include.data.core.snapshots import CONTRACT_REPORT, Snapshot
 from include.data.store.snapshot_store import ContentStore
 from include.embedded.settings import see_as_the_stack
 from include.kernel.code_digest import JUDGING, digest_code
 from include.kernel.errors import EvergreenError, RequestInvalid
+from include.registry.mlflow_registry import GATE_REPORT
 from include.training.mlflow_trainings import MlflowTrainings, Training
 
 app = typer.Typer(add_completion=False)
-REPORT = "contract.json"  # what ingest keeps of the contract beside the rows
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def main(
 def _tell_model(version: str) -> None:
     trainings, console = MlflowTrainings(factory.registry()), _console()
     training = trainings.of_version(version)
-    seen, gate = trainings.seen(training), trainings.document(training.run_id, "gate.json")
+    seen, gate = trainings.seen(training), trainings.document(training.run_id, GATE_REPORT)
     console.print(_passport(training, gate))
     kept = {snapshot.id: snapshot for snapshot in factory.store().history()}
     console.print(_days_table(seen, kept))
@@ -113,8 +113,8 @@ def _provenance(snapshots: list[Snapshot]) -> Iterable[str]:
     """Where the rows came from, what their contract warned of, and where its reports lie."""
     yield from (f"source: {source}" for source in sorted({snapshot.source for snapshot in snapshots}))
     for snapshot in snapshots:
-        if any(file.name == REPORT for file in snapshot.files):
-            yield f"contract report of {snapshot.day}: {factory.store().file(snapshot, REPORT)}"
+        if any(file.name == CONTRACT_REPORT for file in snapshot.files):
+            yield f"contract report of {snapshot.day}: {factory.store().file(snapshot, CONTRACT_REPORT)}"
         yield from (f"warning of {snapshot.day}: {warning}" for warning in snapshot.warnings)
 
 

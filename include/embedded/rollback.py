@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.kernel.blocked_imports import lean_imports
+from include.kernel.words import ledger_kinds as kinds
 
 if __name__ == "__main__":
     gc.disable()
@@ -68,18 +69,18 @@ def main() -> int:
 def roll_back(version: str, why: str, trusted: str) -> Told:
     """Wants the version and follows the release machine to its end."""
     began, target, book = time.monotonic(), factory.target(), factory.ledger()
-    found, envelope = way_back(book.entries("release.live"), target.observe().live.release, version or None)
+    found, envelope = way_back(book.entries(kinds.RELEASE_LIVE), target.observe().live.release, version or None)
     blessing = blessings.verify(envelope, blessings.public_keys(trusted), factory.manifest().name, found)
     who, release = f"{getpass.getuser()} by make rollback", Release(found, blessing.digest)
     wanted = target.want(release, by=f"{who} {time.time_ns()}", why=why, kind="rollback", blessing=envelope)
     details = {"generation": wanted.generation, "digest": release.digest, "blessing": envelope}
-    _write("rollback.wanted", found, who, why, details)
+    _write(kinds.ROLLBACK_WANTED, found, who, why, details)
     steps = [(step, _say(step, seconds)) for step, seconds in factory.rollout().run(wanted.generation)]
     last = steps[-1][0]
     ended = {**details, "outcome": last.value, "steps": steps, "evidence": target.verdicts(wanted.generation)}
-    _write(f"release.{last.value}", found, who, why, ended)
+    _write(kinds.name_outcome(last.value), found, who, why, ended)
     if last is Step.DONE:
-        _write("release.live", found, who, why, ended, live_key(ended))
+        _write(kinds.RELEASE_LIVE, found, who, why, ended, live_key(ended))
         _move_alias(found)
     return Told(wanted, last, time.monotonic() - began)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from include import factory
 from include.kernel.ledger import Entry
+from include.kernel.words import ledger_kinds as kinds
 from include.retraining.wait_conditions import Answer, retraining
 
 
@@ -27,7 +28,7 @@ def decided(arguments: dict[str, Any], who: str, run: str) -> Answer | None:
 
 def _own(who: str) -> Answer | None:
     """The approval this very run was given before it was killed."""
-    for entry in factory.ledger().entries("retraining.approved"):
+    for entry in factory.ledger().entries(kinds.RETRAINING_APPROVED):
         if entry.who == who:
             return {"verdict": "yes", "sentence": entry.why, "as_of": entry.subject, "key": entry.key}
     return None
@@ -39,7 +40,7 @@ def _entered(answer: Answer, arguments: dict[str, Any], who: str, run: str) -> b
     yes = answer["verdict"] == "yes"
     answer["key"] = f"retraining-{answer.pop('number')}" if yes else f"retraining-{run}"
     details = {name: arguments.get(name) for name in ("trigger", "triggered", "episode")}
-    what = "retraining.approved" if yes else "retraining.declined"
+    what = kinds.RETRAINING_APPROVED if yes else kinds.RETRAINING_DECLINED
     entry = Entry(
         what=what, subject=answer["as_of"], who=who, why=answer["sentence"], details=details, key=answer["key"]
     )

@@ -15,6 +15,7 @@ from include import factory
 from include.data.core.snapshots import Snapshot, horizon, labelled_rows, visible
 from include.kernel.errors import Temporary
 from include.kernel.ledger import Entry
+from include.kernel.words import ledger_kinds as kinds
 from include.kernel.words.verdicts import Verdict
 from include.monitoring.core.episodes import current_episode
 from include.retraining.core.policy import Approval, Decision, Facts, Judged, Trigger, decide
@@ -30,7 +31,7 @@ def drift() -> Answer | None:
     live = live_version()
     reports = [report for report in factory.reports().reports() if report.version == live]
     episode = current_episode(reports)
-    if episode is None or any(e.key == episode.key for e in factory.ledger().entries("drift.detected")):
+    if episode is None or any(e.key == episode.key for e in factory.ledger().entries(kinds.DRIFT_DETECTED)):
         return None
     told = reports[-1]
     return {
@@ -45,7 +46,7 @@ def drift() -> Answer | None:
 
 def live_version() -> str | None:
     """The version that went live last; after a rollback an older one, whose reports count again."""
-    return next((entry.subject for entry in reversed(list(factory.ledger().entries("release.live")))), None)
+    return next((entry.subject for entry in reversed(list(factory.ledger().entries(kinds.RELEASE_LIVE)))), None)
 
 
 def retraining(trigger: Trigger, triggered: str, as_of: str | None, episode: str | None = None) -> Answer | None:
@@ -93,7 +94,7 @@ def _facts(trigger: Trigger, triggered: date, as_of: date | None, episode: str |
 
 
 def _approvals() -> Iterator[Approval]:
-    for entry in factory.ledger().entries("retraining.approved"):
+    for entry in factory.ledger().entries(kinds.RETRAINING_APPROVED):
         trigger, episode = entry.details.get("trigger", "schedule"), entry.details.get("episode")
         yield Approval(date.fromisoformat(entry.subject), trigger, episode)
 
@@ -102,9 +103,9 @@ def _gates() -> Iterator[Judged]:
     """The verdicts on live trainings, in the order they were given."""
     for entry in factory.ledger().entries():
         told = entry.details
-        if entry.what.startswith("gate.") and told.get("intent") == "live":
+        if entry.what.startswith(kinds.GATE) and told.get("intent") == "live":
             manual = told.get("run_type") == "manual"
-            yield Judged(entry.what.removeprefix("gate."), date.fromisoformat(told["as_of"]), manual)
+            yield Judged(entry.what.removeprefix(kinds.GATE), date.fromisoformat(told["as_of"]), manual)
 
 
 def _unvalidated(history: Iterable[Snapshot], as_of: date) -> str | None:
@@ -113,7 +114,7 @@ def _unvalidated(history: Iterable[Snapshot], as_of: date) -> str | None:
     if bare := [snapshot.day for snapshot in days if not snapshot.expectations]:
         return f"{bare[-1]} was published without a contract being run"
     newest = days[-1].day if days else date.min
-    for entry in reversed(list(factory.ledger().entries("dataset.refused"))):
+    for entry in reversed(list(factory.ledger().entries(kinds.DATASET_REFUSED))):
         if newest < (day := date.fromisoformat(entry.subject)) <= as_of:
             return f"the delivery of {day} was refused and no later day is validated"
     return None
@@ -134,7 +135,7 @@ def _performance() -> str | None:
 
 
 def _last_trained() -> date | None:
-    live: list[Entry] = [e for e in factory.ledger().entries("model.trained") if e.details["intent"] == "live"]
+    live: list[Entry] = [e for e in factory.ledger().entries(kinds.MODEL_TRAINED) if e.details["intent"] == "live"]
     return max((date.fromisoformat(entry.details["as_of"]) for entry in live), default=None)
 
 

@@ -1,7 +1,8 @@
 """`make prove-canary`: how often the canary ends a healthy release, and how soon it ends a faulty one.
 
-The analysis is the real one (`canary.judge`) with the bounds of the manifest. Traffic of (a) to (d) is drawn: requests are dealt to
-two slots by weight, have latencies with a heavy tail, scores and errors, and are counted into the server's own buckets.
+The analysis is the real one (`canary.judge`) with the bounds of the manifest. Traffic of (a) to (d) is drawn: requests
+are dealt to two slots by weight, have latencies with a heavy tail, scores and errors, and are counted into the server's
+own buckets.
 
 (a) A/A: both slots alike. The canary is never let pass, so that it is looked at again and again until the end, which is
     the worst case for a false alarm. The stated rate is `release.canary.false_abort`.

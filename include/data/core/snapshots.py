@@ -28,6 +28,7 @@ from include.kernel.job import Intent
 from include.manifest import LabelSpec, TrainSpec
 
 Part = Literal["train", "calibration", "holdout"]
+CONTRACT_REPORT = "contract.json"  # kept beside the rows: every expectation with what was found
 
 
 class StoredFile(BaseModel):

@@ -31,7 +31,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
-from include.feedback.core.prediction_records import sampled
+from include.feedback.core.prediction_records import BY_MODEL, sampled
 from include.kernel.words.groups import name_slices
 from include.serving.endpoint import headers_of, read_body, refusal
 from include.serving.predict.validation import Problem
@@ -98,7 +98,7 @@ class Recent:
             return
         self._number += 1
         self._rows += len(rows)
-        own = not isinstance(answer, Problem) and answer.served_by == "model"
+        own = not isinstance(answer, Problem) and answer.served_by == BY_MODEL
         self._kept[asked.id] = Kept(self._number, asked, rows, cast("Answer", answer) if own else None, seconds)
         self._make_room()
 

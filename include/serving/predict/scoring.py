@@ -12,8 +12,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from include.feedback.core.prediction_records import BY_MODEL, ServedBy
 from include.manifest import RuleSpec, ServingSpec
 from include.serving.predict.answer_cache import AnswerCache
 from include.serving.predict.batching import Batcher, Late, ModelFailed, RowsFailed
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from include.serving.slot import Loaded
 
 log = logging.getLogger(__name__)
-ServedBy = Literal["model", "rule", "previous"]
 LARGE = 64  # rows of one request that are not scored on the event loop: a millisecond, and other requests wait
 RECENT = 20  # requests that the running mean of rows looks back on
 HEADROOM = 0.7  # of the time left, which the rows in front may take for a request to be accepted
@@ -59,7 +59,7 @@ class Answer:
     probabilities: list[float]
     labels: list[str]
     decisions: list[bool]
-    served_by: ServedBy = "model"
+    served_by: ServedBy = BY_MODEL
 
 
 class Lane:
@@ -179,11 +179,11 @@ class Scorer:
             lane = self._lanes[held.file.digest] = Lane(held, self._spec, self._metrics, self._thread)
         return lane
 
-    def _answer(self, held: Loaded, probabilities: list[float], served_by: ServedBy = "model") -> Answer:
+    def _answer(self, held: Loaded, probabilities: list[float], served_by: ServedBy = BY_MODEL) -> Answer:
         meta, file = held.model.meta, held.file
         decisions = [probability >= meta.threshold for probability in probabilities]
         labels = [meta.positive if decision else meta.negative for decision in decisions]
-        if served_by != "model":
+        if served_by != BY_MODEL:
             self._metrics.fell_back(file.version, served_by)
         return Answer(file.version, self._holder.colour, file.digest, probabilities, labels, decisions, served_by)
 

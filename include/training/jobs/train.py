@@ -25,6 +25,7 @@ from include import factory
 from include.data.core import lineage
 from include.kernel.job import JobRequest, JobResult
 from include.kernel.ledger import Entry
+from include.kernel.words import ledger_kinds as kinds
 from include.manifest import Manifest
 from include.model import artifact, export
 from include.model.artifact import ArtifactMeta, Model, ServableModel
@@ -173,7 +174,7 @@ def _plain(value: Any) -> Any:
 def _note(training: Training, run_id: str) -> None:
     request = training.request
     entry = Entry(
-        what="model.trained",
+        what=kinds.MODEL_TRAINED,
         subject=run_id,
         who=f"train {request.run_key}",
         why=str(request.params.get("reason") or "asked for"),
