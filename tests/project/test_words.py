@@ -6,6 +6,7 @@ docs/adr/0010-words-between-processes.md says which, and where each goes from th
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from evergreen.operators.rollout import _outcome
+from include.embedded.settings import EmbeddedSettings
 from include.kernel.words import ledger_kinds, verdicts
 from include.release.core.rollout import Step
+from include.serving.settings import Settings
 from include.serving.words import headers, recent, slot_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +56,24 @@ def test_an_owner_of_words_is_a_leaf(path: Path) -> None:
     foreign = {name.split(".")[0] for name in loaded.split()} - {*sys.stdlib_module_names, "include"}
     ours = {name for name in loaded.split() if name.startswith("include.") and name.count(".") > 1}
     assert not foreign and all(name.split(".")[2] == "words" for name in ours)
+
+
+def test_every_variable_that_is_handed_on_is_read_by_somebody() -> None:
+    """Settings by their field, the slots' ports and the proxy's addresses by a name that is put together."""
+    handing = [ROOT / "include/embedded/environment.py", ROOT / "docker-compose.yaml", ROOT / "Dockerfile"]
+    texts = [path.read_text() for path in (*handing, *ROOT.glob("k8s/**/*.yaml"))]
+    handed = {name for text in texts for name in re.findall(r"EVERGREEN_[A-Z_]+[A-Z]", text)}
+    sources = "\n".join(path.read_text() for path in SOURCES if path not in handing)
+    fields = {f"EVERGREEN_{name.upper()}" for name in (*Settings.model_fields, *EmbeddedSettings.model_fields)}
+    built = {f"EVERGREEN_{name}" for name in ("ENVOY_ADMIN_URL", "SERVING_URL")}
+    supervisor = {"EVERGREEN_SUPERVISOR_PASSWORD"}  # docker/slots.conf
+    assert len(handed) > 20
+    assert {name for name in handed - fields - built - supervisor if not re.search(rf"\b{name}\b", sources)} == set()
+
+
+def test_every_test_that_the_decision_names_exists() -> None:
+    named = re.findall(r"`(\w+/test_\w+)`", (ROOT / "docs/adr/0010-words-between-processes.md").read_text())
+    assert len(named) > 20 and [name for name in named if not (ROOT / "tests" / f"{name}.py").exists()] == []
 
 
 def test_every_end_of_a_rollout_is_a_kind_that_readers_know() -> None:
