@@ -27,6 +27,7 @@ from include.data.wiring import open_snapshot_store
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
 from include.kernel.wiring import open_ledger
+from include.kernel.words import ledger_kinds as kinds
 from include.manifest import read_manifest
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import RANK, Signal
@@ -42,19 +43,19 @@ PORT = 9108
 WHICH = ("check", "subject", "measure", "version")
 # Zero is a sample too: without it Prometheus does not see the first one as an increase.
 TOLD = (
-    "dataset.refused",
-    "drift.detected",
-    "gate.inconclusive",
-    "gate.passed",
-    "gate.refused",
-    "model.trained",
-    "release.done",
-    "release.live",
-    "release.rejected",
-    "release.reverted",
-    "retraining.approved",
-    "retraining.declined",
-    "rollback.wanted",
+    kinds.DATASET_REFUSED,
+    kinds.DRIFT_DETECTED,
+    kinds.GATE_INCONCLUSIVE,
+    kinds.GATE_PASSED,
+    kinds.GATE_REFUSED,
+    kinds.MODEL_TRAINED,
+    kinds.RELEASE_DONE,
+    kinds.RELEASE_LIVE,
+    kinds.RELEASE_REJECTED,
+    kinds.RELEASE_REVERTED,
+    kinds.RETRAINING_APPROVED,
+    kinds.RETRAINING_DECLINED,
+    kinds.ROLLBACK_WANTED,
 )
 
 
@@ -122,7 +123,7 @@ def _of_ledger(entries: Sequence[Entry]) -> Iterator[Metric]:
         counter.add_metric([what], count)
     yield counter
     live = GaugeMetricFamily("evergreen_live_info", "1 for the version that is live", labels=["version"])
-    if version := next((entry.subject for entry in reversed(entries) if entry.what == "release.live"), None):
+    if version := next((entry.subject for entry in reversed(entries) if entry.what == kinds.RELEASE_LIVE), None):
         live.add_metric([version], 1)
     yield live
 

@@ -34,6 +34,7 @@ from include.embedded.traffic import Traffic, rows_of
 from include.kernel.environment import ROOT, read_setting
 from include.kernel.files import write_atomic
 from include.kernel.wiring import open_ledger
+from include.kernel.words import ledger_kinds as kinds
 from include.manifest import Manifest, read_manifest
 from include.model.blessing import blessing as blessings
 from include.monitoring.wiring import open_report_store
@@ -167,7 +168,8 @@ class Demo:
         told.link = self.api.url("ingest")
 
     def _drift_detected(self, told: Told) -> None:
-        event = wait_for("drift.detected", lambda: next(iter(self.api.asset_events("drift.detected")), None), 180)
+        what = kinds.DRIFT_DETECTED
+        event = wait_for(what, lambda: next(iter(self.api.asset_events(what)), None), 180)
         moved = event["extra"]["moved"]
         report = open_report_store().reports()[-1]
         told.numbers = {"moved": moved, "auc_now": report.auc, "auc_low": report.auc_low, "auc_high": report.auc_high}
@@ -178,7 +180,7 @@ class Demo:
 
     def _alert_of(self, episode: str) -> str:
         """The alert's title and what it links to, as it was written down for the channels."""
-        entry = next(entry for entry in open_ledger().entries("drift.detected") if entry.key == episode)
+        entry = next(entry for entry in open_ledger().entries(kinds.DRIFT_DETECTED) if entry.key == episode)
         alert = alert_rules.of(entry)
         if alert is None:
             raise PlayStopped(f"nobody is told of {episode}")

@@ -15,9 +15,10 @@ from include.kernel import ledger
 from include.kernel.errors import EvergreenError
 from include.kernel.ledger import Entry
 from include.kernel.wiring import open_ledger
+from include.kernel.words.ledger_kinds import MODEL_BLESSED
 
 app = typer.Typer(add_completion=False)
-RELEASES = ("model.blessed", "deploy.", "rollback.", "release.", "approval.", "reconcile.")
+RELEASES = (MODEL_BLESSED, "deploy.", "rollback.", "release.", "approval.", "reconcile.")
 TAMPERED = 65
 
 

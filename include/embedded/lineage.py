@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from include.data.core.lineage import PARTS, Seen, SeenDay
-from include.data.core.snapshots import Snapshot
+from include.data.core.snapshots import CONTRACT_REPORT, Snapshot
 from include.data.spec import DataManifest
 from include.data.store.snapshot_store import ContentStore
 from include.data.wiring import open_snapshot_store
@@ -26,12 +26,11 @@ from include.embedded.settings import see_as_the_stack
 from include.kernel.code_digest import JUDGING, digest_code
 from include.kernel.errors import EvergreenError, RequestInvalid
 from include.manifest import read_manifest
-from include.registry.mlflow_registry import MlflowRegistry
+from include.registry.mlflow_registry import GATE_REPORT, MlflowRegistry
 from include.registry.wiring import open_registry
 from include.training.mlflow_trainings import MlflowTrainings, Training
 
 app = typer.Typer(add_completion=False)
-REPORT = "contract.json"  # what ingest keeps of the contract beside the rows
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def main(
 def _tell_model(manifest: DataManifest, store: ContentStore, registry: MlflowRegistry, version: str) -> None:
     trainings, console = MlflowTrainings(registry), _console()
     training = trainings.of_version(version)
-    seen, gate = trainings.seen(training), trainings.document(training.run_id, "gate.json")
+    seen, gate = trainings.seen(training), trainings.document(training.run_id, GATE_REPORT)
     console.print(_passport(manifest, registry.champion(), training, gate))
     kept = {snapshot.id: snapshot for snapshot in store.history()}
     console.print(_days_table(seen, kept))
@@ -118,8 +117,8 @@ def _provenance(store: ContentStore, snapshots: list[Snapshot]) -> Iterable[str]
     """Where the rows came from, what their contract warned of, and where its reports lie."""
     yield from (f"source: {source}" for source in sorted({snapshot.source for snapshot in snapshots}))
     for snapshot in snapshots:
-        if any(file.name == REPORT for file in snapshot.files):
-            yield f"contract report of {snapshot.day}: {store.file(snapshot, REPORT)}"
+        if any(file.name == CONTRACT_REPORT for file in snapshot.files):
+            yield f"contract report of {snapshot.day}: {store.file(snapshot, CONTRACT_REPORT)}"
         yield from (f"warning of {snapshot.day}: {warning}" for warning in snapshot.warnings)
 
 

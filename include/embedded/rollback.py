@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.kernel.blocked_imports import lean_imports
+from include.kernel.words import ledger_kinds as kinds
 
 if __name__ == "__main__":
     gc.disable()
@@ -74,7 +75,7 @@ def main() -> int:
 def roll_back(manifest: ReleaseManifest, version: str, why: str, trusted: str) -> Told:
     """Wants the version and follows the release machine to its end."""
     began, target, book = time.monotonic(), open_target(manifest), open_ledger()
-    found, envelope = way_back(book.entries("release.live"), target.observe().live.release, version or None)
+    found, envelope = way_back(book.entries(kinds.RELEASE_LIVE), target.observe().live.release, version or None)
     blessing = blessings.verify(envelope, blessings.public_keys(trusted), manifest.name, found)
     who, release = f"{getpass.getuser()} by make rollback", Release(found, blessing.digest)
     wanted = target.want(release, by=f"{who} {time.time_ns()}", why=why, kind="rollback", blessing=envelope)
@@ -84,14 +85,14 @@ def roll_back(manifest: ReleaseManifest, version: str, why: str, trusted: str) -
     def write(what: str, details: dict[str, Any], key: str | None = None) -> None:
         record(book, outbox, Entry(what=what, subject=found, who=who, why=why, details=details, key=key))
 
-    write("rollback.wanted", details)
+    write(kinds.ROLLBACK_WANTED, details)
     driver = open_driver(manifest, registry)
     steps = [(step, _say(step, seconds)) for step, seconds in driver.run(wanted.generation)]
     last = steps[-1][0]
     ended = {**details, "outcome": last.value, "steps": steps, "evidence": target.verdicts(wanted.generation)}
-    write(f"release.{last.value}", ended)
+    write(kinds.name_outcome(last.value), ended)
     if last is Step.DONE:
-        write("release.live", ended, live_key(ended))
+        write(kinds.RELEASE_LIVE, ended, live_key(ended))
         _move_alias(registry, found)
     return Told(wanted, last, time.monotonic() - began)
 

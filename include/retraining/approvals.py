@@ -18,6 +18,8 @@ from include.kernel.ledger import Entry
 if TYPE_CHECKING:
     from include.kernel.ledger_file import LocalLedger
     from include.retraining.wait_conditions import Answer, WaitConditions
+from include.kernel.words import ledger_kinds as kinds
+from include.retraining.wait_conditions import Answer
 
 
 def enter_decision(
@@ -33,7 +35,7 @@ def enter_decision(
 
 def _find_own(ledger: LocalLedger, who: str) -> Answer | None:
     """The approval this very run was given before it was killed."""
-    for entry in ledger.entries("retraining.approved"):
+    for entry in ledger.entries(kinds.RETRAINING_APPROVED):
         if entry.who == who:
             return {"verdict": "yes", "sentence": entry.why, "as_of": entry.subject, "key": entry.key}
     return None
@@ -45,7 +47,7 @@ def _enter(ledger: LocalLedger, answer: Answer, arguments: dict[str, Any], who: 
     yes = answer["verdict"] == "yes"
     answer["key"] = f"retraining-{answer.pop('number')}" if yes else f"retraining-{run}"
     details = {name: arguments.get(name) for name in ("trigger", "triggered", "episode")}
-    what = "retraining.approved" if yes else "retraining.declined"
+    what = kinds.RETRAINING_APPROVED if yes else kinds.RETRAINING_DECLINED
     entry = Entry(
         what=what, subject=answer["as_of"], who=who, why=answer["sentence"], details=details, key=answer["key"]
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from include.data.core.snapshots import Snapshot, horizon, labelled_rows, visible
 from include.kernel.errors import Temporary
 from include.kernel.ledger import Entry
+from include.kernel.words import ledger_kinds as kinds
 from include.kernel.words.verdicts import Verdict
 from include.monitoring.core.episodes import current_episode
 from include.retraining.core.policy import Approval, Decision, Facts, Judged, Trigger, decide
@@ -63,7 +64,7 @@ class WaitConditions:
         live = find_live_version(self._ledger)
         reports = [report for report in self._reports.reports() if report.version == live]
         episode = current_episode(reports)
-        if episode is None or any(e.key == episode.key for e in self._ledger.entries("drift.detected")):
+        if episode is None or any(e.key == episode.key for e in self._ledger.entries(kinds.DRIFT_DETECTED)):
             return None
         told = reports[-1]
         return {
@@ -120,7 +121,7 @@ class WaitConditions:
         )
 
     def _approvals(self) -> Iterator[Approval]:
-        for entry in self._ledger.entries("retraining.approved"):
+        for entry in self._ledger.entries(kinds.RETRAINING_APPROVED):
             trigger, episode = entry.details.get("trigger", "schedule"), entry.details.get("episode")
             yield Approval(date.fromisoformat(entry.subject), trigger, episode)
 
@@ -128,9 +129,9 @@ class WaitConditions:
         """The verdicts on live trainings, in the order they were given."""
         for entry in self._ledger.entries():
             told = entry.details
-            if entry.what.startswith("gate.") and told.get("intent") == "live":
+            if entry.what.startswith(kinds.GATE) and told.get("intent") == "live":
                 manual = told.get("run_type") == "manual"
-                yield Judged(entry.what.removeprefix("gate."), date.fromisoformat(told["as_of"]), manual)
+                yield Judged(entry.what.removeprefix(kinds.GATE), date.fromisoformat(told["as_of"]), manual)
 
     def _unvalidated(self, history: Iterable[Snapshot], as_of: date) -> str | None:
         """The newest delivery, when it broke the contract and nothing valid came since: the world is not known then."""
@@ -138,7 +139,7 @@ class WaitConditions:
         if bare := [snapshot.day for snapshot in days if not snapshot.expectations]:
             return f"{bare[-1]} was published without a contract being run"
         newest = days[-1].day if days else date.min
-        for entry in reversed(list(self._ledger.entries("dataset.refused"))):
+        for entry in reversed(list(self._ledger.entries(kinds.DATASET_REFUSED))):
             if newest < (day := date.fromisoformat(entry.subject)) <= as_of:
                 return f"the delivery of {day} was refused and no later day is validated"
         return None
@@ -159,7 +160,7 @@ class WaitConditions:
         return f"the AUC on {report.auc_rows} matured rows is at most {report.auc_high:.3f}, the floor is {floor:g}"
 
     def _last_trained(self) -> date | None:
-        live: list[Entry] = [e for e in self._ledger.entries("model.trained") if e.details["intent"] == "live"]
+        live: list[Entry] = [e for e in self._ledger.entries(kinds.MODEL_TRAINED) if e.details["intent"] == "live"]
         return max((date.fromisoformat(entry.details["as_of"]) for entry in live), default=None)
 
     def _releasing(self) -> bool:
@@ -182,4 +183,4 @@ class WaitConditions:
 
 def find_live_version(ledger: LocalLedger) -> str | None:
     """The version that went live last; after a rollback an older one, whose reports count again."""
-    return next((entry.subject for entry in reversed(list(ledger.entries("release.live")))), None)
+    return next((entry.subject for entry in reversed(list(ledger.entries(kinds.RELEASE_LIVE)))), None)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
+
+from include.feedback.core.prediction_records import BY_MODEL, ServedBy
 
 Row = dict[str, float | str | None]
 Oddities = dict[tuple[str, str], int]  # (column, "unseen" | "missing" | "low" | "high") -> values
-ServedBy = Literal["model", "rule", "previous"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Answer:
     probabilities: list[float]
     labels: list[str]
     decisions: list[bool]
-    served_by: ServedBy = "model"
+    served_by: ServedBy = BY_MODEL
 
 
 @dataclass(frozen=True, slots=True)

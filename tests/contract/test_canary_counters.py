@@ -141,6 +141,17 @@ def test_a_candidate_that_says_yes_to_all_fails_beside_one_that_says_it_to_a_ten
     assert judgement.verdict is Verdict.FAILED and judgement.why.startswith("decisions worse by +90.0%")
 
 
+def test_decisions_under_a_word_that_nobody_knows_are_not_none_but_unreadable() -> None:
+    metrics = Metrics("blue")
+    metrics.answered("2", "/predict", 200, 0.002)
+    metrics.predicted("2", [0.3], {})
+    assert counted(metrics.text().decode(), "2") is None, "scored, and not decided"
+    metrics.decided("2", [True])
+    text = metrics.text().decode()
+    assert counted(text, "2") is not None
+    assert counted(text.replace('decision="true"', 'decision="positive"'), "2") is None
+
+
 def _decided(version: str, yes: int, of: int = 10_000) -> Counted:
     metrics = Metrics("blue")
     for _ in range(of):

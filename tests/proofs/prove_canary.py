@@ -1,23 +1,28 @@
 """`make prove-canary`: how often the canary ends a healthy release, and how soon it ends a faulty one.
 
-The analysis is the real one (`canary.judge`) with the bounds of the manifest. Traffic is drawn: requests are dealt to
-two slots by weight, have latencies with a heavy tail, scores and errors, and are counted into the server's own buckets.
+The analysis is the real one (`canary.judge`) with the bounds of the manifest. Traffic of (a) to (d) is drawn: requests
+are dealt to two slots by weight, have latencies with a heavy tail, scores and errors, and are counted into the server's
+own buckets.
 
 (a) A/A: both slots alike. The canary is never let pass, so that it is looked at again and again until the end, which is
     the worst case for a false alarm. The stated rate is `release.canary.false_abort`.
 (b) The same by a textbook test at each look (two proportions for each question). It must fail where (a) holds.
 (c) Faults: +1 % errors, latencies times 1.5, scores moved by 0.1. How many canaries end, after how many requests.
 (d) Healthy canaries that may pass: how many do, after how many requests.
+(e) Nothing drawn: one fault of each kind, and one healthy release, through real slots and Envoy (canary_slots.py). Each
+    must be ended by the question that is about it, and by no other; decisions by decisions.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,12 +37,14 @@ from include.release.core.canary import Judgement, Period, Traffic
 from include.release.core.rollout import Verdict
 from include.release.spec import CanarySpec
 from include.serving.words.slot_metrics import LATENCY_S, SCORES
+from tests.proofs import canary_slots
 
 SEED = 6
 RUNS, FAULTY, HEALTHY = 500, 100, 100
 LOOKS, REQUESTS = 60, 1000  # of one canary, and between two looks
 SCHEDULES = {"5 %": (5,), "50 %": (50,), "5, 25, 50 %": (5, 25, 50)}
 DETECTED = 0.95  # share of the faulty canaries that must end
+SHOWN = ("ok", "why", "requests", "seconds")  # of a real canary, in the table
 ERRORS, THRESHOLD = 0.002, 1 / 6
 
 console = Console(width=130)
@@ -197,8 +204,12 @@ def told(pool: ProcessPoolExecutor, candidate: Service, wanted: Verdict, runs: i
 def _print(title: str, found: dict[str, dict[str, Any]]) -> None:
     table = Table("weights", *next(iter(found.values())), title=title, title_justify="left")
     for name, figures in found.items():
-        table.add_row(name, *(f"{value:,}" if value is not None else "-" for value in figures.values()))
+        table.add_row(name, *(_cell(value) for value in figures.values()))
     console.print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value or "-")
 
 
 def main() -> int:
@@ -212,13 +223,17 @@ def main() -> int:
             _print(f"(c) {name}: ended", found)
         passed = told(pool, Service(), Verdict.PASSED, HEALTHY)
         _print("(d) healthy: passed", passed)
+    with tempfile.TemporaryDirectory(prefix="evergreen-canary-") as home:
+        slots = canary_slots.run(Path(home))
+    _print("(e) through real slots", {name: {what: told[what] for what in SHOWN} for name, told in slots.items()})
     ok = (
-        all(each["rate"] <= stated for each in a_a.values())
+        all(each["ok"] for each in slots.values())
+        and all(each["rate"] <= stated for each in a_a.values())
         and all(each["rate"] > stated for each in naive.values())  # or (a) could not have failed
         and all(each["share"] >= DETECTED for found in faults.values() for each in found.values())
         and passed["5, 25, 50 %"]["share"] >= DETECTED
     )
-    figures = {"stated": stated, "a_a": a_a, "textbook": naive, "faults": faults, "healthy": passed}
+    figures = {"stated": stated, "a_a": a_a, "textbook": naive, "faults": faults, "healthy": passed, "slots": slots}
     print(json.dumps({"ok": ok, "seconds": round(time.monotonic() - began, 1), **figures}))
     return 0 if ok else 1
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from include.alerting.core.alerts import Alert, Severity
 from include.kernel.ledger import Entry
+from include.kernel.words import ledger_kinds as kinds
 from include.kernel.words.verdicts import SOAKED, Verdict
 
 Told = tuple[Severity, str, str]  # how soon somebody should look, the title, the runbook's section
@@ -66,19 +67,19 @@ def _plain(severity: Severity, title: str, section: str) -> Callable[[Entry], To
 
 
 TITLES: dict[str, Callable[[Entry], Told]] = {
-    "deploy.wanted": _plain(Severity.INFO, "The release of version {} begins", RELEASES),
-    "rollback.wanted": _plain(Severity.WARNING, "A rollback to version {} begins", ROLL_BACK),
-    "rollback.refused": _plain(Severity.CRITICAL, "The rollback to version {} was refused", ROLL_BACK),
-    "deploy.refused": _plain(Severity.WARNING, "The release of version {} was refused", RELEASES),
-    "release.asked": _plain(Severity.WARNING, "Version {} waits for a person's yes", ASKED),
-    "release.soaking": _plain(Severity.INFO, "Version {} gets all traffic and is soaking", RELEASES),
-    "release.done": _done,
-    "release.rejected": _plain(Severity.WARNING, "Version {} was rejected and got no traffic of its own", RELEASES),
-    "release.reverted": _plain(Severity.CRITICAL, "Version {} failed its soak and was reverted", RELEASES),
-    "release.superseded": _plain(Severity.INFO, "The release of version {} gave way to a newer wish", RELEASES),
-    "reconcile.healed": _plain(Severity.WARNING, "Registry and world disagreed, and {} was put right", DISAGREE),
-    "drift.detected": _plain(Severity.WARNING, "The world moved: {}", DRIFTED),
-    "dataset.refused": _plain(Severity.WARNING, "The delivery of {} was refused", REFUSED),
-    "gate.refused": _plain(Severity.INFO, "The gate refused the training {}", GATE),
-    "reconcile.found": _plain(Severity.CRITICAL, "Registry and world disagree about {}", DISAGREE),
+    kinds.DEPLOY_WANTED: _plain(Severity.INFO, "The release of version {} begins", RELEASES),
+    kinds.ROLLBACK_WANTED: _plain(Severity.WARNING, "A rollback to version {} begins", ROLL_BACK),
+    kinds.ROLLBACK_REFUSED: _plain(Severity.CRITICAL, "The rollback to version {} was refused", ROLL_BACK),
+    kinds.DEPLOY_REFUSED: _plain(Severity.WARNING, "The release of version {} was refused", RELEASES),
+    kinds.RELEASE_ASKED: _plain(Severity.WARNING, "Version {} waits for a person's yes", ASKED),
+    kinds.RELEASE_SOAKING: _plain(Severity.INFO, "Version {} gets all traffic and is soaking", RELEASES),
+    kinds.RELEASE_DONE: _done,
+    kinds.RELEASE_REJECTED: _plain(Severity.WARNING, "Version {} was rejected and got no traffic of its own", RELEASES),
+    kinds.RELEASE_REVERTED: _plain(Severity.CRITICAL, "Version {} failed its soak and was reverted", RELEASES),
+    kinds.RELEASE_SUPERSEDED: _plain(Severity.INFO, "The release of version {} gave way to a newer wish", RELEASES),
+    kinds.RECONCILE_HEALED: _plain(Severity.WARNING, "Registry and world disagreed, and {} was put right", DISAGREE),
+    kinds.DRIFT_DETECTED: _plain(Severity.WARNING, "The world moved: {}", DRIFTED),
+    kinds.DATASET_REFUSED: _plain(Severity.WARNING, "The delivery of {} was refused", REFUSED),
+    kinds.GATE_REFUSED: _plain(Severity.INFO, "The gate refused the training {}", GATE),
+    kinds.RECONCILE_FOUND: _plain(Severity.CRITICAL, "Registry and world disagree about {}", DISAGREE),
 }

@@ -28,6 +28,7 @@ from include.kernel.errors import DataRefused, NotEnoughData
 from include.kernel.job import Intent
 
 Part = Literal["train", "calibration", "holdout"]
+CONTRACT_REPORT = "contract.json"  # kept beside the rows: every expectation with what was found
 
 
 class StoredFile(BaseModel):

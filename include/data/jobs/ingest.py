@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.data.core.contract import Validation, wants_docs
-from include.data.core.snapshots import Snapshot, known_on
+from include.data.core.snapshots import CONTRACT_REPORT, Snapshot, known_on
 from include.data.jobs.validate import open_parts
 from include.data.landing.landed_rows import Rows
 from include.data.landing.landing import land_parts
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from include.data.sources.base import Budget
 
 log = logging.getLogger(__name__)
-REPORT = "contract.json"  # kept beside the rows: every expectation with what was found
 
 
 def run(request: JobRequest, manifest: DataManifest) -> JobResult:
@@ -151,7 +150,7 @@ def _described(
 
 def _beside(found: Validation, room: Path) -> dict[str, Path]:
     """What is kept beside the rows: the report, and the rows that were set aside with a page to read them."""
-    report = room / REPORT
+    report = room / CONTRACT_REPORT
     report.write_text(json.dumps([asdict(outcome) for outcome in found.outcomes], default=str, indent=1))
     return {path.name: path for path in (report, found.quarantine, found.page) if path}
 

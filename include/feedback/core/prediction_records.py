@@ -37,6 +37,9 @@ from include.kernel.errors import RequestInvalid
 
 Kind = Literal["text", "number", "integer", "flag", "time"]
 Stream = Literal["predictions", "feedback"]
+ServedBy = Literal["model", "rule", "previous"]  # what in a model's place answered, and nobody is judged by
+
+BY_MODEL: Final = "model"
 
 FEATURE: Final = "feature."
 CALLER: Final = "x-evergreen-key"  # the header

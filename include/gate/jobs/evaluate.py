@@ -29,7 +29,7 @@ from include.kernel.environment import ROOT
 from include.kernel.job import JobRequest, JobResult
 from include.model import artifact
 from include.model.artifact import Model
-from include.registry.mlflow_registry import SERVING, MlflowRegistry
+from include.registry.mlflow_registry import CURVES, GATE_REPORT, SERVING, MlflowRegistry
 from include.registry.wiring import open_registry
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def run(request: JobRequest, manifest: GateManifest) -> JobResult:
     report = _asked(gate.judge(scores, manifest.gate, known), policy, judged)
     document = _document(report, scores, known, judged, manifest) | {"policy": _named(policy), "data": _days(days)}
     drawing = curves.draw(scores, manifest.gate.threshold)
-    _publish(registry, run_id, document, {"gate.html": gate_page.page(document, drawing), "curves.svg": drawing})
+    _publish(registry, run_id, document, {"gate.html": gate_page.page(document, drawing), CURVES: drawing})
     _tell(report)
     return JobResult(
         job="evaluate",
@@ -196,7 +196,7 @@ def _publish(registry: MlflowRegistry, run_id: str, document: dict[str, Any], pa
         for end, value in zip(("", "_low", "_high"), values, strict=True)
     ]
     with registry.client() as client:
-        client.log_dict(run_id, document, "gate.json")
+        client.log_dict(run_id, document, GATE_REPORT)
         for name, text in pages.items():
             client.log_text(run_id, text, name)
         client.log_batch(run_id, metrics=found, tags=[RunTag("evergreen.gate", document["verdict"])])

@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from include.data.store.snapshot_store import ContentStore
+from include.feedback.core.prediction_records import BY_MODEL
 from include.feedback.predictions import Predictions
 from include.feedback.segments import Segments
 from include.release.core.experiment import Arm
@@ -56,5 +57,5 @@ def _first(rows: pl.DataFrame) -> pl.DataFrame:
     """The first prediction of each caller; what answered in a model's place is nobody's."""
     named = rows.filter(pl.col("caller").is_not_null(), pl.col("decision").is_not_null())
     kept = named.select("caller", "version", "at", "request_id", "row", "decision", "outcome", "served_by")
-    kept = kept.filter(pl.col("served_by") == "model")
+    kept = kept.filter(pl.col("served_by") == BY_MODEL)
     return kept.sort("at", "request_id", "row").unique("caller", keep="first", maintain_order=True)

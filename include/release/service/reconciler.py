@@ -18,6 +18,7 @@ from include.alerting.outbox import Outbox, record
 from include.kernel.errors import Conflict, EvergreenError, NotBlessed, ServiceUnavailable
 from include.kernel.ledger import Entry, live_key
 from include.kernel.ledger_file import LocalLedger
+from include.kernel.words import ledger_kinds as kinds
 from include.registry.mlflow_registry import MlflowRegistry
 from include.release.core.reconcile import (
     SAFE,
@@ -112,11 +113,11 @@ class Reconciler:
         remaining = {finding.sentence for finding in left}
         for sentence, (finding, _) in tried.items():
             if sentence not in remaining:
-                self._tell("reconcile.healed", finding.about, sentence, who, outcome.healed)
+                self._tell(kinds.RECONCILE_HEALED, finding.about, sentence, who, outcome.healed)
         for finding in left:
             _, why = tried.get(finding.sentence, (finding, None))
             failed = f" That did not put it right{f': {why}' if why else '.'}" if finding.sentence in tried else ""
-            self._tell("reconcile.found", finding.about, finding.sentence + failed, who, outcome.found)
+            self._tell(kinds.RECONCILE_FOUND, finding.about, finding.sentence + failed, who, outcome.found)
 
     def look(self) -> Sight:
         observed, wanted, evidence, damaged = self._target.records()
@@ -135,7 +136,7 @@ class Reconciler:
         )
 
     def _served(self) -> Release | None:
-        newest = next(iter(reversed(list(self._ledger.entries("release.live")))), None)
+        newest = next(iter(reversed(list(self._ledger.entries(kinds.RELEASE_LIVE)))), None)
         return Release(newest.subject, str(newest.details.get("digest"))) if newest else None
 
     def _registered(self) -> Registered | None:
@@ -159,7 +160,7 @@ class Reconciler:
         """What was healed is told each time, what a person has to do once a day."""
         told.append(sentence)
         once = f"{what}-{datetime.now(UTC).date()}-{hashlib.sha256(sentence.encode()).hexdigest()[:16]}"
-        key = once if what == "reconcile.found" else None
+        key = once if what == kinds.RECONCILE_FOUND else None
         record(self._ledger, self._outbox, Entry(what=what, subject=about, who=who, why=sentence, key=key))
 
     # --- what puts things right -------------------------------------------------------------------------------------
@@ -189,7 +190,8 @@ class Reconciler:
         own = wanted.generation if wanted and wanted.release == live else route.generation
         details: dict[str, Any] = {"generation": route.trial or own, "digest": live.digest}
         details["blessing"] = self._paper(sight) or self._envelope(live)
-        entry = Entry(what="release.live", subject=live.version, who="reconcile", why=finding.sentence, details=details)
+        what, why = kinds.RELEASE_LIVE, finding.sentence
+        entry = Entry(what=what, subject=live.version, who="reconcile", why=why, details=details)
         self._ledger.append(entry.model_copy(update={"key": live_key(details)}))
 
     def _unmark(self, finding: Finding, sight: Sight) -> None:
@@ -203,7 +205,7 @@ class Reconciler:
         """The signed blessing by which a release went live, else the registry's; None where neither has one."""
         if release is None:
             return None
-        told = [each.details for each in self._ledger.entries("release.live") if each.subject == release.version]
+        told = [each.details for each in self._ledger.entries(kinds.RELEASE_LIVE) if each.subject == release.version]
         if found := next((each["blessing"] for each in reversed(told) if each.get("blessing")), None):
             return str(found)
         try:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from include.feedback.core.prediction_records import sampled
+from include.feedback.core.prediction_records import BY_MODEL, sampled
 from include.kernel.words.groups import name_slices
 from include.serving.exchange import Problem
 from include.serving.words.recent import RecentAnswer, RecentAnswers
@@ -92,7 +92,7 @@ class Recent:
             return
         self._number += 1
         self._rows += len(rows)
-        own = not isinstance(answer, Problem) and answer.served_by == "model"
+        own = not isinstance(answer, Problem) and answer.served_by == BY_MODEL
         self._kept[asked.id] = Kept(self._number, asked, rows, cast("Answer", answer) if own else None, seconds)
         self._make_room()
 

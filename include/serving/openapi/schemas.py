@@ -7,8 +7,9 @@ as many values as its shape tells, the server still checks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from include.feedback.core.prediction_records import ServedBy
 from include.kernel.words.colours import COLOURS
 from include.serving.protocols import mlflow_scoring, open_inference, tensors
 
@@ -115,7 +116,7 @@ def _explain_answer(columns: Sequence[Column]) -> Json:
 
 
 def _who() -> dict[str, Json]:
-    by = {"enum": ["model", "rule", "previous"], "description": "the model, or what answered in its place"}
+    by = {"enum": [*get_args(ServedBy)], "description": "the model, or what answered in its place"}
     return {"version": TEXT, "slot": {"enum": [*COLOURS]}, "served_by": by}
 
 

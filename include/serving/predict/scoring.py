@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from include.serving.exchange import Answer, Asked, Problem, Row, ServedBy
+from include.feedback.core.prediction_records import BY_MODEL, ServedBy
+from include.serving.exchange import Answer, Asked, Problem, Row
 from include.serving.predict.answer_cache import AnswerCache
 from include.serving.predict.batching import Batcher, Late, ModelFailed, RowsFailed
 from include.serving.predict.circuit_breaker import Breaker
@@ -150,11 +151,11 @@ class Scorer:
             lane = self._lanes[held.file.digest] = Lane(held, self._spec, self._metrics, self._thread)
         return lane
 
-    def _answer(self, held: Loaded, probabilities: list[float], served_by: ServedBy = "model") -> Answer:
+    def _answer(self, held: Loaded, probabilities: list[float], served_by: ServedBy = BY_MODEL) -> Answer:
         meta, file = held.model.meta, held.file
         decisions = [probability >= meta.threshold for probability in probabilities]
         labels = [meta.positive if decision else meta.negative for decision in decisions]
-        if served_by != "model":
+        if served_by != BY_MODEL:
             self._metrics.fell_back(file.version, served_by)
         return Answer(file.version, self._holder.colour, file.digest, probabilities, labels, decisions, served_by)
 

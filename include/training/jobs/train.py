@@ -20,6 +20,7 @@ import mlflow
 from include.kernel.job import JobRequest, JobResult
 from include.kernel.ledger import Entry
 from include.kernel.wiring import open_ledger
+from include.kernel.words import ledger_kinds as kinds
 from include.registry.mlflow_registry import KEY_TAG
 from include.registry.wiring import open_registry
 from include.training import fitting, studies
@@ -77,7 +78,7 @@ def _log(experiment: str, training: Training, candidate: Candidate) -> dict[str,
 def _note(training: Training, run_id: str) -> Entry:
     request = training.request
     return Entry(
-        what="model.trained",
+        what=kinds.MODEL_TRAINED,
         subject=run_id,
         who=f"train {request.run_key}",
         why=str(request.params.get("reason") or "asked for"),

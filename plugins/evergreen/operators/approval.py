@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from airflow.providers.standard.exceptions import HITLRejectException, HITLTimeoutError
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -24,9 +24,12 @@ from evergreen.hooks.notifiers import record
 from evergreen.run_context import edge
 from include.gate.spec import GateManifest
 from include.kernel.ledger import Entry
+from include.kernel.words import ledger_kinds as kinds
 from include.kernel.words.verdicts import APPROVED, Verdict
 from include.model.blessing.approval import Approval, question, release_question
 from include.release.spec import ReleaseManifest
+
+How = Literal["given", "refused", "expired"]
 
 
 class ApproveOperator(ApprovalOperator):
@@ -60,7 +63,7 @@ class ApproveOperator(ApprovalOperator):
     def _given(self, context: Context) -> Any:
         """The yes that this run has already."""
         key = f"approval-{edge(context).key}-given"
-        entries = WorldHook().ledger().entries("approval.given")
+        entries = WorldHook().ledger().entries(kinds.APPROVAL_GIVEN)
         return next((entry.details["answer"] for entry in entries if entry.key == key), None)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -77,15 +80,15 @@ class ApproveOperator(ApprovalOperator):
         self._write(context, "given", given["who"], given["why"], answer=given)
         return given
 
-    def _fail(self, context: Context, how: str, who: str, why: str, sentence: str) -> NoReturn:
+    def _fail(self, context: Context, how: How, who: str, why: str, sentence: str) -> NoReturn:
         self._write(context, how, who, why)
         raise AirflowFailException(sentence)
 
-    def _write(self, context: Context, how: str, who: str, why: str, **more: Any) -> None:
+    def _write(self, context: Context, how: How, who: str, why: str, **more: Any) -> None:
         run, found = edge(context), self.told["outputs"]
         details = {"run": run.who, "gate": found["gate"]["sentence"], "digest": found["digest"], **more}
         entry = Entry(
-            what=f"approval.{how}",
+            what=kinds.name_approval(how),
             subject=str(found["run_id"]),
             who=who,
             why=why or "no reason was given",
@@ -138,12 +141,14 @@ class ApproveReleaseOperator(ApprovalOperator):
             return self._answer("expired", spec.silence == "switch", edge(context).who, meant)
         return self._answer("given", True, who, why or "no reason was given")
 
-    def _answer(self, how: str, yes: bool, who: str, why: str) -> dict[str, Any]:
+    def _answer(self, how: How, yes: bool, who: str, why: str) -> dict[str, Any]:
         found, world = self.told["outputs"], WorldHook()
         verdict, generation = Verdict.PASSED if yes else Verdict.FAILED, int(found["generation"])
         details = {"generation": generation, "digest": found["digest"]}
         key = f"release-approval-{how}-{generation}-{found['digest'][:12]}"
-        entry = Entry(what=f"approval.{how}", subject=found["version"], who=who, why=why, details=details, key=key)
+        entry = Entry(
+            what=kinds.name_approval(how), subject=found["version"], who=who, why=why, details=details, key=key
+        )
         record(world.ledger(), entry)
         world.target().record(generation, APPROVED, verdict, f"{how} by {who}: {why}")
         return {"yes": yes, "who": who, "why": why}

@@ -12,6 +12,7 @@ from evergreen.hooks.connections import WorldHook
 from evergreen.hooks.notifiers import tell
 from evergreen.run_context import Edge, edge
 from include.kernel.ledger import Entry
+from include.kernel.words import ledger_kinds as kinds
 from include.model.blessing.approval import Next, after_gate
 
 
@@ -35,7 +36,7 @@ class GateOperator(BaseBranchOperator):
         chosen = after_gate(verdict, world.manifest.gate.approval, run.intent)
         self.log.info("%s", self.told["summary"])
         entry = Entry(
-            what=f"gate.{verdict}",
+            what=kinds.name_gate(verdict),
             subject=str(self.told["outputs"].get("run_id")),
             who=run.who,
             why=self.told["summary"],

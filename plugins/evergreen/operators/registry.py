@@ -18,6 +18,7 @@ from include.gate.spec import GateManifest
 from include.kernel.code_digest import JUDGING, digest_code
 from include.kernel.errors import NotBlessed
 from include.kernel.ledger import Entry, live_key
+from include.kernel.words import ledger_kinds as kinds
 from include.model.blessing import blessing as blessings
 from include.model.blessing.approval import Approval
 from include.model.blessing.blessing import Blessing
@@ -58,7 +59,7 @@ class BlessOperator(BaseOperator):
             registry.bless(version, envelope)  # the last thing: what is blessed has its card
         self.mlflow_url = registry.version_url(version)
         details = {"digest": found["digest"], "blessing": blessings.envelope_digest(envelope)}
-        _write("model.blessed", version, run, self.told["summary"], details)
+        _write(kinds.MODEL_BLESSED, version, run, self.told["summary"], details)
         extra = {"version": version, "as_of": str(run.as_of), "intent": run.intent.value}
         context["outlet_events"][MODEL_BLESSED].extra.update(extra)
         return extra
@@ -121,7 +122,7 @@ class PromoteOperator(BaseOperator):
         with as_airflow():
             registry.promote(version)
         self.mlflow_url = registry.version_url(version)
-        _write("release.live", version, run, self.told["summary"], found, live_key(found))
+        _write(kinds.RELEASE_LIVE, version, run, self.told["summary"], found, live_key(found))
         context["outlet_events"][MODEL_LIVE].extra.update({"version": version, "intent": run.intent.value})
         return {"version": version}
 

@@ -12,6 +12,7 @@ from evergreen.hooks.connections import WorldHook
 from evergreen.hooks.notifiers import tell
 from evergreen.run_context import edge
 from include.kernel.ledger import Entry
+from include.kernel.words import ledger_kinds as kinds
 
 
 def note_refused_day(context: Mapping[str, Any]) -> None:
@@ -20,6 +21,6 @@ def note_refused_day(context: Mapping[str, Any]) -> None:
     if not run.is_live:
         return
     day, why = context["task"].job_params["day"], str(context.get("exception") or "the task failed")
-    entry = Entry(what="dataset.refused", subject=str(day), who=run.who, why=why, key=f"dataset-{run.key}")
+    entry = Entry(what=kinds.DATASET_REFUSED, subject=str(day), who=run.who, why=why, key=f"dataset-{run.key}")
     WorldHook().ledger().append(entry)
     tell(entry)

@@ -21,6 +21,7 @@ from evergreen.triggers.poll import PollTrigger
 from include.alerting.core.alert_rules import soak_failed
 from include.kernel.errors import Conflict, Permanent, RequestInvalid, Temporary
 from include.kernel.ledger import Entry
+from include.kernel.words import ledger_kinds as kinds
 from include.kernel.words.verdicts import SOAKED
 from include.manifest import Manifest
 from include.model.blessing.blessing import Blessing, envelope_digest
@@ -60,7 +61,7 @@ class WantOperator(BaseOperator):
         expected = self._must_wait_for_nobody(world, target, version)
         wanted = target.want(release, run.who, why, self.kind, expected, envelope, plan)
         details = {"generation": wanted.generation, "blessing": envelope_digest(envelope)}
-        _write(world, f"{self.kind}.wanted", run, version, why, details)
+        _write(world, kinds.name_wanted(self.kind), run, version, why, details)
         self.log.info("version %s is wanted (generation %d): %s", version, wanted.generation, why)
         if self.kind == "deploy":  # of a rollback is told when the traffic has moved
             deliver()
@@ -72,7 +73,7 @@ class WantOperator(BaseOperator):
         try:
             yield
         except Permanent as error:
-            _write(world, f"{self.kind}.refused", run, version, str(error), {})
+            _write(world, kinds.name_refused(self.kind), run, version, str(error), {})
             deliver()
             raise
 
@@ -127,7 +128,7 @@ class WantBackOperator(WantOperator):
 
     def _version(self, context: Context, run: Edge, world: WorldHook) -> tuple[str, str]:
         live = world.target().observe().live.release
-        return way_back(world.ledger().entries("release.live"), live, context["params"].get("version"))
+        return way_back(world.ledger().entries(kinds.RELEASE_LIVE), live, context["params"].get("version"))
 
 
 class RolloutOperator(BaseOperator):
@@ -165,7 +166,7 @@ class RolloutOperator(BaseOperator):
         outcome = _outcome(step, evidence)
         summary = f"version {self.wish['version']} {_told(outcome, evidence)}"
         details = {**self.wish, "outcome": outcome, "steps": taken, "evidence": evidence}
-        _write(world, f"release.{outcome}", run, self.wish["version"], summary, details)
+        _write(world, kinds.name_outcome(outcome), run, self.wish["version"], summary, details)
         self.log.info("%s", summary)
         deliver()
         return {"verdict": ANSWERS.get(step, "no"), "summary": summary, "outputs": details}
@@ -186,7 +187,7 @@ class RolloutOperator(BaseOperator):
             why = f"for {world.manifest.release.soak_s:g} s, before it becomes the champion"
             details = {**self.wish, "evidence": world.target().verdicts(generation)}
             about = f"{generation}-{str(self.wish['digest'])[:12]}"
-            _write(world, "release.soaking", run, self.wish["version"], why, details, about)
+            _write(world, kinds.RELEASE_SOAKING, run, self.wish["version"], why, details, about)
 
     def _wait(self, world: WorldHook, interval: float, taken: list[list[Any]]) -> None:
         generation, step = int(self.wish["generation"]), taken[-1][0]

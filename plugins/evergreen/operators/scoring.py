@@ -13,6 +13,7 @@ from evergreen.errors import as_airflow
 from evergreen.hooks.connections import WorldHook
 from evergreen.run_context import Edge, announced, edge, interval_day
 from include.kernel.errors import RequestInvalid
+from include.kernel.words import ledger_kinds as kinds
 from include.release.core.rollout import Release
 from include.scoring.core.scoring import Pinned, PinnedDay, chosen
 
@@ -47,7 +48,7 @@ class PinOperator(BaseOperator):
         live = world.target().observe().live.release
         if live is None:
             raise AirflowSkipException("No version is live yet, so there is nothing to score with.")
-        told = [entry.details for entry in world.ledger().entries("release.live") if entry.subject == live.version]
+        told = [entry.details for entry in world.ledger().entries(kinds.RELEASE_LIVE) if entry.subject == live.version]
         envelope = next((each["blessing"] for each in reversed(told) if each.get("blessing")), None)
         world.blessing(live.version, envelope or world.registry().blessing(live.version), live.digest)
         return live
