@@ -24,8 +24,10 @@ from include.model.calibration import Calibration
 from include.model.compiled import compiling
 from include.model.integrity.artifact_integrity import copy_verified
 from include.release.core.rollout import BLUE_GREEN, Colour, Plan, Release, Route, Verdict, Wanted
+from include.release.targets.base import ServingTarget
 from include.release.targets.local import envoy_routes
-from include.release.targets.local.target import LocalAddresses, LocalTarget
+from include.release.targets.local.target import LocalTarget
+from include.release.targets.local.traffic import LocalAddresses
 from tests import blessed, credit
 from tests.ground import wait_for
 
@@ -49,7 +51,7 @@ class Serving:
             {"blue": stack.settings.blue_url, "green": stack.settings.green_url},
             stack.environment()["EVERGREEN_SUPERVISOR_URL"],
         )
-        self.target = LocalTarget(self.root, self.addresses, stack.secret.serving_token)
+        self.target: ServingTarget = LocalTarget(self.root, self.addresses, stack.secret.serving_token)
         self._client = httpx.Client(trust_env=False, timeout=5)
         with stack.settings.trusted_keys.open("a") as trusted:
             trusted.write(public_pem(blessed.KEY))

@@ -17,7 +17,7 @@ from include.release.core.reconcile import Patience, State
 from include.release.core.rollout import Plan, Release, Route, Step, Verdict
 from include.release.service.reconciler import Reconciler
 from include.release.targets.local import envoy_routes
-from include.release.targets.local.repair import LocalUpkeep
+from include.release.targets.local.repair import LocalRepair
 from tests.ground import wait_for
 
 
@@ -55,7 +55,7 @@ class World:
 
     def _upkeep(self):
         token = self.serving.stack.secret.serving_token
-        return LocalUpkeep(self.serving.root, self.serving.addresses, token, 100)
+        return LocalRepair(self.serving.root, self.serving.addresses, token, 100)
 
     def served(self, release: Release) -> None:
         paper = next((self.serving.root / "blessings").glob("*.json")).read_text()
