@@ -23,6 +23,7 @@ from include.model.blessing.blessing import public_pem
 from include.model.calibration import Calibration
 from include.model.compiled import compiling
 from include.model.integrity.artifact_integrity import copy_verified
+from include.registry.base import ArtifactSource
 from include.release.core.rollout import BLUE_GREEN, Colour, Plan, Release, Route, Verdict, Wanted
 from include.release.targets.base import ServingTarget
 from include.release.targets.local import envoy_routes
@@ -134,7 +135,7 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-class Trained:
+class Trained(ArtifactSource):
     """Artifacts of the example data by version, as a registry hands them out.
 
     The good ones are compiled, as trainings leave them, and load in a tenth of a second; the bad ones are generic.

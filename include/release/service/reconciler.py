@@ -18,7 +18,7 @@ from include.alerting.outbox import Outbox, record
 from include.kernel.errors import Conflict, EvergreenError, NotBlessed, ServiceUnavailable
 from include.kernel.ledger import Entry, live_key
 from include.kernel.ledger_file import LocalLedger
-from include.registry.mlflow_registry import MlflowRegistry
+from include.registry.base import ReleaseMarks
 from include.release.core.reconcile import (
     SAFE,
     Finding,
@@ -63,7 +63,7 @@ class Reconciler:
     def __init__(
         self,
         target: RepairableTarget,
-        registry: MlflowRegistry,
+        registry: ReleaseMarks,
         ledger: LocalLedger,
         outbox: Outbox,
         patience: Patience,
