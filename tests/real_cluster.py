@@ -24,8 +24,9 @@ from include.cluster.spec import ClusterSpec
 from include.model.integrity.artifact_integrity import copy_verified
 from include.release.core.rollout import COLOURS, Colour, Wanted
 from include.release.targets.kubernetes.routes import SLOT
-from include.release.targets.kubernetes.target import FENCE, KubernetesTarget
-from include.release.targets.local.target import LocalAddresses
+from include.release.targets.kubernetes.target import KubernetesTarget
+from include.release.targets.kubernetes.traffic import FENCE
+from include.release.targets.local.traffic import LocalAddresses
 from tests.ground import wait_for
 from tests.proofs.k8s_installation import PORT, ClusterSettings, load_pod
 from tests.served_cluster import ClusterServing

@@ -23,9 +23,12 @@ from include.model.blessing.blessing import public_pem
 from include.model.calibration import Calibration
 from include.model.compiled import compiling
 from include.model.integrity.artifact_integrity import copy_verified
+from include.registry.base import ArtifactSource
 from include.release.core.rollout import BLUE_GREEN, Colour, Plan, Release, Route, Verdict, Wanted
+from include.release.targets.base import ServingTarget
 from include.release.targets.local import envoy_routes
-from include.release.targets.local.target import LocalAddresses, LocalTarget
+from include.release.targets.local.target import LocalTarget
+from include.release.targets.local.traffic import LocalAddresses
 from tests import blessed, credit
 from tests.ground import wait_for
 
@@ -49,7 +52,7 @@ class Serving:
             {"blue": stack.settings.blue_url, "green": stack.settings.green_url},
             stack.environment()["EVERGREEN_SUPERVISOR_URL"],
         )
-        self.target = LocalTarget(self.root, self.addresses, stack.secret.serving_token)
+        self.target: ServingTarget = LocalTarget(self.root, self.addresses, stack.secret.serving_token)
         self._client = httpx.Client(trust_env=False, timeout=5)
         with stack.settings.trusted_keys.open("a") as trusted:
             trusted.write(public_pem(blessed.KEY))
@@ -132,7 +135,7 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-class Trained:
+class Trained(ArtifactSource):
     """Artifacts of the example data by version, as a registry hands them out.
 
     The good ones are compiled, as trainings leave them, and load in a tenth of a second; the bad ones are generic.

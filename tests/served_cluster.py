@@ -15,7 +15,7 @@ from include.cluster.spec import ClusterSpec
 from include.model.blessing.blessing import public_pem
 from include.release.core.rollout import COLOURS, Colour, Verdict, Wanted
 from include.release.targets.kubernetes.target import KubernetesTarget
-from include.release.targets.local.target import LocalAddresses
+from include.release.targets.local.traffic import LocalAddresses
 from tests import blessed, credit, kube_api, kube_nodes
 from tests.ground import wait_for
 from tests.kube_api import KubeApi
@@ -49,7 +49,7 @@ class ClusterServing(Serving):
         self.nodes = Nodes(api, room / "nodes", self.root, {**keys, "EVERGREEN_UNBLESSED": "refuse"})
         slots: dict[Colour, str] = {colour: self.nodes.address(f"slot-{colour}") for colour in COLOURS}
         self.addresses = LocalAddresses(self.nodes.address("predictions"), "", slots, "")
-        self.target = target_of(api, self.root, slots, self.addresses.proxy)  # type: ignore[assignment]
+        self.target = target_of(api, self.root, slots, self.addresses.proxy)
         self._client = httpx.Client(trust_env=False, timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
 
     def ask(self, row: Mapping[str, Any] | None = None) -> httpx.Response:

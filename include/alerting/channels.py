@@ -7,8 +7,9 @@ an address or a key, since both are secrets.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 
@@ -20,21 +21,19 @@ PAGERDUTY = "https://events.pagerduty.com/v2/enqueue"
 MARKS = {Severity.INFO: ":white_check_mark:", Severity.WARNING: ":warning:", Severity.CRITICAL: ":rotating_light:"}
 
 
-class Channel(Protocol):
+class Channel(ABC):
     """`least` is the lowest severity it is told of."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def least(self) -> Severity: ...
+    name: str
+    least: Severity
 
+    @abstractmethod
     def send(self, alert: Alert, link: str) -> None:
         """Raises `ServiceUnavailable` when it may work later, `AccessRefused` when it never will."""
-        ...
 
 
 @dataclass(frozen=True)
-class Slack:
+class Slack(Channel):
     """An incoming webhook."""
 
     url: str
@@ -48,7 +47,7 @@ class Slack:
 
 
 @dataclass(frozen=True)
-class PagerDuty:
+class PagerDuty(Channel):
     """Events API v2: what carries the same key is one incident there, too."""
 
     routing_key: str

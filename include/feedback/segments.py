@@ -8,40 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from include.feedback.core.prediction_records import Stream, day_of_segment
 
-
-class Place(Protocol):
-    """What a directory or bucket must be able to do for segments. All of it is atomic, key by key."""
-
-    uri: str
-
-    def add(self, key: str, data: bytes) -> None:
-        """Stores `data` unless the key is there already: then it is the same segment, written before a kill."""
-        ...
-
-    def keep(self, key: str, file: Path) -> None:
-        """The same for a file, however large."""
-        ...
-
-    def local(self, key: str, room: Path) -> Path | None:
-        """A file with the object's bytes, to be read only, in `room` if it must be fetched; None when it is gone."""
-        ...
-
-    def remove(self, key: str) -> None:
-        """Also when it is gone."""
-        ...
-
-    def keys(self, prefix: str) -> list[str]: ...
+if TYPE_CHECKING:
+    from include.data.store.snapshot_store import Objects
 
 
 class Segments:
     """Raises what its place raises: `StorageUnavailable`, `ServiceUnavailable`, `AccessRefused`."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Objects) -> None:
         self.place = place
 
     def days(self, stream: Stream) -> dict[date, list[str]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from include.kernel.errors import NotBlessed, RequestInvalid, ServiceUnavailable
+from include.registry.base import ArtifactSource, ReleaseMarks
 
 CHAMPION = "champion"
 BLESSING_TAG = "evergreen.blessing"
@@ -31,7 +32,7 @@ PATIENCE = {
 }
 
 
-class MlflowRegistry:
+class MlflowRegistry(ArtifactSource, ReleaseMarks):
     """`name` is the registered model, `uri` the tracking server."""
 
     def __init__(self, name: str, uri: str) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from include.release.service.experiment_outcomes import ExperimentOutcomes
     from include.release.service.reconciler import Reconciler
     from include.release.targets.base import RepairableTarget, ServingTarget
-    from include.release.targets.local.target import LocalAddresses
+    from include.release.targets.local.traffic import LocalAddresses
 
 
 def open_target(manifest: ReleaseManifest) -> ServingTarget:
@@ -43,14 +43,14 @@ def open_target(manifest: ReleaseManifest) -> ServingTarget:
 def open_repair(manifest: ReleaseManifest) -> RepairableTarget:
     """The target as it is looked after, with the rights to mend its records."""
     if manifest.target == "kubernetes":
-        from include.release.targets.kubernetes.repair import ClusterUpkeep
+        from include.release.targets.kubernetes.repair import KubernetesRepair
 
-        kept = ClusterUpkeep(*_connect_cluster(manifest))
+        kept = KubernetesRepair(*_connect_cluster(manifest))
         kept.patience_s = manifest.serving.ready_timeout_s
         return kept
-    from include.release.targets.local.repair import LocalUpkeep
+    from include.release.targets.local.repair import LocalRepair
 
-    return LocalUpkeep(*_find_local(), manifest.serving.ready_timeout_s)
+    return LocalRepair(*_find_local(), manifest.serving.ready_timeout_s)
 
 
 def open_driver(manifest: ReleaseManifest, registry: MlflowRegistry) -> Rollout:
@@ -110,7 +110,7 @@ def _connect_cluster(
 
 
 def _find_local() -> tuple[Path, LocalAddresses, str | None]:
-    from include.release.targets.local.target import LocalAddresses
+    from include.release.targets.local.traffic import LocalAddresses
 
     slots = {colour: f"http://127.0.0.1:{read_setting(f'EVERGREEN_{colour.upper()}_PORT')}" for colour in COLOURS}
     proxy, admin = (read_setting(f"EVERGREEN_{name}_URL").rstrip("/") for name in ("SERVING", "ENVOY_ADMIN"))

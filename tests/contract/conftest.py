@@ -68,7 +68,7 @@ def rollout(serving: Serving, trained: Trained, small: Callable[..., Manifest]) 
     """A driver for the real target; its registry is a shelf of artifacts, its smoke rows are real ones."""
 
     def made(rows: int = 10, **changes: Any) -> Rollout:
-        return Rollout(serving.target, trained, small(**changes), credit.rows()[:rows])  # type: ignore[arg-type]
+        return Rollout(serving.target, trained, small(**changes), credit.rows()[:rows])
 
     return made
 

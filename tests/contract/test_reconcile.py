@@ -9,20 +9,21 @@ from datetime import timedelta
 import pytest
 
 from include.alerting.outbox import Outbox
-from include.kernel.errors import RecordDamaged, ServiceUnavailable
+from include.kernel.errors import NotBlessed, RecordDamaged, ServiceUnavailable
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
 from include.model.integrity.artifact_integrity import copy_verified
+from include.registry.base import ReleaseMarks
 from include.release.core.reconcile import Patience, State
 from include.release.core.rollout import Plan, Release, Route, Step, Verdict
 from include.release.service.reconciler import Reconciler
 from include.release.targets.local import envoy_routes
-from include.release.targets.local.repair import LocalUpkeep
+from include.release.targets.local.repair import LocalRepair
 from tests.ground import wait_for
 
 
 @dataclass
-class Shelf:
+class Shelf(ReleaseMarks):
     """As much of a registry as reconciliation asks: an alias and marks."""
 
     alias: str | None = "1"
@@ -33,6 +34,9 @@ class Shelf:
         if self.away:
             raise ServiceUnavailable("MLflow is away.")
         return self.alias
+
+    def blessing(self, version: str) -> str:
+        raise NotBlessed(f"Version {version} carries no blessing.")
 
     def promote(self, version: str) -> None:
         self.alias, self.marks = version, []
@@ -55,7 +59,7 @@ class World:
 
     def _upkeep(self):
         token = self.serving.stack.secret.serving_token
-        return LocalUpkeep(self.serving.root, self.serving.addresses, token, 100)
+        return LocalRepair(self.serving.root, self.serving.addresses, token, 100)
 
     def served(self, release: Release) -> None:
         paper = next((self.serving.root / "blessings").glob("*.json")).read_text()

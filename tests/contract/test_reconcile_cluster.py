@@ -10,7 +10,7 @@ import pytest
 from include.kernel.errors import RecordDamaged
 from include.release.core.reconcile import Patience, State
 from include.release.core.rollout import Release, Route, Verdict
-from include.release.targets.kubernetes.repair import ClusterUpkeep
+from include.release.targets.kubernetes.repair import KubernetesRepair
 from tests.contract.test_reconcile import Shelf
 from tests.contract.test_reconcile import World as LocalWorld
 from tests.ground import wait_for
@@ -24,9 +24,9 @@ ROUTE, WANTED, RELEASE = "evergreen/route", "evergreen/wanted", "evergreen/relea
 class World(LocalWorld):
     """The cluster in small instead of files and Envoy; ledger, shelf and what `heals` asks are the same."""
 
-    def _upkeep(self) -> ClusterUpkeep:
+    def _upkeep(self) -> KubernetesRepair:
         serving = self.serving
-        made = ClusterUpkeep(
+        made = KubernetesRepair(
             serving.target._cluster,
             serving.target._spec,
             serving.target._namespace,

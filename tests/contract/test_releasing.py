@@ -9,7 +9,7 @@ import pytest
 
 from include.kernel.errors import ServiceUnavailable
 from include.release.core.rollout import Plan, Route, Step, Verdict
-from include.release.targets.local import target
+from include.release.targets.local import traffic
 from tests.ground import wait_for
 
 STAGE, AWAIT, VERIFY, SWITCH, SOAK = Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SWITCH, Step.SOAK
@@ -170,7 +170,7 @@ def test_a_run_that_was_killed_anywhere_is_continued_by_another(serving, rollout
 def test_a_proxy_that_is_down_is_one_sentence_and_the_same_run_goes_on_when_it_is_back(
     serving, rollout, wish, monkeypatch
 ):
-    monkeypatch.setattr(target, "ROUTE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(traffic, "ROUTE_TIMEOUT_S", 1.0)
     wanted = wish("1")
     serving.stop("envoy")
     with pytest.raises(ServiceUnavailable, match=r"Envoy at .* has not taken over the route of generation 1"):

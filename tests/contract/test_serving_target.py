@@ -12,7 +12,7 @@ import pytest
 from include.kernel.errors import ArtifactRejected, Conflict, StorageUnavailable
 from include.kernel.files import locked
 from include.release.core.rollout import Release, Route, Verdict
-from include.release.targets.local import target
+from include.release.targets.local import records
 from tests.ground import wait_for
 from tests.real_cluster import RealServing, on_cluster
 from tests.served import Serving
@@ -120,7 +120,7 @@ class TestFence:
 
     @pytest.mark.needs("files")
     def test_a_lock_that_somebody_keeps_is_one_sentence_and_no_endless_wait(self, serving, wish, monkeypatch):
-        monkeypatch.setattr(target, "LOCK_PATIENCE_S", 0.2)
+        monkeypatch.setattr(records, "LOCK_PATIENCE_S", 0.2)
         with locked(serving.root / ".lock"), pytest.raises(StorageUnavailable, match="is held by another process"):
             wish("1")
         assert wish("1").generation == 1

@@ -17,7 +17,8 @@ from include.kernel.errors import NotBlessed
 from include.kernel.ledger_file import LocalLedger
 from include.manifest import Manifest, read_manifest
 from include.model.blessing.blessing import Blessing, verify
-from include.release.targets.local.target import LocalAddresses, LocalTarget
+from include.release.targets.local.target import LocalTarget
+from include.release.targets.local.traffic import LocalAddresses
 from tests import blessed
 
 MIDNIGHT = datetime(2026, 8, 20, tzinfo=UTC)

@@ -34,14 +34,16 @@ def _verification() -> None:
 
 def _standby() -> None:
     """What served before is not kept as the one that takes over."""
-    from include.release.targets.local import target
+    from dataclasses import replace
 
-    render = target.envoy_routes.render
+    from include.release.targets.local import envoy_routes
+
+    render = envoy_routes.render
 
     def alone(route: Any) -> str:
-        return render(target.replace(route, standby=None))
+        return render(replace(route, standby=None))
 
-    _put(target.envoy_routes, "render", alone)
+    _put(envoy_routes, "render", alone)
 
 
 def _retries() -> None:
@@ -83,9 +85,9 @@ def _local_copies() -> None:
 
 def _patience() -> None:
     """A lock is waited for without an end."""
-    from include.release.targets.local import target
+    from include.release.targets.local import records
 
-    _put(target, "LOCK_PATIENCE_S", None)
+    _put(records, "LOCK_PATIENCE_S", None)
 
 
 def _put(place: Any, name: str, value: Any) -> None:

@@ -20,8 +20,7 @@ from include.cluster.spec import ClusterSpec
 from include.kernel.errors import AccessRefused, Conflict, ManifestInvalid, RequestInvalid, ServiceUnavailable
 from include.manifest import read_manifest
 from include.release.core.rollout import COLOURS, Colour, Plan, Release, Route, Verdict, Wanted
-from include.release.targets.kubernetes import routes
-from include.release.targets.kubernetes import target as on_cluster
+from include.release.targets.kubernetes import routes, traffic
 from include.release.targets.kubernetes.target import KubernetesTarget
 from include.release.wiring import open_repair, open_target
 from include.retraining.wiring import open_wait_conditions
@@ -509,7 +508,7 @@ class TestIstio:
 
     def test_a_switch_returns_when_the_answers_say_so(self, api, meshed, on_trial, monkeypatch):
         """Istio tells nowhere how far a rule has come."""
-        monkeypatch.setattr(on_cluster, "ROUTE_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(traffic, "ROUTE_TIMEOUT_S", 0.5)
         path = f"{VIRTUAL}/predictions"
         meshed._predictions = NOWHERE["blue"]
         with pytest.raises(ServiceUnavailable, match="has not arrived"):
@@ -573,7 +572,7 @@ def test_the_cluster_is_looked_after_by_the_same_manifest(small, api, tmp_path, 
     monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(tmp_path / "kubeconfig", api.url)))
     kept = open_repair(read_manifest())
-    assert (type(kept).__name__, kept.records()[1], kept.proxied()) == ("ClusterUpkeep", None, (None, True))
+    assert (type(kept).__name__, kept.records()[1], kept.proxied()) == ("KubernetesRepair", None, (None, True))
 
 
 def test_without_a_cluster_the_target_says_how_to_name_one(small, tmp_path, monkeypatch):

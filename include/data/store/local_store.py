@@ -14,11 +14,11 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from include.data.store.snapshot_store import ContentStore, Found
+from include.data.store.snapshot_store import ContentStore, Found, Objects
 from include.kernel.files import locked, scratch, storing, write_atomic
 
 
-class LocalObjects:
+class LocalObjects(Objects):
     def __init__(self, root: Path) -> None:
         self._root = root
         self.uri = str(root)
@@ -61,10 +61,7 @@ class LocalObjects:
         return path if path.exists() else None
 
     def add(self, key: str, data: bytes) -> None:
-        """Stores `data` under a new key, whole or not at all; a key that is there already is left as it is.
-
-        The draft's name is the key's own: who repeats what a kill interrupted, takes it up and leaves none.
-        """
+        """The draft's name is the key's own: who repeats what a kill interrupted, takes it up and leaves none."""
         path = self._root / key
         if path.exists():
             return

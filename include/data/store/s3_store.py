@@ -21,7 +21,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
 
 from include.data.store import s3_client
-from include.data.store.snapshot_store import ContentStore, Found, md5_of
+from include.data.store.snapshot_store import ContentStore, Found, Objects, md5_of
 from include.kernel.errors import RequestInvalid, ServiceUnavailable
 from include.kernel.files import scratch, storing
 
@@ -31,7 +31,7 @@ ABANDONED = timedelta(days=1)  # no upload takes that long: a job is killed afte
 LOST = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409", "404"}
 
 
-class S3Objects:
+class S3Objects(Objects):
     """`uri` is s3://bucket or s3://bucket/prefix. Raises what `s3.explained` makes of S3's answers."""
 
     def __init__(self, uri: str, cache: Path, client: Any = None) -> None:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -53,36 +54,42 @@ class Found:
     tag: str
 
 
-class Objects(Protocol):
+class Objects(ABC):
     """What a place must be able to do. All of it is atomic: an object is there, whole, or it is not."""
 
     uri: str
 
+    @abstractmethod
     def read(self, key: str) -> Found | None: ...
 
+    @abstractmethod
     def write(self, key: str, data: bytes, tag: str | None) -> bool:
         """Writes if the object still has this tag, or with None if there is none; else False and nothing is written."""
-        ...
 
+    @abstractmethod
+    def add(self, key: str, data: bytes) -> None:
+        """Stores `data` unless the key is there already: then it is the same object, written before a kill."""
+
+    @abstractmethod
     def keep(self, key: str, file: Path) -> None:
         """Stores a file's bytes, unless the key is there already. The file must not be changed afterwards."""
-        ...
 
+    @abstractmethod
     def fetch(self, key: str, md5: str) -> Path | None:
         """A local file with the object's bytes, to be read only; None when there is no such object.
 
         `md5` is what they should be: a copy of one's own that is damaged is fetched again.
         """
-        ...
 
+    @abstractmethod
     def local(self, key: str, room: Path) -> Path | None:
         """As `fetch`, but a file that must be fetched is put into `room`, unchecked."""
-        ...
 
+    @abstractmethod
     def remove(self, key: str) -> None:
         """Nothing, if there is no such object."""
-        ...
 
+    @abstractmethod
     def keys(self, prefix: str) -> list[str]: ...
 
 

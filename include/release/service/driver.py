@@ -20,13 +20,13 @@ import httpx
 
 from include.kernel.errors import Conflict, RequestInvalid
 from include.kernel.words.verdicts import ACCEPTED, RECOVERED, SOAKED
-from include.registry.mlflow_registry import MlflowRegistry
+from include.registry.base import ArtifactSource
 from include.release.core.rollout import Colour, Observed, Release, Step, Verdict, Wanted, next_step
 from include.release.service import canary_analysis, experiment_analysis, shadow_analysis
-from include.release.service.experiment_analysis import Outcomes
 from include.release.spec import ReleaseManifest
 
 if TYPE_CHECKING:
+    from include.release.service.experiment_outcomes import ExperimentOutcomes
     from include.release.targets.base import ServingTarget
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,10 @@ class Rollout:
     def __init__(
         self,
         target: ServingTarget,
-        registry: MlflowRegistry,
+        registry: ArtifactSource,
         manifest: ReleaseManifest,
         smoke_rows: list[dict[str, Any]],
-        outcomes: Callable[[], Outcomes] | None = None,
+        outcomes: Callable[[], ExperimentOutcomes] | None = None,
     ) -> None:
         """`outcomes` opens what an experiment is judged by; nothing else needs it."""
         self._target = target

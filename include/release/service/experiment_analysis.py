@@ -7,26 +7,25 @@ that was, and what the last look found, for people to read while it goes on.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from include.kernel.errors import RequestInvalid
 from include.kernel.words.verdicts import EXPERIMENT
 from include.release.core import experiment
-from include.release.core.experiment import Arm, Judgement
+from include.release.core.experiment import Judgement
 from include.release.core.rollout import Observed, Verdict, Wanted
 from include.release.spec import ExperimentSpec, ReleaseManifest
 
 if TYPE_CHECKING:
+    from include.release.service.experiment_outcomes import ExperimentOutcomes
     from include.release.targets.base import ServingTarget
 
 SETTLE_S = 1.0
 
 
-class Outcomes(Protocol):
-    def arms(self, since: datetime, *versions: str) -> tuple[Arm, ...]: ...
-
-
-def look(target: ServingTarget, wanted: Wanted, seen: Observed, manifest: ReleaseManifest, outcomes: Outcomes) -> None:
+def look(
+    target: ServingTarget, wanted: Wanted, seen: Observed, manifest: ReleaseManifest, outcomes: ExperimentOutcomes
+) -> None:
     """Takes the run one look further; records the verdict, with its report, once there is one."""
     spec = _spec(manifest, wanted)
     if (seen.route.share, seen.route.sticky) != (spec.share, True):
@@ -54,7 +53,7 @@ def _spec(manifest: ReleaseManifest, wanted: Wanted) -> ExperimentSpec:
 
 
 def _judged(
-    noted: dict[str, Any], wanted: Wanted, seen: Observed, manifest: ReleaseManifest, outcomes: Outcomes
+    noted: dict[str, Any], wanted: Wanted, seen: Observed, manifest: ReleaseManifest, outcomes: ExperimentOutcomes
 ) -> Judgement:
     champion = seen.live.release
     assert champion is not None  # the machine begins no experiment without one

@@ -19,7 +19,7 @@ from include.kernel.errors import Conflict, EvergreenError, NotBlessed, ServiceU
 from include.kernel.ledger import Entry, live_key
 from include.kernel.ledger_file import LocalLedger
 from include.kernel.words import ledger_kinds as kinds
-from include.registry.mlflow_registry import MlflowRegistry
+from include.registry.base import ReleaseMarks
 from include.release.core.reconcile import (
     SAFE,
     Finding,
@@ -64,7 +64,7 @@ class Reconciler:
     def __init__(
         self,
         target: RepairableTarget,
-        registry: MlflowRegistry,
+        registry: ReleaseMarks,
         ledger: LocalLedger,
         outbox: Outbox,
         patience: Patience,

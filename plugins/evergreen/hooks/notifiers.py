@@ -84,7 +84,7 @@ def channels(manifest: AlertingManifest) -> Iterable[Channel]:
 
 
 @dataclass(frozen=True)
-class Email:
+class Email(Channel):
     """By the hook of Airflow's smtp provider, but with a patience of seconds: an alert must hold up nobody."""
 
     to: str

@@ -1,6 +1,6 @@
 """The Kubernetes target as reconciliation needs it: it may look where nothing can be read, and mend the records.
 
-Apart from the target that releases use, as LocalUpkeep is. Whatever is written is written with the resourceVersion that
+Apart from the target that releases use, as LocalRepair is. Whatever is written is written with the resourceVersion that
 was read, so a release that writes first wins. What a process manager does on one machine, the cluster does by itself:
 pods that ended are started again. What is left to mend is what no controller knows: annotations that were lost, a
 selector that was moved by hand, a slot that was scaled to nothing.
@@ -26,13 +26,14 @@ from include.kernel.errors import Conflict, RecordDamaged
 from include.release.core.reconcile import Said
 from include.release.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Verdict, Wanted
 from include.release.targets.base import RepairableTarget
+from include.release.targets.damage import noting
 from include.release.targets.kubernetes import routes
-from include.release.targets.kubernetes.target import LET_GO, RELEASE, KubernetesTarget, template_notes
-from include.release.targets.local.repair import noting
-from include.serving.words.slot_files import blessing_path
+from include.release.targets.kubernetes.records import RELEASE, template_notes
+from include.release.targets.kubernetes.target import KubernetesTarget
+from include.release.targets.kubernetes.traffic import LET_GO
 
 
-class ClusterUpkeep(KubernetesTarget, RepairableTarget):
+class KubernetesRepair(KubernetesTarget, RepairableTarget):
     """`patience_s` is how long a slot may take until it has loaded what its Deployment names."""
 
     patience_s = 60.0
@@ -97,8 +98,7 @@ class ClusterUpkeep(KubernetesTarget, RepairableTarget):
     def paper(self, colour: Colour) -> str | None:
         """The signed envelope that allows what a slot's Deployment names; None where it lies no more."""
         text = template_notes(self._deployment(colour)).get(RELEASE) or "{}"
-        place = blessing_path(self._root, str(json.loads(text).get("blessing")))
-        return place.read_text() if place.exists() else None
+        return self._read_paper(json.loads(text).get("blessing"))
 
     # --- mending ---------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import xmlrpc.client
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,12 +20,14 @@ from include.kernel.files import write_atomic
 from include.release.core.reconcile import Said
 from include.release.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Wanted
 from include.release.targets.base import RepairableTarget
+from include.release.targets.damage import noting
 from include.release.targets.local import envoy_routes
-from include.release.targets.local.target import LocalAddresses, LocalTarget
-from include.serving.words.slot_files import blessing_path, routes_path
+from include.release.targets.local.target import LocalTarget
+from include.release.targets.local.traffic import LocalAddresses
+from include.serving.words.slot_files import routes_path
 
 
-class LocalUpkeep(LocalTarget, RepairableTarget):
+class LocalRepair(LocalTarget, RepairableTarget):
     """`patience_s` is how long a slot may take until it has loaded what its file names."""
 
     def __init__(self, root: Path, addresses: LocalAddresses, token: str | None, patience_s: float) -> None:
@@ -71,8 +72,7 @@ class LocalUpkeep(LocalTarget, RepairableTarget):
 
     def paper(self, colour: Colour) -> str | None:
         """The signed envelope that allows what a slot's file names; None where it lies no more."""
-        place = blessing_path(self._root, str(json.loads(self._slot_file(colour).read_text()).get("blessing")))
-        return place.read_text() if place.exists() else None
+        return self._read_paper(json.loads(self._slot_file(colour).read_text()).get("blessing"))
 
     # --- mending ---------------------------------------------------------------------------------------------------
 
@@ -152,12 +152,3 @@ class LocalUpkeep(LocalTarget, RepairableTarget):
     def _must_be_as(self, seen: Observed) -> None:
         if self._route() != seen.route:
             raise Conflict("The route has changed meanwhile; nothing was changed.")
-
-
-@contextmanager
-def noting(name: str, damaged: set[str]) -> Iterator[None]:
-    """Reads on where a record is damaged, and adds its name."""
-    try:
-        yield
-    except RecordDamaged:
-        damaged.add(name)

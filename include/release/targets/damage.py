@@ -1,0 +1,17 @@
+"""Looking on where a record cannot be read: which one it is, is part of what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from include.kernel.errors import RecordDamaged
+
+
+@contextmanager
+def noting(name: str, damaged: set[str]) -> Iterator[None]:
+    """Reads on where a record is damaged, and adds its name."""
+    try:
+        yield
+    except RecordDamaged:
+        damaged.add(name)
