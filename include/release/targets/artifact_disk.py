@@ -41,5 +41,5 @@ class ArtifactDisk(ArtifactStore):
 
     def _read_paper(self, name: str | None) -> str | None:
         """The envelope; None where it lies no more."""
-        place = blessing_path(self._root, name)
+        place = blessing_path(self._root, str(name))
         return place.read_text() if place.exists() else None
