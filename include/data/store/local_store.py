@@ -61,8 +61,7 @@ class LocalObjects(Objects):
         return path if path.exists() else None
 
     def add(self, key: str, data: bytes) -> None:
-        """The draft's name is the key's own: who repeats what a kill interrupted, takes it up and leaves none.
-        """
+        """The draft's name is the key's own: who repeats what a kill interrupted, takes it up and leaves none."""
         path = self._root / key
         if path.exists():
             return
