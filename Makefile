@@ -33,39 +33,39 @@ reset: ## Stop it and delete what was stored
 	@$(STACK) reset
 
 demo: install ## Show the whole loop at work
-	@$(BIN)/python -m include.embedded.demo
+	@$(BIN)/python -m include.embedded.commands.demo
 
 check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): one line, or what is wrong
 	@$(BIN)/python -m include.embedded.check_manifest
 
 .PHONY: rollback
 rollback: ## All traffic back to the last other version that served, or VERSION=3; WHY="..." goes to the ledger
-	@$(BIN)/python -m include.embedded.rollback --version "$(VERSION)" $(if $(WHY),--why "$(WHY)")
+	@$(BIN)/python -m include.embedded.commands.rollback --version "$(VERSION)" $(if $(WHY),--why "$(WHY)")
 
 .PHONY: reconcile
 reconcile: install ## Whether registry, ledger and what serves agree; heals what it can, and says what it did
-	@$(BIN)/python -m include.embedded.reconcile
+	@$(BIN)/python -m include.embedded.commands.reconcile
 
 .PHONY: history
 history: install ## Every release: who, what, why, by which evidence; and whether the record is untouched
-	@$(BIN)/python -m include.embedded.history
+	@$(BIN)/python -m include.embedded.commands.history
 
 lineage: install ## From a model version to its rows (MODEL=3), or from a row to its models (ROW=A20260801-0003)
-	@$(BIN)/python -m include.embedded.lineage --model "$(MODEL)" --row "$(ROW)"
+	@$(BIN)/python -m include.embedded.commands.lineage --model "$(MODEL)" --row "$(ROW)"
 
 .PHONY: feedback tidy-log bench-log
 feedback: install ## Outcomes of predictions from FILE (CSV or Parquet: request_id, label, row, time)
-	@$(BIN)/python -m include.embedded.feedback "$(FILE)"
+	@$(BIN)/python -m include.embedded.commands.feedback "$(FILE)"
 
 tidy-log: install ## Join the small segments of past days in the prediction log; remove days past serving.log.keep_days
-	@$(BIN)/python -m include.embedded.tidy_log
+	@$(BIN)/python -m include.embedded.commands.tidy_log
 
 bench-log: install ## What the prediction log costs the predictions beside it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench_log
 
 .PHONY: contract
 contract: install ## Propose a contract section from SAMPLE=file (LABEL=column, OUT=file)
-	@$(BIN)/python -m include.embedded.propose_contract "$(SAMPLE)" --label "$(LABEL)" --out "$(OUT)"
+	@$(BIN)/python -m include.embedded.commands.propose_contract "$(SAMPLE)" --label "$(LABEL)" --out "$(OUT)"
 
 test: install ## Run all tests in two processes, one of them for all that start servers (WORKERS=1: in one)
 	@$(BIN)/python -m pytest --durations=10 -n $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder
@@ -152,7 +152,7 @@ prove-retrain: install ## A thousand drift events, eight deciders that are kille
 
 .PHONY: prometheus
 prometheus: install ## Write what a Prometheus beside the stack needs to know; prints the command that starts it
-	@$(BIN)/python -m include.embedded.prometheus
+	@$(BIN)/python -m include.embedded.commands.prometheus
 
 .PHONY: prove-drift
 prove-drift: install ## How often the monitor cries wolf, what it sees and how soon; the textbook and Evidently beside it

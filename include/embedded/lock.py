@@ -21,7 +21,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from include.embedded.settings import REPO
+from include.embedded.configuration.settings import REPO
 
 HEADER = "# Written by `make lock` from pyproject.toml; do not edit.\n"
 ACCELERATOR = re.compile(r"^(nvidia-|cuda-|triton\b)")

@@ -6,10 +6,10 @@ import tomllib
 
 import pytest
 
-from include.embedded.heartbeat import CommandFailed, run
+from include.embedded.configuration.settings import REPO
 from include.embedded.install import Installation, torch_requirement
 from include.embedded.lock import HEADER, images, portable, with_builds
-from include.embedded.settings import REPO
+from include.embedded.stack.heartbeat import CommandFailed, run
 
 
 def test_a_long_command_is_never_silent(tmp_path):

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, get_args
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 
 ProgramName = Literal[
     "airflow-api-server",
