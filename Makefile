@@ -36,7 +36,7 @@ reset: ## Stop it and delete what was stored
 	@$(STACK) reset
 
 demo: install ## Show the whole loop at work
-	@$(BIN)/python -m include.embedded.demo
+	@$(BIN)/python -m include.embedded.commands.demo
 
 check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): one line, or what is wrong
 	@$(BIN)/python -m include.embedded.check_manifest
@@ -45,34 +45,34 @@ check-manifest: install ## Check include/pipeline.yaml (or EVERGREEN_MANIFEST): 
 .PHONY: contract feedback tidy-log lineage
 
 contract: install ## Propose a contract section from SAMPLE=file (LABEL=column, OUT=file)
-	@$(BIN)/python -m include.embedded.propose_contract "$(SAMPLE)" --label "$(LABEL)" --out "$(OUT)"
+	@$(BIN)/python -m include.embedded.commands.propose_contract "$(SAMPLE)" --label "$(LABEL)" --out "$(OUT)"
 
 feedback: install ## Outcomes of predictions from FILE (CSV or Parquet: request_id, label, row, time)
-	@$(BIN)/python -m include.embedded.feedback "$(FILE)"
+	@$(BIN)/python -m include.embedded.commands.feedback "$(FILE)"
 
 tidy-log: install ## Join the small segments of past days in the prediction log; remove days past serving.log.keep_days
-	@$(BIN)/python -m include.embedded.tidy_log
+	@$(BIN)/python -m include.embedded.commands.tidy_log
 
 lineage: install ## From a model version to its rows (MODEL=3), or from a row to its models (ROW=A20260801-0003)
-	@$(BIN)/python -m include.embedded.lineage --model "$(MODEL)" --row "$(ROW)"
+	@$(BIN)/python -m include.embedded.commands.lineage --model "$(MODEL)" --row "$(ROW)"
 
 ##@ release: what serves, and why
 .PHONY: rollback reconcile history
 
 rollback: ## All traffic back to the last other version that served, or VERSION=3; WHY="..." goes to the ledger
-	@$(BIN)/python -m include.embedded.rollback --version "$(VERSION)" $(if $(WHY),--why "$(WHY)")
+	@$(BIN)/python -m include.embedded.commands.rollback --version "$(VERSION)" $(if $(WHY),--why "$(WHY)")
 
 reconcile: install ## Whether registry, ledger and what serves agree; heals what it can, and says what it did
-	@$(BIN)/python -m include.embedded.reconcile
+	@$(BIN)/python -m include.embedded.commands.reconcile
 
 history: install ## Every release: who, what, why, by which evidence; and whether the record is untouched
-	@$(BIN)/python -m include.embedded.history
+	@$(BIN)/python -m include.embedded.commands.history
 
 ##@ watch: Prometheus beside the stack
 .PHONY: prometheus
 
 prometheus: install ## Write what a Prometheus beside the stack needs to know; prints the command that starts it
-	@$(BIN)/python -m include.embedded.prometheus
+	@$(BIN)/python -m include.embedded.commands.prometheus
 
 ##@ prove: each claim once more, on this machine
 .PHONY: prove-data prove-backfill prove-training prove-gate prove-score prove-serving prove-serving-fuzz prove-release prove-canary prove-drift prove-retrain prove-images k8s-manifests test-k8s

@@ -17,9 +17,9 @@ import httpx
 import yaml
 from rich.console import Console
 
-from include.embedded import strays
-from include.embedded.settings import EmbeddedSettings, ProgramName
-from include.embedded.stack import Stack
+from include.embedded.configuration.settings import EmbeddedSettings, ProgramName
+from include.embedded.stack import strays
+from include.embedded.stack.stack import Stack
 from include.manifest import DEFAULT_PATH
 
 Seen = TypeVar("Seen")

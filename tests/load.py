@@ -10,8 +10,8 @@ percentiles are free of coordinated omission.
 
 It is no general HTTP client: answers need a Content-Length, nothing is retried, nothing follows redirects. A client
 library would cost more than the servers under test: httpx manages 1,500 requests a second on a core, this 30,000.
-(`include.embedded.traffic` stays beside it: the demo's live traffic is a few requests a second for as long as it
-takes, shown by version, and has no use for a process and a plan.)
+(`include.embedded.commands.traffic` stays beside it: the demo's live traffic is a few requests a second for as long as
+it takes, shown by version, and has no use for a process and a plan.)
 """
 
 from __future__ import annotations

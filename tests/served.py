@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from include.embedded.settings import ProgramName
-from include.embedded.stack import Stack
+from include.embedded.configuration.settings import ProgramName
+from include.embedded.stack.stack import Stack
 from include.kernel.files import write_atomic
 from include.model import artifact
 from include.model.artifact import Golden, ServableModel

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from include.embedded.errors import StackError
-from include.embedded.settings import EmbeddedSettings
-from include.embedded.stack import Part, Stack
+from include.embedded.configuration.settings import EmbeddedSettings
+from include.embedded.stack.errors import StackError
+from include.embedded.stack.stack import Part, Stack
 
 app = typer.Typer(help="Evergreen on one machine.", no_args_is_help=True, add_completion=False)
 UNHEALTHY = 3

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from include.embedded.heartbeat import CommandFailed, run
+from include.embedded.stack.heartbeat import CommandFailed, run
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from include.embedded.airflow_api import AirflowApi, wait_for
+from include.embedded.commands.airflow_api import AirflowApi, wait_for
 from tests import ground
 
 RUNS = 4

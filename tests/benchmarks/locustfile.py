@@ -24,8 +24,8 @@ import httpx
 from locust import FastHttpUser, constant_throughput, events, task
 from locust.env import Environment
 
-from include.embedded.settings import EmbeddedSettings
-from include.embedded.traffic import rows_of
+from include.embedded.commands.traffic import rows_of
+from include.embedded.configuration.settings import EmbeddedSettings
 from include.manifest import DEFAULT_PATH, load
 
 PER_USER = 2.0  # requests a second

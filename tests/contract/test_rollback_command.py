@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include.data.wiring import open_snapshot_store
-from include.embedded.rollback import roll_back
+from include.embedded.commands.rollback import roll_back
 from include.kernel.errors import NotBlessed, RequestInvalid
 from include.kernel.ledger import Entry
 from include.kernel.wiring import open_ledger

@@ -14,7 +14,7 @@ from include import manifest as manifests
 from include.data.core.proposal import lower, room_for, upper
 from include.data.validation.polars_validator import validate
 from include.data.validation.sample_profile import profile
-from include.embedded.propose_contract import main
+from include.embedded.commands.propose_contract import main
 from tests.delivered import read_day
 
 DAY = date(2026, 8, 1)

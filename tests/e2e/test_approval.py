@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from include import manifest as manifests
-from include.embedded.airflow_api import AirflowApi, PlayStopped, wait_for
-from include.embedded.stack import Stack
+from include.embedded.commands.airflow_api import AirflowApi, PlayStopped, wait_for
+from include.embedded.stack.stack import Stack
 from include.kernel.code_digest import JUDGING, digest_code
 from include.kernel.errors import NotBlessed
 from include.kernel.ledger_file import LocalLedger

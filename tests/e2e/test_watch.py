@@ -9,8 +9,8 @@ from datetime import date
 
 import pytest
 
-from include.embedded.airflow_api import AirflowApi, wait_for
-from include.embedded.stack import Stack
+from include.embedded.commands.airflow_api import AirflowApi, wait_for
+from include.embedded.stack.stack import Stack
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
 from include.monitoring.core.episodes import MonitorReport

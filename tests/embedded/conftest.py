@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from include.embedded import strays
-from include.embedded.settings import EmbeddedSettings
-from include.embedded.stack import Stack
+from include.embedded.configuration.settings import EmbeddedSettings
+from include.embedded.stack import strays
+from include.embedded.stack.stack import Stack
 from tests.ground import PORTS, free_ports
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from include.embedded.history import app
+from include.embedded.commands.history import app
 from include.kernel.ledger import Entry
 from include.kernel.wiring import open_ledger
 

@@ -11,9 +11,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from include.embedded.heartbeat import CommandFailed, run
+from include.embedded.configuration.settings import REPO
 from include.embedded.install import Installation, find_pin
-from include.embedded.settings import REPO
+from include.embedded.stack.heartbeat import CommandFailed, run
 
 
 def test_a_long_command_is_never_silent(tmp_path):

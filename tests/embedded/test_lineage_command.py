@@ -10,7 +10,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from include.data.wiring import open_snapshot_store
-from include.embedded.lineage import app
+from include.embedded.commands.lineage import app
 from include.kernel.code_digest import JUDGING, digest_code
 from include.manifest import read_manifest
 from tests.ground import free_ports

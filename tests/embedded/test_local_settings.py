@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from include.embedded.environment import LOCAL_SETTINGS
+from include.embedded.configuration.environment import LOCAL_SETTINGS
 
 PROGRAM = """
 import sys

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from include.embedded import environment
-from include.embedded.credentials import credentials, ensure_keys
-from include.embedded.programs import programs, supervisor_port
-from include.embedded.settings import PROGRAMS, REPO, EmbeddedSettings
-from include.embedded.supervision import config
+from include.embedded.configuration import environment
+from include.embedded.configuration.credentials import credentials, ensure_keys
+from include.embedded.configuration.settings import PROGRAMS, REPO, EmbeddedSettings
+from include.embedded.stack.programs import programs, supervisor_port
+from include.embedded.stack.supervision import config
 from include.model.blessing.blessing import key_id, private_key, public_keys
 
 

@@ -13,10 +13,10 @@ import httpx
 import psutil
 import pytest
 
-from include.embedded import strays
-from include.embedded.environment import STACK
-from include.embedded.errors import StackError
-from include.embedded.supervision import Supervisor
+from include.embedded.configuration.environment import STACK
+from include.embedded.stack import strays
+from include.embedded.stack.errors import StackError
+from include.embedded.stack.supervision import Supervisor
 from include.release.core.rollout import Route
 from include.release.targets.local.envoy_routes import parse, render
 
@@ -166,9 +166,8 @@ def test_strays_are_found_by_their_home_and_stopped_even_when_they_refuse(tmp_pa
 
 
 def test_a_command_run_from_within_the_stack_does_not_stop_itself(tmp_path):
-    code = (
-        f"from pathlib import Path; from include.embedded import strays; print(strays.clear(Path({str(tmp_path)!r})))"
-    )
+    code = "from pathlib import Path; from include.embedded.stack import strays; "
+        f"print(strays.clear(Path({str(tmp_path)!r})))"
     started = time.monotonic()
     env = os.environ | {STACK: str(tmp_path), "PYTHONPATH": os.getcwd()}
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=20)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from include import manifest
-from include.embedded.airflow_api import PlayStopped, wait_for
-from include.embedded.traffic import Traffic, rows_of
+from include.embedded.commands.airflow_api import PlayStopped, wait_for
+from include.embedded.commands.traffic import Traffic, rows_of
 
 
 class Server(ThreadingHTTPServer):

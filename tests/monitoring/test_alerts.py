@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from include.embedded.prometheus import ROOT, rules
+from include.embedded.commands.prometheus import ROOT, rules
 from tests.monitoring.prometheus import said
 
 ALERTS = {rule["alert"]: rule for group in rules()["groups"] for rule in group["rules"] if "alert" in rule}

@@ -13,12 +13,12 @@ from datetime import date
 from typing import Any, NamedTuple, get_args
 
 import pytest
+from include.embedded.prometheus import MONITORING, configuration, rules
 from include.retraining.metrics_exporter import registry
 from prometheus_client import CollectorRegistry
 
 from include import factory
-from include.embedded.prometheus import MONITORING, configuration, rules
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.configuration.settings import EmbeddedSettings
 from include.feedback.core.prediction_records import ServedBy, Stream
 from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from include.embedded.prometheus import MONITORING, configuration, rules, write
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.commands.prometheus import MONITORING, configuration, rules, write
+from include.embedded.configuration.settings import EmbeddedSettings
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
 from include.kernel.wiring import open_ledger

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from evergreen.hooks.connections import WorldHook
-from include.embedded.credentials import Credentials, ensure_keys
-from include.embedded.environment import airflow
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.configuration.credentials import Credentials, ensure_keys
+from include.embedded.configuration.environment import airflow
+from include.embedded.configuration.settings import EmbeddedSettings
 from include.kernel.errors import KeyInvalid, NotBlessed
 from include.model.blessing.blessing import private_pem, public_pem
 from tests.blessed import KEY, OTHER_KEY, document, envelope, keyid

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from include.embedded.prometheus import MONITORING, configuration, write
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.commands.prometheus import MONITORING, configuration, write
+from include.embedded.configuration.settings import EmbeddedSettings
 from tests.proofs import compose_services
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +107,10 @@ def test_images_install_by_digest_and_run_as_nobody_in_particular() -> None:
 
 def test_prometheus_finds_what_the_init_service_writes(tmp_path: Path) -> None:
     written = write(EmbeddedSettings(home=tmp_path)).split()[1].replace(str(tmp_path), INSIDE)
-    assert f"EVERGREEN_HOME={INSIDE} python -m include.embedded.prometheus" in SERVICES["airflow-init"]["command"][-1]
+    assert (
+        f"EVERGREEN_HOME={INSIDE} python -m include.embedded.commands.prometheus"
+        in SERVICES["airflow-init"]["command"][-1]
+    )
     assert written in SERVICES["prometheus"]["command"]
     assert f"--config.file={INSIDE}/prometheus/alertmanager.yml" in SERVICES["alertmanager"]["command"]
     asked = json.dumps(configuration(EmbeddedSettings(home=Path(INSIDE))))

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from include import manifest as manifests
-from include.embedded import envoy
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.configuration.settings import EmbeddedSettings
+from include.embedded.stack import envoy
 from include.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from evergreen.operators.rollout import _outcome
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.configuration.settings import EmbeddedSettings
 from include.kernel.words import ledger_kinds, verdicts
 from include.release.core.rollout import Step
 from include.serving.settings import Settings

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.embedded.heartbeat import run as run_loudly
+from include.embedded.stack.heartbeat import run as run_loudly
 
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = "bookworm"

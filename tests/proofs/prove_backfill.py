@@ -31,8 +31,8 @@ import numpy as np
 import yaml
 
 from include.data.wiring import open_snapshot_store
-from include.embedded.airflow_api import AirflowApi, wait_for
-from include.embedded.stack import Stack
+from include.embedded.commands.airflow_api import AirflowApi, wait_for
+from include.embedded.stack.stack import Stack
 from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest, JobResult
 from include.kernel.wiring import open_ledger
 from include.manifest import DEFAULT_PATH, read_manifest

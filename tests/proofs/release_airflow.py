@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-from include.embedded import environment
-from include.embedded.airflow_api import AirflowApi
-from include.embedded.airflow_api import wait_for as wait_for_airflow
+from include.embedded.commands.airflow_api import AirflowApi
+from include.embedded.commands.airflow_api import wait_for as wait_for_airflow
+from include.embedded.configuration import environment
 from include.kernel.wiring import open_ledger
 from tests.ground import wait_for
 from tests.proofs.outcomes import Named, Outcomes, must

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as ds
 
-from include.embedded import strays
+from include.embedded.stack import strays
 from tests.ground import wait_for
 from tests.proofs.outcomes import Named, Outcomes, must
 from tests.proofs.release_dag import Run

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from include import manifest as manifests
 from include.data.wiring import open_snapshot_store
-from include.embedded.settings import ProgramName
+from include.embedded.configuration.settings import ProgramName
 from include.kernel.files import DRAFTS
 from include.kernel.wiring import open_ledger
 from include.manifest import read_manifest

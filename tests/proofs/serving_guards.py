@@ -11,7 +11,7 @@ from functools import partial
 from signal import SIGKILL
 from unittest.mock import patch
 
-from include.embedded import envoy
+from include.embedded.stack import envoy
 from include.release.targets.local import envoy_routes
 from tests.proofs import serving_operation as operation
 from tests.proofs import serving_overload as overload

@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from include.embedded.settings import ProgramName
+from include.embedded.configuration.settings import ProgramName
 from include.release.core.rollout import Wanted
 from tests import credit, ground
 from tests.ground import wait_for

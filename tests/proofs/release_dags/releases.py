@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from include.embedded.settings import REPO
+from include.embedded.configuration.settings import REPO
 from tests.proofs.release_points import arm
 
 

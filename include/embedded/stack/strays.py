@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from include.embedded.environment import STACK
+from include.embedded.configuration.environment import STACK
 
 ROUNDS = 5
 

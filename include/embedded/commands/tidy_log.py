@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.data.wiring import find_work_room
-from include.embedded.settings import see_as_the_stack
+from include.embedded.configuration.settings import see_as_the_stack
 from include.feedback.wiring import open_segments
 from include.kernel.errors import EvergreenError
 from include.kernel.files import scratch

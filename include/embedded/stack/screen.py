@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.configuration.settings import EmbeddedSettings
 
 EVERY = 5.0
 

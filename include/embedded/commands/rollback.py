@@ -31,9 +31,9 @@ if __name__ == "__main__":
 
 from include.alerting.outbox import record
 from include.alerting.wiring import open_outbox
-from include.embedded import environment
-from include.embedded.credentials import credentials
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.configuration import environment
+from include.embedded.configuration.credentials import credentials
+from include.embedded.configuration.settings import EmbeddedSettings
 from include.kernel.errors import EvergreenError, Temporary
 from include.kernel.ledger import Entry, live_key
 from include.kernel.wiring import open_ledger

@@ -26,11 +26,11 @@ from rich.table import Table
 from include.alerting.core import alert_rules
 from include.data.spec import ReplaySource
 from include.data.wiring import open_snapshot_store
-from include.embedded.airflow_api import AirflowApi, PlayStopped, wait_for
-from include.embedded.errors import StackError
-from include.embedded.settings import EmbeddedSettings
-from include.embedded.stack import Stack
-from include.embedded.traffic import Traffic, rows_of
+from include.embedded.commands.airflow_api import AirflowApi, PlayStopped, wait_for
+from include.embedded.commands.traffic import Traffic, rows_of
+from include.embedded.configuration.settings import EmbeddedSettings
+from include.embedded.stack.errors import StackError
+from include.embedded.stack.stack import Stack
 from include.kernel.environment import ROOT, read_setting
 from include.kernel.files import write_atomic
 from include.kernel.wiring import open_ledger

@@ -12,8 +12,8 @@ import os
 import typer
 from rich.console import Console
 
-from include.embedded.settings import EmbeddedSettings
-from include.embedded.stack import Stack
+from include.embedded.configuration.settings import EmbeddedSettings
+from include.embedded.stack.stack import Stack
 from include.kernel.errors import EvergreenError
 from include.manifest import read_manifest
 from include.registry.wiring import open_registry

@@ -20,15 +20,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from include.embedded import environment, envoy, strays
-from include.embedded.credentials import credentials, ensure_keys, write_private
-from include.embedded.errors import StackError
-from include.embedded.heartbeat import CommandFailed, run, tail
-from include.embedded.ports import require_free
-from include.embedded.programs import Program, programs, supervisor_port
-from include.embedded.screen import Progress, addresses
-from include.embedded.settings import EmbeddedSettings, ProgramName
-from include.embedded.supervision import Status, Supervisor, config
+from include.embedded.configuration import environment
+from include.embedded.configuration.credentials import credentials, ensure_keys, write_private
+from include.embedded.configuration.settings import EmbeddedSettings, ProgramName
+from include.embedded.stack import envoy, strays
+from include.embedded.stack.errors import StackError
+from include.embedded.stack.heartbeat import CommandFailed, run, tail
+from include.embedded.stack.ports import require_free
+from include.embedded.stack.programs import Program, programs, supervisor_port
+from include.embedded.stack.screen import Progress, addresses
+from include.embedded.stack.supervision import Status, Supervisor, config
 from include.kernel.errors import KeyInvalid
 
 GOODBYE = 20.0  # seconds the process manager gets to stop everything by itself

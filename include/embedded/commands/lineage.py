@@ -22,7 +22,7 @@ from include.data.core.snapshots import CONTRACT_REPORT, Snapshot
 from include.data.spec import DataManifest
 from include.data.store.snapshot_store import ContentStore
 from include.data.wiring import open_snapshot_store
-from include.embedded.settings import see_as_the_stack
+from include.embedded.configuration.settings import see_as_the_stack
 from include.kernel.code_digest import JUDGING, digest_code
 from include.kernel.errors import EvergreenError, RequestInvalid
 from include.manifest import read_manifest

@@ -9,10 +9,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from include.embedded import environment, envoy
-from include.embedded.credentials import Credentials
-from include.embedded.health import Probe, answers, beats
-from include.embedded.settings import EmbeddedSettings, ProgramName
+from include.embedded.configuration import environment
+from include.embedded.configuration.credentials import Credentials
+from include.embedded.configuration.settings import EmbeddedSettings, ProgramName
+from include.embedded.stack import envoy
+from include.embedded.stack.health import Probe, answers, beats
 from include.release.core.rollout import Colour
 
 

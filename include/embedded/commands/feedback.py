@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from include.embedded.settings import see_as_the_stack
+from include.embedded.configuration.settings import see_as_the_stack
 from include.feedback.wiring import open_segments
 from include.kernel.errors import EvergreenError, RequestInvalid
 from include.manifest import read_manifest

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
-from include.embedded.errors import StackError
-from include.embedded.programs import Port
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.configuration.settings import EmbeddedSettings
+from include.embedded.stack.errors import StackError
+from include.embedded.stack.programs import Port
 
 
 def require_free(ports: Iterable[Port]) -> None:

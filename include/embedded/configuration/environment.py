@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlencode
 
-from include.embedded.credentials import Credentials
-from include.embedded.settings import REPO, EmbeddedSettings
+from include.embedded.configuration.credentials import Credentials
+from include.embedded.configuration.settings import REPO, EmbeddedSettings
 from include.release.core.rollout import Colour
 
 STACK = "EVERGREEN_STACK"  # every process of a stack carries its home under this name; that is how strays are found
@@ -126,7 +126,7 @@ def _airflow_options(settings: EmbeddedSettings, secret: Credentials) -> dict[st
         "core.parallelism": 4,  # one pre-forked worker each, 0.1 GB apiece; 32 by default
         "core.dags_are_paused_at_creation": True,
         "core.fernet_key": secret.fernet_key,
-        "core.hostname_callable": "include.embedded.address.this_machine",
+        "core.hostname_callable": "include.embedded.configuration.address.this_machine",
         "core.simple_auth_manager_users": f"{settings.user}:admin",
         "core.simple_auth_manager_passwords_file": passwords_file(settings),
         # Both are needed: with a port of one's own and no URLs, every task calls port 8080.

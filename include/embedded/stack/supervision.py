@@ -16,10 +16,10 @@ import xmlrpc.client
 from dataclasses import dataclass
 from typing import Any
 
-from include.embedded.credentials import Credentials
-from include.embedded.environment import inherited, shared
-from include.embedded.programs import Program
-from include.embedded.settings import REPO, EmbeddedSettings, ProgramName
+from include.embedded.configuration.credentials import Credentials
+from include.embedded.configuration.environment import inherited, shared
+from include.embedded.configuration.settings import REPO, EmbeddedSettings, ProgramName
+from include.embedded.stack.programs import Program
 
 DOWN = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 RETRIES = 3

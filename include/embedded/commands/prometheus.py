@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from include.embedded.settings import REPO, EmbeddedSettings
+from include.embedded.configuration.settings import REPO, EmbeddedSettings
 from include.kernel.files import write_atomic
 
 ROOT = REPO

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from include.alerting.core import alert_rules
-from include.embedded.settings import see_as_the_stack
+from include.embedded.configuration.settings import see_as_the_stack
 from include.kernel import ledger
 from include.kernel.errors import EvergreenError
 from include.kernel.ledger import Entry

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from include.serving.words.slot_files import ARTIFACTS, BLESSINGS, ROUTE, SLOTS, routes_path
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 
 ProgramName = Literal[
     "airflow-api-server",

