@@ -1,6 +1,6 @@
 """A word that one process writes and another reads is spelled in one module; who needs it imports it from there.
 
-docs/adr/0010-words-between-processes.md says which, and where each goes from the real writer to the real reader.
+docs/adr/0023-words-between-processes.md says which, and where each goes from the real writer to the real reader.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def test_every_variable_that_is_handed_on_is_read_by_somebody() -> None:
 
 
 def test_every_test_that_the_decision_names_exists() -> None:
-    named = re.findall(r"`(\w+/test_\w+)`", (ROOT / "docs/adr/0010-words-between-processes.md").read_text())
+    named = re.findall(r"`(\w+/test_\w+)`", (ROOT / "docs/adr/0023-words-between-processes.md").read_text())
     assert len(named) > 20 and [name for name in named if not (ROOT / "tests" / f"{name}.py").exists()] == []
 
 
