@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from include.serving.words.slot_metrics import INFER
+from include.serving.words.recent import PATH as RECENT
+from include.serving.words.slot_metrics import EXPLAIN, INFER, INVOCATIONS, PREDICT
 
 Access = Literal["open", "client", "admin"]
 POLICY: Mapping[str, Access] = {
@@ -27,18 +28,18 @@ POLICY: Mapping[str, Access] = {
     "/metrics": "client",
     "/openapi.json": "client",
     "/docs": "client",
-    "/predict": "client",
-    "/predict-and-explain": "client",
+    PREDICT: "client",
+    EXPLAIN: "client",
     "/feedback": "client",
-    "/invocations": "client",
+    INVOCATIONS: "client",
     "/v2/models/{name}": "client",
     "/v2/models/{name}/ready": "client",
-    "/v2/models/{name}/infer": "client",
+    INFER: "client",
     "/v2/models/{name}/versions/{version}": "client",
     "/v2/models/{name}/versions/{version}/ready": "client",
     "/v2/models/{name}/versions/{version}/infer": "client",
     "/admin/reload": "admin",
-    "/admin/recent": "admin",
+    RECENT: "admin",
 }
 ADMIN = "/admin"
 OPEN = frozenset(path for path, access in POLICY.items() if access == "open")
