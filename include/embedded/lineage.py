@@ -22,7 +22,7 @@ from include.data.core.lineage import PARTS, Seen, SeenDay
 from include.data.core.snapshots import CONTRACT_REPORT, Snapshot
 from include.data.store.snapshot_store import ContentStore
 from include.embedded.settings import see_as_the_stack
-from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.code_digest import digest_training_code
 from include.kernel.errors import EvergreenError, RequestInvalid
 from include.registry.mlflow_registry import GATE_REPORT
 from include.training.mlflow_trainings import MlflowTrainings, Training
@@ -79,7 +79,7 @@ def _passport(training: Training, gate: dict[str, Any] | None) -> Table:
         "run key": tags.get("key", ""),
         "artifact": tags.get("digest", ""),
         "manifest": _compared(tags.get("manifest", ""), factory.manifest().digest),
-        "code": _compared(tags.get("code", ""), digest_code(*JUDGING)),
+        "code": _compared(tags.get("code", ""), digest_training_code(factory.manifest().train.features)),
         "gate": gate["sentence"] if gate else "no report: it was never judged",
         "MLflow": training.url,
     }
