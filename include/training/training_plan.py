@@ -14,7 +14,7 @@ from include.data.core import lineage
 from include.data.core.snapshots import Split
 from include.data.dataset import Dataset, Rows, list_columns
 from include.data.store.work_units import Pieces
-from include.kernel.code_digest import TRAINING, digest_code
+from include.kernel.code_digest import digest_training_code
 from include.kernel.errors import RequestInvalid
 from include.kernel.job import JobRequest, run_key
 from include.model.schema import Column, describe
@@ -58,9 +58,7 @@ class Training:
 
     @property
     def code(self) -> str:
-        """The identity of the code that trains; the project's own feature function is part of it."""
-        own = self.manifest.train.features
-        return digest_code(*TRAINING, *([own.partition(":")[0]] if own else []))
+        return digest_training_code(self.manifest.train.features)
 
     @property
     def key(self) -> str:

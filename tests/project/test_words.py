@@ -60,7 +60,11 @@ def test_an_owner_of_words_is_a_leaf(path: Path) -> None:
 
 def test_every_variable_that_is_handed_on_is_read_by_somebody() -> None:
     """Settings by their field, the slots' ports and the proxy's addresses by a name that is put together."""
-    handing = [ROOT / "include/embedded/configuration/environment.py", ROOT / "docker-compose.yaml", ROOT / "Dockerfile"]
+    handing = [
+        ROOT / "include/embedded/configuration/environment.py",
+        ROOT / "docker-compose.yaml",
+        ROOT / "Dockerfile",
+    ]
     texts = [path.read_text() for path in (*handing, *ROOT.glob("k8s/**/*.yaml"))]
     handed = {name for text in texts for name in re.findall(r"EVERGREEN_[A-Z_]+[A-Z]", text)}
     sources = "\n".join(path.read_text() for path in SOURCES if path not in handing)

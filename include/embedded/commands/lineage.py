@@ -18,19 +18,21 @@ from rich.table import Table
 from rich.text import Text
 
 from include.data.core.lineage import PARTS, Seen, SeenDay
-from include.data.core.snapshots import CONTRACT_REPORT, Snapshot
+from include.data.core.snapshots import Snapshot
 from include.data.spec import DataManifest
 from include.data.store.snapshot_store import ContentStore
 from include.data.wiring import open_snapshot_store
 from include.embedded.configuration.settings import see_as_the_stack
-from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.code_digest import digest_training_code
 from include.kernel.errors import EvergreenError, RequestInvalid
 from include.manifest import read_manifest
 from include.registry.mlflow_registry import GATE_REPORT, MlflowRegistry
 from include.registry.wiring import open_registry
 from include.training.mlflow_trainings import MlflowTrainings, Training
+from include.training.spec import TrainingManifest
 
 app = typer.Typer(add_completion=False)
+REPORT = "contract.json"  # what ingest keeps of the contract beside the rows
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def main(
 # --- a model's rows ---------------------------------------------------------------------------------------------------
 
 
-def _tell_model(manifest: DataManifest, store: ContentStore, registry: MlflowRegistry, version: str) -> None:
+def _tell_model(manifest: TrainingManifest, store: ContentStore, registry: MlflowRegistry, version: str) -> None:
     trainings, console = MlflowTrainings(registry), _console()
     training = trainings.of_version(version)
     seen, gate = trainings.seen(training), trainings.document(training.run_id, GATE_REPORT)
@@ -75,7 +77,9 @@ def _tell_model(manifest: DataManifest, store: ContentStore, registry: MlflowReg
         console.print(line, markup=False)
 
 
-def _passport(manifest: DataManifest, champion: str | None, training: Training, gate: dict[str, Any] | None) -> Table:
+def _passport(
+    manifest: TrainingManifest, champion: str | None, training: Training, gate: dict[str, Any] | None
+) -> Table:
     tags, mark = training.tags, " (champion)" if champion == training.version else ""
     told = {
         "model": f"{manifest.name} version {training.version}{mark}",
@@ -83,7 +87,7 @@ def _passport(manifest: DataManifest, champion: str | None, training: Training, 
         "run key": tags.get("key", ""),
         "artifact": tags.get("digest", ""),
         "manifest": _compared(tags.get("manifest", ""), manifest.digest),
-        "code": _compared(tags.get("code", ""), digest_code(*JUDGING)),
+        "code": _compared(tags.get("code", ""), digest_training_code(manifest.train.features)),
         "gate": gate["sentence"] if gate else "no report: it was never judged",
         "MLflow": training.url,
     }
@@ -117,8 +121,8 @@ def _provenance(store: ContentStore, snapshots: list[Snapshot]) -> Iterable[str]
     """Where the rows came from, what their contract warned of, and where its reports lie."""
     yield from (f"source: {source}" for source in sorted({snapshot.source for snapshot in snapshots}))
     for snapshot in snapshots:
-        if any(file.name == CONTRACT_REPORT for file in snapshot.files):
-            yield f"contract report of {snapshot.day}: {store.file(snapshot, CONTRACT_REPORT)}"
+        if any(file.name == REPORT for file in snapshot.files):
+            yield f"contract report of {snapshot.day}: {store.file(snapshot, REPORT)}"
         yield from (f"warning of {snapshot.day}: {warning}" for warning in snapshot.warnings)
 
 
