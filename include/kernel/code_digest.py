@@ -34,6 +34,11 @@ def digest_code(*entries: str, root: Path = ROOT) -> str:
     return total.hexdigest()
 
 
+def digest_training_code(features: str | None) -> str:
+    """The identity of the code that trains; the project's own feature function, module:name, is part of it."""
+    return digest_code(*TRAINING, *([features.partition(":")[0]] if features else []))
+
+
 def find_imported_files(entries: tuple[str, ...], root: Path = ROOT) -> set[Path]:
     """The files of the project that are loaded with `entries`, at once or later. Raises `ModuleNotFoundError`."""
     found: set[Path] = set()

@@ -14,7 +14,7 @@ from include.data import dataset
 from include.data.core import lineage
 from include.data.core.snapshots import Split, split
 from include.data.dataset import Rows
-from include.kernel.code_digest import TRAINING, digest_code
+from include.kernel.code_digest import digest_training_code
 from include.kernel.errors import RequestInvalid
 from include.kernel.job import JobRequest, run_key
 from include.model.schema import Column, describe
@@ -51,9 +51,7 @@ class Training:
 
     @property
     def code(self) -> str:
-        """The identity of the code that trains; the project's own feature function is part of it."""
-        own = self.manifest.train.features
-        return digest_code(*TRAINING, *([own.partition(":")[0]] if own else []))
+        return digest_training_code(self.manifest.train.features)
 
     @property
     def key(self) -> str:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from include.data.wiring import open_snapshot_store
 from include.embedded.commands.lineage import app
-from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.code_digest import digest_training_code
 from include.manifest import read_manifest
 from tests.ground import free_ports
 from tests.job_world import FIRST, LAST, go_live, publish
@@ -48,7 +48,9 @@ def test_a_version_names_its_exact_snapshots_and_by_what_it_was_made(version):
     passport = {line[0]: line[1] for line in lines(result) if len(line) == 2}
     assert passport["model"].endswith(f"version {version} (champion)")
     assert passport["manifest"] == f"{read_manifest().digest} (the present one)"
-    assert passport["code"].startswith(digest_code(*JUDGING)) and passport["gate"].startswith("passed")
+    assert passport["code"].startswith(digest_training_code(read_manifest().train.features)) and passport[
+        "gate"
+    ].startswith("passed")
     assert "known as of 2026-08-05: train 3341 rows, holdout 1113 rows" in result.output
     assert "source: test" in result.output
 

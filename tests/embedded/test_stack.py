@@ -166,9 +166,8 @@ def test_strays_are_found_by_their_home_and_stopped_even_when_they_refuse(tmp_pa
 
 
 def test_a_command_run_from_within_the_stack_does_not_stop_itself(tmp_path):
-    code = (
-        f"from pathlib import Path; from include.embedded.stack import strays; print(strays.clear(Path({str(tmp_path)!r})))"
-    )
+    clear = f"print(strays.clear(Path({str(tmp_path)!r})))"
+    code = f"from pathlib import Path; from include.embedded.stack import strays; {clear}"
     started = time.monotonic()
     env = os.environ | {STACK: str(tmp_path), "PYTHONPATH": os.getcwd()}
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=20)

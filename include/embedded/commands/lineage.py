@@ -23,12 +23,13 @@ from include.data.spec import DataManifest
 from include.data.store.snapshot_store import ContentStore
 from include.data.wiring import open_snapshot_store
 from include.embedded.configuration.settings import see_as_the_stack
-from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.code_digest import digest_training_code
 from include.kernel.errors import EvergreenError, RequestInvalid
 from include.manifest import read_manifest
 from include.registry.mlflow_registry import MlflowRegistry
 from include.registry.wiring import open_registry
 from include.training.mlflow_trainings import MlflowTrainings, Training
+from include.training.spec import TrainingManifest
 
 app = typer.Typer(add_completion=False)
 REPORT = "contract.json"  # what ingest keeps of the contract beside the rows
@@ -64,7 +65,7 @@ def main(
 # --- a model's rows ---------------------------------------------------------------------------------------------------
 
 
-def _tell_model(manifest: DataManifest, store: ContentStore, registry: MlflowRegistry, version: str) -> None:
+def _tell_model(manifest: TrainingManifest, store: ContentStore, registry: MlflowRegistry, version: str) -> None:
     trainings, console = MlflowTrainings(registry), _console()
     training = trainings.of_version(version)
     seen, gate = trainings.seen(training), trainings.document(training.run_id, "gate.json")
@@ -76,7 +77,9 @@ def _tell_model(manifest: DataManifest, store: ContentStore, registry: MlflowReg
         console.print(line, markup=False)
 
 
-def _passport(manifest: DataManifest, champion: str | None, training: Training, gate: dict[str, Any] | None) -> Table:
+def _passport(
+    manifest: TrainingManifest, champion: str | None, training: Training, gate: dict[str, Any] | None
+) -> Table:
     tags, mark = training.tags, " (champion)" if champion == training.version else ""
     told = {
         "model": f"{manifest.name} version {training.version}{mark}",
@@ -84,7 +87,7 @@ def _passport(manifest: DataManifest, champion: str | None, training: Training, 
         "run key": tags.get("key", ""),
         "artifact": tags.get("digest", ""),
         "manifest": _compared(tags.get("manifest", ""), manifest.digest),
-        "code": _compared(tags.get("code", ""), digest_code(*JUDGING)),
+        "code": _compared(tags.get("code", ""), digest_training_code(manifest.train.features)),
         "gate": gate["sentence"] if gate else "no report: it was never judged",
         "MLflow": training.url,
     }
