@@ -13,6 +13,8 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from include.data.store.snapshot_store import ContentStore
+from include.data.wiring import open_snapshot_store
 from include.kernel.errors import NotBlessed
 from include.kernel.ledger_file import LocalLedger
 from include.manifest import Manifest, read_manifest
@@ -115,6 +117,9 @@ class SmallWorld:
 
     def ledger(self) -> LocalLedger:
         return LocalLedger(self.root / "ledger.jsonl")
+
+    def store(self) -> ContentStore:
+        return open_snapshot_store()
 
     def target(self) -> LocalTarget:
         nobody = "http://127.0.0.1:9"

@@ -23,6 +23,7 @@ from include.kernel.wiring import open_ledger
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Signal
 from include.monitoring.wiring import open_report_store
+from include.retraining.wiring import open_wait_conditions
 from tests.job_world import publish
 from tests.plugins.conftest import context, event
 
@@ -68,6 +69,20 @@ class TestPollTrigger:
         await asyncio.to_thread(alarm)
         found = await asyncio.wait_for(fired, 5)
         assert found.payload["key"] == "drift-3-2026-08-20"
+
+    @pytest.mark.parametrize("name", ["drift", "retraining", "rollout"])
+    def test_what_stored_triggers_ask_for_is_still_known(self, manifest, name):
+        assert name in open_wait_conditions(manifest)._conditions
+
+    def test_it_keeps_what_it_opened_until_the_manifest_changes(self, small):
+        trigger = PollTrigger("drift", {}, 2.0)
+        trigger._ask()
+        opened = trigger._opened
+        trigger._ask()
+        assert trigger._opened is opened
+        small(**{"retraining.monthly_budget": 1})
+        trigger._ask()
+        assert trigger._opened[0].retraining.monthly_budget == 1 and trigger._opened[1] is not opened[1]
 
     async def test_it_fires_once(self):
         alarm()

@@ -37,6 +37,18 @@ BREACHES = {
         "plugins/evergreen/hooks/connections.py",
         "import evergreen.triggers.poll",
     ),
+    "Use cases of a release drive targets, targets keep what the core decides": (
+        "include/release/targets/base.py",
+        "import include.release.service.driver",
+    ),
+    "Use cases know what a target is, and not which ones there are": (
+        "include/release/service/driver.py",
+        "import include.release.targets.local.target",
+    ),
+    "Commands ask the stack, the stack asks its configuration": (
+        "include/embedded/stack/health.py",
+        "import include.embedded.commands.history",
+    ),
     "Airflow starts jobs and servers, and never imports them": (
         "plugins/evergreen/operators/gate.py",
         "import include.serving.app",

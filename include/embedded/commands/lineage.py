@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from include.data.core.lineage import PARTS, Seen, SeenDay
-from include.data.core.snapshots import Snapshot
+from include.data.core.snapshots import CONTRACT_REPORT, Snapshot
 from include.data.spec import DataManifest
 from include.data.store.snapshot_store import ContentStore
 from include.data.wiring import open_snapshot_store
@@ -32,7 +32,6 @@ from include.training.mlflow_trainings import MlflowTrainings, Training
 from include.training.spec import TrainingManifest
 
 app = typer.Typer(add_completion=False)
-REPORT = "contract.json"  # what ingest keeps of the contract beside the rows
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,8 @@ def _provenance(store: ContentStore, snapshots: list[Snapshot]) -> Iterable[str]
     """Where the rows came from, what their contract warned of, and where its reports lie."""
     yield from (f"source: {source}" for source in sorted({snapshot.source for snapshot in snapshots}))
     for snapshot in snapshots:
-        if any(file.name == REPORT for file in snapshot.files):
-            yield f"contract report of {snapshot.day}: {store.file(snapshot, REPORT)}"
+        if any(file.name == CONTRACT_REPORT for file in snapshot.files):
+            yield f"contract report of {snapshot.day}: {store.file(snapshot, CONTRACT_REPORT)}"
         yield from (f"warning of {snapshot.day}: {warning}" for warning in snapshot.warnings)
 
 
