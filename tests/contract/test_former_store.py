@@ -20,8 +20,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from include.adapters.outbox import Outbox
 
+from include.alerting.outbox import Outbox
 from tests import ground
 from tests.stored import make_example as example
 

@@ -16,7 +16,7 @@ TRAIN = """
 import sys
 from pathlib import Path
 from include.model import artifact, export
-from tests.unit import credit
+from tests import credit
 model, place = credit.trained(sys.argv[1]), Path(sys.argv[2])
 place.mkdir()
 print(export.write(model, place, credit.rows()[:200]).digest)
