@@ -15,11 +15,11 @@ With `release.approval: before_switch` a person is asked before the switch; the 
 from airflow.sdk import DAG, TriggerRule
 
 from evergreen.assets import MODEL_BLESSED
-from evergreen.dag_defaults import house, text_param, yes_param
+from evergreen.dag_defaults import build_dag_defaults, make_boolean_param, make_text_param
 from evergreen.operators.approval import ApproveReleaseOperator
 from evergreen.operators.reconcile import ReconcileOperator
 from evergreen.operators.registry import PromoteOperator
-from evergreen.operators.rollout import RolloutOperator, WantOperator
+from evergreen.operators.rollout import RequestReleaseOperator, RolloutOperator
 from include.manifest import read_manifest
 
 manifest = read_manifest()
@@ -29,19 +29,21 @@ with DAG(
     schedule=[MODEL_BLESSED],
     doc_md=__doc__,
     params={
-        "version": text_param("Version", "Registered model version; empty: the one the event names."),
-        "why": text_param("Why", "It goes to the ledger; empty: the gate's sentence."),
-        "experiment": yes_param("Experiment", "Deal callers to it and to what serves, until their outcomes decide."),
+        "version": make_text_param("Version", "Registered model version; empty: the one the event names."),
+        "why": make_text_param("Why", "It goes to the ledger; empty: the gate's sentence."),
+        "experiment": make_boolean_param(
+            "Experiment", "Deal callers to it and to what serves, until their outcomes decide."
+        ),
     },
-    **(house(manifest, "release") | {"deadline": None}),
+    **(build_dag_defaults(manifest, "release") | {"deadline": None}),
 ) as dag:
     reconcile = ReconcileOperator(task_id="reconcile")
-    want = WantOperator(task_id="want")
-    rollout = RolloutOperator(task_id="rollout", wish=want.output)
-    go_live = PromoteOperator(task_id="go_live", told=rollout.output)
+    release_request = RequestReleaseOperator(task_id="want")
+    rollout = RolloutOperator(task_id="rollout", release_request=release_request.output)
+    go_live = PromoteOperator(task_id="go_live", result=rollout.output)
     if manifest.release.approval == "before_switch":
-        try_out = RolloutOperator(task_id="try_out", wish=want.output)
-        approve = ApproveReleaseOperator(task_id="approve", manifest=manifest, told=try_out.output)
+        try_out = RolloutOperator(task_id="try_out", release_request=release_request.output)
+        approve = ApproveReleaseOperator(task_id="approve", manifest=manifest, result=try_out.output)
         rollout.trigger_rule = TriggerRule.NONE_FAILED  # where nothing was to be asked, approve is skipped
-        want >> try_out >> approve >> rollout
-    reconcile >> want >> rollout >> go_live
+        release_request >> try_out >> approve >> rollout
+    reconcile >> release_request >> rollout >> go_live

@@ -17,10 +17,10 @@ from airflow.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from evergreen.assets import DATASET_VALIDATED
-from evergreen.dag_defaults import date_param, house, intent_param, text_param
+from evergreen.dag_defaults import build_dag_defaults, make_date_param, make_intent_param, make_text_param
 from evergreen.operators.announce import AnnounceOperator
-from evergreen.operators.job import job_task, mapped_job
-from evergreen.operators.rejection_callback import note_refused_day
+from evergreen.operators.job import make_job_task, make_mapped_job
+from evergreen.operators.rejection_callback import record_refused_day
 from include.manifest import read_manifest
 
 manifest = read_manifest()
@@ -32,34 +32,34 @@ with DAG(
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     doc_md=__doc__,
     params={
-        "day": date_param("Day", "The day to ingest; empty: the run's own day."),
-        "scenario": text_param(
+        "day": make_date_param("Day", "The day to ingest; empty: the run's own day."),
+        "scenario": make_text_param(
             "Scenario", "Replay source only: change the day's rows openly.", examples=["new_market"]
         ),
-        "as_of": date_param("Known from", "From when these rows count as known; empty: the run's own day."),
-        "intent": intent_param(),
+        "as_of": make_date_param("Known from", "From when these rows count as known; empty: the run's own day."),
+        "intent": make_intent_param(),
     },
-    **(house(manifest, "data") | {"max_active_runs": 4}),
+    **(build_dag_defaults(manifest, "data") | {"max_active_runs": 4}),
 ) as dag:
-    land = job_task(
+    land = make_job_task(
         manifest,
         "ingest",
         job="ingest",
         job_params={"day": DAY},
         params_from=["scenario"],
-        on_failure_callback=note_refused_day,
+        on_failure_callback=record_refused_day,
         trigger_rule="all_done",
     )
     # What the tasks before it did not get to, `ingest` does itself, so it asks only whether they have ended.
     if (shards := manifest.fan_out.validation) > 1:
-        part = mapped_job(
+        part = make_mapped_job(
             manifest, "validate_part", "validate", shards, job_params={"day": DAY}, params_from=["scenario"]
         )
         part >> land
     announce = AnnounceOperator(
         task_id="announce",
         asset=DATASET_VALIDATED,
-        told=land.output,
+        result=land.output,
         fields=["id", "day", "rows"],
     )
     land >> announce

@@ -16,9 +16,9 @@ Runs hourly, or when `dataset.validated`, or when `model.live`.
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from evergreen.assets import DATASET_VALIDATED, MODEL_LIVE, MONITOR_REPORTED
-from evergreen.dag_defaults import date_param, house
+from evergreen.dag_defaults import build_dag_defaults, make_date_param
 from evergreen.operators.announce import AnnounceOperator
-from evergreen.operators.job import job_task, mapped_job
+from evergreen.operators.job import make_job_task, make_mapped_job
 from evergreen.operators.reconcile import ReconcileOperator
 from include.manifest import read_manifest
 
@@ -31,17 +31,17 @@ with DAG(
         assets=DATASET_VALIDATED | MODEL_LIVE,
     ),
     doc_md=__doc__,
-    params={"as_of": date_param("As of", "Look at days up to this one only; empty: all.")},
-    **house(manifest, "monitoring"),
+    params={"as_of": make_date_param("As of", "Look at days up to this one only; empty: all.")},
+    **build_dag_defaults(manifest, "monitoring"),
 ) as dag:
     # A day that no task before it measured is measured by `measure` itself, so it asks only whether they have ended.
-    measure = job_task(manifest, "measure", job="monitor", trigger_rule="all_done")
+    measure = make_job_task(manifest, "measure", job="monitor", trigger_rule="all_done")
     if manifest.fan_out.profiles > 1:
-        mapped_job(manifest, "profile", job="profile", shards=manifest.fan_out.profiles) >> measure
+        make_mapped_job(manifest, "profile", job="profile", shards=manifest.fan_out.profiles) >> measure
     announce = AnnounceOperator(
         task_id="announce",
         asset=MONITOR_REPORTED,
-        told=measure.output,
+        result=measure.output,
         fields=["as_of", "version", "alarm"],
     )
     measure >> announce

@@ -16,10 +16,10 @@ from datetime import timedelta
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from evergreen.assets import DRIFT_DETECTED, TRAINING_REQUESTED
-from evergreen.dag_defaults import date_param, house, intent_param
+from evergreen.dag_defaults import build_dag_defaults, make_date_param, make_intent_param
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.intent import IntentOperator
-from evergreen.operators.job import job_task
+from evergreen.operators.job import make_job_task
 from evergreen.sensors.retraining import RetrainingSensor
 from include.manifest import read_manifest
 
@@ -33,19 +33,19 @@ with DAG(
     ),
     doc_md=__doc__,
     params={
-        "as_of": date_param("As of", "What the training may know; empty: all ingested days."),
-        "intent": intent_param(),
+        "as_of": make_date_param("As of", "What the training may know; empty: all ingested days."),
+        "intent": make_intent_param(),
     },
-    **(house(manifest, "model") | {"max_active_runs": 2, "deadline": None}),
+    **(build_dag_defaults(manifest, "model") | {"max_active_runs": 2, "deadline": None}),
 ) as dag:
     intent = IntentOperator(task_id="intent", live="decide", otherwise="backtest")
-    backtest = job_task(manifest, "backtest", job="backtest")
+    backtest = make_job_task(manifest, "backtest", job="backtest")
     patience = timedelta(days=manifest.retraining.wait_for_labels_days)
     decide = RetrainingSensor(task_id="decide", timeout=patience.total_seconds(), soft_fail=True)
     request = AnnounceOperator(
         task_id="request",
         asset=TRAINING_REQUESTED,
-        told=decide.output,
+        result=decide.output,
         fields=["as_of", "sentence"],
         once="{{ ti.xcom_pull('decide')['key'] }}",
     )

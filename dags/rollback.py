@@ -8,9 +8,9 @@ queues behind it. No soak: what served before is trusted more than what serves n
 
 from airflow.sdk import DAG
 
-from evergreen.dag_defaults import house, text_param
+from evergreen.dag_defaults import build_dag_defaults, make_text_param
 from evergreen.operators.registry import PromoteOperator
-from evergreen.operators.rollout import RolloutOperator, WantBackOperator
+from evergreen.operators.rollout import RequestRollbackOperator, RolloutOperator
 from include.manifest import read_manifest
 
 manifest = read_manifest()
@@ -20,12 +20,12 @@ with DAG(
     schedule=None,
     doc_md=__doc__,
     params={
-        "version": text_param("Version", "Empty: the last version that served before the present one."),
-        "why": text_param("Why", "It goes to the ledger."),
+        "version": make_text_param("Version", "Empty: the last version that served before the present one."),
+        "why": make_text_param("Why", "It goes to the ledger."),
     },
-    **house(manifest, "release"),
+    **build_dag_defaults(manifest, "release"),
 ) as dag:
-    want = WantBackOperator(task_id="want")
-    rollout = RolloutOperator(task_id="rollout", wish=want.output)
-    go_live = PromoteOperator(task_id="go_live", told=rollout.output)
-    want >> rollout >> go_live
+    release_request = RequestRollbackOperator(task_id="want")
+    rollout = RolloutOperator(task_id="rollout", release_request=release_request.output)
+    go_live = PromoteOperator(task_id="go_live", result=rollout.output)
+    release_request >> rollout >> go_live

@@ -14,9 +14,9 @@ from airflow.sdk import DAG, AssetOrTimeSchedule
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from evergreen.assets import DATASET_VALIDATED, SCORES_PUBLISHED
-from evergreen.dag_defaults import date_param, house, intent_param, text_param
+from evergreen.dag_defaults import build_dag_defaults, make_date_param, make_intent_param, make_text_param
 from evergreen.operators.announce import AnnounceOperator
-from evergreen.operators.job import job_task
+from evergreen.operators.job import make_job_task
 from evergreen.operators.scoring import PinOperator
 from include.manifest import read_manifest
 
@@ -29,20 +29,20 @@ with DAG(
     ),
     doc_md=__doc__,
     params={
-        "day": date_param("Day", "The day to score, or the first of a range; empty: the newest."),
-        "until": date_param("Until", "The last day of a range; empty: one day only."),
-        "version": text_param("Version", "A blessed version; empty: the one that serves now."),
-        "as_of": date_param("As of", "Score the days as they were known on this one; empty: as known now."),
-        "intent": intent_param(),
+        "day": make_date_param("Day", "The day to score, or the first of a range; empty: the newest."),
+        "until": make_date_param("Until", "The last day of a range; empty: one day only."),
+        "version": make_text_param("Version", "A blessed version; empty: the one that serves now."),
+        "as_of": make_date_param("As of", "Score the days as they were known on this one; empty: as known now."),
+        "intent": make_intent_param(),
     },
-    **(house(manifest, "model") | {"max_active_runs": 2}),
+    **(build_dag_defaults(manifest, "model") | {"max_active_runs": 2}),
 ) as dag:
     pin = PinOperator(task_id="pin")
-    score = job_task(manifest, "score", job="score", job_params={"pinned": pin.output})
+    score = make_job_task(manifest, "score", job="score", job_params={"pinned": pin.output})
     announce = AnnounceOperator(
         task_id="announce",
         asset=SCORES_PUBLISHED,
-        told=score.output,
+        result=score.output,
         fields=["version", "digest", "days", "snapshots", "uris", "rows"],
     )
     pin >> score >> announce

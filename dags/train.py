@@ -14,10 +14,10 @@ log of `evaluate` and in the run's `gate.json`. A person who rejects, or does no
 from airflow.sdk import DAG, Param
 
 from evergreen.assets import TRAINING_REQUESTED
-from evergreen.dag_defaults import date_param, house, intent_param, text_param
+from evergreen.dag_defaults import build_dag_defaults, make_date_param, make_intent_param, make_text_param
 from evergreen.operators.approval import ApproveOperator
 from evergreen.operators.gate import GateOperator
-from evergreen.operators.job import job_task, mapped_job
+from evergreen.operators.job import make_job_task, make_mapped_job
 from evergreen.operators.registry import BlessOperator
 from include.manifest import read_manifest
 
@@ -28,7 +28,7 @@ with DAG(
     schedule=[TRAINING_REQUESTED],
     doc_md=__doc__,
     params={
-        "as_of": date_param("As of", "What the training may know; empty: what the request says."),
+        "as_of": make_date_param("As of", "What the training may know; empty: what the request says."),
         "columns": Param(
             None,
             type=["null", "array"],
@@ -36,25 +36,28 @@ with DAG(
             title="Columns",
             description="Train on these columns only; empty: all of the contract.",
         ),
-        "reason": text_param("Reason", "Why this training was asked for; it goes to the ledger."),
-        "intent": intent_param(),
+        "reason": make_text_param("Reason", "Why this training was asked for; it goes to the ledger."),
+        "intent": make_intent_param(),
     },
-    **(house(manifest, "model") | {"deadline": None}),
+    **(build_dag_defaults(manifest, "model") | {"deadline": None}),
 ) as dag:
     # What the studies before it did not get to, `train` does itself, so it asks only whether they have ended.
-    train = job_task(manifest, "train", job="train", params_from=["columns", "reason"], trigger_rule="all_done")
+    train = make_job_task(manifest, "train", job="train", params_from=["columns", "reason"], trigger_rule="all_done")
     if manifest.studies > 1:
-        mapped_job(manifest, "tune", job="tune", shards=manifest.studies, params_from=["columns"]) >> train
-    evaluate = job_task(
+        make_mapped_job(manifest, "tune", job="tune", shards=manifest.studies, params_from=["columns"]) >> train
+    evaluate = make_job_task(
         manifest, "evaluate", job="evaluate", job_params={"run_id": "{{ ti.xcom_pull('train')['outputs']['run_id'] }}"}
     )
-    gate = GateOperator(task_id="gate", told=evaluate.output)
+    gate = GateOperator(task_id="gate", result=evaluate.output)
     approve = ApproveOperator(
-        task_id="approve", manifest=manifest, told=evaluate.output, url="{{ ti.xcom_pull('train')['outputs']['url'] }}"
+        task_id="approve",
+        manifest=manifest,
+        result=evaluate.output,
+        url="{{ ti.xcom_pull('train')['outputs']['url'] }}",
     )
     bless = BlessOperator(
         task_id="bless",
-        told=evaluate.output,
+        result=evaluate.output,
         approval=approve.output,
         trigger_rule="none_failed_min_one_success",  # a model that passed comes here without being asked about
     )

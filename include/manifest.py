@@ -32,7 +32,7 @@ class Manifest(RetrainingManifest, ReleaseManifest):
     """All sections, and what they ask of each other."""
 
     @model_validator(mode="after")
-    def _experiments_are_followed(self) -> Manifest:
+    def _check_experiment_polling(self) -> Manifest:
         if self.experiment and self.experiment.look_s >= self.release.abandoned_s:
             raise ValueError(
                 "experiment.look_s must be smaller than release.abandoned_s, or nobody would be taken to follow it"
@@ -40,7 +40,7 @@ class Manifest(RetrainingManifest, ReleaseManifest):
         return self
 
     @model_validator(mode="after")
-    def _route_can_do_what_releases_ask(self) -> Manifest:
+    def _check_route_support(self) -> Manifest:
         if self.target != "kubernetes":
             return self
         if not self.cluster.can_split and (self.release.strategy == "canary" or self.release.has_shadow):
@@ -62,7 +62,7 @@ class Manifest(RetrainingManifest, ReleaseManifest):
         return self
 
     @model_validator(mode="after")
-    def _label_is_no_input(self) -> Manifest:
+    def _check_label_column(self) -> Manifest:
         if self.contract.id in self.contract.columns:
             raise ValueError(f"contract.columns must not hold the id column {self.contract.id!r}")
         if self.label.positive == self.label.negative:
@@ -72,7 +72,7 @@ class Manifest(RetrainingManifest, ReleaseManifest):
         return self
 
     @model_validator(mode="after")
-    def _groups_can_be_told_apart(self) -> Manifest:
+    def _check_group_columns(self) -> Manifest:
         for name in self.groups.columns:
             if name not in self.contract.columns:
                 near = difflib.get_close_matches(name, self.contract.columns, n=1)
@@ -85,7 +85,7 @@ class Manifest(RetrainingManifest, ReleaseManifest):
         return self
 
     @model_validator(mode="after")
-    def _log_hides_what_there_is(self) -> Manifest:
+    def _check_log_columns(self) -> Manifest:
         """A typo here would write what should be hidden."""
         known = [*self.contract.columns, self.contract.id]
         for field, names in (("drop", self.serving.log.drop), ("hash", self.serving.log.hash)):
@@ -96,14 +96,14 @@ class Manifest(RetrainingManifest, ReleaseManifest):
         return self
 
     @model_validator(mode="after")
-    def _reasons_can_be_told_apart(self) -> Manifest:
+    def _check_reason_codes(self) -> Manifest:
         for name in self.serving.reasons:
             if name not in self.contract.columns:
                 raise ValueError(f"serving.reasons names {name!r}, which contract.columns does not have")
         codes: dict[str, str] = {}
         for name in self.contract.columns:
             own = self.serving.reasons.get(name)
-            code = own.code if own and own.code else reason_codes.default_code(name)
+            code = own.code if own and own.code else reason_codes.derive_code(name)
             if code in codes:
                 raise ValueError(
                     f"serving.reasons gives {codes[code]!r} and {name!r} the code {code!r}; set serving.reasons."
@@ -113,7 +113,7 @@ class Manifest(RetrainingManifest, ReleaseManifest):
         return self
 
     @model_validator(mode="after")
-    def _checks_name_declared_columns(self) -> Manifest:
+    def _check_row_rules(self) -> Manifest:
         for taken in {self.contract.id, self.label.column} & {*self.contract.declared}:
             raise ValueError(f"contract.extras and contract.event_time must not name the id or label column {taken!r}")
         kinds = {name: str(spec.kind) for name, spec in self.contract.declared.items()}
@@ -131,7 +131,7 @@ def parse(text: str, place: str = "the manifest") -> Manifest:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ManifestInvalid(f"{place} is not valid YAML: {_one_line(error)}; fix the syntax there.") from error
+        raise ManifestInvalid(f"{place} is not valid YAML: {_join_lines(error)}; fix the syntax there.") from error
     if not isinstance(content, dict):
         raise ManifestInvalid(f"{place} must be a mapping of sections, but it holds {type(content).__name__}.")
     try:
@@ -158,22 +158,22 @@ def read_manifest() -> Manifest:
     return load(os.environ.get("EVERGREEN_MANIFEST") or DEFAULT_PATH)
 
 
-def _one_line(error: Exception) -> str:
+def _join_lines(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
 def _explain(error: ValidationError) -> str:
-    return " ".join(_sentence(problem) for problem in error.errors(include_url=False))
+    return " ".join(_explain_problem(problem) for problem in error.errors(include_url=False))
 
 
-def _sentence(problem: Any) -> str:
+def _explain_problem(problem: Any) -> str:
     loc, section = _walk(problem["loc"])
     field = ".".join(loc) or "the document"
     if problem["type"] == "extra_forbidden":
-        return f"{field} is not a known setting{_nearest(loc[-1], section) or '; remove it.'}"
+        return f"{field} is not a known setting{_suggest_name(loc[-1], section) or '; remove it.'}"
     if problem["type"] == "union_tag_invalid":
         tag, known = problem["ctx"]["tag"], re.findall(r"'([^']*)'", problem["ctx"]["expected_tags"])
-        return f"{field}.kind: {tag!r} is not known{_nearest(tag, known) or ';'} choose one of {', '.join(known)}."
+        return f"{field}.kind: {tag!r} is not known{_suggest_name(tag, known) or ';'} choose one of {', '.join(known)}."
     if problem["type"] == "union_tag_not_found":
         return f"{field}.kind is missing; add it."
     if problem["type"] == "missing":
@@ -181,7 +181,7 @@ def _sentence(problem: Any) -> str:
     return f"{field}: {problem['msg'].removeprefix('Value error, ')}."
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _suggest_name(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -196,30 +196,30 @@ def _walk(loc: tuple[str | int, ...]) -> tuple[list[str], list[str]]:
     annotation: Any = Manifest
     settings: list[str] = []
     for part in map(str, loc):
-        if part in (kinds := _by_kind(annotation)):
+        if part in (kinds := _map_kinds(annotation)):
             annotation = kinds[part]
             continue
         place.append(part)
         settings = list(getattr(annotation, "model_fields", {}))
-        annotation = _inside(annotation, part)
+        annotation = _find_inner_type(annotation, part)
     return place, settings
 
 
-def _inside(annotation: Any, part: str) -> Any:
+def _find_inner_type(annotation: Any, part: str) -> Any:
     """The type of what stands under `part`: a section's field, a mapping's value or a list's element."""
     if hasattr(annotation, "model_fields"):
-        return _bare(annotation.model_fields[part].annotation) if part in annotation.model_fields else None
+        return _strip_optional(annotation.model_fields[part].annotation) if part in annotation.model_fields else None
     choices = [choice for choice in get_args(annotation) if choice is not Ellipsis]
-    return _bare(choices[-1]) if choices else None
+    return _strip_optional(choices[-1]) if choices else None
 
 
-def _bare(annotation: Any) -> Any:
+def _strip_optional(annotation: Any) -> Any:
     """The section itself where it may be null as well."""
     choices = get_args(annotation)
     return choices[0] if len(choices) == 2 and choices[1] is NoneType else annotation
 
 
-def _by_kind(annotation: Any) -> dict[str, Any]:
+def _map_kinds(annotation: Any) -> dict[str, Any]:
     """The members of a union of sections, by their kind; empty for any other type."""
     if get_origin(annotation) not in (Union, UnionType):
         return {}

@@ -30,19 +30,19 @@ from include.kernel.wiring import open_ledger
 from include.kernel.words import ledger_kinds as kinds
 from include.manifest import read_manifest
 from include.monitoring.core.episodes import MonitorReport
-from include.monitoring.core.signals import RANK, Signal
+from include.monitoring.core.signals import SEVERITY_RANK, Signal
 from include.monitoring.report_store import LocalReports
 from include.monitoring.wiring import open_report_store
 from include.retraining.spec import RetrainingManifest
 from include.retraining.wait_conditions import find_live_version
 
 if TYPE_CHECKING:
-    from include.data.store.snapshot_store import ContentStore
+    from include.data.store.snapshot_store import SnapshotStore
 
 PORT = 9108
-WHICH = ("check", "subject", "measure", "version")
+SIGNAL_LABELS = ("check", "subject", "measure", "version")
 # Zero is a sample too: without it Prometheus does not see the first one as an increase.
-TOLD = (
+COUNTED_KINDS = (
     kinds.DATASET_REFUSED,
     kinds.DRIFT_DETECTED,
     kinds.GATE_INCONCLUSIVE,
@@ -59,7 +59,7 @@ TOLD = (
 )
 
 
-class Findings(Collector):
+class StoreCollector(Collector):
     """Signals of the newest report, entries of the ledger, the newest day and the manifest's bounds.
 
     `read` reads the manifest, at every asking: a bound that was changed holds at once.
@@ -69,57 +69,61 @@ class Findings(Collector):
         self,
         ledger: LocalLedger,
         reports: LocalReports,
-        open_store: Callable[[], ContentStore],
-        read: Callable[[], RetrainingManifest],
+        open_store: Callable[[], SnapshotStore],
+        load_manifest: Callable[[], RetrainingManifest],
     ) -> None:
-        self._ledger, self._reports, self._open_store, self._read = ledger, reports, open_store, read
+        self._ledger, self._reports, self._open_store, self._load_manifest = ledger, reports, open_store, load_manifest
 
     def describe(self) -> list[Metric]:
         return []  # nothing is read before somebody asks
 
     def collect(self) -> Iterator[Metric]:
-        entries = list(self._ledger.entries())
+        entries = list(self._ledger.read_entries())
         live = find_live_version(self._ledger)
-        if live is not None and (report := self._reports.newest(live)) is not None:
-            yield from _of_report(report)
-        yield from _of_ledger(entries)
-        yield from _of_store(self._open_store())
-        yield _bounds(self._read())
+        if live is not None and (report := self._reports.read_newest(live)) is not None:
+            yield from _iterate_report_metrics(report)
+        yield from _iterate_ledger_metrics(entries)
+        yield from _iterate_store_metrics(self._open_store())
+        yield _build_bounds(self._load_manifest())
 
 
-def _of_report(report: MonitorReport) -> Iterator[Metric]:
+def _iterate_report_metrics(report: MonitorReport) -> Iterator[Metric]:
     alarm = GaugeMetricFamily("evergreen_drift_alarm", "1 while a persistent drift is seen", labels=["version"])
     alarm.add_metric([report.version], float(report.alarm))
     rows = GaugeMetricFamily("evergreen_monitored_rows", "Rows of the newest window", labels=["version"])
     rows.add_metric([report.version], report.rows)
     day = GaugeMetricFamily("evergreen_monitored_day_seconds", "Newest day of the report, Unix", labels=["version"])
-    day.add_metric([report.version], _unix(report.as_of))
+    day.add_metric([report.version], _convert_to_unix(report.as_of))
     yield from (alarm, rows, day)
-    yield from _of_signals(report.signals, report.version)
+    yield from _iterate_signal_metrics(report.signals, report.version)
 
 
-def _of_signals(signals: Sequence[Signal], version: str) -> Iterator[Metric]:
+def _iterate_signal_metrics(signals: Sequence[Signal], version: str) -> Iterator[Metric]:
     gauges = {
-        "value": GaugeMetricFamily("evergreen_signal", "What was measured", labels=WHICH),
-        "low": GaugeMetricFamily("evergreen_signal_low", "Lower end of its interval", labels=WHICH),
-        "high": GaugeMetricFamily("evergreen_signal_high", "Upper end of its interval", labels=WHICH),
-        "threshold": GaugeMetricFamily("evergreen_signal_threshold", "The manifest's bound of it", labels=WHICH),
+        "value": GaugeMetricFamily("evergreen_signal", "What was measured", labels=SIGNAL_LABELS),
+        "low": GaugeMetricFamily("evergreen_signal_low", "Lower end of its interval", labels=SIGNAL_LABELS),
+        "high": GaugeMetricFamily("evergreen_signal_high", "Upper end of its interval", labels=SIGNAL_LABELS),
+        "threshold": GaugeMetricFamily(
+            "evergreen_signal_threshold", "The manifest's bound of it", labels=SIGNAL_LABELS
+        ),
     }
-    graveness = GaugeMetricFamily("evergreen_signal_severity", "0 ok, 1 unknown, 2 warning, 3 critical", labels=WHICH)
-    for one in signals:
-        which = [one.check, one.subject, one.measure, version]
-        graveness.add_metric(which, RANK[one.severity])
+    graveness = GaugeMetricFamily(
+        "evergreen_signal_severity", "0 ok, 1 unknown, 2 warning, 3 critical", labels=SIGNAL_LABELS
+    )
+    for measured in signals:
+        label_values = [measured.check, measured.subject, measured.measure, version]
+        graveness.add_metric(label_values, SEVERITY_RANK[measured.severity])
         for name, gauge in gauges.items():
-            if (found := getattr(one, name)) is not None:
-                gauge.add_metric(which, found)
+            if (value := getattr(measured, name)) is not None:
+                gauge.add_metric(label_values, value)
     yield from (*gauges.values(), graveness)
 
 
-def _of_ledger(entries: Sequence[Entry]) -> Iterator[Metric]:
-    counted = Counter(dict.fromkeys(TOLD, 0))
-    counted.update(entry.what for entry in entries)
+def _iterate_ledger_metrics(entries: Sequence[Entry]) -> Iterator[Metric]:
+    counts = Counter(dict.fromkeys(COUNTED_KINDS, 0))
+    counts.update(entry.what for entry in entries)
     counter = CounterMetricFamily("evergreen_ledger_entries", "Decisions and events by their kind", labels=["what"])
-    for what, count in sorted(counted.items()):
+    for what, count in sorted(counts.items()):
         counter.add_metric([what], count)
     yield counter
     live = GaugeMetricFamily("evergreen_live_info", "1 for the version that is live", labels=["version"])
@@ -128,20 +132,20 @@ def _of_ledger(entries: Sequence[Entry]) -> Iterator[Metric]:
     yield live
 
 
-def _of_store(store: ContentStore) -> Iterator[Metric]:
-    newest = store.newest_day()
+def _iterate_store_metrics(store: SnapshotStore) -> Iterator[Metric]:
+    newest = store.find_newest_day()
     if newest is not None:
-        yield GaugeMetricFamily("evergreen_newest_day_seconds", "Newest validated day, Unix", _unix(newest))
+        yield GaugeMetricFamily("evergreen_newest_day_seconds", "Newest validated day, Unix", _convert_to_unix(newest))
 
 
-def _bounds(manifest: RetrainingManifest) -> Metric:
-    promised = manifest.serving.objectives
+def _build_bounds(manifest: RetrainingManifest) -> Metric:
+    objectives = manifest.serving.objectives
     bounds = GaugeMetricFamily("evergreen_bound", "Numbers of the manifest that alerts compare with", labels=["name"])
     for name, value in {
-        "serving.objectives.availability": promised.availability,
-        "serving.objectives.error_rate": promised.error_rate,
-        "serving.objectives.p95_seconds": promised.p95_ms / 1000,
-        "serving.objectives.p99_seconds": promised.p99_ms / 1000,
+        "serving.objectives.availability": objectives.availability,
+        "serving.objectives.error_rate": objectives.error_rate,
+        "serving.objectives.p95_seconds": objectives.p95_ms / 1000,
+        "serving.objectives.p99_seconds": objectives.p99_ms / 1000,
         "serving.queue_rows": manifest.serving.queue_rows,
         "retraining.monthly_budget": manifest.retraining.monthly_budget,
         "retraining.breaker_refusals": manifest.retraining.breaker_refusals,
@@ -150,26 +154,26 @@ def _bounds(manifest: RetrainingManifest) -> Metric:
     return bounds
 
 
-def _unix(day: date) -> float:
+def _convert_to_unix(day: date) -> float:
     return datetime.combine(day, time(), UTC).timestamp()
 
 
 def build_registry() -> CollectorRegistry:
     """Of the stores that the environment names."""
-    made = CollectorRegistry()
-    made.register(Findings(open_ledger(), open_report_store(), open_snapshot_store, read_manifest))
-    return made
+    registry = CollectorRegistry()
+    registry.register(StoreCollector(open_ledger(), open_report_store(), open_snapshot_store, read_manifest))
+    return registry
 
 
 def main() -> None:
     """Serves on EVERGREEN_EXPORTER_HOST and EVERGREEN_EXPORTER_PORT until it is told to end."""
-    ended = threading.Event()
+    stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: stopped.set())
     host = os.environ.get("EVERGREEN_EXPORTER_HOST", "127.0.0.1")
     port = int(os.environ.get("EVERGREEN_EXPORTER_PORT", PORT))
     server, thread = start_http_server(port, host, build_registry())
-    ended.wait()
+    stopped.wait()
     server.shutdown()
     thread.join()
 

@@ -48,7 +48,7 @@ def described(path: Path, day: date = DAY, known_on: date | None = None) -> Snap
 
 def read_day(manifest: Manifest, day: date, scenario: str | None = None) -> pd.DataFrame:
     """The rows of `day` from the manifest's source as one DataFrame; text that holds nothing but numbers is numbers."""
-    batches = list(open_source(manifest, scenario).batches(day))
+    batches = list(open_source(manifest, scenario).read_batches(day))
     frame: pd.DataFrame = pa.Table.from_batches(batches).to_pandas() if batches else pd.DataFrame()
     for name in frame.columns.intersection(list(manifest.contract.columns)):
         if manifest.contract.columns[name].kind == "number":

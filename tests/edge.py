@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from include.alerting.outbox import Outbox
 from include.alerting.wiring import open_outbox
-from include.data.store.work_units import Pieces
+from include.data.store.work_units import WorkUnitStore
 from include.data.wiring import find_data_docs, find_work_room, open_job_results, open_snapshot_store, open_work_units
 from include.feedback.wiring import open_segments
 from include.kernel.wiring import open_ledger
@@ -13,7 +13,7 @@ from include.monitoring.wiring import open_report_store
 from include.registry.mlflow_registry import MlflowRegistry
 from include.registry.wiring import open_registry
 from include.release import wiring as release
-from include.release.service.driver import Rollout
+from include.release.service.driver import ReleaseDriver
 from include.release.service.reconciler import Reconciler
 from include.release.targets.base import ServingTarget
 from include.scoring.wiring import open_score_store
@@ -33,7 +33,7 @@ def registry(uri: str | None = None) -> MlflowRegistry:
     return open_registry(manifest().name, uri)
 
 
-def pieces() -> Pieces:
+def pieces() -> WorkUnitStore:
     return open_work_units(manifest().fan_out.keep_days)
 
 
@@ -49,7 +49,7 @@ def target() -> ServingTarget:
     return release.open_target(manifest())
 
 
-def rollout(known: MlflowRegistry | None = None) -> Rollout:
+def rollout(known: MlflowRegistry | None = None) -> ReleaseDriver:
     return release.open_driver(manifest(), known or registry())
 
 

@@ -107,8 +107,8 @@ def stack(home: Path, *names: ProgramName, **more: Any) -> Iterator[Stack]:
     settings = EmbeddedSettings(home=home / "home", programs=names, deadline=480, **ports, **more)
     made = Stack(settings, Console(file=io.StringIO(), width=200))
     try:
-        made.up()
+        made.start()
         yield made
     finally:
-        made.down()
+        made.stop()
         assert strays.find(settings.home) == []

@@ -11,11 +11,11 @@ import mlflow
 import pandas as pd
 import pytest
 
-from include.data.core.snapshots import Snapshot, known_on
+from include.data.core.snapshots import Snapshot, compute_known_on
 from include.data.store.content import read_content
-from include.data.store.snapshot_store import ContentStore
+from include.data.store.snapshot_store import SnapshotStore
 from include.jobs.__main__ import run
-from include.kernel.files import scratch
+from include.kernel.files import open_scratch_directory
 from include.kernel.job import Intent, JobRequest, JobResult
 from include.manifest import Manifest
 from include.registry.mlflow_registry import MlflowRegistry
@@ -27,16 +27,16 @@ LAST = FIRST + timedelta(days=4)  # four days and one for the labels
 
 
 def publish(
-    store: ContentStore, manifest: Manifest, day: date, scenario: str | None = None, as_of: date | None = None
+    store: SnapshotStore, manifest: Manifest, day: date, scenario: str | None = None, as_of: date | None = None
 ) -> None:
     """A day without Great Expectations, whose work is tested elsewhere."""
     publish_rows(store, manifest, day, read_day(manifest, day, scenario), as_of)
 
 
 def publish_rows(
-    store: ContentStore, manifest: Manifest, day: date, rows: pd.DataFrame, as_of: date | None = None
+    store: SnapshotStore, manifest: Manifest, day: date, rows: pd.DataFrame, as_of: date | None = None
 ) -> None:
-    with scratch(edge.work_room()) as room:
+    with open_scratch_directory(edge.work_room()) as room:
         rows.to_parquet(room / "rows.parquet", index=False)
         content = read_content(room / "rows.parquet")
         snapshot = Snapshot(
@@ -47,7 +47,7 @@ def publish_rows(
             source="test",
             manifest=manifest.digest,
             expectations=1,
-            known_on=known_on(day, as_of or day),
+            known_on=compute_known_on(day, as_of or day),
         )
         store.publish(snapshot, room / "rows.parquet")
 

@@ -51,7 +51,7 @@ def model_server(directory: Path, form: Form = "compiled", **told: str) -> Itera
 def _stage(directory: Path, form: Form) -> None:
     model, source = credit.trained("boosting"), directory / "source"
     if form == "compiled":
-        digest = artifact.save_compiled(compiling.compiled(model.pipeline), model.meta, source)
+        digest = artifact.save_compiled(compiling.compile_pipeline(model.pipeline), model.meta, source)
     elif form == "exported":
         source.mkdir()
         digest = export.write(model, source, credit.rows()[:200]).digest

@@ -22,10 +22,10 @@ from kubernetes.config import new_client_from_config
 from include.cluster.api_server import Cluster, Object
 from include.cluster.spec import ClusterSpec
 from include.model.integrity.artifact_integrity import copy_verified
-from include.release.core.rollout import COLOURS, Colour, Wanted
-from include.release.targets.kubernetes.routes import SLOT
+from include.release.core.rollout import COLOURS, Colour, DesiredState
+from include.release.targets.kubernetes.routes import SLOT_LABEL
 from include.release.targets.kubernetes.target import KubernetesTarget
-from include.release.targets.kubernetes.traffic import FENCE
+from include.release.targets.kubernetes.traffic import FENCE_ANNOTATION
 from include.release.targets.local.traffic import LocalAddresses
 from tests.ground import wait_for
 from tests.proofs.k8s_installation import PORT, ClusterSettings, load_pod
@@ -64,7 +64,7 @@ class Reached:
         return f"{self.settings.proxy}{self.path('pods', f'http:{name}:{PORT}', namespace=namespace)}/proxy"
 
     def slots(self, colour: str | None = None) -> list[Object]:
-        chosen = f",{SLOT}={colour}" if colour else ""
+        chosen = f",{SLOT_LABEL}={colour}" if colour else ""
         return self.api.list(self.path("pods"), labelSelector=f"app.kubernetes.io/name=slot{chosen}")
 
     def end(self, pod: Object, at_once: bool = True) -> None:
@@ -108,13 +108,13 @@ class BringingTarget(KubernetesTarget):
     disk: Disk
     reached: Reached
 
-    def stage(self, colour: Colour, wanted: Wanted, artifact: Path) -> None:
-        copied = copy_verified(artifact, self._root / "artifacts", wanted.release.digest)
+    def install_release(self, colour: Colour, desired: DesiredState, artifact: Path) -> None:
+        copied = copy_verified(artifact, self._root / "artifacts", desired.release.digest)
         self.disk.bring(copied, "serving/artifacts")
-        super().stage(colour, wanted, artifact)
+        super().install_release(colour, desired, artifact)
 
-    def _kept(self, envelope: str | None) -> str | None:
-        paper = super()._kept(envelope)
+    def _keep_envelope(self, envelope: str | None) -> str | None:
+        paper = super()._keep_envelope(envelope)
         if paper:
             self.disk.bring(self._root / "blessings" / f"{paper}.json", "serving/blessings")
         return paper
@@ -126,7 +126,7 @@ class BringingTarget(KubernetesTarget):
         told = self.reached.api.get(self.reached.path("endpoints", "predictions"))
         subsets = (told or {}).get("subsets") or ()
         names = {each["targetRef"]["name"] for one in subsets for each in one.get("addresses") or ()}
-        return told is None or names == self._endpoints()
+        return told is None or names == self._list_endpoints()
 
 
 class RealServing(ClusterServing):
@@ -173,7 +173,7 @@ class RealServing(ClusterServing):
         bare = {"replicas": 0, "template": {"metadata": {"annotations": None}}}
         for colour in COLOURS:
             path = self.reached.path("deployments", f"slot-{colour}", "/apis/apps/v1")
-            self.reached.api.patch(path, {"metadata": {"annotations": {FENCE: None}}, "spec": bare})
+            self.reached.api.patch(path, {"metadata": {"annotations": {FENCE_ANNOTATION: None}}, "spec": bare})
         wait_for(self._has_no_pods)
 
     def _has_no_pods(self) -> bool:

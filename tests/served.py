@@ -19,12 +19,12 @@ from include.embedded.stack.stack import Stack
 from include.kernel.files import write_atomic
 from include.model import artifact
 from include.model.artifact import Golden, ServableModel
-from include.model.blessing.blessing import public_pem
+from include.model.blessing.blessing import render_public_pem
 from include.model.calibration import Calibration
 from include.model.compiled import compiling
 from include.model.integrity.artifact_integrity import copy_verified
 from include.registry.base import ArtifactSource
-from include.release.core.rollout import BLUE_GREEN, Colour, Plan, Release, Route, Verdict, Wanted
+from include.release.core.rollout import BLUE_GREEN, Colour, DesiredState, Release, ReleasePlan, Route, Verdict
 from include.release.targets.base import ServingTarget
 from include.release.targets.local import envoy_routes
 from include.release.targets.local.target import LocalTarget
@@ -50,24 +50,24 @@ class Serving:
             stack.settings.serving_url,
             stack.settings.envoy_admin_url,
             {"blue": stack.settings.blue_url, "green": stack.settings.green_url},
-            stack.environment()["EVERGREEN_SUPERVISOR_URL"],
+            stack.build_env()["EVERGREEN_SUPERVISOR_URL"],
         )
         self.target: ServingTarget = LocalTarget(self.root, self.addresses, stack.secret.serving_token)
         self._client = httpx.Client(trust_env=False, timeout=5)
         with stack.settings.trusted_keys.open("a") as trusted:
-            trusted.write(public_pem(blessed.KEY))
+            trusted.write(render_public_pem(blessed.KEY))
 
     def want(
         self,
         release: Release,
         kind: Literal["deploy", "rollback"] = "deploy",
         by: str = "a test",
-        plan: Plan = BLUE_GREEN,
-    ) -> Wanted:
+        plan: ReleasePlan = BLUE_GREEN,
+    ) -> DesiredState:
         """A wish as the deploy DAG makes it, with a blessing that the slots trust."""
         named = {"model": MODEL, "version": release.version, "digest": release.digest}
         envelope = blessed.envelope(blessed.document(**named))
-        return self.target.want(release, by, "to see", kind, blessing=envelope, plan=plan)
+        return self.target.request_release(release, by, "to see", kind, blessing=envelope, plan=plan)
 
     def ask(self, row: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """One prediction through the proxy, as a client would ask for it."""
@@ -99,7 +99,7 @@ class Serving:
         return int(sum(map(float, found)))
 
     def is_empty(self, colour: Colour) -> bool:
-        return "empty" in self.target.why_not_ready(colour)
+        return "empty" in self.target.explain_not_ready(colour)
 
     def kill(self, program: ProgramName) -> None:
         """SIGKILL by the process manager, which then restarts what it still wants."""
@@ -110,7 +110,7 @@ class Serving:
 
     def start_all(self) -> None:
         """What a test stopped, runs again."""
-        self.stack.up()
+        self.stack.start()
 
     def forget(self) -> None:
         """Nothing wanted, nothing staged, no route; the slots' processes keep what they hold until they are staged."""
@@ -119,16 +119,16 @@ class Serving:
         write_atomic(self.root / "route" / "routes.yaml", envoy_routes.render(Route()))
         wait_for(lambda: self.ask().headers["x-evergreen-generation"] == "0")
 
-    def go_live(self, colour: Colour, wanted: Wanted, artifact_: Path) -> None:
+    def go_live(self, colour: Colour, wanted: DesiredState, artifact_: Path) -> None:
         """As an earlier release left it; a slot whose process holds the release already is not restarted."""
         copy_verified(artifact_, self.root / "artifacts", wanted.release.digest)
         content = {**asdict(wanted.release), "generation": wanted.generation, "blessing": wanted.blessing}
         write_atomic(self.root / "slots" / f"{colour}.json", json.dumps(content))
         self.target.nudge(colour)
-        wait_for(lambda: self.target.observe().slot(colour).ready)
+        wait_for(lambda: self.target.observe().get_slot(colour).ready)
         self.target.switch(colour, wanted)
-        self.target.record(wanted.generation, "accepted", Verdict.PASSED, "an earlier run")
-        self.target.record(wanted.generation, "soaked", Verdict.PASSED, "an earlier run")
+        self.target.record_verdict(wanted.generation, "accepted", Verdict.PASSED, "an earlier run")
+        self.target.record_verdict(wanted.generation, "soaked", Verdict.PASSED, "an earlier run")
 
 
 def _remove(path: Path) -> None:
@@ -154,7 +154,7 @@ class Trained(ArtifactSource):
         return self.root / version
 
     def _save_compiled(self, version: str, model: ServableModel) -> None:
-        artifact.save_compiled(compiling.compiled(model.pipeline), model.meta, self.root / version)
+        artifact.save_compiled(compiling.compile_pipeline(model.pipeline), model.meta, self.root / version)
 
     @staticmethod
     def _damage(place: Path) -> None:
@@ -162,7 +162,7 @@ class Trained(ArtifactSource):
         (place / "model.skops").write_bytes(b"this was a model")
 
     def release(self, version: str) -> Release:
-        return Release(version, artifact.digest(self.root / version))
+        return Release(version, artifact.compute_digest(self.root / version))
 
     def fetch(self, version: str, destination: Path) -> Path:
         return Path(shutil.copytree(self.root / version, destination / "artifact"))

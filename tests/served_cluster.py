@@ -12,8 +12,8 @@ from kubernetes.client import ApiClient, Configuration
 
 from include.cluster.api_server import Cluster
 from include.cluster.spec import ClusterSpec
-from include.model.blessing.blessing import public_pem
-from include.release.core.rollout import COLOURS, Colour, Verdict, Wanted
+from include.model.blessing.blessing import render_public_pem
+from include.release.core.rollout import COLOURS, Colour, DesiredState, Verdict
 from include.release.targets.kubernetes.target import KubernetesTarget
 from include.release.targets.local.traffic import LocalAddresses
 from tests import blessed, credit, kube_api, kube_nodes
@@ -45,7 +45,7 @@ class ClusterServing(Serving):
     def __init__(self, api: KubeApi, room: Path) -> None:
         self.api, self.root = api, room / "disk"
         self.root.mkdir()
-        keys = {"EVERGREEN_TRUSTED_KEYS": public_pem(blessed.KEY), "EVERGREEN_SERVING_TOKEN": TOKEN}
+        keys = {"EVERGREEN_TRUSTED_KEYS": render_public_pem(blessed.KEY), "EVERGREEN_SERVING_TOKEN": TOKEN}
         self.nodes = Nodes(api, room / "nodes", self.root, {**keys, "EVERGREEN_UNBLESSED": "refuse"})
         slots: dict[Colour, str] = {colour: self.nodes.address(f"slot-{colour}") for colour in COLOURS}
         self.addresses = LocalAddresses(self.nodes.address("predictions"), "", slots, "")
@@ -65,12 +65,12 @@ class ClusterServing(Serving):
     def kill(self, program: str) -> None:
         self.nodes.kill(program)
 
-    def go_live(self, colour: Colour, wanted: Wanted, artifact_: Path) -> None:
-        self.target.stage(colour, wanted, artifact_)
-        wait_for(lambda: self.target.observe().slot(colour).ready)
+    def go_live(self, colour: Colour, wanted: DesiredState, artifact_: Path) -> None:
+        self.target.install_release(colour, wanted, artifact_)
+        wait_for(lambda: self.target.observe().get_slot(colour).ready)
         self.target.switch(colour, wanted)
-        self.target.record(wanted.generation, "accepted", Verdict.PASSED, "an earlier run")
-        self.target.record(wanted.generation, "soaked", Verdict.PASSED, "an earlier run")
+        self.target.record_verdict(wanted.generation, "accepted", Verdict.PASSED, "an earlier run")
+        self.target.record_verdict(wanted.generation, "soaked", Verdict.PASSED, "an earlier run")
 
 
 @contextmanager

@@ -18,7 +18,11 @@ from include.kernel.errors import AccessRefused, ServiceUnavailable
 
 SLACK = "https://hooks.slack.com/services"
 PAGERDUTY = "https://events.pagerduty.com/v2/enqueue"
-MARKS = {Severity.INFO: ":white_check_mark:", Severity.WARNING: ":warning:", Severity.CRITICAL: ":rotating_light:"}
+SEVERITY_EMOJI = {
+    Severity.INFO: ":white_check_mark:",
+    Severity.WARNING: ":warning:",
+    Severity.CRITICAL: ":rotating_light:",
+}
 
 
 class Channel(ABC):
@@ -42,8 +46,8 @@ class Slack(Channel):
     name: str = "slack"
 
     def send(self, alert: Alert, link: str) -> None:
-        title, text, target = (_slack_text(part) for part in (alert.title, alert.text, link))
-        _post(self, self.url, {"text": f"{MARKS[alert.severity]} *{title}*\n{text}\nWhat to do: {target}"})
+        title, text, target = (_escape_slack_text(part) for part in (alert.title, alert.text, link))
+        _post(self, self.url, {"text": f"{SEVERITY_EMOJI[alert.severity]} *{title}*\n{text}\nWhat to do: {target}"})
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,6 @@ def _post(channel: Slack | PagerDuty, url: str, content: dict[str, Any]) -> None
         )
 
 
-def _slack_text(text: str) -> str:
+def _escape_slack_text(text: str) -> str:
     """Slack reads these three as markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

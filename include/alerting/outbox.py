@@ -24,12 +24,12 @@ from include.alerting.channels import Channel
 from include.alerting.core import alert_rules
 from include.alerting.core.alerts import Alert, Severity
 from include.kernel.errors import AccessRefused, ServiceUnavailable
-from include.kernel.files import locked, write_atomic
+from include.kernel.files import hold_lock, write_atomic
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
 
 log = logging.getLogger(__name__)
-LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
+LOG_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
 
 
 def record(ledger: LocalLedger, outbox: Outbox, entry: Entry) -> None:
@@ -39,7 +39,7 @@ def record(ledger: LocalLedger, outbox: Outbox, entry: Entry) -> None:
     """
     ledger.append(entry)
     try:
-        if alert := alert_rules.of(entry):
+        if alert := alert_rules.build_alert(entry):
             outbox.put(alert)
     except OSError as error:
         log.error("Nobody can be told of %s: the outbox cannot be written (%s).", entry.what, error.strerror)
@@ -49,7 +49,7 @@ class Outbox:
     """`runbook` is the address that an alert's link begins with."""
 
     def __init__(self, root: Path, runbook: str, keep_trying: timedelta) -> None:
-        self._waiting, self._told = root / "waiting", root / "told"
+        self._waiting, self._delivered = root / "waiting", root / "told"
         self._lock = root / ".lock"
         self._runbook = runbook
         self._keep_trying = keep_trying
@@ -57,9 +57,9 @@ class Outbox:
     def put(self, alert: Alert) -> bool:
         """Writes it down and into the log; False when its key is known already."""
         name = f"{hashlib.sha256(alert.key.encode()).hexdigest()[:32]}.json"
-        if (self._waiting / name).exists() or (self._told / name).exists():
+        if (self._waiting / name).exists() or (self._delivered / name).exists():
             return False
-        log.log(LEVELS[alert.severity], "%s: %s (%s)", alert.title, alert.text, alert.link(self._runbook))
+        log.log(LOG_LEVELS[alert.severity], "%s: %s (%s)", alert.title, alert.text, alert.link(self._runbook))
         letter = {"alert": alert.model_dump(mode="json"), "since": datetime.now(UTC).isoformat(), "left": None}
         write_atomic(self._waiting / name, json.dumps(letter, indent=1))
         return True
@@ -71,12 +71,12 @@ class Outbox:
         """
         if not self._waiting.is_dir():
             return 0
-        with locked(self._lock):
-            letters = sorted(self._letters(), key=_since)
+        with hold_lock(self._lock):
+            letters = sorted(self._read_letters(), key=_read_since)
             away: set[str] = set()
-            return sum(not self._deliver(letter, path, channels, away) for letter, path in letters)
+            return sum(not self._deliver_letter(letter, path, channels, away) for letter, path in letters)
 
-    def _letters(self) -> Iterator[tuple[dict[str, Any], Path]]:
+    def _read_letters(self) -> Iterator[tuple[dict[str, Any], Path]]:
         """One that cannot be read is put away, or nobody would ever be told of anything again."""
         for path in list(self._waiting.glob("*.json")):
             try:
@@ -88,16 +88,16 @@ class Outbox:
                 self._put_away(path)
 
     def _put_away(self, path: Path) -> None:
-        self._told.mkdir(exist_ok=True)
-        os.replace(path, self._told / path.name)
+        self._delivered.mkdir(exist_ok=True)
+        os.replace(path, self._delivered / path.name)
 
-    def _deliver(self, letter: dict[str, Any], path: Path, channels: Sequence[Channel], away: set[str]) -> bool:
+    def _deliver_letter(self, letter: dict[str, Any], path: Path, channels: Sequence[Channel], away: set[str]) -> bool:
         """Whether nothing is left to do for this letter."""
-        alert, known = Alert.model_validate(letter["alert"]), {channel.name: channel for channel in channels}
+        alert, known_channels = Alert.model_validate(letter["alert"]), {channel.name: channel for channel in channels}
         if letter["left"] is None:  # who is to be told is decided when somebody first can
-            letter["left"] = [each.name for each in channels if alert.severity.reaches(each.least)]
+            letter["left"] = [recipient.name for recipient in channels if alert.severity.is_at_least(recipient.least)]
         for name in list(letter["left"]):
-            if name not in known or (name not in away and self._tell(known[name], alert, away)):
+            if name not in known_channels or (name not in away and self._send(known_channels[name], alert, away)):
                 letter["left"].remove(name)
                 write_atomic(path, json.dumps(letter, indent=1))
         if letter["left"] and datetime.now(UTC) - datetime.fromisoformat(letter["since"]) < self._keep_trying:
@@ -107,7 +107,7 @@ class Outbox:
         self._put_away(path)
         return True
 
-    def _tell(self, channel: Channel, alert: Alert, away: set[str]) -> bool:
+    def _send(self, channel: Channel, alert: Alert, away: set[str]) -> bool:
         """Whether the channel needs no more of this alert: it has it, or will never take it."""
         try:
             channel.send(alert, alert.link(self._runbook))
@@ -120,5 +120,5 @@ class Outbox:
         return True
 
 
-def _since(found: tuple[dict[str, Any], Path]) -> str:
-    return str(found[0]["since"])
+def _read_since(letter_file: tuple[dict[str, Any], Path]) -> str:
+    return str(letter_file[0]["since"])

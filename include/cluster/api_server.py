@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 Object = dict[str, Any]
-BUSY = (429, 500, 502, 503, 504)
+TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +44,7 @@ class Cluster:
 
     def get(self, path: str) -> Object | None:
         """The object at this path of the API, or None."""
-        return self._found(lambda: self._ask("GET", path))
+        return self._allow_missing(lambda: self._ask("GET", path))
 
     def list(self, path: str, **query: str) -> list[Object]:
         return list(self._ask("GET", path, query=query)["items"])
@@ -62,27 +62,27 @@ class Cluster:
 
     def patch(self, path: str, body: Object) -> Object | None:
         """Merges `body` into the object; None when there is none. Its resourceVersion is compared, as in `replace`."""
-        return self._found(lambda: self._ask("PATCH", path, body))
+        return self._allow_missing(lambda: self._ask("PATCH", path, body))
 
     def delete(self, path: str, uid: str) -> None:
         """Deletes this very object; one that is gone, or another one of its name, is no error."""
         try:
-            self._found(lambda: self._ask("DELETE", path, {"preconditions": {"uid": uid}}))
+            self._allow_missing(lambda: self._ask("DELETE", path, {"preconditions": {"uid": uid}}))
         except Conflict:
             log.info("%s is another one by now", path)
 
-    def text(self, path: str, **query: str) -> str:
+    def read_text(self, path: str, **query: str) -> str:
         """A log, or an empty string where it is gone."""
-        found = self._found(lambda: {"text": self._send("GET", path, None, query, kind=None)})
+        found = self._allow_missing(lambda: {"text": self._send("GET", path, None, query, kind=None)})
         return str(found["text"]) if found else ""
 
     def _ask(self, verb: str, path: str, body: Object | None = None, query: Mapping[str, str] | None = None) -> Object:
         return dict(self._send(verb, path, body, query))
 
-    def _found(self, ask: Callable[[], Object]) -> Object | None:
+    def _allow_missing(self, ask: Callable[[], Object]) -> Object | None:
         try:
             return ask()
-        except _NotThere:
+        except _NotFound:
             return None
 
     def _send(
@@ -91,16 +91,18 @@ class Cluster:
         attempts = Retrying(
             stop=stop_after_attempt(self._spec.attempts),
             wait=self._wait,
-            retry=retry_if_exception(_may_be_over_soon),
-            before_sleep=lambda state: log.warning("%s %s: %s; once more", verb, path, _said(_error(state))),
+            retry=retry_if_exception(_is_transient),
+            before_sleep=lambda state: log.warning(
+                "%s %s: %s; once more", verb, path, _extract_message(_get_error(state))
+            ),
             reraise=True,
         )
         try:
-            return attempts(self._once, verb, path, body, query, kind)
+            return attempts(self._send_once, verb, path, body, query, kind)
         except Exception as error:
-            raise self._explained(error, verb, path) from error
+            raise self._translate_error(error, verb, path) from error
 
-    def _once(
+    def _send_once(
         self, verb: str, path: str, body: Object | None, query: Mapping[str, str] | None, kind: str | None
     ) -> Any:
         """Without a `kind` the text as it is: the client takes a log that happens to be JSON for an object."""
@@ -120,18 +122,18 @@ class Cluster:
 
     def _wait(self, state: RetryCallState) -> float:
         """What the server asks for, otherwise longer and longer; never longer than the manifest allows."""
-        asked = (getattr(_error(state), "headers", None) or {}).get("Retry-After", "")
+        asked = (getattr(_get_error(state), "headers", None) or {}).get("Retry-After", "")
         longest = self._spec.longest_wait_s
         if asked.isdigit():
             return min(float(asked), longest)
         return min(wait_exponential_jitter(multiplier=0.2, max=longest, jitter=0.2)(state), longest)
 
-    def _explained(self, error: Exception, verb: str, path: str) -> EvergreenError:
+    def _translate_error(self, error: Exception, verb: str, path: str) -> EvergreenError:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         if isinstance(error, ApiException) and error.status:
-            return _answered(error.status, _said(error), f"{verb} {path}", self.host)
+            return _translate_status(error.status, _extract_message(error), f"{verb} {path}", self.host)
         if isinstance(error, ApiException | HTTPError | OSError):
             return ServiceUnavailable(
                 f"The Kubernetes API at {self.host} does not answer ({type(error).__name__}, {self._spec.attempts} "
@@ -140,7 +142,7 @@ class Cluster:
         raise error
 
 
-class _NotThere(RequestInvalid):
+class _NotFound(RequestInvalid):
     """404: of a name that is asked for, an answer; of a namespace that is written to, an error."""
 
 
@@ -161,37 +163,39 @@ def connect(spec: ClusterSpec) -> Cluster:
     return Cluster(client.ApiClient(settings), spec)
 
 
-def _may_be_over_soon(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
 
     if isinstance(error, ApiException) and error.status:
-        return error.status in BUSY
+        return error.status in TRANSIENT_STATUSES
     return isinstance(error, ApiException | HTTPError | OSError)
 
 
-def _answered(status: int, said: str, what: str, host: str) -> EvergreenError:
+def _translate_status(status: int, message: str, request: str, host: str) -> EvergreenError:
     if status == 409:
-        return Conflict(f"The Kubernetes API refused {what}: {said}; look again and retry.")
+        return Conflict(f"The Kubernetes API refused {request}: {message}; look again and retry.")
     if status == 404:
-        return _NotThere(f"The Kubernetes API knows nothing at {what}: {said}; apply the manifests of k8s/ first.")
-    if status == 403 and "exceeded quota" in said:
-        return ServiceUnavailable(f"{what}: {said}; wait for other pods to end, or raise the namespace's quota.")
-    if status == 403 and "PodSecurity" in said:
-        return RequestInvalid(f"{what}: {said}; correct the pod, or the namespace's Pod Security level.")
+        return _NotFound(
+            f"The Kubernetes API knows nothing at {request}: {message}; apply the manifests of k8s/ first."
+        )
+    if status == 403 and "exceeded quota" in message:
+        return ServiceUnavailable(f"{request}: {message}; wait for other pods to end, or raise the namespace's quota.")
+    if status == 403 and "PodSecurity" in message:
+        return RequestInvalid(f"{request}: {message}; correct the pod, or the namespace's Pod Security level.")
     if status in (401, 403):
         return AccessRefused(
-            f"The Kubernetes API at {host} refused {what} ({status}: {said}); bind the role of k8s/base to "
+            f"The Kubernetes API at {host} refused {request} ({status}: {message}); bind the role of k8s/base to "
             "this account."
         )
-    if status in BUSY:
+    if status in TRANSIENT_STATUSES:
         return ServiceUnavailable(
-            f"The Kubernetes API at {host} answered {status} to every try of {what}: {said}; try again later."
+            f"The Kubernetes API at {host} answered {status} to every try of {request}: {message}; try again later."
         )
-    return RequestInvalid(f"The Kubernetes API refused {what} ({status}): {said}; correct it in the manifest.")
+    return RequestInvalid(f"The Kubernetes API refused {request} ({status}): {message}; correct it in the manifest.")
 
 
-def _said(error: BaseException | None) -> str:
+def _extract_message(error: BaseException | None) -> str:
     """The server's own sentence, on one line and without a full stop."""
     try:
         text = json.loads(getattr(error, "body", "") or "")["message"]
@@ -200,5 +204,5 @@ def _said(error: BaseException | None) -> str:
     return " ".join(str(text).split())[:400].rstrip(".")
 
 
-def _error(state: RetryCallState) -> BaseException | None:
+def _get_error(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None

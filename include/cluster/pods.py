@@ -28,8 +28,8 @@ JOB = "evergreen/job"
 PIPELINE = "evergreen/pipeline"
 REQUEST = "evergreen/request"
 JUDGED = "evergreen/judged"
-BAD_IMAGE = ("InvalidImageName", "ErrImageNeverPull")
-LATE_IMAGE = (
+INVALID_IMAGE_REASONS = ("InvalidImageName", "ErrImageNeverPull")
+PULL_FAILURE_REASONS = (
     "ErrImagePull",
     "ImagePullBackOff",
     "RegistryUnavailable",
@@ -51,13 +51,13 @@ class Judgement:
 WAITING = Judgement("waiting")
 
 
-def pod_name(request: JobRequest, map_index: int = -1) -> str:
+def build_pod_name(request: JobRequest, map_index: int = -1) -> str:
     """One name for one piece of work, at most 63 characters."""
     part = f"-{map_index}" if map_index >= 0 else ""
     return f"evergreen-{request.job}-{request.run_key}{part}"[:63]
 
 
-def request_mark(request: JobRequest) -> str:
+def hash_request(request: JobRequest) -> str:
     """Tells two requests of one run apart; the first 16 hex digits of a sha256."""
     return hashlib.sha256(request.model_dump_json().encode()).hexdigest()[:16]
 
@@ -72,19 +72,19 @@ def judge(pod: Pod, spec: JobsSpec, waited_s: float, events: str = "") -> Judgem
     """`waited_s`: seconds the caller has seen it not running; `events`: what the cluster last said about it."""
     job = pod["metadata"]["labels"][JOB]
     phase = pod["status"].get("phase", "Pending")
-    if phase == "Succeeded" or (phase == "Running" and _exit_code(pod) == 0):
+    if phase == "Succeeded" or (phase == "Running" and _read_exit_code(pod) == 0):
         return Judgement("succeeded")
-    if phase == "Failed" or _terminated(pod):
-        return _failed(pod, job, spec)
+    if phase == "Failed" or _find_termination(pod):
+        return _judge_failure(pod, job, spec)
     if phase == "Pending":
-        return _pending(pod, job, spec, waited_s, events)
+        return _judge_pending(pod, job, spec, waited_s, events)
     return WAITING
 
 
-def told(pod: Pod) -> dict[str, Any]:
+def read_receipt(pod: Pod) -> dict[str, Any]:
     """The receipt in the pod's termination message; empty where the job left none."""
     try:
-        content = json.loads(_terminated(pod).get("message") or "")
+        content = json.loads(_find_termination(pod).get("message") or "")
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
@@ -96,47 +96,52 @@ def is_left_over(pod: Pod, now: datetime, keep: timedelta) -> bool:
     return pod["status"].get("phase") != "Running" and now - born > keep
 
 
-def place(pod: Pod) -> str:
+def format_pod(pod: Pod) -> str:
     return f"{pod['metadata'].get('namespace', 'default')}/{pod['metadata']['name']}"
 
 
-def _containers(pod: Pod) -> Iterator[Mapping[str, Any]]:
+def _list_container_statuses(pod: Pod) -> Iterator[Mapping[str, Any]]:
     yield from pod["status"].get("containerStatuses") or ()
     yield from pod["status"].get("initContainerStatuses") or ()
 
 
-def _terminated(pod: Pod) -> Mapping[str, Any]:
+def _find_termination(pod: Pod) -> Mapping[str, Any]:
     """How the job's container ended; empty while it runs, and where the pod's end took all traces of it."""
-    found = (each for each in _containers(pod) if each["name"] == BASE)
+    found = (each for each in _list_container_statuses(pod) if each["name"] == BASE)
     return next((each["state"].get("terminated") or {} for each in found if each.get("state")), {})
 
 
-def _exit_code(pod: Pod) -> int | None:
-    code = _terminated(pod).get("exitCode")
+def _read_exit_code(pod: Pod) -> int | None:
+    code = _find_termination(pod).get("exitCode")
     return None if code is None else int(code)
 
 
-def _failed(pod: Pod, job: str, spec: JobsSpec) -> Judgement:
-    reason, said = pod["status"].get("reason", ""), pod["status"].get("message", "")
-    ended = _terminated(pod)
+def _judge_failure(pod: Pod, job: str, spec: JobsSpec) -> Judgement:
+    reason, message = pod["status"].get("reason", ""), pod["status"].get("message", "")
+    ended = _find_termination(pod)
     if reason == "DeadlineExceeded":
-        minutes = spec.minutes_of(job)
-        return _again(f"Job {job} took longer than {minutes} minutes; raise jobs.timeout_minutes or give it more cpu.")
+        minutes = spec.find_timeout_minutes(job)
+        return _fail_temporarily(
+            f"Job {job} took longer than {minutes} minutes; raise jobs.timeout_minutes or give it more cpu."
+        )
     if ended.get("reason") == "OOMKilled":
-        return _never(
-            f"Job {job} was killed for want of memory: its pod {place(pod)} had {spec.resources_of(job).memory}; raise "
+        return _fail_permanently(
+            f"Job {job} was killed for want of memory: its pod {format_pod(pod)} had "
+            f"{spec.find_resources(job).memory}; raise "
             f"jobs.resources.{job}.memory in the manifest."
         )
-    if reason == "Evicted" and "ephemeral" in said:
-        return _again(
-            f"Pod {place(pod)} was evicted, {_cut(said)}; raise jobs.resources.{job}.extra.ephemeral-storage."
+    if reason == "Evicted" and "ephemeral" in message:
+        return _fail_temporarily(
+            f"Pod {format_pod(pod)} was evicted, {_cut(message)}; raise jobs.resources.{job}.extra.ephemeral-storage."
         )
-    if lost := _taken(pod):
-        return _again(f"Pod {place(pod)} was ended by its node, {_cut(lost)}; the task is retried by itself.")
-    return _exited(pod, job)
+    if lost := _explain_disruption(pod):
+        return _fail_temporarily(
+            f"Pod {format_pod(pod)} was ended by its node, {_cut(lost)}; the task is retried by itself."
+        )
+    return _judge_exit(pod, job)
 
 
-def _taken(pod: Pod) -> str:
+def _explain_disruption(pod: Pod) -> str:
     """Why the cluster, and not the job, ended the pod; empty when it did not."""
     status = pod["status"]
     if status.get("reason") in ("Evicted", "Preempting", "NodeLost", "NodeShutdown", "Shutdown", "Terminated"):
@@ -145,49 +150,51 @@ def _taken(pod: Pod) -> str:
     return next((f"{c.get('reason')}: {c.get('message', '')}" for c in conditions if c["status"] == "True"), "")
 
 
-def _exited(pod: Pod, job: str) -> Judgement:
+def _judge_exit(pod: Pod, job: str) -> Judgement:
     """The job's own sentence where it left one, with the verdict of its exit code."""
-    code = _exit_code(pod)
+    code = _read_exit_code(pod)
     how = "without a word of how" if code is None else f"with code {code}"
-    sentence = told(pod).get("error") or (
-        f"Job {job} ended {how} in pod {place(pod)} and left no result; its last lines stand above in this log."
+    sentence = read_receipt(pod).get("error") or (
+        f"Job {job} ended {how} in pod {format_pod(pod)} and left no result; its last lines stand above in this log."
     )
     return Judgement("failed", str(sentence), permanent=code == Permanent.exit_code)
 
 
-def _pending(pod: Pod, job: str, spec: JobsSpec, waited_s: float, events: str) -> Judgement:
+def _judge_pending(pod: Pod, job: str, spec: JobsSpec, waited_s: float, events: str) -> Judgement:
     waiting: Mapping[str, Any] = next(
-        (each["state"]["waiting"] for each in _containers(pod) if each.get("state", {}).get("waiting")), {}
+        (each["state"]["waiting"] for each in _list_container_statuses(pod) if each.get("state", {}).get("waiting")), {}
     )
-    reason, said = waiting.get("reason", ""), _cut(waiting.get("message", ""))
+    reason, message = waiting.get("reason", ""), _cut(waiting.get("message", ""))
     image = next(c["image"] for c in pod["spec"]["containers"] if c["name"] == BASE)
     late = waited_s >= spec.pull_minutes * 60
-    if reason in BAD_IMAGE or (reason in LATE_IMAGE and late):
-        why = f"The image {image} of job {job} cannot be had ({reason}: {said}); correct jobs.image, or give access "
-        return Judgement("failed", why + "by jobs.image_pull_secrets.", permanent=reason in BAD_IMAGE, stuck=True)
+    if reason in INVALID_IMAGE_REASONS or (reason in PULL_FAILURE_REASONS and late):
+        why = f"The image {image} of job {job} cannot be had ({reason}: {message}); correct jobs.image, or give access "
+        return Judgement(
+            "failed", why + "by jobs.image_pull_secrets.", permanent=reason in INVALID_IMAGE_REASONS, stuck=True
+        )
     if waited_s < spec.start_minutes * 60:
         return WAITING
-    if unschedulable := _unschedulable(pod):
+    if unschedulable := _explain_unschedulable(pod):
         why = (
-            f"No node took pod {place(pod)} within {spec.start_minutes} minutes ({_cut(unschedulable)}); lower "
+            f"No node took pod {format_pod(pod)} within {spec.start_minutes} minutes ({_cut(unschedulable)}); lower "
             f"jobs.resources.{job}, correct jobs.per_job.{job}.node_selector, or add a node."
         )
         return Judgement("failed", why, stuck=True)
-    seen = f"{reason}: {said}" if reason else _cut(events) or "no reason was given"
-    why = f"Pod {place(pod)} did not start within {spec.start_minutes} minutes ({seen}); "
+    seen = f"{reason}: {message}" if reason else _cut(events) or "no reason was given"
+    why = f"Pod {format_pod(pod)} did not start within {spec.start_minutes} minutes ({seen}); "
     return Judgement("failed", why + f"`kubectl describe pod {pod['metadata']['name']}` says more.", stuck=True)
 
 
-def _unschedulable(pod: Pod) -> str:
+def _explain_unschedulable(pod: Pod) -> str:
     conditions = [each for each in pod["status"].get("conditions") or () if each["type"] == "PodScheduled"]
     return next((str(each.get("message") or "Unschedulable") for each in conditions if each["status"] == "False"), "")
 
 
-def _again(why: str) -> Judgement:
+def _fail_temporarily(why: str) -> Judgement:
     return Judgement("failed", why)
 
 
-def _never(why: str) -> Judgement:
+def _fail_permanently(why: str) -> Judgement:
     return Judgement("failed", why, permanent=True)
 
 

@@ -62,19 +62,19 @@ class JobsSpec(Section):
     pull_minutes: Count = Field(3, description="minutes after which an image that cannot be pulled is given up")
     keep_hours: Count = Field(48, description="hours a pod that failed stays to be looked at")
 
-    def resources_of(self, job: str) -> Resources:
+    def find_resources(self, job: str) -> Resources:
         return self.resources.get(job, self.resources["default"])
 
-    def placement_of(self, job: str) -> Placement:
+    def find_placement(self, job: str) -> Placement:
         """What a job says of its own; what it leaves out is said by `default`."""
         general, own = self.per_job.get("default", Placement()), self.per_job.get(job, Placement())
         return general.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
 
-    def minutes_of(self, job: str) -> int:
-        return self.placement_of(job).timeout_minutes or self.timeout_minutes
+    def find_timeout_minutes(self, job: str) -> int:
+        return self.find_placement(job).timeout_minutes or self.timeout_minutes
 
     @model_validator(mode="after")
-    def _has_default(self) -> JobsSpec:
+    def _check_resources(self) -> JobsSpec:
         if "default" not in self.resources:
             raise ValueError("resources needs a 'default' entry")
         for name in sorted({*self.resources} - {*JOBS, "default"}):
@@ -105,7 +105,7 @@ class ClusterSpec(Section):
         return bool(self.gateway or self.virtual_service)
 
     @model_validator(mode="after")
-    def _has_one_route(self) -> ClusterSpec:
+    def _check_single_route(self) -> ClusterSpec:
         if self.gateway and self.virtual_service:
             raise ValueError("gateway and virtual_service name two routes, and one object must be the record; keep one")
         return self

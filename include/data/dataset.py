@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from include.data.core.snapshots import Part, Snapshot, Split, given_up
+from include.data.core.snapshots import Part, Snapshot, Split, find_dropped_entities
 from include.data.spec import DataManifest
-from include.data.store.snapshot_store import ContentStore
+from include.data.store.snapshot_store import SnapshotStore
 from include.kernel.errors import DataRefused, NotEnoughData
 from include.model.schema import Column, conform
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabelledRows:
     """Inputs (n, columns) exactly as the model server will build them, and truth (n,) of 0 and 1."""
 
     inputs: pd.DataFrame
@@ -38,48 +38,52 @@ def list_columns(manifest: DataManifest, only: Iterable[str] | None = None) -> t
 class Dataset:
     """The rows of a store as the manifest reads them."""
 
-    store: ContentStore
+    store: SnapshotStore
     manifest: DataManifest
 
-    def read(self, snapshots: Iterable[Snapshot], inputs: tuple[Column, ...]) -> Rows:
+    def read(self, snapshots: Iterable[Snapshot], inputs: tuple[Column, ...]) -> LabelledRows:
         """The rows of whole days. Only the inputs and the label are read."""
-        return self._split_off(self._read([self.manifest.label.column, *(c.name for c in inputs)], snapshots), inputs)
+        return self._separate_label(
+            self._read([self.manifest.label.column, *(c.name for c in inputs)], snapshots), inputs
+        )
 
-    def read_part(self, days: Split, name: Part, inputs: tuple[Column, ...]) -> Rows:
+    def read_part(self, days: Split, name: Part, inputs: tuple[Column, ...]) -> LabelledRows:
         """The rows of one part of a split, without those of entities that a later part has too.
 
         Raises `NotEnoughData` when nothing is left, `DataRefused` when a day does not hold the entity's column.
         """
-        if not days.part(name) or days.entity is None:
-            return self.read(days.part(name), inputs)
+        if not days.get_part(name) or days.entity is None:
+            return self.read(days.get_part(name), inputs)
         wanted = [self.manifest.label.column, *(c.name for c in inputs), days.entity]
-        table = self._read(list(dict.fromkeys(wanted)), days.part(name))
-        later = self._read([days.entity], days.later(name))
-        gone = given_up(_entities(table, days.entity), _entities(later, days.entity))
-        kept = table[~table[days.entity].isin(gone)].reset_index(drop=True)
-        if kept.empty:
+        table = self._read(list(dict.fromkeys(wanted)), days.get_part(name))
+        later = self._read([days.entity], days.list_later_days(name))
+        dropped = find_dropped_entities(_collect_entities(table, days.entity), _collect_entities(later, days.entity))
+        remaining = table[~table[days.entity].isin(dropped)].reset_index(drop=True)
+        if remaining.empty:
             raise NotEnoughData(
                 f"All {len(table)} {name} rows are of a {days.entity} that a later part of the split has too; "
                 "lower train.holdout_days or train.calibration_days, or raise train.window_days."
             )
-        return self._split_off(kept, inputs)
+        return self._separate_label(remaining, inputs)
 
-    def _read(self, wanted: list[str], snapshots: Iterable[Snapshot]) -> pd.DataFrame:
+    def _read(self, columns: list[str], snapshots: Iterable[Snapshot]) -> pd.DataFrame:
         days = tuple(snapshots)
         for snapshot in days:
-            missing = [name for name in wanted if name not in snapshot.columns]
+            missing = [name for name in columns if name not in snapshot.columns]
             if missing:
                 raise DataRefused(
                     f"Snapshot {snapshot.id[:12]} of {snapshot.day} has no column {', '.join(missing)}, only "
                     f"{', '.join(snapshot.columns)}: correct the manifest, or ingest the day again under it."
                 )
-        return self.store.rows(days, wanted) if days else pd.DataFrame(columns=wanted)
+        return self.store.read_rows(days, columns) if days else pd.DataFrame(columns=columns)
 
-    def _split_off(self, table: pd.DataFrame, inputs: tuple[Column, ...]) -> Rows:
+    def _separate_label(self, table: pd.DataFrame, inputs: tuple[Column, ...]) -> LabelledRows:
         label = self.manifest.label
-        return Rows(conform(table, inputs), (table[label.column] == label.positive).to_numpy().astype(np.float64))
+        return LabelledRows(
+            conform(table, inputs), (table[label.column] == label.positive).to_numpy().astype(np.float64)
+        )
 
 
-def _entities(table: pd.DataFrame, column: str) -> set[Hashable]:
+def _collect_entities(table: pd.DataFrame, column: str) -> set[Hashable]:
     """Who is in these rows; a missing name is nobody's."""
     return set(table[column].dropna().unique())

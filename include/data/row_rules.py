@@ -27,7 +27,7 @@ COMPARISONS: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-JOINS: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {ast.And: operator.and_, ast.Or: operator.or_}
+CONNECTIVES: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {ast.And: operator.and_, ast.Or: operator.or_}
 EQUALITY = (operator.eq, operator.ne)
 
 
@@ -62,20 +62,20 @@ def parse(text: str) -> Node:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
         raise ValueError(f"{text!r} is no rule ({error.msg}); write one like 'Amount <= Price'") from error
-    return _condition(tree, text)
+    return _parse_condition(tree, text)
 
 
-def columns(node: Node) -> tuple[str, ...]:
+def list_columns(node: Node) -> tuple[str, ...]:
     """The columns a rule names, each once, in the order of their first appearance."""
-    return tuple(dict.fromkeys(_names(node)))
+    return tuple(dict.fromkeys(_iterate_names(node)))
 
 
 def check_kinds(node: Node, kinds: Mapping[str, str]) -> None:
     """Raises `ValueError` when a rule names an undeclared column, or compares a number with a text."""
-    unknown = [name for name in columns(node) if name not in kinds]
+    unknown = [name for name in list_columns(node) if name not in kinds]
     if unknown:
         raise ValueError(f"there is no column {unknown[0]!r} in the contract")
-    _kind(node, kinds)
+    _infer_kind(node, kinds)
 
 
 def evaluate(node: Node, cell: Callable[[str], Any]) -> Any:
@@ -91,35 +91,35 @@ def evaluate(node: Node, cell: Callable[[str], Any]) -> Any:
             return operate(evaluate(left, cell), evaluate(right, cell))
 
 
-def _condition(tree: ast.expr, text: str) -> Node:
+def _parse_condition(tree: ast.expr, text: str) -> Node:
     match tree:
         case ast.BoolOp(op, values):
-            return _joined(JOINS[type(op)], [_condition(value, text) for value in values])
+            return _join_nodes(CONNECTIVES[type(op)], [_parse_condition(value, text) for value in values])
         case ast.UnaryOp(ast.Not(), operand):
-            return Not(_condition(operand, text))
+            return Not(_parse_condition(operand, text))
         case ast.Compare(left, ops, comparators):
-            return _chain([left, *comparators], ops, text)
+            return _parse_comparison([left, *comparators], ops, text)
     raise ValueError(f"{ast.unparse(tree)!r} in {text!r} compares nothing; write a rule like 'Amount <= Price'")
 
 
-def _chain(values: list[ast.expr], ops: list[ast.cmpop], text: str) -> Node:
+def _parse_comparison(values: list[ast.expr], ops: list[ast.cmpop], text: str) -> Node:
     """`0 < a < b` means `0 < a and a < b`."""
     unknown = [op for op in ops if type(op) not in COMPARISONS]
     if unknown:
         raise ValueError(f"a rule knows < <= > >= == !=, and not {type(unknown[0]).__name__!r}, as in {text!r}")
-    nodes = [_value(value, text) for value in values]
+    nodes = [_parse_value(value, text) for value in values]
     pairs = zip(ops, nodes, nodes[1:], strict=False)
-    return _joined(operator.and_, [Binary(COMPARISONS[type(op)], left, right) for op, left, right in pairs])
+    return _join_nodes(operator.and_, [Binary(COMPARISONS[type(op)], left, right) for op, left, right in pairs])
 
 
-def _joined(operate: Callable[[Any, Any], Any], nodes: list[Node]) -> Node:
+def _join_nodes(operate: Callable[[Any, Any], Any], nodes: list[Node]) -> Node:
     first, *rest = nodes
     for node in rest:
         first = Binary(operate, first, node)
     return first
 
 
-def _value(tree: ast.expr, text: str) -> Node:
+def _parse_value(tree: ast.expr, text: str) -> Node:
     match tree:
         case ast.Name(name):
             return Column(name)
@@ -132,40 +132,40 @@ def _value(tree: ast.expr, text: str) -> Node:
         case ast.Constant(str(value)):
             return Literal(value)
         case ast.UnaryOp(ast.USub(), operand):
-            return Binary(operator.mul, Literal(-1.0), _value(operand, text))
+            return Binary(operator.mul, Literal(-1.0), _parse_value(operand, text))
         case ast.BinOp(left, op, right) if type(op) in ARITHMETIC:
-            return Binary(ARITHMETIC[type(op)], _value(left, text), _value(right, text))
+            return Binary(ARITHMETIC[type(op)], _parse_value(left, text), _parse_value(right, text))
     raise ValueError(
         f"{ast.unparse(tree)!r} in {text!r} is not allowed: a rule knows columns, numbers, texts, + - * and "
         "comparisons; write col('a name') for a column whose name is no plain word"
     )
 
 
-def _names(node: Node) -> Iterator[str]:
+def _iterate_names(node: Node) -> Iterator[str]:
     match node:
         case Column(name):
             yield name
         case Not(inner):
-            yield from _names(inner)
+            yield from _iterate_names(inner)
         case Binary(_, left, right):
-            yield from _names(left)
-            yield from _names(right)
+            yield from _iterate_names(left)
+            yield from _iterate_names(right)
 
 
-def _kind(node: Node, kinds: Mapping[str, str]) -> str:
+def _infer_kind(node: Node, kinds: Mapping[str, str]) -> str:
     match node:
         case Column(name):
             return kinds[name]
         case Literal(value):
             return "category" if isinstance(value, str) else "number"
         case Not(inner):
-            return _kind(inner, kinds)
+            return _infer_kind(inner, kinds)
         case Binary(operate, left, right):
-            return _kind_of_pair(operate, _kind(left, kinds), _kind(right, kinds))
+            return _infer_pair_kind(operate, _infer_kind(left, kinds), _infer_kind(right, kinds))
 
 
-def _kind_of_pair(operate: Callable[[Any, Any], Any], left: str, right: str) -> str:
-    if operate in JOINS.values():
+def _infer_pair_kind(operate: Callable[[Any, Any], Any], left: str, right: str) -> str:
+    if operate in CONNECTIVES.values():
         return "condition"
     if left != right:
         raise ValueError(f"a {left} cannot be compared with a {right}")

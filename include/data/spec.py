@@ -49,7 +49,7 @@ class FilesSource(BoundedSource):
         return self.path
 
     @model_validator(mode="after")
-    def _names_a_day(self) -> FilesSource:
+    def _check_day_pattern(self) -> FilesSource:
         _check_pattern(self.path, "a files source needs {day} in its path, such as data/{day}.csv")
         return self
 
@@ -68,7 +68,7 @@ class S3Source(BoundedSource):
         return self.uri
 
     @model_validator(mode="after")
-    def _names_a_bucket_and_a_day(self) -> S3Source:
+    def _check_uri(self) -> S3Source:
         if not re.match(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.", self.uri):
             raise ValueError("an s3 source needs a uri such as s3://bucket/prefix/{day}/*.parquet")
         _check_pattern(self.uri, "an s3 source needs {day} in its uri, such as s3://bucket/prefix/{day}/*.parquet")
@@ -141,11 +141,11 @@ class CellRules(Section):
     warn_on: tuple[CellRule, ...] = Field((), description="rules of this column that only warn")
 
     @model_validator(mode="after")
-    def _possible(self) -> CellRules:
+    def _check_bounds(self) -> CellRules:
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError("min must not be larger than max")
         if self.matches is not None:
-            regular_expression(self.matches)
+            check_regular_expression(self.matches)
         return self
 
 
@@ -155,8 +155,8 @@ class ColumnSpec(CellRules):
     kind: Literal["number", "category"]
 
     @model_validator(mode="after")
-    def _fits_its_kind(self) -> ColumnSpec:
-        _fits(self.kind, self)
+    def _check_kind(self) -> ColumnSpec:
+        _check_kind_rules(self.kind, self)
         return self
 
 
@@ -166,12 +166,12 @@ class ExtraSpec(CellRules):
     kind: Literal["number", "category", "timestamp"]
 
     @model_validator(mode="after")
-    def _fits_its_kind(self) -> ExtraSpec:
-        _fits(self.kind, self)
+    def _check_kind(self) -> ExtraSpec:
+        _check_kind_rules(self.kind, self)
         return self
 
 
-def _fits(kind: str, rules: CellRules) -> None:
+def _check_kind_rules(kind: str, rules: CellRules) -> None:
     if kind != "number" and (rules.min is not None or rules.max is not None):
         raise ValueError(
             f"a {kind} has values, not min and max" if kind == "category" else f"a {kind} has no min and max"
@@ -181,7 +181,7 @@ def _fits(kind: str, rules: CellRules) -> None:
         raise ValueError(f"a {kind} has {has} or a pattern to match" if rules.matches else f"a {kind} has {has}")
 
 
-def regular_expression(text: str) -> str:
+def check_regular_expression(text: str) -> str:
     """`text` if every engine reads it alike; a cell must match it whole. Raises `ValueError` naming the trouble."""
     try:
         with warnings.catch_warnings():
@@ -206,7 +206,7 @@ class RowCount(Section):
     max: Count
 
     @model_validator(mode="after")
-    def _possible(self) -> RowCount:
+    def _check_bounds(self) -> RowCount:
         if self.min > self.max:
             raise ValueError("min must not be larger than max")
         return self
@@ -220,12 +220,12 @@ class RowRule(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _written_short(cls, given: Any) -> Any:
+    def _expand_short_form(cls, given: Any) -> Any:
         return {"check": given} if isinstance(given, str) else given
 
     @field_validator("check")
     @classmethod
-    def _is_understood(cls, check: str) -> str:
+    def _check_rule(cls, check: str) -> str:
         row_rules.parse(check)
         return check
 
@@ -283,7 +283,7 @@ class ContractSpec(Section):
         return {**self.columns, **self.extras, **times}
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> ContractSpec:
+    def _check_declarations(self) -> ContractSpec:
         twice = sorted({*self.columns} & {*self.extras})
         if twice:
             raise ValueError(f"{twice[0]!r} stands under columns and under extras; keep one")
@@ -326,7 +326,7 @@ class WindowSpec(Section):
     min_rows: Count = Field(description="labelled rows below which no training starts")
 
     @model_validator(mode="after")
-    def _leaves_rows_to_train_on(self) -> WindowSpec:
+    def _check_window(self) -> WindowSpec:
         if self.holdout_days + self.calibration_days >= self.window_days:
             raise ValueError("holdout_days and calibration_days together must be smaller than window_days")
         return self
@@ -344,7 +344,7 @@ class GroupsSpec(Section):
         return tuple(dict.fromkeys((*self.business, *self.protected)))
 
     @model_validator(mode="after")
-    def _rising(self) -> GroupsSpec:
+    def _check_cuts(self) -> GroupsSpec:
         for column, cuts in self.bands.items():
             if not cuts or any(low >= high for low, high in pairwise(cuts)):
                 raise ValueError(f"bands.{column} must hold rising cuts, such as [30, 45]")

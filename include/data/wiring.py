@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from include.kernel.environment import read_setting
 
 if TYPE_CHECKING:
-    from include.data.store.job_results import Results
-    from include.data.store.snapshot_store import ContentStore
-    from include.data.store.work_units import Pieces
+    from include.data.store.job_results import JobResults
+    from include.data.store.snapshot_store import SnapshotStore
+    from include.data.store.work_units import WorkUnitStore
 
 
 def read_snapshot_place() -> str:
@@ -28,32 +28,32 @@ def has_snapshots() -> bool:
     return bool(os.environ.get("EVERGREEN_SNAPSHOTS") or os.environ.get("EVERGREEN_STORE"))
 
 
-def open_snapshot_store() -> ContentStore:
+def open_snapshot_store() -> SnapshotStore:
     """EVERGREEN_STORE itself is always a local directory: the ledger and the reports are appended to and locked there,
     which a bucket cannot do, while snapshots must be reachable from every machine that trains.
     """
     place = read_snapshot_place()
     if place.startswith("s3://"):
-        from include.data.store.s3_store import S3Store
+        from include.data.store.s3_store import S3SnapshotStore
 
-        return S3Store(place, cache=Path(read_setting("EVERGREEN_STORE")) / "cache")
-    from include.data.store.local_store import LocalStore
+        return S3SnapshotStore(place, cache=Path(read_setting("EVERGREEN_STORE")) / "cache")
+    from include.data.store.local_store import LocalSnapshotStore
 
-    return LocalStore(Path(place))
+    return LocalSnapshotStore(Path(place))
 
 
-def open_job_results() -> Results:
+def open_job_results() -> JobResults:
     """What jobs in pods left, beside the snapshots."""
-    from include.data.store.job_results import Results
+    from include.data.store.job_results import JobResults
 
-    return Results(open_snapshot_store().objects)
+    return JobResults(open_snapshot_store().objects)
 
 
-def open_work_units(keep_days: int) -> Pieces:
+def open_work_units(keep_days: int) -> WorkUnitStore:
     """Parts of jobs' work that any process may have made, beside the snapshots."""
-    from include.data.store.work_units import Pieces
+    from include.data.store.work_units import WorkUnitStore
 
-    return Pieces(open_snapshot_store().objects, keep_days)
+    return WorkUnitStore(open_snapshot_store().objects, keep_days)
 
 
 def find_work_room() -> Path:

@@ -17,29 +17,29 @@ from include.embedded.stack.errors import StackError
 from include.embedded.stack.stack import Part, Stack
 
 app = typer.Typer(help="Evergreen on one machine.", no_args_is_help=True, add_completion=False)
-UNHEALTHY = 3
+EXIT_UNHEALTHY = 3
 Result = TypeVar("Result")
 
 
 @app.command()
 def up() -> None:
     """Start everything and wait until it is healthy."""
-    _do(lambda stack: stack.up())
+    _do(lambda stack: stack.start())
 
 
 @app.command()
 def down() -> None:
     """Stop everything; what is stored stays."""
-    _do(lambda stack: stack.down())
+    _do(lambda stack: stack.stop())
 
 
 @app.command()
 def status() -> None:
     """Show each program; exit 3 unless all are healthy."""
-    parts = _do(lambda stack: stack.parts())
-    Console().print(_table(parts))
+    parts = _do(lambda stack: stack.list_parts())
+    Console().print(_build_table(parts))
     if any(part.missing for part in parts):
-        raise typer.Exit(UNHEALTHY)
+        raise typer.Exit(EXIT_UNHEALTHY)
 
 
 @app.command()
@@ -51,7 +51,7 @@ def reset() -> None:
 @app.command()
 def env() -> None:
     """Print what a task sees, to be taken over by a shell: eval "$(python -m include.embedded env)"."""
-    for name, value in _do(lambda stack: stack.environment()).items():
+    for name, value in _do(lambda stack: stack.build_env()).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
 
 
@@ -64,7 +64,7 @@ def _do(action: Callable[[Stack], Result]) -> Result:
         raise typer.Exit(1) from None
 
 
-def _table(parts: list[Part]) -> Table:
+def _build_table(parts: list[Part]) -> Table:
     table = Table()
     for heading in ("Program", "State", "Pid", "Uptime", "Health"):
         table.add_column(heading, no_wrap=heading != "Health", overflow="fold")

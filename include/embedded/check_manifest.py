@@ -10,7 +10,7 @@ import sys
 
 from include.kernel.errors import EvergreenError
 from include.manifest import Manifest, read_manifest
-from include.monitoring.core.false_alarms import budget
+from include.monitoring.core.false_alarms import compute_budget
 
 
 def main() -> int:
@@ -20,8 +20,8 @@ def main() -> int:
     except EvergreenError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(told(manifest))
-    print(f"monitor: {budget(manifest.monitor).sentence}")
+    print(describe_manifest(manifest))
+    print(f"monitor: {compute_budget(manifest.monitor).sentence}")
     return 0
 
 
@@ -33,7 +33,7 @@ def _check_names(manifest: Manifest) -> None:
     features.resolve(manifest.train.features)
 
 
-def told(manifest: Manifest) -> str:
+def describe_manifest(manifest: Manifest) -> str:
     source = f"{manifest.source.kind} source {manifest.source.place}"
     inputs = f"{len(manifest.contract.columns)} inputs"
     candidates = " and ".join(manifest.train.candidates)

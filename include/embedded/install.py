@@ -35,14 +35,14 @@ class Installation:
         return find_pin("torch", self.project)
 
     @property
-    def wanted(self) -> str:
+    def requirements_digest(self) -> str:
         return hashlib.sha256(self.requirements.read_bytes() + self.torch.encode()).hexdigest()
 
     @property
     def is_current(self) -> bool:
-        return self.stamp.exists() and self.stamp.read_text() == self.wanted
+        return self.stamp.exists() and self.stamp.read_text() == self.requirements_digest
 
-    def steps(self, environ: Mapping[str, str] = os.environ) -> list[tuple[str, list[str]]]:
+    def list_steps(self, environ: Mapping[str, str] = os.environ) -> list[tuple[str, list[str]]]:
         """What has to be run, in order, each with a name a person can read."""
         pip = [self.python, "-m", "pip", "install", "--disable-pip-version-check"]
         index = ["--index-url", environ["TORCH_INDEX"]] if environ.get("TORCH_INDEX") else []
@@ -57,20 +57,20 @@ class Installation:
     def install(self) -> None:
         self.log.unlink(missing_ok=True)
         self.stamp.unlink(missing_ok=True)
-        wanted = self.wanted  # as of now: the file may change while minutes pass
-        for label, command in self.steps():
+        expected = self.requirements_digest  # as of now: the file may change while minutes pass
+        for label, command in self.list_steps():
             seconds = run(label, command, self.log, say)
             say(f"{label}: done in {seconds:.0f} s")
-        self.stamp.write_text(wanted)
+        self.stamp.write_text(expected)
         self.log.unlink(missing_ok=True)
 
 
 def find_pin(name: str, path: Path) -> str:
     """The one version of a package that a file names."""
-    found = re.search(rf'^\W*({name}==[^\s;"]+)', path.read_text(), re.MULTILINE)
-    if not found:
+    match = re.search(rf'^\W*({name}==[^\s;"]+)', path.read_text(), re.MULTILINE)
+    if not match:
         raise SystemExit(f"{path.name} names no version of {name}; see `make lock`.")
-    return found.group(1)
+    return match.group(1)
 
 
 def say(line: str) -> None:

@@ -20,24 +20,32 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
-from include.data.core.snapshots import Snapshot, matured
-from include.data.store.snapshot_store import ContentStore
-from include.feedback.core.prediction_records import FEEDBACK, PREDICTION, Kind, Served, Stream, checked_secret, hashed
+from include.data.core.snapshots import Snapshot, select_matured
+from include.data.store.snapshot_store import SnapshotStore
+from include.feedback.core.prediction_records import (
+    FEEDBACK,
+    PREDICTION,
+    Kind,
+    ServingStatistics,
+    Stream,
+    hash_value,
+    require_secret,
+)
 from include.feedback.segments import Segments
 from include.feedback.spec import FeedbackManifest
 from include.kernel.errors import Conflict, DataRefused
 
 PART_ROWS = 250_000
-RETRIES = timedelta(minutes=1)  # how long after an answer a proxy may still ask again
-SOON = timedelta(days=1)  # rows are ingested under the day they were predicted on, or one off
-TYPES: Mapping[Kind, pl.DataType] = {
+RETRY_WINDOW = timedelta(minutes=1)  # how long after an answer a proxy may still ask again
+INGEST_SLACK = timedelta(days=1)  # rows are ingested under the day they were predicted on, or one off
+COLUMN_TYPES: Mapping[Kind, pl.DataType] = {
     "text": pl.String(),
     "number": pl.Float64(),
     "integer": pl.Int64(),
     "flag": pl.Boolean(),
     "time": pl.Datetime("us", "UTC"),
 }
-OUTCOME = {"outcome": pl.String(), "outcome_from": pl.String(), "outcome_at": pl.Datetime("us", "UTC")}
+OUTCOME_TYPES = {"outcome": pl.String(), "outcome_from": pl.String(), "outcome_at": pl.Datetime("us", "UTC")}
 
 
 class Predictions:
@@ -47,17 +55,22 @@ class Predictions:
     """
 
     def __init__(
-        self, segments: Segments, store: ContentStore, manifest: FeedbackManifest, room: Path, secret: str | None = None
+        self,
+        segments: Segments,
+        store: SnapshotStore,
+        manifest: FeedbackManifest,
+        workspace: Path,
+        secret: str | None = None,
     ) -> None:
         """`secret` is EVERGREEN_LOG_KEY; only needed when the manifest hashes the rows' own id."""
-        self._segments, self._store, self._manifest, self._room = segments, store, manifest, room
+        self._segments, self._store, self._manifest, self._workspace = segments, store, manifest, workspace
         self._secret = secret
 
-    def days(self) -> list[date]:
+    def list_days(self) -> list[date]:
         """Days that have predictions, oldest first."""
-        return list(self._segments.days("predictions"))
+        return list(self._segments.list_days("predictions"))
 
-    def parts(
+    def read_parts(
         self, since: date, until: date, as_of: date | None = None, part_rows: int = PART_ROWS
     ) -> Iterator[pl.DataFrame]:
         """Rows predicted from `since` to `until`, both included.
@@ -66,38 +79,40 @@ class Predictions:
         `outcome_at` (when it was received), which are null while it is not known. A column that only some segments have
         is null elsewhere; one that is hashed in some is text in all.
         """
-        with self._reading():
-            asked = self._scan("predictions", since, until + timedelta(days=1), PREDICTION)
-            asked = asked.filter(pl.col("at") < _midnight(until) + timedelta(days=1) + RETRIES)
-            told = self._outcomes(since, as_of)
-            labels = self._labels(since, until, as_of)
-            count = int(asked.select(pl.len()).collect(engine="streaming").item())
-            of = max(1, -(-count // part_rows))
-            for number in range(of):
-                part = _counted(_dealt(asked, number, of)).filter(pl.col("at") < _midnight(until) + timedelta(days=1))
-                yield self._judged(part, _dealt(told, number, of), labels)
+        with self._translate_read_errors():
+            requests = self._scan("predictions", since, until + timedelta(days=1), PREDICTION)
+            requests = requests.filter(pl.col("at") < _compute_midnight(until) + timedelta(days=1) + RETRY_WINDOW)
+            outcomes = self._scan_outcomes(since, as_of)
+            labels = self._scan_labels(since, until, as_of)
+            count = int(requests.select(pl.len()).collect(engine="streaming").item())
+            part_count = max(1, -(-count // part_rows))
+            for number in range(part_count):
+                part = _deduplicate_records(_select_part(requests, number, part_count)).filter(
+                    pl.col("at") < _compute_midnight(until) + timedelta(days=1)
+                )
+                yield self._join_outcomes(part, _select_part(outcomes, number, part_count), labels)
 
-    def served(self, version: str, since: date, until: date) -> Served | None:
+    def summarize_serving(self, version: str, since: date, until: date) -> ServingStatistics | None:
         """How requests to `version` were answered on these days, both included; None where there is none.
 
         A request counts once, with its slowest row; one that a proxy sent twice counts as often as it was answered.
         """
-        with self._reading():
+        with self._translate_read_errors():
             rows = self._scan("predictions", since, until, PREDICTION).filter(pl.col("version") == version)
-            asked = rows.group_by("request_id", "slot").agg(pl.col("status", "latency_ms").max())
-            found = asked.select(
+            requests = rows.group_by("request_id", "slot").agg(pl.col("status", "latency_ms").max())
+            statistics = requests.select(
                 requests=pl.len(),
                 failed=(pl.col("status") >= 500).sum(),
                 p95=pl.col("latency_ms").quantile(0.95),
                 p99=pl.col("latency_ms").quantile(0.99),
             ).collect(engine="streaming")
-        told = found.row(0, named=True)
-        if not told["requests"] or told["p99"] is None:
+        summary = statistics.row(0, named=True)
+        if not summary["requests"] or summary["p99"] is None:
             return None
-        return Served(told["requests"], told["failed"], (told["p95"], told["p99"]))
+        return ServingStatistics(summary["requests"], summary["failed"], (summary["p95"], summary["p99"]))
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _translate_read_errors(self) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
@@ -109,46 +124,48 @@ class Predictions:
             ) from error
 
     def _scan(self, stream: Stream, since: date, until: date, columns: Mapping[str, Kind]) -> pl.LazyFrame:
-        days = self._segments.days(stream)
+        days = self._segments.list_days(stream)
         keys = [key for day, found in days.items() if since <= day <= until for key in found]
-        return _union([self._local(key) for key in keys], columns)
+        return _merge_segments([self._fetch_segment(key) for key in keys], columns)
 
-    def _local(self, key: str) -> Path:
-        path = self._segments.place.local(key, self._room)
+    def _fetch_segment(self, key: str) -> Path:
+        path = self._segments.place.fetch_into(key, self._workspace)
         if path is None:
             raise FileNotFoundError(key)
         return path
 
-    def _outcomes(self, since: date, as_of: date | None) -> pl.LazyFrame:
+    def _scan_outcomes(self, since: date, as_of: date | None) -> pl.LazyFrame:
         """What callers sent since the predictions, by request and row."""
         return self._scan("feedback", since, as_of or date.max, FEEDBACK)
 
-    def _labels(self, since: date, until: date, as_of: date | None) -> pl.LazyFrame:
+    def _scan_labels(self, since: date, until: date, as_of: date | None) -> pl.LazyFrame:
         """The ingested labels of about these days: key, label, and from when they count as known."""
-        history = self._store.history()
-        known = matured(history, as_of or date.max, self._manifest.label)
-        wanted = [each for each in known if since - SOON <= each.day <= until + SOON]
-        empty = pl.LazyFrame(schema={"key": pl.String(), "label": pl.String(), "known": TYPES["time"]})
-        return pl.concat([empty, *map(self._labelled, wanted)])
+        history = self._store.read_history()
+        known = select_matured(history, as_of or date.max, self._manifest.label)
+        wanted = [each for each in known if since - INGEST_SLACK <= each.day <= until + INGEST_SLACK]
+        empty = pl.LazyFrame(schema={"key": pl.String(), "label": pl.String(), "known": COLUMN_TYPES["time"]})
+        return pl.concat([empty, *map(self._scan_snapshot_labels, wanted)])
 
-    def _labelled(self, snapshot: Snapshot) -> pl.LazyFrame:
+    def _scan_snapshot_labels(self, snapshot: Snapshot) -> pl.LazyFrame:
         key, label = self._manifest.contract.id, self._manifest.label
-        known = _midnight(max(snapshot.known_from, snapshot.day + timedelta(days=label.delay_days)))
-        return pl.scan_parquet(self._store.file(snapshot)).select(
+        known = _compute_midnight(max(snapshot.known_from, snapshot.day + timedelta(days=label.delay_days)))
+        return pl.scan_parquet(self._store.fetch_file(snapshot)).select(
             pl.col(key).cast(pl.String).alias("key"),
             pl.col(label.column).cast(pl.String).alias("label"),
-            pl.lit(known, TYPES["time"]).alias("known"),
+            pl.lit(known, COLUMN_TYPES["time"]).alias("known"),
         )
 
-    def _judged(self, part: pl.LazyFrame, told: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
+    def _join_outcomes(self, part: pl.LazyFrame, outcomes: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
         """The part with its outcomes; only what belongs to it is taken from the others."""
         rows = part.collect(engine="streaming")
-        given = told.sort("received", maintain_order=True).unique(
+        latest = outcomes.sort("received", maintain_order=True).unique(
             ["request_id", "row"], keep="last", maintain_order=True
         )
-        named = given.select("request_id", "row", pl.col("label").alias("told"), "received")
-        seen = self._ingested(rows, labels)
-        joined = rows.join(named.collect(engine="streaming"), ["request_id", "row"], "left").join(seen, "key", "left")
+        named = latest.select("request_id", "row", pl.col("label").alias("told"), "received")
+        ingested = self._find_ingested_labels(rows, labels)
+        joined = rows.join(named.collect(engine="streaming"), ["request_id", "row"], "left").join(
+            ingested, "key", "left"
+        )
         sent = pl.col("told").is_not_null()
         return joined.with_columns(
             outcome=pl.coalesce("told", "ingested"),
@@ -159,33 +176,33 @@ class Predictions:
             outcome_at=pl.coalesce("received", "known"),
         ).drop("told", "received", "ingested", "known")
 
-    def _ingested(self, rows: pl.DataFrame, labels: pl.LazyFrame) -> pl.DataFrame:
+    def _find_ingested_labels(self, rows: pl.DataFrame, labels: pl.LazyFrame) -> pl.DataFrame:
         keys = rows.lazy().select("key").drop_nulls().unique()
-        found = self._hidden(labels).join(keys, "key", "semi").collect(engine="streaming")
-        return found.unique("key", keep="last", maintain_order=True).rename({"label": "ingested"})
+        labelled = self._hash_keys(labels).join(keys, "key", "semi").collect(engine="streaming")
+        return labelled.unique("key", keep="last", maintain_order=True).rename({"label": "ingested"})
 
-    def _hidden(self, labels: pl.LazyFrame) -> pl.LazyFrame:
+    def _hash_keys(self, labels: pl.LazyFrame) -> pl.LazyFrame:
         """The ids as the log has them."""
         spec, name = self._manifest.serving.log, self._manifest.contract.id
         if name not in spec.hash:
             return labels
-        secret = checked_secret(spec, self._secret)
+        secret = require_secret(spec, self._secret)
         return labels.with_columns(
-            pl.col("key").map_elements(lambda value: hashed(secret, name, value), return_dtype=pl.String)
+            pl.col("key").map_elements(lambda value: hash_value(secret, name, value), return_dtype=pl.String)
         )
 
 
-def _union(paths: list[Path], columns: Mapping[str, Kind]) -> pl.LazyFrame:
+def _merge_segments(paths: list[Path], columns: Mapping[str, Kind]) -> pl.LazyFrame:
     """Segments with unlike columns as one; files of one schema are scanned together, since a day has few schemas."""
-    alike: dict[tuple[tuple[str, pl.DataType], ...], list[Path]] = {}
+    by_schema: dict[tuple[tuple[str, pl.DataType], ...], list[Path]] = {}
     for path in paths:
-        alike.setdefault(tuple(pl.read_parquet_schema(path).items()), []).append(path)
-    merged = {name: TYPES[kind] for name, kind in columns.items()}
-    for schema in alike:
+        by_schema.setdefault(tuple(pl.read_parquet_schema(path).items()), []).append(path)
+    merged = {name: COLUMN_TYPES[kind] for name, kind in columns.items()}
+    for schema in by_schema:
         for name, kind in schema:
             merged[name] = kind if merged.get(name, kind) == kind else pl.String()
     frames = [pl.LazyFrame(schema=merged)]
-    for schema, files in alike.items():
+    for schema, files in by_schema.items():
         has = dict(schema)
         frames.append(
             pl.scan_parquet(files).select(
@@ -195,11 +212,11 @@ def _union(paths: list[Path], columns: Mapping[str, Kind]) -> pl.LazyFrame:
     return pl.concat(frames)
 
 
-def _dealt(frame: pl.LazyFrame, number: int, of: int) -> pl.LazyFrame:
-    return frame if of == 1 else frame.filter(pl.col("request_id").hash(seed=0) % of == number)
+def _select_part(frame: pl.LazyFrame, number: int, part_count: int) -> pl.LazyFrame:
+    return frame if part_count == 1 else frame.filter(pl.col("request_id").hash(seed=0) % part_count == number)
 
 
-def _counted(frame: pl.LazyFrame) -> pl.LazyFrame:
+def _deduplicate_records(frame: pl.LazyFrame) -> pl.LazyFrame:
     """One record of each id and row, in the order of the answers: the last that was answered, else the last."""
     answered = pl.col("score").is_not_null()
     one = frame.with_columns(answered.alias("(answered)")).sort("(answered)", "at", "score")
@@ -210,5 +227,5 @@ def _counted(frame: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _midnight(day: date) -> datetime:
+def _compute_midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)

@@ -10,29 +10,32 @@ from collections.abc import Iterable
 from datetime import date
 from typing import TYPE_CHECKING
 
-from include.feedback.core.prediction_records import Stream, day_of_segment
+from include.feedback.core.prediction_records import Stream, parse_segment_day
 
 if TYPE_CHECKING:
-    from include.data.store.snapshot_store import Objects
+    from include.data.store.snapshot_store import ObjectStore
 
 
 class Segments:
     """Raises what its place raises: `StorageUnavailable`, `ServiceUnavailable`, `AccessRefused`."""
 
-    def __init__(self, place: Objects) -> None:
+    def __init__(self, place: ObjectStore) -> None:
         self.place = place
 
-    def days(self, stream: Stream) -> dict[date, list[str]]:
+    def list_days(self, stream: Stream) -> dict[date, list[str]]:
         """Day -> its segments' keys, both in order. Other files are left alone."""
-        found: dict[date, list[str]] = {}
-        for key in sorted(self.place.keys(f"{stream}/")):
-            day = day_of_segment(key)
+        keys_by_day: dict[date, list[str]] = {}
+        for key in sorted(self.place.list_keys(f"{stream}/")):
+            day = parse_segment_day(key)
             if day:
-                found.setdefault(day, []).append(key)
-        return found
+                keys_by_day.setdefault(day, []).append(key)
+        return keys_by_day
 
-    def keys(self, stream: Stream, days: Iterable[date]) -> list[str]:
+    def list_keys(self, stream: Stream, days: Iterable[date]) -> list[str]:
         """The segments of these days."""
         return [
-            key for day in sorted(days) for key in sorted(self.place.keys(f"{stream}/{day}/")) if day_of_segment(key)
+            key
+            for day in sorted(days)
+            for key in sorted(self.place.list_keys(f"{stream}/{day}/"))
+            if parse_segment_day(key)
         ]

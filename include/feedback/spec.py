@@ -29,7 +29,7 @@ class LogSpec(Section):
     hash: tuple[str, ...] = Field((), description="inputs, or the id, written as HMAC-SHA256 under EVERGREEN_LOG_KEY")
 
     @model_validator(mode="after")
-    def _possible(self) -> LogSpec:
+    def _check_consistency(self) -> LogSpec:
         both = sorted({*self.drop} & {*self.hash})
         if both:
             raise ValueError(f"{both[0]!r} stands under drop and under hash; keep one")

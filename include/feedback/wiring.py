@@ -18,10 +18,10 @@ def open_segments(attempts: int = 5) -> Segments:
     place = read_snapshot_place()
     if place.startswith("s3://"):
         from include.data.store import s3_client
-        from include.data.store.s3_store import S3Objects
+        from include.data.store.s3_store import S3ObjectStore
 
-        patient = s3_client.client(read_timeout_s=10.0, attempts=attempts)
-        return Segments(S3Objects(place, cache=Path(), client=patient))
-    from include.data.store.local_store import LocalObjects
+        patient = s3_client.make_client(read_timeout_s=10.0, attempts=attempts)
+        return Segments(S3ObjectStore(place, cache=Path(), client=patient))
+    from include.data.store.local_store import LocalObjectStore
 
-    return Segments(LocalObjects(Path(place)))
+    return Segments(LocalObjectStore(Path(place)))

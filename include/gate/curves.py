@@ -24,41 +24,41 @@ def draw(scores: Scores, threshold: float) -> str:
     models = [("champion", scores.champion, GREY), ("challenger", scores.challenger, GREEN)]
     for name, score, colour in models:
         if score is not None:
-            _ranked(roc, recall, scores.truth, score, {"label": name, "color": colour})
-            _calibrated(calibration, scores.truth, score, {"label": name, "color": colour})
-    _labelled(roc, "ROC", "false positive rate", "true positive rate")
-    _labelled(recall, "Precision and recall", "recall", "precision")
-    _labelled(calibration, "Calibration", "predicted", "observed")
-    _counted(confusion, scores, threshold)
-    return _svg(figure)
+            _plot_ranking(roc, recall, scores.truth, score, {"label": name, "color": colour})
+            _plot_calibration(calibration, scores.truth, score, {"label": name, "color": colour})
+    _set_labels(roc, "ROC", "false positive rate", "true positive rate")
+    _set_labels(recall, "Precision and recall", "recall", "precision")
+    _set_labels(calibration, "Calibration", "predicted", "observed")
+    _plot_confusion(confusion, scores, threshold)
+    return _render_svg(figure)
 
 
-def _ranked(roc: Any, recall: Any, truth: Floats, score: Floats, style: dict[str, Any]) -> None:
+def _plot_ranking(roc: Any, recall: Any, truth: Floats, score: Floats, style: dict[str, Any]) -> None:
     wrong, right, _ = roc_curve(truth, score)
     area = f"{style['label']} (AUC {auc(wrong, right):.3f})"
-    roc.plot(*_thinned(wrong, right), **style | {"label": area})
-    precision, found, _ = precision_recall_curve(truth, score)
-    recall.plot(*_thinned(found, precision), **style)
+    roc.plot(*_reduce_points(wrong, right), **style | {"label": area})
+    precision, sensitivity, _ = precision_recall_curve(truth, score)
+    recall.plot(*_reduce_points(sensitivity, precision), **style)
 
 
-def _thinned(*curves: Floats) -> list[Floats]:
+def _reduce_points(*curves: Floats) -> list[Floats]:
     keep = np.unique(np.linspace(0, len(curves[0]) - 1, MOST_POINTS).astype(int))
     return [curve[keep] for curve in curves]
 
 
-def _calibrated(axes: Any, truth: Floats, score: Floats, style: dict[str, Any]) -> None:
+def _plot_calibration(axes: Any, truth: Floats, score: Floats, style: dict[str, Any]) -> None:
     observed, predicted = calibration_curve(truth, np.clip(score, 0, 1), n_bins=10, strategy="quantile")
     axes.plot(predicted, observed, marker="o", **style)
 
 
-def _labelled(axes: Any, title: str, x: str, y: str) -> None:
+def _set_labels(axes: Any, title: str, x: str, y: str) -> None:
     if title != "Precision and recall":
         axes.plot([0, 1], [0, 1], color="#dddddd", linestyle="--", zorder=0)
     axes.set(title=title, xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc="best", frameon=False)
 
 
-def _counted(axes: Any, scores: Scores, threshold: float) -> None:
+def _plot_confusion(axes: Any, scores: Scores, threshold: float) -> None:
     table = confusion_matrix(scores.truth, scores.challenger >= threshold, labels=[0, 1])
     axes.imshow(table, cmap="Greens")
     for (row, column), count in np.ndenumerate(table):
@@ -68,7 +68,7 @@ def _counted(axes: Any, scores: Scores, threshold: float) -> None:
     axes.set(xticklabels=["negative", "positive"], yticklabels=["negative", "positive"], xlabel="called", ylabel="is")
 
 
-def _svg(figure: Figure) -> str:
+def _render_svg(figure: Figure) -> str:
     """From the svg element on: a page of HTML has its own head. Without a date, so that a retry writes the same."""
     text = io.StringIO()
     with rc_context({"svg.hashsalt": "evergreen"}):

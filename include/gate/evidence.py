@@ -15,20 +15,20 @@ from include.gate.core.checks import Labels
 from include.kernel.inference.statistics import Floats
 from include.kernel.words.groups import name_bands
 
-FOLD = "cv_auc_fold_"
+FOLD_METRIC_PREFIX = "cv_auc_fold_"
 
 
-def folds(logged: Mapping[str, float]) -> tuple[float, ...] | None:
+def read_fold_aucs(logged: Mapping[str, float]) -> tuple[float, ...] | None:
     """AUC of each fold, as the training logged it."""
-    return tuple(value for name, value in sorted(logged.items()) if name.startswith(FOLD)) or None
+    return tuple(value for name, value in sorted(logged.items()) if name.startswith(FOLD_METRIC_PREFIX)) or None
 
 
-def groups(inputs: pd.DataFrame, spec: GroupsSpec, names: Iterable[str]) -> dict[str, Labels]:
+def assign_groups(inputs: pd.DataFrame, spec: GroupsSpec, names: Iterable[str]) -> dict[str, Labels]:
     """Column -> the group of each row (n,), None where it is missing; numbers by their bands."""
-    return {name: _labels(inputs[name], spec.bands.get(name)) for name in names}
+    return {name: _assign_labels(inputs[name], spec.bands.get(name)) for name in names}
 
 
-def _labels(values: pd.Series, cuts: tuple[float, ...] | None) -> Labels:
+def _assign_labels(values: pd.Series, cuts: tuple[float, ...] | None) -> Labels:
     if cuts is None:
         return np.array([None if missing else value for value, missing in zip(values, values.isna(), strict=True)])
     banded: Labels = np.array(name_bands(cuts), dtype=object)[np.digitize(values.to_numpy(), cuts)]
@@ -36,18 +36,18 @@ def _labels(values: pd.Series, cuts: tuple[float, ...] | None) -> Labels:
     return banded
 
 
-def features(holdout: pd.DataFrame, training: pd.DataFrame, truth: Floats) -> dict[str, Floats]:
+def encode_features(holdout: pd.DataFrame, training: pd.DataFrame, truth: Floats) -> dict[str, Floats]:
     """Every input as one number a row: a category by its rate of positives in training, and what is missing."""
-    found: dict[str, Floats] = {}
+    encoded: dict[str, Floats] = {}
     for name in map(str, holdout):
-        found[name] = _as_number(holdout[name], training[name], truth)
+        encoded[name] = _encode_as_number(holdout[name], training[name], truth)
         if holdout[name].isna().any():
-            found[f"{name} missing"] = holdout[name].isna().to_numpy().astype(np.float64)
-    return found
+            encoded[f"{name} missing"] = holdout[name].isna().to_numpy().astype(np.float64)
+    return encoded
 
 
-def _as_number(values: pd.Series, known: pd.Series, truth: Floats) -> Floats:
+def _encode_as_number(values: pd.Series, training: pd.Series, truth: Floats) -> Floats:
     if pd.api.types.is_numeric_dtype(values):
-        return np.asarray(values.fillna(known.median()).fillna(0.0), dtype=np.float64)
-    rate = pd.Series(truth).groupby(known.to_numpy()).mean()
+        return np.asarray(values.fillna(training.median()).fillna(0.0), dtype=np.float64)
+    rate = pd.Series(truth).groupby(training.to_numpy()).mean()
     return np.asarray(values.map(rate).fillna(truth.mean()), dtype=np.float64)

@@ -14,8 +14,8 @@ from markupsafe import Markup
 TEMPLATE = "gate_page.html.jinja"
 
 
-def page(document: dict[str, Any], drawing: str) -> str:
+def render_gate_page(document: dict[str, Any], drawing: str) -> str:
     """`document` is gate.json; `drawing` is SVG of our own making."""
     loader = FileSystemLoader(Path(__file__).parent)
-    found = Environment(loader=loader, undefined=StrictUndefined, autoescape=select_autoescape(default=True))
-    return found.get_template(TEMPLATE).render(gate=document, drawing=Markup(drawing))
+    environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=select_autoescape(default=True))
+    return environment.get_template(TEMPLATE).render(gate=document, drawing=Markup(drawing))

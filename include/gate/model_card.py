@@ -35,7 +35,7 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardFacts:
     """All a card is made of. `drawing` is SVG, or empty; `params` are those of the training run."""
 
     manifest: GateManifest
@@ -46,10 +46,10 @@ class Facts:
     drawing: str = ""
 
 
-def render(facts: Facts) -> dict[str, str]:
+def render_card(facts: CardFacts) -> dict[str, str]:
     """File name -> text, of the card in HTML and in Markdown. The same facts give the same bytes."""
-    shown = _shown(facts)
-    return {HTML: _rendered("as_html.jinja", shown), MARKDOWN: _rendered("as_markdown.jinja", shown, _cell)}
+    shown = _build_context(facts)
+    return {HTML: _rendered("as_html.jinja", shown), MARKDOWN: _rendered("as_markdown.jinja", shown, _escape_cell)}
 
 
 def _rendered(form: str, shown: Mapping[str, Any], escape: Callable[[Any], str] | None = None) -> str:
@@ -68,25 +68,25 @@ def _rendered(form: str, shown: Mapping[str, Any], escape: Callable[[Any], str] 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["three"] = _three
+    found.filters["three"] = _format_number
     return found.get_template("model_card.jinja").render(form=form, **shown)
 
 
-def papers(facts: Facts) -> dict[str, str]:
+def render_documents(facts: CardFacts) -> dict[str, str]:
     """The card, and the blessing as people read it; the signed bytes are a tag of the version."""
-    return render(facts) | {"blessing.json": facts.blessing.model_dump_json(indent=1)}
+    return render_card(facts) | {"blessing.json": facts.blessing.model_dump_json(indent=1)}
 
 
-def summary(facts: Facts) -> str:
+def render_summary(facts: CardFacts) -> str:
     """One paragraph of Markdown: the description of the version in the registry."""
-    by = f", approved by {_cell(facts.blessing.approval.who)}" if facts.blessing.approval else ""
+    by = f", approved by {_escape_cell(facts.blessing.approval.who)}" if facts.blessing.approval else ""
     return (
-        f"{_cell(facts.params.get('candidate', 'model'))} as of {facts.blessing.as_of}; the gate said "
-        f"{_cell(facts.blessing.gate)}{by}. The model card is `card/{HTML}` of the [run]({facts.run_url})."
+        f"{_escape_cell(facts.params.get('candidate', 'model'))} as of {facts.blessing.as_of}; the gate said "
+        f"{_escape_cell(facts.blessing.gate)}{by}. The model card is `card/{HTML}` of the [run]({facts.run_url})."
     )
 
 
-def _shown(facts: Facts) -> dict[str, Any]:
+def _build_context(facts: CardFacts) -> dict[str, Any]:
     checks = [{"family": "", "blocks": True, **check} for check in facts.report["checks"]]
     report, columns = {"champion_version": None, **facts.report, "checks": checks}, facts.manifest.contract.columns
     models = list(report.get("intervals") or {})
@@ -99,51 +99,51 @@ def _shown(facts: Facts) -> dict[str, Any]:
         "candidate": facts.params.get("candidate", "not said"),
         "run_url": facts.run_url,
         "drawing": base64.b64encode(facts.drawing.encode()).decode(),
-        "inputs": {name: _described(spec) for name, spec in columns.items()},
-        "metrics": _metrics(report),
+        "inputs": {name: _describe_column(spec) for name, spec in columns.items()},
+        "metrics": _list_metrics(report),
         "models": models,
         "figures": [f"{figure} {model}" for model in models for figure in ("AUC", "Cost")],
-        "checks": sorted(checks, key=lambda check: _ORDER[check["verdict"]]),
+        "checks": sorted(checks, key=lambda check: _VERDICT_ORDER[check["verdict"]]),
         "sentence": report["sentence"].removeprefix(f"{report['verdict']}: "),
-        "warnings": [check for check in checks if check["verdict"] != "passed" and not _is_untold(check)],
-        "untold": [check["name"].removeprefix("slice ") for check in checks if _is_untold(check)],
+        "warnings": [check for check in checks if check["verdict"] != "passed" and not _is_inconclusive_slice(check)],
+        "untold": [check["name"].removeprefix("slice ") for check in checks if _is_inconclusive_slice(check)],
         "slices": report.get("slices") or [],
         "data": report.get("data") or {},
     }
 
 
-_ORDER = {"refused": 0, "inconclusive": 1, "passed": 2}
+_VERDICT_ORDER = {"refused": 0, "inconclusive": 1, "passed": 2}
 
 
-def _is_untold(check: Mapping[str, Any]) -> bool:
+def _is_inconclusive_slice(check: Mapping[str, Any]) -> bool:
     """A slice about which the rows cannot tell: there are many of them, and they say the same."""
     return bool(check["family"] == "slices") and check["verdict"] == "inconclusive"
 
 
-def _metrics(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _list_metrics(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each metric with every model's value and interval; `scale` is what a bar's full width stands for."""
     intervals = report.get("intervals") or {}
-    found = []
+    listed = []
     for name, (title, better) in METRICS.items():
-        values = {model: known[name] for model, known in intervals.items() if name in known}
+        values = {model: estimates[name] for model, estimates in intervals.items() if name in estimates}
         if values:
             scale = max(1.0, *(high for _, _, high in values.values()))
-            found.append({"title": title, "better": better, "values": values, "scale": scale})
-    return found
+            listed.append({"title": title, "better": better, "values": values, "scale": scale})
+    return listed
 
 
-def _described(spec: ColumnSpec) -> str:
+def _describe_column(spec: ColumnSpec) -> str:
     if spec.kind == "category":
         return ", ".join(spec.values) or "any text"
     ends = ["" if end is None else f"{end:,.10g}" for end in (spec.min, spec.max)]
     return f"{ends[0] or 'any'} to {ends[1] or 'any'}"
 
 
-def _three(number: Any) -> str:
+def _format_number(number: Any) -> str:
     return "none" if number is None else f"{number:.3f}"
 
 
-def _cell(text: Any) -> str:
+def _escape_cell(text: Any) -> str:
     """One line that neither ends a table's cell nor starts markup."""
     plain = " ".join(str(text).split())
     for sign in "\\`*_[]|<>":

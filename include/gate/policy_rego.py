@@ -32,7 +32,7 @@ class RegoPolicy:
     def digest(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
-    def denials(self, report: Mapping[str, Any]) -> tuple[str, ...]:
+    def list_denials(self, report: Mapping[str, Any]) -> tuple[str, ...]:
         """The reasons to refuse, sorted. Raises `Permanent` with the line when the policy cannot be run."""
         from regopy import Interpreter, LogLevel, RegoError
 
@@ -42,15 +42,15 @@ class RegoPolicy:
         try:
             interpreter.add_module(self.name, self.text)
             interpreter.set_input_term(json.dumps(report, allow_nan=False))
-            told = str(interpreter.query(RULE))
+            answer = str(interpreter.query(RULE))
         except (RegoError, json.JSONDecodeError) as error:  # the latter holds what the rule failed of
-            raise Permanent(self._wrong(str(getattr(error, "doc", error)))) from error
-        return tuple(sorted(map(str, self._set_in(told))))
+            raise Permanent(self._describe_error(str(getattr(error, "doc", error)))) from error
+        return tuple(sorted(map(str, self._parse_denials(answer))))
 
-    def _set_in(self, told: str) -> list[Any]:
+    def _parse_denials(self, text: str) -> list[Any]:
         """A set comes back as a list; `undefined` is no JSON."""
         try:
-            [answer] = json.loads(told)["expressions"]
+            [answer] = json.loads(text)["expressions"]
             if isinstance(answer, list):
                 return answer
         except (json.JSONDecodeError, ValueError):
@@ -60,12 +60,12 @@ class RegoPolicy:
             "`package evergreen.gate` and write rules `deny contains reason if { ... }` of functions that exist."
         )
 
-    def _wrong(self, told: str) -> str:
-        message = re.search(r"\(errormsg \d+:(.*?)\)\n", told)
-        place = re.search(r"\(error [^|]*\|(\d+)\|", told)
-        line = place and self.text.encode()[: int(place[1])].count(b"\n") + 1
+    def _describe_error(self, failure: str) -> str:
+        message = re.search(r"\(errormsg \d+:(.*?)\)\n", failure)
+        offset = re.search(r"\(error [^|]*\|(\d+)\|", failure)
+        line = offset and self.text.encode()[: int(offset[1])].count(b"\n") + 1
         where = f", line {line}" if line else ""
-        what = message[1] if message else " ".join(told.split())
+        what = message[1] if message else " ".join(failure.split())
         return f"The policy {self.name} cannot be run{where}: {what}; correct the file or gate.policy."
 
 

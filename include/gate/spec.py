@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from include.kernel.spec import Count, Section, Share
-from include.model.blessing.approval import Ask
+from include.model.blessing.approval import ApprovalPolicy
 from include.serving.spec import ServingManifest
 
 
@@ -114,7 +114,9 @@ class GateSpec(Section):
     leakage: LeakageSpec | None = None
     infra: InfraSpec | None = None
     policy: str | None = Field(None, description="a Rego file that may add denials; a path from the project")
-    approval: Ask = Field("never", description="when a person is asked: never, on an inconclusive gate, or always")
+    approval: ApprovalPolicy = Field(
+        "never", description="when a person is asked: never, on an inconclusive gate, or always"
+    )
     approval_hours: Annotated[float, Field(gt=0)] = Field(
         24, description="hours a person has to answer; no answer fails the training's run"
     )

@@ -31,7 +31,7 @@ from include.kernel.job import (
     JobRequest,
     JobResult,
     read_request,
-    receipt,
+    render_receipt,
 )
 from include.manifest import read_manifest
 
@@ -49,60 +49,60 @@ def run(request: JobRequest) -> JobResult:
 
 def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    for ours in ("include", "evergreen"):  # libraries speak up for warnings only
-        logging.getLogger(ours).setLevel(logging.INFO)
+    for package in ("include", "evergreen"):  # libraries speak up for warnings only
+        logging.getLogger(package).setLevel(logging.INFO)
     began = time.monotonic()
     try:
         request = read_request(os.environ.get(REQUEST_VARIABLE))
         result = run(request)
-        _hand_in(request, result.model_dump_json())
+        _deliver_result(request, result.model_dump_json())
     except EvergreenError as error:
-        return _refused(error)
+        return _write_failure(error)
     log.info("%s in %.1f s: %s", result.job, time.monotonic() - began, result.summary)
     return 0
 
 
-def _refused(error: EvergreenError) -> int:
+def _write_failure(error: EvergreenError) -> int:
     """Leaves the one sentence for whoever started the job; where nothing can be left, the log alone has it."""
     log.error("%s: %s", type(error).__name__, error)
-    told = {"error": str(error), "kind": type(error).__name__, "data_docs": getattr(error, "page", None)}
+    content = {"error": str(error), "kind": type(error).__name__, "data_docs": getattr(error, "page", None)}
     try:
-        _explain(json.dumps(told))
+        _explain(json.dumps(content))
     except (EvergreenError, OSError) as unwritable:
         log.error("%s: %s", type(unwritable).__name__, unwritable)
     return error.exit_code
 
 
-def _hand_in(request: JobRequest, text: str) -> None:
+def _deliver_result(request: JobRequest, text: str) -> None:
     """The result, to where it is fetched from."""
     attempt = os.environ.get(ATTEMPT_VARIABLE)
     if attempt is None:
-        return _leave(_file(), text)
-    _message().write_text(receipt(text, open_job_results().leave(request, attempt, text)))
+        return _write_result(_locate_result_file(), text)
+    _locate_message_file().write_text(render_receipt(text, open_job_results().save(request, attempt, text)))
     return None
 
 
 def _explain(text: str) -> None:
     if ATTEMPT_VARIABLE in os.environ:
-        _message().write_text(receipt(text))
+        _locate_message_file().write_text(render_receipt(text))
     else:
-        _leave(_file(), text)
+        _write_result(_locate_result_file(), text)
 
 
-def _file() -> Path:
+def _locate_result_file() -> Path:
     return Path(os.environ.get(RESULT_VARIABLE, DEFAULT_RESULT_PATH))
 
 
-def _message() -> Path:
+def _locate_message_file() -> Path:
     """The file a kubelet makes the termination message of; it is mounted, so it cannot be replaced by a rename."""
     return Path(os.environ.get(RECEIPT_VARIABLE, DEFAULT_RECEIPT_PATH))
 
 
-def _leave(place: Path, text: str) -> None:
+def _write_result(path: Path, text: str) -> None:
     """The result, whole or not at all; drafts of runs that were killed while they wrote it go first."""
-    for draft in place.parent.glob(f".{place.name}.*"):
+    for draft in path.parent.glob(f".{path.name}.*"):
         draft.unlink(missing_ok=True)
-    write_atomic(place, text)
+    write_atomic(path, text)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ PROFILING = ("include.monitoring.jobs.profile",)
 
 
 @cache
-def digest_code(*entries: str, root: Path = ROOT) -> str:
+def compute_code_digest(*entries: str, root: Path = ROOT) -> str:
     """sha256, hex, over the modules that the `entries` (dotted names) import below `root`, and over themselves."""
     total = hashlib.sha256()
     for path in sorted(find_imported_files(entries, root)):
@@ -35,7 +35,7 @@ def digest_code(*entries: str, root: Path = ROOT) -> str:
 
 def digest_training_code(features: str | None) -> str:
     """Of the code that trains; the project's own feature function (`module:function`) is part of it."""
-    return digest_code(*TRAINING, *([features.partition(":")[0]] if features else []))
+    return compute_code_digest(*TRAINING, *([features.partition(":")[0]] if features else []))
 
 
 def find_imported_files(entries: tuple[str, ...], root: Path = ROOT) -> set[Path]:

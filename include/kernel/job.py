@@ -46,11 +46,11 @@ class Intent(StrEnum):
     REHEARSAL = "rehearsal"
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class JobRequest(Frozen):
+class JobRequest(FrozenModel):
     """`run_key` names every output: a retry overwrites the same names and cannot register two models."""
 
     protocol: Literal[1] = PROTOCOL
@@ -61,7 +61,7 @@ class JobRequest(Frozen):
     params: dict[str, Any] = Field(default_factory=dict)
 
 
-class JobResult(Frozen):
+class JobResult(FrozenModel):
     """`verdict` is the job's answer where it decides something; a no is a result, not an error."""
 
     protocol: Literal[1] = PROTOCOL
@@ -72,7 +72,7 @@ class JobResult(Frozen):
     outputs: dict[str, Any] = Field(default_factory=dict, description="ids, URIs and metrics; never data")
 
 
-def run_key(*parts: str) -> str:
+def build_run_key(*parts: str) -> str:
     """A short, stable name for one piece of work: the first 16 hex digits of the sha256 over its identifying parts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -89,30 +89,30 @@ def read_request(text: str | None) -> JobRequest:
         raise RequestInvalid(f"{REQUEST_VARIABLE}: {place}: {problem['msg']}.") from error
 
 
-def intent_of(run_type: str, *declared: str | None) -> Intent:
+def derive_intent(run_type: str, *declared: str | None) -> Intent:
     """A backfill is historical whatever else is said; otherwise the first intent declared, otherwise live.
 
     Raises `RequestInvalid` for a word that is no intent.
     """
     if run_type == "backfill":
         return Intent.HISTORICAL
-    said = next((value for value in declared if value), Intent.LIVE)
-    if said not in {*Intent}:
-        raise RequestInvalid(f"There is no intent {said!r}; choose one of {', '.join(Intent)} for the run.")
-    return Intent(said)
+    intent = next((value for value in declared if value), Intent.LIVE)
+    if intent not in {*Intent}:
+        raise RequestInvalid(f"There is no intent {intent!r}; choose one of {', '.join(Intent)} for the run.")
+    return Intent(intent)
 
 
-def result_key(request: JobRequest, attempt: str) -> str:
+def build_result_key(request: JobRequest, attempt: str) -> str:
     """Where one attempt at a request leaves its result: no attempt can be taken for another one."""
     return f"results/{request.run_key}/{request.job}-{attempt}.json"
 
 
-def seal(text: str) -> bytes:
+def seal_result(text: str) -> bytes:
     """A result with its sha256, so that half of it, or another one, is not taken for it."""
     return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "result": text}).encode()
 
 
-def unseal(sealed: bytes) -> tuple[str, str]:
+def unseal_result(sealed: bytes) -> tuple[str, str]:
     """The result as it was sealed, and its sha256; ValueError for anything else."""
     content = json.loads(sealed)
     if not isinstance(content, dict) or {*content} != {"sha256", "result"}:
@@ -123,7 +123,7 @@ def unseal(sealed: bytes) -> tuple[str, str]:
     return text, str(content["sha256"])
 
 
-def receipt(text: str, sha256: str | None = None) -> str:
+def render_receipt(text: str, sha256: str | None = None) -> str:
     """What a pod tells in its termination message: the result's sha256, or why there is none; at most 4096 bytes."""
     if sha256:
         return json.dumps({"sha256": sha256})

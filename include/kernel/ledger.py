@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-BEGINNING = "0" * 64  # what the first entry of a chain follows
+GENESIS_HASH = "0" * 64  # what the first entry of a chain follows
 
 
 class Entry(BaseModel):
@@ -32,12 +32,12 @@ class Entry(BaseModel):
     previous: str | None = Field(None, description="sha256, hex, of the line before; set by the ledger")
 
 
-def live_key(release: Mapping[str, Any]) -> str:
+def build_live_key(release: Mapping[str, Any]) -> str:
     """By which release.live stands once for a release, whichever run, command or reconciliation says it."""
     return f"release.live-{release['generation']}-{str(release['digest'])[:12]}"
 
 
-def read(line: bytes) -> Entry | None:
+def parse_entry(line: bytes) -> Entry | None:
     """The entry of a line; None for a line cut off by a kill, which was never acknowledged."""
     try:
         return Entry.model_validate_json(line)
@@ -45,21 +45,21 @@ def read(line: bytes) -> Entry | None:
         return None
 
 
-def digest(line: bytes) -> str:
+def hash_line(line: bytes) -> str:
     """sha256, hex, of a line without its end."""
     return hashlib.sha256(line).hexdigest()
 
 
-def broken(lines: Iterable[bytes]) -> int | None:
+def find_broken_entry(lines: Iterable[bytes]) -> int | None:
     """The number, from 1, of the first entry that does not follow the one before it; None while the chain is whole.
 
     Lines that hold no entry are passed over. Entries from before the chain carry no hash; after the first one that
     does, every one must.
     """
-    last, chained = BEGINNING, False
-    for number, (line, entry) in enumerate(((line, entry) for line in lines if (entry := read(line))), 1):
+    last, chained = GENESIS_HASH, False
+    for number, (line, entry) in enumerate(((line, entry) for line in lines if (entry := parse_entry(line))), 1):
         chained = chained or entry.previous is not None
         if chained and entry.previous != last:
             return number
-        last = digest(line)
+        last = hash_line(line)
     return None

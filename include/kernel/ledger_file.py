@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from include.kernel import ledger
-from include.kernel.files import locked
+from include.kernel.files import hold_lock
 from include.kernel.ledger import Entry
 
-PATIENCE_S = 20.0  # for whoever is appending
+LOCK_TIMEOUT_S = 20.0  # for whoever is appending
 
 
 class LocalLedger:
@@ -19,43 +19,43 @@ class LocalLedger:
         self._path = path
 
     def append(self, entry: Entry) -> bool:
-        with locked(self._path.with_suffix(".lock"), PATIENCE_S):
-            if entry.key and self._has(entry.what, entry.key):
+        with hold_lock(self._path.with_suffix(".lock"), LOCK_TIMEOUT_S):
+            if entry.key and self._has_entry(entry.what, entry.key):
                 return False
-            self._write(entry.model_copy(update={"previous": self.head()}))
+            self._write(entry.model_copy(update={"previous": self.compute_head_hash()}))
         return True
 
-    def _has(self, what: str, key: str) -> bool:
+    def _has_entry(self, what: str, key: str) -> bool:
         named = json.dumps(key, ensure_ascii=False).encode()
-        found = (ledger.read(line) for line in self.lines() if named in line)
+        found = (ledger.parse_entry(line) for line in self.read_lines() if named in line)
         return any(entry is not None and (entry.what, entry.key) == (what, key) for entry in found)
 
     def _write(self, entry: Entry) -> None:
         with open(self._path, "ab") as file:
-            if file.tell() and not self._ends_whole():
+            if file.tell() and not self._has_final_newline():
                 file.write(b"\n")  # a line cut off by a kill must not swallow this one
             file.write(entry.model_dump_json().encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def _ends_whole(self) -> bool:
+    def _has_final_newline(self) -> bool:
         with open(self._path, "rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
 
-    def entries(self, what: str | None = None) -> Iterator[Entry]:
+    def read_entries(self, what: str | None = None) -> Iterator[Entry]:
         """Oldest first. A line cut off by a kill was never acknowledged and is passed over."""
         named = json.dumps(what).encode() if what else b""
-        for line in self.lines():
-            entry = ledger.read(line) if named in line else None  # reading all of a long ledger takes seconds
+        for line in self.read_lines():
+            entry = ledger.parse_entry(line) if named in line else None  # reading all of a long ledger takes seconds
             if entry and (what is None or entry.what == what):
                 yield entry
 
-    def lines(self) -> list[bytes]:
+    def read_lines(self) -> list[bytes]:
         """As they are stored; splitlines would also break at U+2028 within a reason."""
         return self._path.read_bytes().split(b"\n") if self._path.exists() else []
 
-    def head(self) -> str:
+    def compute_head_hash(self) -> str:
         """The hash of the newest entry's line, which the next entry carries."""
-        newest = next((line for line in reversed(self.lines()) if ledger.read(line)), None)
-        return ledger.digest(newest) if newest else ledger.BEGINNING
+        newest = next((line for line in reversed(self.read_lines()) if ledger.parse_entry(line)), None)
+        return ledger.hash_line(newest) if newest else ledger.GENESIS_HASH

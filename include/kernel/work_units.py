@@ -23,13 +23,13 @@ from typing import TypeVar
 from include.kernel.errors import RequestInvalid
 from include.kernel.job import JobRequest
 
-FORM = "evergreen-piece-1"
+FORMAT = "evergreen-piece-1"
 PREFIX = "pieces"
 Work = TypeVar("Work")
 
 
 @dataclass(frozen=True)
-class Piece:
+class WorkUnit:
     """`key` is the sha256, hex, over the kind and all that decides about the piece."""
 
     kind: str
@@ -42,7 +42,7 @@ class Piece:
 
     @property
     def _head(self) -> dict[str, str]:
-        return {"form": FORM, "kind": self.kind, "day": str(self.day), "key": self.key}
+        return {"form": FORMAT, "kind": self.kind, "day": str(self.day), "key": self.key}
 
     def wrap(self, content: bytes) -> bytes:
         """What is stored: the content behind a line that names the piece and the content's sha256."""
@@ -55,12 +55,12 @@ class Piece:
         return content if stored == self.wrap(content) else None
 
 
-def piece(kind: str, day: date, *decides: str) -> Piece:
+def build_work_unit(kind: str, day: date, *decides: str) -> WorkUnit:
     """`decides`: the digests of inputs, code and settings, and which part of the work it is."""
-    return Piece(kind, day, hashlib.sha256(json.dumps([kind, str(day), *decides]).encode()).hexdigest())
+    return WorkUnit(kind, day, hashlib.sha256(json.dumps([kind, str(day), *decides]).encode()).hexdigest())
 
 
-def expired(places: Iterable[str], today: date, keep_days: int) -> list[str]:
+def list_expired(places: Iterable[str], today: date, keep_days: int) -> list[str]:
     """Of these places, those whose day is more than `keep_days` before `today`."""
     oldest = str(today - timedelta(days=keep_days))
     return [place for place in places if place.split("/")[2] < oldest]
@@ -71,26 +71,26 @@ class Shard:
     """One of `of` tasks that share some work; `index` counts from 0."""
 
     index: int
-    of: int
+    count: int
 
-    def share(self, work: Sequence[Work]) -> Sequence[Work]:
+    def select_share(self, work: Sequence[Work]) -> Sequence[Work]:
         """Every `of`-th: the shares of all shards are the work, each part once, and differ by one part at most."""
-        return work[self.index :: self.of]
+        return work[self.index :: self.count]
 
     @property
     def params(self) -> dict[str, int]:
         """As a job is told."""
-        return {"shard": self.index, "shards": self.of}
+        return {"shard": self.index, "shards": self.count}
 
     def __str__(self) -> str:
-        return f"{self.index + 1} of {self.of}"
+        return f"{self.index + 1} of {self.count}"
 
 
-def shards(count: int) -> list[Shard]:
+def list_shards(count: int) -> list[Shard]:
     return [Shard(index, count) for index in range(count)]
 
 
-def asked(request: JobRequest) -> Shard:
+def read_shard(request: JobRequest) -> Shard:
     """The shard a request names; without a name it is all of the work. Raises `RequestInvalid`."""
     index, of = request.params.get("shard", 0), request.params.get("shards", 1)
     if not (isinstance(index, int) and isinstance(of, int) and 0 <= index < of):

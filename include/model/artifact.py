@@ -27,13 +27,13 @@ from include.kernel.errors import ArtifactRejected, Permanent
 from include.model.calibration import Calibration
 from include.model.compiled import runtimes
 from include.model.compiled.encoding import Encoder, Encoding
-from include.model.integrity.artifact_integrity import contents, copy_verified, digest, verify
-from include.model.schema import Column, frame
+from include.model.integrity.artifact_integrity import compute_digest, copy_verified, read_contents, verify
+from include.model.schema import Column, build_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from include.model.compiled.compiling import Compiled
+    from include.model.compiled.compiling import CompiledForm
 
 __all__ = [
     "ArtifactMeta",
@@ -41,19 +41,19 @@ __all__ = [
     "Golden",
     "Model",
     "ServableModel",
+    "compute_digest",
     "copy_verified",
-    "digest",
     "load",
-    "opened",
+    "open_artifact",
     "save",
     "save_compiled",
     "verify",
     "write_meta",
 ]
 
-META = "artifact.json"
-MODEL = "model.skops"
-ENCODING = "encoding.json"
+META_FILE = "artifact.json"
+MODEL_FILE = "model.skops"
+ENCODING_FILE = "encoding.json"
 Files: TypeAlias = Mapping[str, bytes]  # by the name relative to the artifact's directory
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -92,7 +92,7 @@ class ArtifactMeta(_Document):
     def path(self) -> Literal["compiled", "generic"]:
         return "generic" if self.runtime == "skops" else "compiled"
 
-    def label(self, probability: float) -> str:
+    def choose_label(self, probability: float) -> str:
         return self.positive if probability >= self.threshold else self.negative
 
 
@@ -115,12 +115,12 @@ class ServableModel:
     pipeline: Any
 
     def predict_proba(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-        return self.predict_frame(frame(rows, self.meta.columns))
+        return self.predict_frame(build_frame(rows, self.meta.columns))
 
     def predict_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
-        return self.meta.calibration(self.raw_frame(table))
+        return self.meta.calibration(self.score_frame(table))
 
-    def raw_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
+    def score_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
         """Scores (n,) before calibration."""
         from include.model import features
 
@@ -129,7 +129,7 @@ class ServableModel:
 
     @property
     def _positive(self) -> int:
-        return positive_index(self.pipeline, self.meta.positive)
+        return find_positive_index(self.pipeline, self.meta.positive)
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,16 @@ class CompiledModel:
     score: runtimes.Score
 
     def predict_proba(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-        return self.answer(self.encoder.rows(rows))
+        return self.answer(self.encoder.encode_rows(rows))
 
     def predict_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
-        return self.answer(self.encoder.frame(table))
+        return self.answer(self.encoder.encode_frame(table))
 
     def answer(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
         """Probabilities (n,) of an encoded matrix (n, width)."""
-        return self.meta.calibration(self.raw(matrix))
+        return self.meta.calibration(self.score_matrix(matrix))
 
-    def raw(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
+    def score_matrix(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
         """Scores (n,) before calibration."""
         return self.score(matrix.astype(self.encoder.dtype, copy=False))
 
@@ -160,56 +160,56 @@ def save(model: Any, meta: ArtifactMeta, directory: Path) -> str:
     import skops.io as sio
 
     from include.model.integrity import skops_allowlist
-    from include.model.integrity.deterministic_zip import canonical
+    from include.model.integrity.deterministic_zip import make_deterministic
 
-    data = canonical(bytes(sio.dumps(model)))
+    data = make_deterministic(bytes(sio.dumps(model)))
     skops_allowlist.check(data)
-    positive_index(model, meta.positive)
+    find_positive_index(model, meta.positive)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / MODEL).write_bytes(data)
+    (directory / MODEL_FILE).write_bytes(data)
     return write_meta(meta, directory)
 
 
-def save_compiled(model: Compiled, meta: ArtifactMeta, directory: Path) -> str:
+def save_compiled(model: CompiledForm, meta: ArtifactMeta, directory: Path) -> str:
     """Writes the compiled form and answers its digest."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / runtimes.FILES[model.runtime]).write_bytes(model.data)
-    (directory / ENCODING).write_text(model.encoding.model_dump_json(indent=1) + "\n")
+    (directory / runtimes.MODEL_FILES[model.runtime]).write_bytes(model.data)
+    (directory / ENCODING_FILE).write_text(model.encoding.model_dump_json(indent=1) + "\n")
     tolerance = max(meta.tolerance, model.tolerance)
     return write_meta(meta.model_copy(update={"runtime": model.runtime, "tolerance": tolerance}), directory)
 
 
 def load(directory: Path) -> Model:
     """The model in a directory that its owner vouches for. Raises `ArtifactRejected` as `opened` does."""
-    return opened(contents(directory))
+    return open_artifact(read_contents(directory))
 
 
-def opened(files: Files) -> Model:
+def open_artifact(files: Files) -> Model:
     """The model in these files. Raises `ArtifactRejected` with one sentence when anything in it is not what it should
     be. A server passes what `sealed.verified` gave it."""
-    meta = _parsed(ArtifactMeta, files, META)
+    meta = _parse_document(ArtifactMeta, files, META_FILE)
     if meta.runtime == "skops":
-        return _generic(meta, _bytes(files, MODEL))
-    encoding = _parsed(Encoding, files, ENCODING)
-    asked = {*encoding.numbers.names, *encoding.categories.values}
-    unknown = sorted(asked - {column.name for column in meta.columns})
+        return _load_generic(meta, _read_file(files, MODEL_FILE))
+    encoding = _parse_document(Encoding, files, ENCODING_FILE)
+    needed = {*encoding.numbers.names, *encoding.categories.values}
+    unknown = sorted(needed - {column.name for column in meta.columns})
     if unknown:
-        raise ArtifactRejected(f"{ENCODING} reads the column {unknown[0]!r}, which {META} does not have.")
-    score = runtimes.open_model(meta.runtime, _bytes(files, runtimes.FILES[meta.runtime]), encoding.width)
+        raise ArtifactRejected(f"{ENCODING_FILE} reads the column {unknown[0]!r}, which {META_FILE} does not have.")
+    score = runtimes.open_model(meta.runtime, _read_file(files, runtimes.MODEL_FILES[meta.runtime]), encoding.width)
     return CompiledModel(meta, Encoder(encoding), score)
 
 
-def read_meta(place: Path | Files) -> ArtifactMeta:
+def read_meta(source: Path | Files) -> ArtifactMeta:
     """artifact.json alone, without the model."""
-    return _parsed(ArtifactMeta, contents(place) if isinstance(place, Path) else place, META)
+    return _parse_document(ArtifactMeta, read_contents(source) if isinstance(source, Path) else source, META_FILE)
 
 
-def _generic(meta: ArtifactMeta, data: bytes) -> ServableModel:
+def _load_generic(meta: ArtifactMeta, data: bytes) -> ServableModel:
     from include.model import features
     from include.model.integrity import skops_allowlist
 
     pipeline = skops_allowlist.read(data)
-    positive_index(pipeline, meta.positive)
+    find_positive_index(pipeline, meta.positive)
     try:
         features.resolve(meta.features)
     except Permanent as error:
@@ -219,27 +219,27 @@ def _generic(meta: ArtifactMeta, data: bytes) -> ServableModel:
 
 def write_meta(meta: ArtifactMeta, directory: Path) -> str:
     """Writes artifact.json beside a model and answers the digest of it all."""
-    (directory / META).write_text(meta.model_dump_json(indent=2) + "\n")
-    return digest(directory)
+    (directory / META_FILE).write_text(meta.model_dump_json(indent=2) + "\n")
+    return compute_digest(directory)
 
 
-def _parsed(kind: type[Document], files: Files, name: str) -> Document:
+def _parse_document(kind: type[Document], files: Files, name: str) -> Document:
     try:
-        return kind.model_validate_json(_bytes(files, name))
+        return kind.model_validate_json(_read_file(files, name))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise ArtifactRejected(f"{name} is not valid at {place}: {first['msg']}.") from error
+        location = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise ArtifactRejected(f"{name} is not valid at {location}: {first['msg']}.") from error
 
 
-def _bytes(files: Files, name: str) -> bytes:
+def _read_file(files: Files, name: str) -> bytes:
     try:
         return files[name]
     except KeyError as error:
         raise ArtifactRejected(f"The artifact has no readable {name}; stage the release again.") from error
 
 
-def positive_index(pipeline: Any, positive: str) -> int:
+def find_positive_index(pipeline: Any, positive: str) -> int:
     """Where the positive class stands; a model trained on 0/1 has it second."""
     try:
         classes = [str(label) for label in pipeline.classes_]

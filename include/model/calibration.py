@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 Floats = NDArray[np.float64]
 Method = Literal["none", "sigmoid", "isotonic"]
-EDGE = 1e-12  # log-odds of 0 and 1 are infinite
+MIN_PROBABILITY = 1e-12  # log-odds of 0 and 1 are infinite
 
 
 class Calibration(BaseModel):
@@ -33,7 +33,7 @@ class Calibration(BaseModel):
     y: tuple[float, ...] = ()
 
     @model_validator(mode="after")
-    def _points_make_a_map(self) -> Calibration:
+    def _check_points(self) -> Calibration:
         if self.method == "isotonic" and not (len(self.x) == len(self.y) > 0):
             raise ValueError("isotonic needs as many x as y, and at least one")
         if any(b < a for a, b in zip(self.x, self.x[1:], strict=False)) or not all(0 <= y <= 1 for y in self.y):
@@ -46,41 +46,41 @@ class Calibration(BaseModel):
             return score
         if self.method == "isotonic":
             return np.interp(score, self.x, self.y)
-        found: Floats = 1 / (1 + np.exp(-(self.slope * log_odds(score) + self.intercept)))
-        return found
+        probabilities: Floats = 1 / (1 + np.exp(-(self.slope * compute_log_odds(score) + self.intercept)))
+        return probabilities
 
 
-def log_odds(score: Floats) -> Floats:
-    held = np.minimum(np.maximum(score, EDGE), 1 - EDGE)
-    found: Floats = np.log(held / (1 - held))
-    return found
+def compute_log_odds(score: Floats) -> Floats:
+    clipped = np.minimum(np.maximum(score, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
+    odds: Floats = np.log(clipped / (1 - clipped))
+    return odds
 
 
 def fit(method: Method, score: Floats, truth: Floats) -> Calibration:
     """The map of this method for scores (n,) and truth (n,) of 0 and 1; one class alone cannot be calibrated: none."""
     if method == "none" or len(np.unique(truth)) < 2:
         return Calibration()
-    return _isotonic(score, truth) if method == "isotonic" else _sigmoid(score, truth)
+    return _fit_isotonic(score, truth) if method == "isotonic" else _fit_sigmoid(score, truth)
 
 
 def fit_across(method: Method, score: Floats, truth: Floats, folds: Sequence[NDArray[np.intp]]) -> Floats:
     """Calibrated out-of-fold scores: each fold by the map of the others, so that no row helps to calibrate itself."""
-    found = score.copy()
+    calibrated = score.copy()
     for fold in folds:
         rest = np.ones(len(score), dtype=bool)
         rest[fold] = False
-        found[fold] = fit(method, score[rest], truth[rest])(score[fold])
-    return found
+        calibrated[fold] = fit(method, score[rest], truth[rest])(score[fold])
+    return calibrated
 
 
-def _sigmoid(score: Floats, truth: Floats) -> Calibration:
+def _fit_sigmoid(score: Floats, truth: Floats) -> Calibration:
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=np.inf).fit(log_odds(score)[:, None], truth.astype(int))
+    model = LogisticRegression(C=np.inf).fit(compute_log_odds(score)[:, None], truth.astype(int))
     return Calibration(method="sigmoid", slope=float(model.coef_[0, 0]), intercept=float(model.intercept_[0]))
 
 
-def _isotonic(score: Floats, truth: Floats) -> Calibration:
+def _fit_isotonic(score: Floats, truth: Floats) -> Calibration:
     from sklearn.isotonic import IsotonicRegression
 
     model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(score, truth)

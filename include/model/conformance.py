@@ -19,8 +19,8 @@ from include.kernel.errors import ArtifactRejected
 from include.model.artifact import Model, load
 from include.model.schema import Column
 
-PARITY = 1e-9  # of a saved pipeline, which is the same code on the same numbers
-MAY_DIFFER = 0.001  # share of the rows
+PARITY_TOLERANCE = 1e-9  # of a saved pipeline, which is the same code on the same numbers
+MAX_DIFFERING_SHARE = 0.001  # share of the rows
 Row = Mapping[str, Any]
 
 
@@ -34,19 +34,19 @@ def check(model: Model, directory: Path, rows: Sequence[Row] = (), tolerance: fl
     except ArtifactRejected as error:
         return [str(error)]
     if tolerance is None:
-        tolerance = PARITY if saved.meta.path == "generic" else saved.meta.tolerance
-    probes: dict[str, Sequence[Row]] = {"the given rows": list(rows), **awkward(model.meta.columns)}
+        tolerance = PARITY_TOLERANCE if saved.meta.path == "generic" else saved.meta.tolerance
+    probes: dict[str, Sequence[Row]] = {"the given rows": list(rows), **build_awkward_rows(model.meta.columns)}
     problems = [_compare(model, saved, what, asked, tolerance) for what, asked in probes.items() if asked]
-    return [problem for problem in [*problems, golden(saved)] if problem]
+    return [problem for problem in [*problems, check_golden(saved)] if problem]
 
 
-def golden(model: Model) -> str | None:
+def check_golden(model: Model) -> str | None:
     """Whether a loaded model still computes its golden rows; a sentence when it does not."""
     meta = model.meta
     if not meta.golden:
         return None
-    found = model.predict_proba([item.row for item in meta.golden])
-    worst = float(np.max(np.abs(found - [item.probability for item in meta.golden])))
+    probabilities = model.predict_proba([item.row for item in meta.golden])
+    worst = float(np.max(np.abs(probabilities - [item.probability for item in meta.golden])))
     if worst <= meta.tolerance:
         return None
     return (
@@ -55,26 +55,26 @@ def golden(model: Model) -> str | None:
     )
 
 
-def awkward(columns: Sequence[Column]) -> dict[str, list[dict[str, Any]]]:
+def build_awkward_rows(columns: Sequence[Column]) -> dict[str, list[dict[str, Any]]]:
     """Rows nobody trained on, by what is odd about them."""
     return {
         "a row without any value": [{column.name: None for column in columns}],
-        "an unseen category": [_row(columns, 1.0)],
-        "extremes": [_row(columns, number) for number in (0.0, -1e12, 1e12, 1e-12, 1e300, -1e300)],
+        "an unseen category": [_build_row(columns, 1.0)],
+        "extremes": [_build_row(columns, number) for number in (0.0, -1e12, 1e12, 1e-12, 1e300, -1e300)],
     }
 
 
-def _row(columns: Sequence[Column], number: float) -> dict[str, Any]:
+def _build_row(columns: Sequence[Column], number: float) -> dict[str, Any]:
     return {column.name: number if column.kind == "number" else "never seen before" for column in columns}
 
 
 def _compare(model: Model, saved: Model, what: str, rows: Sequence[Row], tolerance: float) -> str | None:
     try:
-        expected, found = model.predict_proba(rows), saved.predict_proba(rows)
+        expected, actual = model.predict_proba(rows), saved.predict_proba(rows)
     except Exception as error:  # any failure of either model is the finding
         return f"The model fails on {what}: {type(error).__name__}."
-    apart, threshold = np.abs(expected - found), model.meta.threshold
-    other = int(np.sum((expected >= threshold) != (found >= threshold)))
-    if np.mean(~(apart <= tolerance)) > MAY_DIFFER:  # written so that NaN counts as apart
-        return f"The saved model differs on {what} by {np.max(apart):.2g}."
+    distances, threshold = np.abs(expected - actual), model.meta.threshold
+    other = int(np.sum((expected >= threshold) != (actual >= threshold)))
+    if np.mean(~(distances <= tolerance)) > MAX_DIFFERING_SHARE:  # written so that NaN counts as apart
+        return f"The saved model differs on {what} by {np.max(distances):.2g}."
     return f"The saved model decides {other} of {what} otherwise." if other else None

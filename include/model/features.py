@@ -23,13 +23,13 @@ FEATURE_ROOTS: tuple[str, ...] = ("include",)
 def resolve(name: str | None, roots: tuple[str, ...] = FEATURE_ROOTS) -> FeatureFunction:
     """The function named "module:function"; None is the identity. Raises `Permanent`."""
     if name is None:
-        return _identity
+        return _return_unchanged
     module, separator, function = name.partition(":")
     if not (separator and module and function):
         raise Permanent(f"The feature function {name!r} must be written module:function.")
     if module.partition(".")[0] not in roots:
         raise Permanent(f"The feature function {name!r} must live under {' or '.join(roots)}; move it there.")
-    return _defined_in(_imported(module, name), function, name)
+    return _get_function(_import_module(module, name), function, name)
 
 
 def apply(name: str | None, table: pd.DataFrame, roots: tuple[str, ...] = FEATURE_ROOTS) -> pd.DataFrame:
@@ -42,19 +42,19 @@ def apply(name: str | None, table: pd.DataFrame, roots: tuple[str, ...] = FEATUR
     return features
 
 
-def _identity(table: pd.DataFrame) -> pd.DataFrame:
+def _return_unchanged(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _imported(module: str, name: str) -> Any:
+def _import_module(module: str, name: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise Permanent(f"The feature function {name!r} cannot be imported: {error}.") from error
 
 
-def _defined_in(module: Any, function: str, name: str) -> FeatureFunction:
-    found = getattr(module, function, None)
-    if not inspect.isfunction(found) or found.__module__ != module.__name__:
+def _get_function(module: Any, function: str, name: str) -> FeatureFunction:
+    candidate = getattr(module, function, None)
+    if not inspect.isfunction(candidate) or candidate.__module__ != module.__name__:
         raise Permanent(f"The feature function {name!r} is not a function defined in {module.__name__}.")
-    return found
+    return candidate

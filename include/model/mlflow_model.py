@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Served:
+class PyfuncModel:
     """Raw columns in, the probability of the positive class out, shape (n,)."""
 
     def __init__(self, model: Model) -> None:
@@ -30,5 +30,5 @@ class Served:
         return self._model.predict_frame(conform(model_input, self._model.meta.columns))
 
 
-def _load_pyfunc(path: str) -> Served:
-    return Served(artifact.load(Path(path)))
+def _load_pyfunc(path: str) -> PyfuncModel:
+    return PyfuncModel(artifact.load(Path(path)))

@@ -26,8 +26,8 @@ class Perceptron(nn.Module):
         self.layers = nn.Sequential(*parts, nn.LazyLinear(1))
 
     def forward(self, matrix: torch.Tensor) -> torch.Tensor:
-        answer: torch.Tensor = self.layers(matrix.float()).reshape(-1)
-        return answer
+        log_odds: torch.Tensor = self.layers(matrix.float()).reshape(-1)
+        return log_odds
 
 
 class SeededClassifier(NeuralNetBinaryClassifier):  # type: ignore[misc]  # skorch ships no types
@@ -46,7 +46,7 @@ class SeededClassifier(NeuralNetBinaryClassifier):  # type: ignore[misc]  # skor
         return self
 
 
-def classifier(params: Mapping[str, Any], seed: int) -> SeededClassifier:
+def build_classifier(params: Mapping[str, Any], seed: int) -> SeededClassifier:
     """An unfitted network. `params`: hidden, units, dropout, max_epochs, lr, weight_decay, batch_size."""
     shape = {f"module__{name}": params[name] for name in ("hidden", "units", "dropout") if name in params}
     rest = {name: value for name, value in params.items() if f"module__{name}" not in shape}
@@ -62,7 +62,7 @@ def classifier(params: Mapping[str, Any], seed: int) -> SeededClassifier:
     )
 
 
-def layers(model: SeededClassifier) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+def read_layers(model: SeededClassifier) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """Weights (in, out) and biases (out,) of the linear layers, first to last; between any two stands a ReLU."""
     linear = [part for part in model.module_.layers if isinstance(part, nn.Linear)]
     return [(part.weight.detach().numpy().T.copy(), part.bias.detach().numpy().copy()) for part in linear]

@@ -35,24 +35,30 @@ def build(kind: str, columns: Sequence[Column], params: Mapping[str, Any], seed:
         raise Permanent(f"The pipeline {kind!r} does not take these parameters: {error}.") from error
 
 
-def _logistic(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
+def _build_logistic(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
     model = LogisticRegression(**{"max_iter": 2000, "random_state": seed, **params})
-    return Pipeline([("prepare", _prepare(columns, _filled(StandardScaler()), _onehot())), ("model", model)])
+    return Pipeline(
+        [("prepare", _prepare(columns, _build_imputer(StandardScaler()), _build_onehot())), ("model", model)]
+    )
 
 
-def _random_forest(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
+def _build_random_forest(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
     model = RandomForestClassifier(**{"n_estimators": 200, "min_samples_leaf": 5, "random_state": seed, **params})
-    return Pipeline([("prepare", _prepare(columns, _filled(_held()), _onehot())), ("model", model)])
+    return Pipeline(
+        [("prepare", _prepare(columns, _build_imputer(_build_clipper()), _build_onehot())), ("model", model)]
+    )
 
 
-def _torch_mlp(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
+def _build_torch_mlp(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
     from include.model import network
 
-    numbers = _filled(_held(), StandardScaler())
-    return Pipeline([("prepare", _prepare(columns, numbers, _onehot())), ("model", network.classifier(params, seed))])
+    numbers = _build_imputer(_build_clipper(), StandardScaler())
+    return Pipeline(
+        [("prepare", _prepare(columns, numbers, _build_onehot())), ("model", network.build_classifier(params, seed))]
+    )
 
 
-def _boosting(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
+def _build_boosting(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
     categories = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=np.nan)
     model = HistGradientBoostingClassifier(
         **{"random_state": seed, "early_stopping": False, "categorical_features": None, **params}
@@ -60,32 +66,35 @@ def _boosting(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -
     return Pipeline([("prepare", _prepare(columns, "passthrough", categories)), ("model", model)])
 
 
-def _filled(*then: Any) -> Pipeline:
+def _build_imputer(*then: Any) -> Pipeline:
     """Missing becomes the median, with a column that says so."""
     median = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     return Pipeline([("impute", median), *((f"scale{place or ''}", step) for place, step in enumerate(then))])
 
 
-def _held() -> MinMaxScaler:
+def _build_clipper() -> MinMaxScaler:
     return MinMaxScaler(clip=True)
 
 
-def _onehot() -> OneHotEncoder:
+def _build_onehot() -> OneHotEncoder:
     return OneHotEncoder(handle_unknown="ignore", sparse_output=False)
 
 
 def _prepare(columns: Sequence[Column], numbers: Any, categories: Any) -> ColumnTransformer:
-    parts = [("numbers", numbers, _names(columns, "number")), ("categories", categories, _names(columns, "category"))]
+    parts = [
+        ("numbers", numbers, _select_names(columns, "number")),
+        ("categories", categories, _select_names(columns, "category")),
+    ]
     return ColumnTransformer([part for part in parts if part[2]])
 
 
-def _names(columns: Sequence[Column], kind: Kind) -> list[str]:
+def _select_names(columns: Sequence[Column], kind: Kind) -> list[str]:
     return [column.name for column in columns if column.kind == kind]
 
 
 BUILDERS: dict[str, Builder] = {
-    "logistic": _logistic,
-    "random_forest": _random_forest,
-    "boosting": _boosting,
-    "torch_mlp": _torch_mlp,
+    "logistic": _build_logistic,
+    "random_forest": _build_random_forest,
+    "boosting": _build_boosting,
+    "torch_mlp": _build_torch_mlp,
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["number", "category"]
-NO_VALUE = ("NAType", "NaTType")  # pandas' own, known by name so that pandas need not be there
+MISSING_TYPES = ("NAType", "NaTType")  # pandas' own, known by name so that pandas need not be there
 
 
 class Column(BaseModel):
@@ -36,12 +36,12 @@ class Column(BaseModel):
     high: float | None = None
 
 
-def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
+def build_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
     """Rows as a frame with exactly these columns in this order; what a row lacks is missing."""
     import pandas as pd
 
     return pd.DataFrame(
-        {column.name: _values([row.get(column.name) for row in rows], column.kind) for column in columns}
+        {column.name: _convert_values([row.get(column.name) for row in rows], column.kind) for column in columns}
     )
 
 
@@ -49,20 +49,20 @@ def conform(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     """A table read from a file, as `frame` would have built it from its rows."""
     import pandas as pd
 
-    return pd.DataFrame({column.name: _conformed(table[column.name], column.kind) for column in columns})
+    return pd.DataFrame({column.name: _conform_series(table[column.name], column.kind) for column in columns})
 
 
 def describe(table: pd.DataFrame, columns: Sequence[Column] = ()) -> tuple[Column, ...]:
     """The columns of a training frame with the categories it holds; `columns` says what it cannot know: nullable."""
     declared = {column.name: column for column in columns}
-    return tuple(_described(table[name], declared.get(str(name))) for name in table.columns)
+    return tuple(_describe_column(table[name], declared.get(str(name))) for name in table.columns)
 
 
 def is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in NO_VALUE
+    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in MISSING_TYPES
 
 
-def _values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:
+def _convert_values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:
     if kind == "number":
         return np.array([math.nan if is_missing(value) else float(value) for value in values], dtype=np.float64)
     # filled by slice: np.array(list) would build a fixed-width string array
@@ -71,25 +71,25 @@ def _values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:
     return texts
 
 
-def _conformed(series: pd.Series[Any], kind: Kind) -> np.ndarray[Any, Any]:
+def _conform_series(series: pd.Series[Any], kind: Kind) -> np.ndarray[Any, Any]:
     """What numpy holds as numbers already is not taken apart: a day of a million rows is read in half the time."""
     if kind == "number" and isinstance(series.dtype, np.dtype) and series.dtype.kind in "fiub":
         return series.to_numpy(dtype=np.float64)
-    return _values(series.tolist(), kind)
+    return _convert_values(series.tolist(), kind)
 
 
-def _bounds(series: pd.Series[Any]) -> dict[str, float]:
+def _compute_bounds(series: pd.Series[Any]) -> dict[str, float]:
     """Of what is finite; nothing where no number is."""
     numbers = series.to_numpy(dtype=np.float64)
     finite = numbers[np.isfinite(numbers)]
     return {"low": float(finite.min()), "high": float(finite.max())} if finite.size else {}
 
 
-def _described(series: pd.Series[Any], declared: Column | None) -> Column:
+def _describe_column(series: pd.Series[Any], declared: Column | None) -> Column:
     from pandas.api.types import is_numeric_dtype
 
     nullable = declared.nullable if declared else True
     if is_numeric_dtype(series.dtype):
-        return Column(name=str(series.name), kind="number", nullable=nullable, **_bounds(series))
+        return Column(name=str(series.name), kind="number", nullable=nullable, **_compute_bounds(series))
     seen = tuple(sorted({str(value) for value in series if not is_missing(value)}))
     return Column(name=str(series.name), kind="category", nullable=nullable, categories=seen)

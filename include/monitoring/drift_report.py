@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from include.monitoring.core.drift import Measured
+from include.monitoring.core.drift import TableProfile
 from include.monitoring.core.profiles import NumberProfile
 from include.monitoring.spec import MonitorSpec
 
-ROWS = 2000
+SAMPLE_ROWS = 2000
 
 
-def report(baseline: Measured, current: Measured, spec: MonitorSpec, seed: int) -> str | None:
+def render_drift_report(baseline: TableProfile, current: TableProfile, spec: MonitorSpec, seed: int) -> str | None:
     """One self-contained HTML page; None when no column has values on both sides."""
     os.environ.setdefault("DO_NOT_TRACK", "1")  # its telemetry
-    names = [name for name, p in current.profiles.items() if p.known and _known(baseline, name)]
+    names = [name for name, p in current.profiles.items() if p.known and _has_known_values(baseline, name)]
     if not names:
         return None
     import pandas as pd
@@ -34,17 +34,17 @@ def report(baseline: Measured, current: Measured, spec: MonitorSpec, seed: int) 
     numbers = [name for name in names if isinstance(baseline.profiles[name], NumberProfile)]
     columns = DataDefinition(numerical_columns=numbers, categorical_columns=[n for n in names if n not in numbers])
     now, before = (
-        Dataset.from_pandas(pd.DataFrame(_drawn(side, names, seed)), data_definition=columns)
+        Dataset.from_pandas(pd.DataFrame(_draw_samples(side, names, seed)), data_definition=columns)
         for side in (current, baseline)
     )
     preset = DataDriftPreset(num_method="psi", cat_method="psi", num_threshold=spec.psi, cat_threshold=spec.psi)
     return str(Report([preset]).run(now, before).get_html_str(as_iframe=False))
 
 
-def _known(baseline: Measured, name: str) -> bool:
+def _has_known_values(baseline: TableProfile, name: str) -> bool:
     return name in baseline.profiles and baseline.profiles[name].known > 0
 
 
-def _drawn(side: Measured, names: list[str], seed: int) -> dict[str, Any]:
+def _draw_samples(side: TableProfile, names: list[str], seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
-    return {name: side.profiles[name].drawn(ROWS, rng) for name in names}
+    return {name: side.profiles[name].draw_sample(SAMPLE_ROWS, rng) for name in names}

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from include.data.core.snapshots import Snapshot
 from include.data.dataset import Dataset
-from include.data.store.work_units import Pieces
+from include.data.store.work_units import WorkUnitStore
 from include.model.artifact import Model
 from include.monitoring.baselines import Baseline
 from include.monitoring.spec import MonitoringManifest
 
 
 @dataclass(frozen=True)
-class Watched:
+class MonitoredModel:
     """The live version, what it was judged on, the bounds it is held to, and the ingested days, oldest first.
 
     `digest` is that of the artifact, which holds the baseline: it names everything a measurement depends on but the
@@ -26,7 +26,7 @@ class Watched:
     baseline: Baseline
     manifest: MonitoringManifest
     dataset: Dataset
-    units: Pieces  # what days measured, by whoever measured them
+    units: WorkUnitStore  # what days measured, by whoever measured them
     days: tuple[Snapshot, ...]
 
     @property

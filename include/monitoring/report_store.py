@@ -16,29 +16,29 @@ class LocalReports:
         self._root = root
 
     def write_report(self, report: MonitorReport) -> None:
-        write_atomic(self._report_path(report.version, report.as_of), report.model_dump_json(indent=1))
+        write_atomic(self._locate_report(report.version, report.as_of), report.model_dump_json(indent=1))
 
-    def report_page(self, version: str, as_of: date) -> Path:
+    def locate_page(self, version: str, as_of: date) -> Path:
         """Where the report's HTML page belongs."""
-        return self._report_path(version, as_of).with_suffix(".html")
+        return self._locate_report(version, as_of).with_suffix(".html")
 
-    def write_page(self, place: Path, html: str) -> None:
-        write_atomic(place, html)
+    def write_page(self, path: Path, html: str) -> None:
+        write_atomic(path, html)
 
-    def _report_path(self, version: str, as_of: date) -> Path:
+    def _locate_report(self, version: str, as_of: date) -> Path:
         return self._root / "reports" / version / f"{as_of}.json"
 
-    def newest(self, version: str) -> MonitorReport | None:
+    def read_newest(self, version: str) -> MonitorReport | None:
         """The newest report on this version; without reading the others, of which a year has many."""
         path = max((self._root / "reports" / version).glob("*.json"), default=None)
         return MonitorReport.model_validate_json(path.read_text()) if path else None
 
-    def reports(self) -> list[MonitorReport]:
+    def read_reports(self) -> list[MonitorReport]:
         """Reports on all versions, by day and then by version, oldest first."""
         paths = (self._root / "reports").glob("*/*.json")
-        found = [MonitorReport.model_validate_json(path.read_text()) for path in paths]
-        return sorted(found, key=lambda report: (report.as_of, _numeric(report.version)))
+        reports = [MonitorReport.model_validate_json(path.read_text()) for path in paths]
+        return sorted(reports, key=lambda report: (report.as_of, _parse_version(report.version)))
 
 
-def _numeric(version: str) -> int:
+def _parse_version(version: str) -> int:
     return int(version) if version.isdigit() else 0

@@ -15,7 +15,7 @@ class Persistence(Section):
     n: Count
 
     @model_validator(mode="after")
-    def _possible(self) -> Persistence:
+    def _check_possible(self) -> Persistence:
         if self.k > self.n:
             raise ValueError("k must not be larger than n")
         return self

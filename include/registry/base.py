@@ -17,19 +17,19 @@ class ReleaseMarks(ABC):
     """What is said of versions. Raises `ServiceUnavailable` when the registry cannot be reached."""
 
     @abstractmethod
-    def blessing(self, version: str) -> str:
+    def fetch_blessing(self, version: str) -> str:
         """The signed envelope: whoever reads it has to verify it before believing a word. Raises `NotBlessed`."""
 
     @abstractmethod
-    def champion(self) -> str | None: ...
+    def find_champion(self) -> str | None: ...
 
     @abstractmethod
     def promote(self, version: str) -> None:
         """Makes it the champion, and takes all marks away."""
 
     @abstractmethod
-    def soaking(self) -> list[str]:
+    def list_soaking(self) -> list[str]:
         """The versions that are marked as soaking."""
 
     @abstractmethod
-    def unmark(self, versions: Iterable[str]) -> None: ...
+    def unmark_soaking(self, versions: Iterable[str]) -> None: ...

@@ -24,7 +24,7 @@ CURVES, GATE_REPORT = "curves.svg", "gate.json"  # what the gate leaves beside t
 CARD = "card"
 CARD_TAG = "evergreen.card"
 STATE_TAG, SOAKING = "evergreen.release", "soaking"
-PATIENCE = {
+CLIENT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -40,9 +40,9 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
         self.uri = uri
 
     @contextmanager
-    def client(self) -> Iterator[Any]:
+    def open_client(self) -> Iterator[Any]:
         """An MlflowClient whose connection failures come out as `ServiceUnavailable`."""
-        os.environ.update(PATIENCE)
+        os.environ.update(CLIENT_TIMEOUTS)
         import requests
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -61,7 +61,7 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
 
         Without a key it is that of the run's training, which is made of its content: the same model has one version.
         """
-        with self.client() as client:
+        with self.open_client() as client:
             self._ensure_model(client)
             key = key or client.get_run(run_id).data.tags.get(KEY_TAG, run_id)
             for version in client.search_model_versions(f"name = '{self.name}'"):
@@ -81,15 +81,15 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
 
     def bless(self, version: str, envelope: str) -> None:
         """The envelope becomes a tag of the version; a blessing that stands there already is replaced."""
-        with self.client() as client:
+        with self.open_client() as client:
             client.set_model_version_tag(self.name, version, BLESSING_TAG, envelope)
 
-    def blessing(self, version: str) -> str:
+    def fetch_blessing(self, version: str) -> str:
         """The envelope, not verified.
 
         Raises `NotBlessed` when the version has none, `RequestInvalid` when there is no such version.
         """
-        tag = self._version(version).tags.get(BLESSING_TAG)
+        tag = self._fetch_version(version).tags.get(BLESSING_TAG)
         if not tag:
             raise NotBlessed(
                 f"Version {version} of {self.name} carries no blessing; only a version that passed the gate of the "
@@ -97,29 +97,29 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
             )
         return str(tag)
 
-    def run(self, run_id: str) -> tuple[dict[str, str], str, str]:
+    def read_run(self, run_id: str) -> tuple[dict[str, str], str, str]:
         """Params of a run, its page, and its drawing of the curves (SVG; empty when it has none)."""
-        with self.client() as client:
+        with self.open_client() as client:
             found = client.get_run(run_id)
-            url = self.run_url(found.info.experiment_id, run_id)
+            url = self.build_run_url(found.info.experiment_id, run_id)
             if all(file.path != CURVES for file in client.list_artifacts(run_id)):
                 return dict(found.data.params), url, ""
             with tempfile.TemporaryDirectory() as scratch:
                 drawing = Path(client.download_artifacts(run_id, CURVES, scratch)).read_text()
         return dict(found.data.params), url, drawing
 
-    def describe(self, version: str, run_id: str, description: str, papers: Mapping[str, str]) -> None:
+    def describe(self, version: str, run_id: str, description: str, documents: Mapping[str, str]) -> None:
         """The version's description, and files for people under card/ of its run. Said again, it is the same."""
-        with self.client() as client:
-            for name, text in papers.items():
+        with self.open_client() as client:
+            for name, text in documents.items():
                 client.log_text(run_id, text, f"{CARD}/{name}")
             client.update_model_version(self.name, version, description)
-            client.set_model_version_tag(self.name, version, CARD_TAG, f"runs:/{run_id}/{CARD}/{next(iter(papers))}")
+            client.set_model_version_tag(self.name, version, CARD_TAG, f"runs:/{run_id}/{CARD}/{next(iter(documents))}")
 
-    def champion(self) -> str | None:
+    def find_champion(self) -> str | None:
         from mlflow.exceptions import MlflowException
 
-        with self.client() as client:
+        with self.open_client() as client:
             try:
                 return str(client.get_model_version_by_alias(self.name, CHAMPION).version)
             except MlflowException as error:
@@ -129,39 +129,39 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
 
     def promote(self, version: str) -> None:
         """The alias moves, and no version is marked as soaking any more."""
-        with self.client() as client:
+        with self.open_client() as client:
             client.set_registered_model_alias(self.name, CHAMPION, version)
-        self.unmark(self.soaking())
+        self.unmark_soaking(self.list_soaking())
 
     def mark_soaking(self, version: str) -> None:
         """For people: this version serves, and is not the champion yet."""
-        with self.client() as client:
+        with self.open_client() as client:
             client.set_model_version_tag(self.name, version, STATE_TAG, SOAKING)
 
-    def soaking(self) -> list[str]:
+    def list_soaking(self) -> list[str]:
         """The versions that are marked so."""
-        with self.client() as client:
+        with self.open_client() as client:
             found = client.search_model_versions(f"name = '{self.name}' and tag.`{STATE_TAG}` = '{SOAKING}'")
             return sorted(str(version.version) for version in found)
 
-    def unmark(self, versions: Iterable[str]) -> None:
-        with self.client() as client:
+    def unmark_soaking(self, versions: Iterable[str]) -> None:
+        with self.open_client() as client:
             for version in versions:
                 client.delete_model_version_tag(self.name, version, STATE_TAG)
 
     def fetch(self, version: str, destination: Path) -> Path:
         """Downloads the serving artifact of a version into `destination`."""
-        return self.fetch_run(self._version(version).run_id, destination)
+        return self.fetch_run(self._fetch_version(version).run_id, destination)
 
     def fetch_run(self, run_id: str, destination: Path) -> Path:
         """The same of a training run, registered or not."""
-        with self.client() as client:
+        with self.open_client() as client:
             return Path(client.download_artifacts(run_id, SERVING, str(destination)))
 
-    def _version(self, version: str) -> Any:
+    def _fetch_version(self, version: str) -> Any:
         from mlflow.exceptions import MlflowException
 
-        with self.client() as client:
+        with self.open_client() as client:
             try:
                 return client.get_model_version(self.name, version)
             except MlflowException as error:
@@ -171,10 +171,10 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
                     ) from error
                 raise
 
-    def run_url(self, experiment_id: str, run_id: str) -> str:
+    def build_run_url(self, experiment_id: str, run_id: str) -> str:
         return f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}"
 
-    def version_url(self, version: str) -> str:
+    def build_version_url(self, version: str) -> str:
         return f"{self.uri}/#/models/{self.name}/versions/{version}"
 
 

@@ -21,7 +21,7 @@ class BoundsSpec(Section):
     limit: Annotated[float, Field(gt=0, lt=1)] = Field(description="proven to be smaller, the candidate is good enough")
 
     @model_validator(mode="after")
-    def _apart(self) -> BoundsSpec:
+    def _check_order(self) -> BoundsSpec:
         if self.tolerated >= self.limit:
             raise ValueError("tolerated must lie below limit, or nothing could ever be decided")
         return self
@@ -50,7 +50,7 @@ class CanarySpec(Section):
     decisions: BoundsSpec = Field(BoundsSpec(tolerated=0.03, limit=0.1), description="rate of the positive label")
 
     @model_validator(mode="after")
-    def _rising(self) -> CanarySpec:
+    def _check_rising(self) -> CanarySpec:
         if any(low >= high for low, high in pairwise(self.weights)):
             raise ValueError("weights must rise, such as [5, 25, 50]")
         return self
@@ -75,7 +75,7 @@ class ShadowSpec(Section):
     slice_flips: Share = Field(0.4, description="share of a slice's rows decided otherwise, at most")
 
     @property
-    def looks(self) -> int:
+    def max_analyses(self) -> int:
         """Looks and not seconds are counted: a run that was away must not end anybody's patience."""
         return max(1, math.ceil(self.deadline_s / self.look_s))
 
@@ -100,7 +100,7 @@ class ExperimentSpec(Section):
     )
 
     @property
-    def looks(self) -> int:
+    def max_analyses(self) -> int:
         """Looks and not days are counted: a run that was away must not end anybody's patience."""
         return max(1, math.ceil(self.deadline_days * 86_400 / self.look_s))
 

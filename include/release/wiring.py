@@ -22,7 +22,7 @@ from include.release.spec import ReleaseManifest
 if TYPE_CHECKING:
     from include.cluster.api_server import Cluster
     from include.registry.mlflow_registry import MlflowRegistry
-    from include.release.service.driver import Rollout
+    from include.release.service.driver import ReleaseDriver
     from include.release.service.experiment_outcomes import ExperimentOutcomes
     from include.release.service.reconciler import Reconciler
     from include.release.targets.base import RepairableTarget, ServingTarget
@@ -45,43 +45,43 @@ def open_repair(manifest: ReleaseManifest) -> RepairableTarget:
     if manifest.target == "kubernetes":
         from include.release.targets.kubernetes.repair import KubernetesRepair
 
-        kept = KubernetesRepair(*_connect_cluster(manifest))
-        kept.patience_s = manifest.serving.ready_timeout_s
-        return kept
+        target = KubernetesRepair(*_connect_cluster(manifest))
+        target.slot_timeout_s = manifest.serving.ready_timeout_s
+        return target
     from include.release.targets.local.repair import LocalRepair
 
     return LocalRepair(*_find_local(), manifest.serving.ready_timeout_s)
 
 
-def open_driver(manifest: ReleaseManifest, registry: MlflowRegistry) -> Rollout:
+def open_driver(manifest: ReleaseManifest, registry: MlflowRegistry) -> ReleaseDriver:
     """A driver whose smoke requests are rows of the newest snapshot."""
-    from include.release.service.driver import Rollout
+    from include.release.service.driver import ReleaseDriver
 
     store = open_snapshot_store()
-    newest = store.snapshots()[-1:]
-    rows = [row for snapshot in newest for row in store.sample(snapshot, manifest.contract.columns)]
-    return Rollout(open_target(manifest), registry, manifest, rows, lambda: open_experiment_outcomes(manifest))
+    newest = store.list_snapshots()[-1:]
+    rows = [row for snapshot in newest for row in store.read_sample(snapshot, manifest.contract.columns)]
+    return ReleaseDriver(open_target(manifest), registry, manifest, rows, lambda: open_experiment_outcomes(manifest))
 
 
 def open_reconciler(manifest: ReleaseManifest, registry: MlflowRegistry, at_once: bool = False) -> Reconciler:
     """Looks whether registry, ledger and world agree, and mends what it can; `at_once`: also what has just ended."""
-    from include.release.core.reconcile import Patience
+    from include.release.core.reconcile import ReconcileTimeouts
     from include.release.service.reconciler import Reconciler
 
     spec = manifest.release
-    looks = (spec.canary.look_s, manifest.experiment.look_s if manifest.experiment else 0.0)
-    slowest = max(*looks, spec.soak_interval_s)  # who looks so seldom has not gone away
-    patience = Patience(
+    intervals = (spec.canary.look_s, manifest.experiment.look_s if manifest.experiment else 0.0)
+    slowest = max(*intervals, spec.soak_interval_s)  # who looks so seldom has not gone away
+    timeouts = ReconcileTimeouts(
         settle_s=0.0 if at_once else spec.settle_s,
         abandoned_s=max(spec.abandoned_s, 3 * slowest),
-        asking_s=spec.approval_hours * 3600 + spec.abandoned_s,
+        approval_s=spec.approval_hours * 3600 + spec.abandoned_s,
     )
     return Reconciler(
         open_repair(manifest),
         registry,
         open_ledger(),
         open_outbox(manifest),
-        patience,
+        timeouts,
         lambda: open_driver(manifest, registry),
     )
 

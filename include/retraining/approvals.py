@@ -35,7 +35,7 @@ def enter_decision(
 
 def _find_own(ledger: LocalLedger, who: str) -> Answer | None:
     """The approval this very run was given before it was killed."""
-    for entry in ledger.entries(kinds.RETRAINING_APPROVED):
+    for entry in ledger.read_entries(kinds.RETRAINING_APPROVED):
         if entry.who == who:
             return {"verdict": "yes", "sentence": entry.why, "as_of": entry.subject, "key": entry.key}
     return None

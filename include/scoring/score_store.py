@@ -13,69 +13,71 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from include.data.store.snapshot_store import Objects
+from include.data.store.snapshot_store import ObjectStore
 from include.kernel.errors import Conflict
 from include.scoring.core import scoring
-from include.scoring.core.scoring import Part, ScoredPart, Scores, Tally
+from include.scoring.core.scoring import Part, ScoredPart, Scores, ScoreSummary
 
-WHOLE = "scores.json"
+RESULT_FILE = "scores.json"
 Document = TypeVar("Document", bound=BaseModel)
 
 
 class ScoreStore:
     """Raises `Conflict`, and what its objects raise."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
-    def uri(self, day: date, version: str, key: str) -> str:
-        return f"{self._objects.uri}/{scoring.place(day, version, key)}"
+    def build_uri(self, day: date, version: str, key: str) -> str:
+        return f"{self._objects.uri}/{scoring.locate_result(day, version, key)}"
 
-    def whole(self, day: date, version: str, key: str) -> Scores | None:
+    def read_result(self, day: date, version: str, key: str) -> Scores | None:
         """The finished result; None when there is none, or none that can be read."""
-        found = self._document(Scores, f"{scoring.place(day, version, key)}/{WHOLE}")
-        return found if found and found.key == key else None
+        scores = self._read_document(Scores, f"{scoring.locate_result(day, version, key)}/{RESULT_FILE}")
+        return scores if scores and scores.key == key else None
 
-    def part(self, place: str, key: str, part: Part) -> ScoredPart | None:
+    def read_part(self, prefix: str, key: str, part: Part) -> ScoredPart | None:
         """The record of a part that is there, once its bytes hold; None when it has to be scored."""
-        record = self._document(ScoredPart, f"{place}/{part.record}")
+        record = self._read_document(ScoredPart, f"{prefix}/{part.record}")
         if record is None or (record.key, record.part) != (key, part):
             return None
-        found = self._objects.read(f"{place}/{part.name}")
-        return record if found and _sha256(found.data) == record.sha256 else None
+        stored = self._objects.read(f"{prefix}/{part.name}")
+        return record if stored and _hash_bytes(stored.data) == record.sha256 else None
 
-    def keep_part(self, place: str, key: str, part: Part, data: bytes, tally: Tally) -> ScoredPart:
+    def write_part(self, prefix: str, key: str, part: Part, data: bytes, tally: ScoreSummary) -> ScoredPart:
         """The Parquet file first, then its record."""
-        record = ScoredPart(key=key, part=part, sha256=_sha256(data), tally=tally)
-        self._put(f"{place}/{part.name}", data)
-        self._put(f"{place}/{part.record}", _json(record))
+        record = ScoredPart(key=key, part=part, sha256=_hash_bytes(data), tally=tally)
+        self._put(f"{prefix}/{part.name}", data)
+        self._put(f"{prefix}/{part.record}", _encode_json(record))
         return record
 
-    def finish(self, scores: Scores) -> None:
-        self._put(f"{scoring.place(scores.day, scores.version, scores.key)}/{WHOLE}", _json(scores))
+    def write_result(self, scores: Scores) -> None:
+        self._put(
+            f"{scoring.locate_result(scores.day, scores.version, scores.key)}/{RESULT_FILE}", _encode_json(scores)
+        )
 
-    def _document(self, kind: type[Document], key: str) -> Document | None:
-        found = self._objects.read(key)
+    def _read_document(self, kind: type[Document], key: str) -> Document | None:
+        stored = self._objects.read(key)
         try:
-            return kind.model_validate_json(found.data) if found else None
+            return kind.model_validate_json(stored.data) if stored else None
         except ValidationError:
             return None  # it is made again, from what it stands for
 
     def _put(self, key: str, data: bytes) -> None:
         """These bytes under this name, whatever was there."""
-        found = self._objects.read(key)
-        if found and found.data == data:
+        stored = self._objects.read(key)
+        if stored and stored.data == data:
             return
-        if self._objects.write(key, data, found.tag if found else None):
+        if self._objects.write(key, data, stored.tag if stored else None):
             return
         other = self._objects.read(key)
         if other is None or other.data != data:
             raise Conflict(f"{self._objects.uri}/{key} is being written by another run too; try again.")
 
 
-def _json(document: BaseModel) -> bytes:
+def _encode_json(document: BaseModel) -> bytes:
     return document.model_dump_json(indent=1).encode()
 
 
-def _sha256(data: bytes) -> str:
+def _hash_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

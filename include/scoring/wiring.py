@@ -22,8 +22,8 @@ def open_score_store() -> ScoreStore:
 
 def find_served_artifact(digest: str) -> Path | None:
     """The copy of an artifact that the slots of this machine load, not verified; None where there is none."""
-    place = Path(os.environ.get("EVERGREEN_SERVING_DIR") or "/nowhere") / "artifacts" / digest
-    return place if place.is_dir() else None
+    directory = Path(os.environ.get("EVERGREEN_SERVING_DIR") or "/nowhere") / "artifacts" / digest
+    return directory if directory.is_dir() else None
 
 
 def find_score_pages() -> Path:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from include.kernel.blocked_imports import lean_imports
+from include.kernel.blocked_imports import block_imports
 from include.kernel.errors import EvergreenError
 from include.serving.settings import Settings
 
@@ -42,27 +42,27 @@ def serve(settings: Settings) -> None:
     from include.serving.app import create_app
     from include.serving.log import json_lines
     from include.serving.transport import telemetry
-    from include.serving.transport.connection import Connection, Door
-    from include.serving.transport.fast_path import fast_lane
-    from include.serving.transport.graceful_shutdown import DrainingServer
+    from include.serving.transport.connection import Connection, ConnectionPolicy
+    from include.serving.transport.fast_path import build_fast_path
+    from include.serving.transport.graceful_shutdown import GracefulServer
     from include.serving.wiring import open_service
 
     json_lines.configure(slot=settings.slot)
-    tracing = telemetry.tracing(settings.slot)
+    tracing = telemetry.make_tracing(settings.slot)
 
     # one request at a time on one core: threads for a handful of rows halved the requests a second
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with lean_imports():
+    with block_imports():
         service = open_service(settings)
         app = create_app(service, tracing)
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()  # what was loaded stays; a collection need not look at it again
-    door = Door(service, app.hot, None if tracing else fast_lane(app, service))
+    policy = ConnectionPolicy(service, app.handlers, None if tracing else build_fast_path(app, service))
     config = uvicorn.Config(
-        tracing.around(app) if tracing else app,
+        tracing.wrap_app(app) if tracing else app,
         log_config=None,  # its lines go where ours go
-        http=cast("Any", partial(Connection, door)),
+        http=cast("Any", partial(Connection, policy)),
         host=settings.bind,
         port=settings.port,
         access_log=False,
@@ -70,7 +70,7 @@ def serve(settings: Settings) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=settings.grace_s,
     )
-    DrainingServer(config, service.holder, service.spec.drain_s).run()
+    GracefulServer(config, service.current_model, service.spec.drain_s).run()
 
 
 if __name__ == "__main__":

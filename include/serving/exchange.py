@@ -13,7 +13,7 @@ from typing import Any
 from include.feedback.core.prediction_records import BY_MODEL, ServedBy
 
 Row = dict[str, float | str | None]
-Oddities = dict[tuple[str, str], int]  # (column, "unseen" | "missing" | "low" | "high") -> values
+InputAnomalies = dict[tuple[str, str], int]  # (column, "unseen" | "missing" | "low" | "high") -> values
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Problem:
     retry_after: int | None = None  # seconds; a header of the answer
 
     @property
-    def places(self) -> dict[str, Any]:
-        return {name: place for name in ("row", "field") if (place := getattr(self, name)) is not None}
+    def location(self) -> dict[str, Any]:
+        return {name: value for name in ("row", "field") if (value := getattr(self, name)) is not None}
 
-    def document(self) -> dict[str, Any]:
-        return {"error": {"message": self.message, **self.places}}
+    def build_document(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, **self.location}}
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A `Problem` found deep inside a protocol; the protocol's `parse` catches it."""
 
     def __init__(self, status: int, message: str, row: int | None = None, field: str | None = None) -> None:
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestContext:
     """Who asks: the request's id, the caller's key, and when (monotonic seconds) it came and must be answered.
 
     A copy is what a shadow gets: nobody waits for its answer.
@@ -57,11 +57,11 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class ParsedRequest:
     """Validated rows, and what the answer must repeat or contain by the dialect's rules (`wanted`)."""
 
     rows: list[Row]
-    wanted: Mapping[str, Any] = field(default_factory=dict)
+    answer_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedResponse:
     body: bytes
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)

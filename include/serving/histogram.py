@@ -15,7 +15,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 
-class Tally:
+class HistogramSeries:
     """Counts of one series: how many values lie in each bucket, and their sum."""
 
     __slots__ = ("bounds", "counts", "total")
@@ -34,26 +34,26 @@ class Tally:
             self.add(value)
 
 
-class Tallies(Collector):
+class Histogram(Collector):
     """A family of them, by label values."""
 
     def __init__(
-        self, name: str, told: str, labels: Sequence[str], bounds: Sequence[float], registry: CollectorRegistry
+        self, name: str, documentation: str, labels: Sequence[str], bounds: Sequence[float], registry: CollectorRegistry
     ) -> None:
-        self._name, self._told, self._labels, self._bounds = name, told, labels, tuple(bounds)
+        self._name, self._documentation, self._labels, self._bounds = name, documentation, labels, tuple(bounds)
         self._edges = [*(str(float(bound)) for bound in bounds), "+Inf"]
-        self._known: dict[tuple[str, ...], Tally] = {}
+        self._series: dict[tuple[str, ...], HistogramSeries] = {}
         registry.register(self)
 
-    def labels(self, *values: str) -> Tally:
-        tally = self._known.get(values)
-        if tally is None:
-            tally = self._known[values] = Tally(self._bounds)
-        return tally
+    def labels(self, *values: str) -> HistogramSeries:
+        series = self._series.get(values)
+        if series is None:
+            series = self._series[values] = HistogramSeries(self._bounds)
+        return series
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        family = HistogramMetricFamily(self._name, self._told, labels=self._labels)
-        for values, tally in self._known.items():
-            buckets = list(zip(self._edges, accumulate(tally.counts), strict=True))
-            family.add_metric(values, buckets, tally.total)
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        for values, series in self._series.items():
+            buckets = list(zip(self._edges, accumulate(series.counts), strict=True))
+            family.add_metric(values, buckets, series.total)
         yield family

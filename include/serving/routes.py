@@ -45,18 +45,18 @@ ADMIN = "/admin"
 OPEN = frozenset(path for path, access in POLICY.items() if access == "open")
 
 
-def access_of(path: str) -> Access:
+def get_access(path: str) -> Access:
     """By the path as it was asked for; the table's own names give what it says of them."""
     if path in OPEN:
         return "open"
     return "admin" if path.startswith(ADMIN) else "client"
 
 
-def route_of(path: str) -> str:
+def resolve_route(path: str) -> str:
     return INFER if path.startswith("/v2/models/") and path.endswith("/infer") else path
 
 
-def route_name(path: str) -> str:
+def find_route_name(path: str) -> str:
     """The table's name of a path; callers' inventions are one."""
-    route = route_of(path)
+    route = resolve_route(path)
     return route if route in POLICY else "other"

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter
 
-from include.serving.exchange import Answer, Asked, Problem, Row
+from include.serving.exchange import Answer, Problem, RequestContext, Row
 
 if TYPE_CHECKING:  # the log brings pyarrow, which a server without one does not load
     from include.serving.log.prediction_log import PredictionLog
-    from include.serving.log.recent_answers import Recent
+    from include.serving.log.recent_answers import RecentAnswerBuffer
     from include.serving.metrics import Metrics
     from include.serving.predict.scoring import Scorer
     from include.serving.protocols.dialects import Dialect
     from include.serving.settings import Settings
-    from include.serving.slot.current_model import Holder
+    from include.serving.slot.current_model import CurrentModel
     from include.serving.spec import ServingSpec
 
 # called with every parsed request once its answer is known: who asked, rows, answer, status, seconds since it came
-Record = Callable[[Asked, Sequence[Row], Answer | Problem, int, float], None]
+Recorder = Callable[[RequestContext, Sequence[Row], Answer | Problem, int, float], None]
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Service:
 
     settings: Settings
     spec: ServingSpec
-    holder: Holder
+    current_model: CurrentModel
     scorer: Scorer
     metrics: Metrics
-    recent: Recent
-    record: Record
+    recent_answers: RecentAnswerBuffer
+    record: Recorder
     log: PredictionLog | None = None
     parsers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # of long bodies, at a time
     wrap_dialect: Callable[[Dialect], Dialect] | None = None  # by what observes the parts of a request

@@ -9,20 +9,20 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from include.serving.exchange import Problem, Rendered
+from include.serving.exchange import Problem, RenderedResponse
 from include.serving.words.headers import REQUEST_ID
 
 Handler = Callable[[Request], Awaitable[Response]]
-Sent = Sequence[tuple[bytes, bytes]]  # headers as they came, names in lower case
+RawHeaders = Sequence[tuple[bytes, bytes]]  # headers as they came, names in lower case
 ID = REQUEST_ID.encode()
 FORGERY = re.compile(r"[^A-Za-z0-9._-]")
 
 
-def respond(rendered: Rendered, status: int = 200) -> Response:
+def respond(rendered: RenderedResponse, status: int = 200) -> Response:
     return Response(rendered.body, status, dict(rendered.headers) or None, rendered.content_type)
 
 
-def refuse(rendered: Rendered, problem: Problem) -> Response:
+def refuse(rendered: RenderedResponse, problem: Problem) -> Response:
     """The problem, in the shape its reader knows, with the header that says when to come again."""
     response = respond(rendered, problem.status)
     if problem.retry_after is not None:
@@ -30,15 +30,15 @@ def refuse(rendered: Rendered, problem: Problem) -> Response:
     return response
 
 
-def headers_of(sent: Sent) -> dict[str, str]:
+def decode_headers(raw_headers: RawHeaders) -> dict[str, str]:
     """By lower-case name, the first of equal ones; the framework's own search the list at every look."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(sent)}
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(raw_headers)}
 
 
-def request_id(scope: Mapping[str, Any]) -> str:
+def read_request_id(scope: Mapping[str, Any]) -> str:
     """The caller's id without anything that could forge a log line or a header; a new one if nothing is left."""
-    sent = next((value for name, value in scope["headers"] if name == ID), b"")
-    return FORGERY.sub("", sent.decode("latin-1"))[:64] or f"{random.getrandbits(128):032x}"
+    raw = next((value for name, value in scope["headers"] if name == ID), b"")
+    return FORGERY.sub("", raw.decode("latin-1"))[:64] or f"{random.getrandbits(128):032x}"
 
 
 async def read_body(request: Request, headers: Mapping[str, str], limit: int) -> bytes | Problem:

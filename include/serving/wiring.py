@@ -20,7 +20,7 @@ def open_service(settings: Settings) -> Service:
     """A manifest that cannot be read breaks the slot, with its sentence."""
     open_place = partial(open_segments, attempts=1) if has_snapshots() else None
     try:
-        known = manifest.load(settings.manifest) if settings.manifest else None
+        sections = manifest.load(settings.manifest) if settings.manifest else None
     except ManifestInvalid as error:
         return build_broken_service(settings, str(error))
-    return build_service(settings, known, open_place)
+    return build_service(settings, sections, open_place)

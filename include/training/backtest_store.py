@@ -17,43 +17,43 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from include.kernel.errors import DataRefused
-from include.kernel.files import locked, write_atomic
+from include.kernel.files import hold_lock, write_atomic
 from include.training.core.backtest import Fold
 
 
 class LocalBacktests:
     def __init__(self, root: Path, manifest: str) -> None:
-        self._place = root / "backtests" / manifest[:12]
+        self._directory = root / "backtests" / manifest[:12]
 
     @contextmanager
-    def one_training(self, key: str) -> Iterator[None]:
+    def lock_training(self, key: str) -> Iterator[None]:
         """Two folds may want the same training: the second waits, and finds it done."""
-        with locked(self._place / f".{key}.lock"):
+        with hold_lock(self._directory / f".{key}.lock"):
             yield
 
     def write(self, fold: Fold, draw: Callable[[Sequence[Fold]], str]) -> bool:
         """Keeps the fold and draws the page anew. False when the very same fold lay there already."""
-        path, text = self._path(fold.as_of), fold.model_dump_json(indent=1)
-        with locked(self._place / ".page.lock"):
+        path, text = self._locate_fold(fold.as_of), fold.model_dump_json(indent=1)
+        with hold_lock(self._directory / ".page.lock"):
             changed = not path.exists() or path.read_text() != text
             if changed:
                 write_atomic(path, text)
-            write_atomic(self.page, draw(self.folds()))
+            write_atomic(self.page, draw(self.read_folds()))
         return changed
 
-    def folds(self) -> list[Fold]:
+    def read_folds(self) -> list[Fold]:
         """Oldest first."""
-        return [_read(path) for path in sorted(self._place.glob("*.json"))]
+        return [_read_fold(path) for path in sorted(self._directory.glob("*.json"))]
 
     @property
     def page(self) -> Path:
-        return self._place / "index.html"
+        return self._directory / "index.html"
 
-    def _path(self, as_of: date) -> Path:
-        return self._place / f"{as_of}.json"
+    def _locate_fold(self, as_of: date) -> Path:
+        return self._directory / f"{as_of}.json"
 
 
-def _read(path: Path) -> Fold:
+def _read_fold(path: Path) -> Fold:
     try:
         return Fold.model_validate_json(path.read_text())
     except ValidationError as error:

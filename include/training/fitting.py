@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold
 
-from include.data.dataset import Rows
+from include.data.dataset import LabelledRows
 from include.gate.core import gate
 from include.kernel.work_units import Shard
 from include.model import calibration, pipelines
@@ -34,7 +34,7 @@ Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedParams:
     """The parameters a candidate is fitted with, and every finished trial that led there."""
 
     params: dict[str, Any]
@@ -47,31 +47,37 @@ class Candidate:
     see them."""
 
     kind: str
-    tuned: Tuned
+    tuned: TunedParams
     pipeline: Any
     calibration: Calibration
     out_of_fold: Floats
     metrics: dict[str, float]
 
 
-def fit(kind: str, manifest: TrainingManifest, rows: Rows, later: Rows | None, tuned: Tuned | None = None) -> Candidate:
+def fit_candidate(
+    kind: str,
+    manifest: TrainingManifest,
+    rows: LabelledRows,
+    later: LabelledRows | None,
+    tuned: TunedParams | None = None,
+) -> Candidate:
     """`later` are the rows that calibrate; without them the out-of-fold scores do. Not tuned: as the manifest says."""
     spec = manifest.train
-    tuned = tuned or Tuned(dict(spec.candidates[kind]))
+    tuned = tuned or TunedParams(dict(spec.candidates[kind]))
     inputs, classes = apply(spec.features, rows.inputs), rows.truth.astype(int)
     pipeline = pipelines.build(kind, describe(inputs), tuned.params, spec.seed)
     folds = list(split_folds(classes, spec.seed))
-    raw = out_of_fold(pipeline, inputs, classes, folds)
+    raw = predict_out_of_fold(pipeline, inputs, classes, folds)
     pipeline.fit(inputs, classes)
-    found = _calibration(pipeline, raw, manifest, rows, later)
+    calibrator = _fit_calibration(pipeline, raw, manifest, rows, later)
     held = [test for _, test in folds]
-    scores = found(raw) if later else calibration.fit_across(spec.calibration, raw, rows.truth, held)
-    metrics = _metrics(manifest, rows.truth, raw, scores, held)
-    log.info("%s: %s", kind, ", ".join(f"{name[3:]} {metrics[name]:.4f}" for name in TOLD))
-    return Candidate(kind, tuned, pipeline, found, scores, metrics)
+    scores = calibrator(raw) if later else calibration.fit_across(spec.calibration, raw, rows.truth, held)
+    metrics = _compute_metrics(manifest, rows.truth, raw, scores, held)
+    log.info("%s: %s", kind, ", ".join(f"{name[3:]} {metrics[name]:.4f}" for name in LOGGED_METRICS))
+    return Candidate(kind, tuned, pipeline, calibrator, scores, metrics)
 
 
-def search(kind: str, manifest: TrainingManifest, rows: Rows, journal: Path, shard: Shard) -> Study:
+def search_params(kind: str, manifest: TrainingManifest, rows: LabelledRows, journal: Path, shard: Shard) -> Study:
     """One study of a candidate, by the Brier score on the folds that judge every candidate; kept in `journal`."""
     from include.training import tuning
 
@@ -79,15 +85,15 @@ def search(kind: str, manifest: TrainingManifest, rows: Rows, journal: Path, sha
     inputs, classes = apply(spec.features, rows.inputs), rows.truth.astype(int)
     described, folds = describe(inputs), list(split_folds(classes, spec.seed))
 
-    def losses(params: dict[str, Any]) -> Iterator[float]:
+    def iterate_losses(params: dict[str, Any]) -> Iterator[float]:
         pipeline = pipelines.build(kind, described, params, spec.seed)
         for train, test in folds:
-            yield float(np.mean((fold_scores(pipeline, inputs, classes, train, test) - classes[test]) ** 2))
+            yield float(np.mean((score_fold(pipeline, inputs, classes, train, test) - classes[test]) ** 2))
 
-    return tuning.tune(kind, dict(spec.candidates[kind]), spec.tuning, spec.seed, journal, losses, shard)
+    return tuning.tune(kind, dict(spec.candidates[kind]), spec.tuning, spec.seed, journal, iterate_losses, shard)
 
 
-TOLD = ("cv_auc", "cv_brier", "cv_cost")
+LOGGED_METRICS = ("cv_auc", "cv_brier", "cv_cost")
 
 
 def split_folds(classes: NDArray[np.int_], seed: int) -> Any:
@@ -95,41 +101,43 @@ def split_folds(classes: NDArray[np.int_], seed: int) -> Any:
     return StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(classes)), classes)
 
 
-def out_of_fold(pipeline: Any, inputs: Any, classes: NDArray[np.int_], folds: list[Fold]) -> Floats:
+def predict_out_of_fold(pipeline: Any, inputs: Any, classes: NDArray[np.int_], folds: list[Fold]) -> Floats:
     """Scores (n,) of every row by a model that did not see it."""
-    found = np.empty(len(classes))
+    scores = np.empty(len(classes))
     for train, test in folds:
-        found[test] = fold_scores(pipeline, inputs, classes, train, test)
-    return found
+        scores[test] = score_fold(pipeline, inputs, classes, train, test)
+    return scores
 
 
-def fold_scores(
+def score_fold(
     pipeline: Any, inputs: Any, classes: NDArray[np.int_], train: NDArray[np.intp], test: NDArray[np.intp]
 ) -> Floats:
     fitted = clone(pipeline).fit(inputs.iloc[train], classes[train])
     return np.asarray(fitted.predict_proba(inputs.iloc[test]), dtype=np.float64)[:, 1]
 
 
-def _calibration(pipeline: Any, raw: Floats, manifest: TrainingManifest, rows: Rows, later: Rows | None) -> Calibration:
+def _fit_calibration(
+    pipeline: Any, raw: Floats, manifest: TrainingManifest, rows: LabelledRows, later: LabelledRows | None
+) -> Calibration:
     if later is None:
         return calibration.fit(manifest.train.calibration, raw, rows.truth)
     scores = np.asarray(pipeline.predict_proba(apply(manifest.train.features, later.inputs)), dtype=np.float64)[:, 1]
     return calibration.fit(manifest.train.calibration, scores, later.truth)
 
 
-def _metrics(
+def _compute_metrics(
     manifest: TrainingManifest, truth: Floats, raw: Floats, scores: Floats, held: list[NDArray[np.intp]]
 ) -> dict[str, float]:
     """Of the calibrated probabilities; beside them the Brier score before calibration, and what the threshold costs."""
-    found = {f"cv_{name}": value for name, value in gate.metrics(truth, scores, manifest.gate).items()}
-    areas = gate.fold_areas(truth, scores, held)
+    metrics = {f"cv_{name}": value for name, value in gate.compute_metrics(truth, scores, manifest.gate).items()}
+    areas = gate.compute_fold_aucs(truth, scores, held)
     folded = {f"cv_auc_fold_{number}": area for number, area in enumerate(areas, 1)}  # the gate asks how they differ
-    best, lowest = cheapest(truth, scores, manifest)
-    told = {"cv_brier_uncalibrated": float(np.mean((raw - truth) ** 2))}
-    return found | folded | told | {"cv_best_threshold": best, "cv_cost_at_best_threshold": lowest}
+    best, lowest = find_cheapest_threshold(truth, scores, manifest)
+    uncalibrated = {"cv_brier_uncalibrated": float(np.mean((raw - truth) ** 2))}
+    return metrics | folded | uncalibrated | {"cv_best_threshold": best, "cv_cost_at_best_threshold": lowest}
 
 
-def cheapest(truth: Floats, scores: Floats, manifest: TrainingManifest) -> tuple[float, float]:
+def find_cheapest_threshold(truth: Floats, scores: Floats, manifest: TrainingManifest) -> tuple[float, float]:
     """The threshold that would have cost least on these rows, and that cost per row.
 
     The model decides by the threshold that follows from the costs (Elkan 2001, eq. 2), which is right for calibrated

@@ -18,31 +18,31 @@ import numpy as np
 from include.data.core import lineage
 from include.model import artifact, export
 from include.model.artifact import ArtifactMeta, Model, ServableModel
-from include.model.export import Exported
+from include.model.export import ExportResult
 from include.monitoring import baselines
 from include.registry.mlflow_registry import SERVING
 from include.training import shap_summary
 from include.training.fitting import Candidate
-from include.training.tracking import Finished
+from include.training.tracking import FinishedRun
 from include.training.training_plan import Training
 
 log = logging.getLogger(__name__)
 GOLDEN_ROWS = 32
-PROBES = 500
+PROBE_ROWS = 500
 NETWORKS = ("torch_mlp",)
-INT8 = "serving-int8"
+INT8_DIRECTORY = "serving-int8"
 
 
-def package(training: Training, candidate: Candidate, scratch: Path) -> Finished:
+def package_candidate(training: Training, candidate: Candidate, scratch: Path) -> FinishedRun:
     """What MLflow is told of a candidate, its files in `scratch`. Raises `Permanent` when no form serves the same."""
     rows, label = training.rows, training.manifest.label.column
-    saved = save(training, candidate, scratch / SERVING)
-    beside = _beside(training, candidate, scratch)
-    seen = lineage.seen(training.days, training.request.as_of).model_dump(mode="json")
+    saved = _save_artifact(training, candidate, scratch / SERVING)
+    beside = _measure_extras(training, candidate, scratch)
+    seen = lineage.build_lineage(training.days, training.request.as_of).model_dump(mode="json")
     Path(scratch, lineage.FILE).write_text(json.dumps(seen, indent=1))
-    return Finished(
+    return FinishedRun(
         name=f"{candidate.kind} as of {training.request.as_of}",
-        tags={**training.tags(candidate.kind), "evergreen.digest": saved.digest, **saved.tags},
+        tags={**training.build_tags(candidate.kind), "evergreen.digest": saved.digest, **saved.tags},
         params={"candidate": candidate.kind, **candidate.tuned.params, "rows": len(rows.truth)},
         metrics=candidate.metrics | beside,
         files=scratch,
@@ -51,29 +51,34 @@ def package(training: Training, candidate: Candidate, scratch: Path) -> Finished
     )
 
 
-def _beside(training: Training, candidate: Candidate, scratch: Path) -> dict[str, float]:
+def _measure_extras(training: Training, candidate: Candidate, scratch: Path) -> dict[str, float]:
     """What is worth knowing beside the model: microseconds a row, the trials that led to it, its INT8 variant."""
-    rows = _probes(training)
+    rows = _list_probe_rows(training)
     model = artifact.load(scratch / SERVING)
-    found = {"row_us": row_us(model, rows)}
+    measured = {"row_us": measure_row_us(model, rows)}
     if candidate.tuned.trials:
         (scratch / "trials.json").write_text(json.dumps(candidate.tuned.trials, indent=1))
     if count := training.manifest.train.explain_rows:
-        shap_summary.write(scratch / SERVING, to_records(training.newest.inputs.head(count)), scratch)
+        shap_summary.write_summary(scratch / SERVING, _list_records(training.newest.inputs.head(count)), scratch)
     if candidate.kind in NETWORKS:
-        found |= _int8(training, _servable(training, candidate), scratch / INT8, rows)
-    return found
+        measured |= _write_int8(training, _build_servable(training, candidate), scratch / INT8_DIRECTORY, rows)
+    return measured
 
 
-def _int8(training: Training, model: ServableModel, place: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
+def _write_int8(
+    training: Training, model: ServableModel, directory: Path, rows: list[dict[str, Any]]
+) -> dict[str, float]:
     tolerance = training.manifest.train.int8_tolerance
-    found = export.write_int8(model, place, rows, tolerance)
-    log.info("INT8: %d of %d bytes, at most %.4f off", found.size, found.full_size, found.worst)
-    told = {"conforms": float(found.conforms(tolerance)), "row_us": row_us(artifact.load(place), rows)}
-    return {f"int8_{name}": float(value) for name, value in (asdict(found) | told).items()}
+    variant = export.write_int8(model, directory, rows, tolerance)
+    log.info("INT8: %d of %d bytes, at most %.4f off", variant.size, variant.full_size, variant.worst)
+    measured = {
+        "conforms": float(variant.is_within_tolerance(tolerance)),
+        "row_us": measure_row_us(artifact.load(directory), rows),
+    }
+    return {f"int8_{name}": float(value) for name, value in (asdict(variant) | measured).items()}
 
 
-def row_us(model: Model, rows: list[dict[str, Any]]) -> float:
+def measure_row_us(model: Model, rows: list[dict[str, Any]]) -> float:
     """Median microseconds of one row at a time."""
     took = []
     for row in rows[:200]:
@@ -83,18 +88,18 @@ def row_us(model: Model, rows: list[dict[str, Any]]) -> float:
     return float(np.median(took)) * 1e6
 
 
-def save(training: Training, candidate: Candidate, directory: Path) -> Exported:
+def _save_artifact(training: Training, candidate: Candidate, directory: Path) -> ExportResult:
     """The serving artifact with golden rows and the baseline. Raises `Permanent` when no form of it serves the same."""
-    model = _servable(training, candidate)
+    model = _build_servable(training, candidate)
     directory.mkdir()
     baseline = baselines.make(training.newest, model, since=training.days.holdout[0].day)
-    directory.joinpath(baselines.FILE).write_text(baseline.text())
+    directory.joinpath(baselines.FILE).write_text(baseline.render_json())
     spec = training.manifest.train
     against = export.Reference(training.rows.inputs, spec.explain_background, spec.seed)
-    return export.write(model, directory, _probes(training), against)
+    return export.write(model, directory, _list_probe_rows(training), against)
 
 
-def _servable(training: Training, candidate: Candidate) -> ServableModel:
+def _build_servable(training: Training, candidate: Candidate) -> ServableModel:
     manifest = training.manifest
     meta = ArtifactMeta(
         name=manifest.name,
@@ -106,21 +111,21 @@ def _servable(training: Training, candidate: Candidate) -> ServableModel:
         features=manifest.train.features,
         calibration=candidate.calibration,
     )
-    return export.with_golden(
-        ServableModel(meta, candidate.pipeline), to_records(training.rows.inputs.head(GOLDEN_ROWS))
+    return export.add_golden_rows(
+        ServableModel(meta, candidate.pipeline), _list_records(training.rows.inputs.head(GOLDEN_ROWS))
     )
 
 
-def _probes(training: Training) -> list[dict[str, Any]]:
+def _list_probe_rows(training: Training) -> list[dict[str, Any]]:
     """Rows that decide whether a compiled form may serve: the newest, which it was not fitted on, and the oldest."""
-    return to_records(training.newest.inputs.head(PROBES)) + to_records(training.rows.inputs.head(PROBES))
+    return _list_records(training.newest.inputs.head(PROBE_ROWS)) + _list_records(training.rows.inputs.head(PROBE_ROWS))
 
 
-def to_records(inputs: Any) -> list[dict[str, Any]]:
+def _list_records(inputs: Any) -> list[dict[str, Any]]:
     """Rows as JSON can hold them: missing is None."""
     rows = inputs.astype(object).to_dict("records")
-    return [{name: _plain(value) for name, value in row.items()} for row in rows]
+    return [{name: _replace_nan(value) for name, value in row.items()} for row in rows]
 
 
-def _plain(value: Any) -> Any:
+def _replace_nan(value: Any) -> Any:
     return None if value is None or (isinstance(value, float) and np.isnan(value)) else value

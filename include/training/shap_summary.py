@@ -28,31 +28,31 @@ UNITS = {
 }
 
 
-def write(serving: Path, rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
+def write_summary(serving: Path, rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
     """Mean absolute contributions by column as JSON and SVG, of the artifact in `serving`.
 
     Raises `NotAdditive` when they miss what is served, `ArtifactRejected` when the artifact cannot be explained.
     """
-    found = explained(serving, rows)
-    columns = list(found[0].contributions)
-    table = np.array([list(row.contributions.values()) for row in found])
+    explanations = explain_rows(serving, rows)
+    columns = list(explanations[0].contributions)
+    table = np.array([list(row.contributions.values()) for row in explanations])
     mean = dict(zip(columns, np.abs(table).mean(axis=0).tolist(), strict=True))
     ranked = dict(sorted(mean.items(), key=lambda item: -item[1]))
-    told = {"rows": len(rows), "space": found[0].space, "mean_absolute": ranked}
-    (directory / JSON).write_text(json.dumps(told, indent=1))
-    (directory / PICTURE).write_text(_picture(ranked, len(rows), UNITS[found[0].space]))
+    summary = {"rows": len(rows), "space": explanations[0].space, "mean_absolute": ranked}
+    (directory / JSON).write_text(json.dumps(summary, indent=1))
+    (directory / PICTURE).write_text(_render_picture(ranked, len(rows), UNITS[explanations[0].space]))
 
 
-def explained(serving: Path, rows: Sequence[Mapping[str, Any]]) -> list[attribution.Explained]:
+def explain_rows(serving: Path, rows: Sequence[Mapping[str, Any]]) -> list[attribution.RowExplanation]:
     """The rows as the model server explains them."""
-    files = artifact_integrity.contents(serving)
-    model, document = artifact.opened(files), explanation.read(files)
-    found = attribution.explainer(files, model)(rows)
+    files = artifact_integrity.read_contents(serving)
+    model, document = artifact.open_artifact(files), explanation.read(files)
+    explanations = attribution.build_explainer(files, model)(rows)
     assert document  # without one there is no explainer
-    return attribution.settle(document, model.meta, found, model.predict_proba(rows).tolist())
+    return attribution.build_explanations(document, model.meta, explanations, model.predict_proba(rows).tolist())
 
 
-def _picture(ranked: dict[str, float], rows: int, unit: str) -> str:
+def _render_picture(ranked: dict[str, float], rows: int, unit: str) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

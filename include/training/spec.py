@@ -23,7 +23,7 @@ class SearchRange(Section):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @model_validator(mode="after")
-    def _can_be_searched(self) -> SearchRange:
+    def _check_searchable(self) -> SearchRange:
         if self.low >= self.high:
             raise ValueError("low must be smaller than high")
         if self.log and self.low <= 0:
@@ -63,7 +63,7 @@ class TrainSpec(WindowSpec):
     )
 
     @model_validator(mode="after")
-    def _searches_known_candidates(self) -> TrainSpec:
+    def _check_known_candidates(self) -> TrainSpec:
         unknown = sorted(set(self.tuning.space) - set(self.candidates))
         if unknown:
             raise ValueError(f"tuning.space names {unknown[0]}, which is not among the candidates")

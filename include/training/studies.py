@@ -9,47 +9,49 @@ from __future__ import annotations
 from pathlib import Path
 
 from include.kernel import work_units
-from include.kernel.work_units import Piece, Shard
+from include.kernel.work_units import Shard, WorkUnit
 from include.training import fitting
 from include.training.core import search
 from include.training.core.search import Study
-from include.training.fitting import Tuned
+from include.training.fitting import TunedParams
 from include.training.spec import TrainingManifest
 from include.training.training_plan import Training
 
 KIND = "tuning"
 
 
-def work(manifest: TrainingManifest) -> list[tuple[str, Shard]]:
+def list_studies(manifest: TrainingManifest) -> list[tuple[str, Shard]]:
     """Every study of a training: those of each candidate that has something to search."""
     kinds = [kind for kind in manifest.train.candidates if manifest.train.tuning.space.get(kind)]
-    return [(kind, shard) for kind in kinds for shard in work_units.shards(manifest.studies)]
+    return [(kind, shard) for kind in kinds for shard in work_units.list_shards(manifest.studies)]
 
 
-def tuned(training: Training, kind: str) -> Tuned:
+def choose_params(training: Training, kind: str) -> TunedParams:
     """The parameters of the manifest, or better ones, and the trials that led there."""
     fixed = dict(training.manifest.train.candidates[kind])
-    found = [study(training, kind, shard) for other, shard in work(training.manifest) if other == kind]
-    best = search.best(found)
-    return Tuned(fixed) if best is None else Tuned({**fixed, **best}, search.rows(found))
+    studies = [
+        complete_study(training, kind, shard) for other, shard in list_studies(training.manifest) if other == kind
+    ]
+    best = search.choose_best(studies)
+    return TunedParams(fixed) if best is None else TunedParams({**fixed, **best}, search.list_trials(studies))
 
 
-def study(training: Training, kind: str, shard: Shard) -> Study:
+def complete_study(training: Training, kind: str, shard: Shard) -> Study:
     """The finished study, read or made."""
-    journal = _journal(training, kind, shard)
+    journal = _locate_journal(training, kind, shard)
 
-    def made() -> bytes:
-        return search.dump(fitting.search(kind, training.manifest, training.rows, journal, shard))
+    def run_search() -> bytes:
+        return search.dump_study(fitting.search_params(kind, training.manifest, training.rows, journal, shard))
 
-    found = search.load(training.units.get(_piece(training, kind, shard), made))
+    completed = search.load_study(training.units.get_or_make(_build_work_unit(training, kind, shard), run_search))
     for file in (journal, journal.with_suffix(".lock")):  # the piece holds the trials now
         file.unlink(missing_ok=True)
-    return found
+    return completed
 
 
-def _piece(training: Training, kind: str, shard: Shard) -> Piece:
-    return work_units.piece(KIND, training.request.as_of, training.key, kind, str(shard))
+def _build_work_unit(training: Training, kind: str, shard: Shard) -> WorkUnit:
+    return work_units.build_work_unit(KIND, training.request.as_of, training.key, kind, str(shard))
 
 
-def _journal(training: Training, kind: str, shard: Shard) -> Path:
-    return training.journals / f"{training.key}-{kind}-{shard.index}-{shard.of}.journal"
+def _locate_journal(training: Training, kind: str, shard: Shard) -> Path:
+    return training.journals / f"{training.key}-{kind}-{shard.index}-{shard.count}.journal"

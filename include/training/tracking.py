@@ -26,7 +26,7 @@ from include.model.schema import conform
 from include.registry.mlflow_registry import SERVING
 
 LOADER = "include.model.mlflow_model"  # what MLflow imports to load the artifact, and stores by this name
-NEEDS = {
+RUNTIME_PACKAGES = {
     "onnx": ("numpy", "onnxruntime", "pandas", "pydantic"),
     "treelite": ("numpy", "pandas", "pydantic", "scipy", "treelite"),
     "skops": ("numpy", "pandas", "pydantic", "scikit-learn", "skops"),
@@ -34,7 +34,7 @@ NEEDS = {
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """What a run says when it is done. `files` is uploaded as it is and holds `serving/`; `table` was trained on."""
 
     name: str
@@ -46,7 +46,7 @@ class Finished:
     meta: ArtifactMeta
 
 
-def log_run(experiment: str, done: Finished) -> str:
+def log_run(experiment: str, done: FinishedRun) -> str:
     """The id of the run, which is finished."""
     with mlflow.start_run(experiment_id=experiment, run_name=done.name, tags=dict(done.tags)) as active:
         run_id = str(active.info.run_id)
@@ -55,21 +55,21 @@ def log_run(experiment: str, done: Finished) -> str:
             metrics=[Metric(key, value, 0, 0) for key, value in done.metrics.items()],
             params=[Param(key, str(value)) for key, value in done.params.items()],
         )
-        told = mlflow.data.from_pandas(done.table, name=done.name.replace(" ", "-"))  # type: ignore[attr-defined]
-        mlflow.log_input(told, "training")
+        dataset = mlflow.data.from_pandas(done.table, name=done.name.replace(" ", "-"))  # type: ignore[attr-defined]
+        mlflow.log_input(dataset, "training")
         mlflow.log_artifacts(str(done.files))
         _log_model(done)
     return run_id
 
 
-def forget(client: MlflowClient, experiment: str, run_id: str) -> None:
+def delete_run(client: MlflowClient, experiment: str, run_id: str) -> None:
     """Deletes an unfinished run with the models it logged. The run last: while it is there, this is done again."""
     for model in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
         client.delete_logged_model(model.model_id)
     client.delete_run(run_id)
 
 
-def _log_model(done: Finished) -> None:
+def _log_model(done: FinishedRun) -> None:
     """The artifact as an MLflow model with signature and example."""
     serving = done.files / SERVING
     inputs = conform(done.table, done.meta.columns)
@@ -79,22 +79,22 @@ def _log_model(done: Finished) -> None:
             name="model",
             loader_module=LOADER,
             data_path=str(serving),
-            code_paths=[str(_code(Path(scratch)))],
+            code_paths=[str(_copy_code(Path(scratch)))],
             signature=mlflow.models.infer_signature(inputs, answer),
             input_example=inputs.head(3),
-            pip_requirements=requirements(done.meta),  # inferring them takes ten seconds
+            pip_requirements=list_requirements(done.meta),  # inferring them takes ten seconds
         )
 
 
-def _code(scratch: Path) -> Path:
+def _copy_code(scratch: Path) -> Path:
     """The part of this project that loads an artifact, in its folders; a feature function of one's own comes on top."""
     for path in find_imported_files((LOADER,)):
-        place = scratch / path.relative_to(ROOT)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, place)
+        target = scratch / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
     return scratch / "include"
 
 
-def requirements(meta: ArtifactMeta) -> list[str]:
+def list_requirements(meta: ArtifactMeta) -> list[str]:
     """With the versions it was made with; a build's local part (+cpu) is no version an index knows."""
-    return [f"{package}=={version(package).partition('+')[0]}" for package in NEEDS[meta.runtime]]
+    return [f"{package}=={version(package).partition('+')[0]}" for package in RUNTIME_PACKAGES[meta.runtime]]

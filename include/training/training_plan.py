@@ -12,11 +12,11 @@ from pathlib import Path
 
 from include.data.core import lineage
 from include.data.core.snapshots import Split
-from include.data.dataset import Dataset, Rows, list_columns
-from include.data.store.work_units import Pieces
+from include.data.dataset import Dataset, LabelledRows, list_columns
+from include.data.store.work_units import WorkUnitStore
 from include.kernel.code_digest import digest_training_code
 from include.kernel.errors import RequestInvalid
-from include.kernel.job import JobRequest, run_key
+from include.kernel.job import JobRequest, build_run_key
 from include.model.schema import Column, describe
 from include.registry.mlflow_registry import KEY_TAG
 from include.training.spec import TrainingManifest
@@ -31,7 +31,7 @@ class Training:
     manifest: TrainingManifest
     days: Split
     inputs: tuple[Column, ...]
-    units: Pieces  # finished studies, by whoever made them
+    units: WorkUnitStore  # finished studies, by whoever made them
     journals: Path  # of studies that are under way on this machine
 
     @cached_property
@@ -40,16 +40,16 @@ class Training:
         return describe(self.rows.inputs, self.inputs)
 
     @cached_property
-    def rows(self) -> Rows:
+    def rows(self) -> LabelledRows:
         return self.dataset.read_part(self.days, "train", self.inputs)
 
     @cached_property
-    def later(self) -> Rows | None:
+    def later(self) -> LabelledRows | None:
         """The rows that calibrate."""
         return self.dataset.read_part(self.days, "calibration", self.inputs) if self.days.calibration else None
 
     @cached_property
-    def newest(self) -> Rows:
+    def newest(self) -> LabelledRows:
         return self.dataset.read_part(self.days, "holdout", self.inputs)
 
     @property
@@ -63,12 +63,12 @@ class Training:
     @property
     def key(self) -> str:
         """What decides about the model: the rows by their snapshots and parts, the code, the manifest, the window."""
-        parts = [",".join(snapshot.id for snapshot in self.days.part(name)) for name in lineage.PARTS]
+        parts = [",".join(snapshot.id for snapshot in self.days.get_part(name)) for name in lineage.PARTS]
         names = ",".join(column.name for column in self.inputs)
-        asked = (str(self.request.as_of), self.request.intent.value, names)
-        return run_key(self.code, self.manifest.digest, *asked, *parts)
+        requested = (str(self.request.as_of), self.request.intent.value, names)
+        return build_run_key(self.code, self.manifest.digest, *requested, *parts)
 
-    def tags(self, kind: str) -> dict[str, str]:
+    def build_tags(self, kind: str) -> dict[str, str]:
         return {
             KEY_TAG: f"{self.key}:{kind}",
             "evergreen.intent": self.request.intent.value,
@@ -84,6 +84,6 @@ def choose_columns(request: JobRequest, manifest: TrainingManifest) -> tuple[Col
     chosen = list(request.params.get("columns") or [])
     unknown = sorted(set(chosen) - set(manifest.contract.columns))
     if unknown:
-        known = ", ".join(manifest.contract.columns)
-        raise RequestInvalid(f"params.columns names {', '.join(unknown)}; the contract has {known}.")
+        available = ", ".join(manifest.contract.columns)
+        raise RequestInvalid(f"params.columns names {', '.join(unknown)}; the contract has {available}.")
     return list_columns(manifest, chosen)

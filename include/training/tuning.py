@@ -32,45 +32,45 @@ from include.training.core.search import Params, Study
 from include.training.spec import SearchRange, TuningSpec
 
 log = logging.getLogger(__name__)
-Folds = Callable[[Params], Iterator[float]]  # the loss of one fold after the other, computed as it is asked for
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-WHOLE = Shard(0, 1)
+FoldLosses = Callable[[Params], Iterator[float]]  # the loss of one fold after the other, computed as it is asked for
+FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
+WHOLE_SEARCH = Shard(0, 1)
 
 
 def tune(
-    kind: str, fixed: Params, spec: TuningSpec, seed: int, journal: Path, folds: Folds, shard: Shard = WHOLE
+    kind: str, fixed: Params, spec: TuningSpec, seed: int, journal: Path, folds: FoldLosses, shard: Shard = WHOLE_SEARCH
 ) -> Study:
     """Every finished trial of one study, in their order; `spec.seconds` are those of each study.
 
     `fixed` are the manifest's parameters; those in the space are searched, the others stay.
     """
-    space, trials = spec.space[kind], search.budget(spec.trials, shard)
-    name = kind if shard.of == 1 else f"{kind}, study {shard}"
-    study = _study(journal, spec)
-    while (number := len(finished(study))) < trials and _spent(study) < spec.seconds:
-        study.sampler = _sampler(seed, shard, number)
+    space, trials = spec.space[kind], search.count_trials(spec.trials, shard)
+    name = kind if shard.count == 1 else f"{kind}, study {shard}"
+    study = _open_study(journal, spec)
+    while (number := len(list_finished(study))) < trials and _count_seconds(study) < spec.seconds:
+        study.sampler = _build_sampler(seed, shard, number)
         if number == shard.index == 0:
             study.enqueue_trial({name: fixed[name] for name in space if name in fixed})
-        loss = _trial(study, fixed, space, folds)
-        told = "pruned" if loss is None else f"{loss:.5f}"
-        log.info("%s: trial %d of %d: %s, best so far %.5f", name, number + 1, trials, told, study.best_value)
-    return tuple(_told(trial) for trial in finished(study))
+        loss = _run_trial(study, fixed, space, folds)
+        outcome = "pruned" if loss is None else f"{loss:.5f}"
+        log.info("%s: trial %d of %d: %s, best so far %.5f", name, number + 1, trials, outcome, study.best_value)
+    return tuple(_convert_trial(trial) for trial in list_finished(study))
 
 
-def _sampler(seed: int, shard: Shard, number: int) -> optuna.samplers.TPESampler:
-    drawn = search.seed(seed, shard, number)
-    return optuna.samplers.TPESampler(seed=drawn, n_startup_trials=search.random_trials(shard))
+def _build_sampler(seed: int, shard: Shard, number: int) -> optuna.samplers.TPESampler:
+    drawn = search.derive_seed(seed, shard, number)
+    return optuna.samplers.TPESampler(seed=drawn, n_startup_trials=search.count_random_trials(shard))
 
 
-def _trial(study: optuna.Study, fixed: Params, space: Mapping[str, SearchRange], folds: Folds) -> float | None:
+def _run_trial(study: optuna.Study, fixed: Params, space: Mapping[str, SearchRange], folds: FoldLosses) -> float | None:
     trial = study.ask()
-    params = {**fixed, **{name: _suggested(trial, name, bounds) for name, bounds in space.items()}}
-    loss = _loss(trial, folds(params))
+    params = {**fixed, **{name: _suggest_value(trial, name, bounds) for name, bounds in space.items()}}
+    loss = _measure_loss(trial, folds(params))
     study.tell(trial, loss, state=TrialState.PRUNED if loss is None else TrialState.COMPLETE)
     return loss
 
 
-def _loss(trial: Trial, folds: Iterator[float]) -> float | None:
+def _measure_loss(trial: Trial, folds: Iterator[float]) -> float | None:
     """The mean over the folds, or None when the pruner gave up on the way."""
     losses: list[float] = []
     for number, loss in enumerate(folds):
@@ -81,13 +81,13 @@ def _loss(trial: Trial, folds: Iterator[float]) -> float | None:
     return float(np.mean(losses))
 
 
-def _suggested(trial: Trial, name: str, bounds: SearchRange) -> float | int:
+def _suggest_value(trial: Trial, name: str, bounds: SearchRange) -> float | int:
     if bounds.whole:
         return trial.suggest_int(name, int(bounds.low), int(bounds.high), log=bounds.log)
     return trial.suggest_float(name, bounds.low, bounds.high, log=bounds.log)
 
 
-def _study(journal: Path, spec: TuningSpec) -> optuna.Study:
+def _open_study(journal: Path, spec: TuningSpec) -> optuna.Study:
     """The study in this file, with the trial struck out that a killed attempt left open."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
@@ -98,21 +98,21 @@ def _study(journal: Path, spec: TuningSpec) -> optuna.Study:
     )
     for cut_off in study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING)):
         storage.set_trial_state_values(cut_off._trial_id, TrialState.FAIL)
-    if finished(study):
-        log.info("the study goes on after %d trials of an earlier attempt", len(finished(study)))
+    if list_finished(study):
+        log.info("the study goes on after %d trials of an earlier attempt", len(list_finished(study)))
     return study
 
 
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=DONE)
+def list_finished(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=FINISHED_STATES)
 
 
-def _spent(study: optuna.Study) -> float:
+def _count_seconds(study: optuna.Study) -> float:
     """Seconds of all finished trials, of earlier attempts too."""
-    return sum(trial.duration.total_seconds() for trial in finished(study) if trial.duration)
+    return sum(trial.duration.total_seconds() for trial in list_finished(study) if trial.duration)
 
 
-def _told(trial: FrozenTrial) -> search.Trial:
+def _convert_trial(trial: FrozenTrial) -> search.Trial:
     state: Literal["complete", "pruned"] = "complete" if trial.state is TrialState.COMPLETE else "pruned"
     return search.Trial(state=state, loss=trial.value, params=trial.params)
 

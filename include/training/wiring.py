@@ -26,7 +26,7 @@ def plan_training(request: JobRequest, manifest: TrainingManifest) -> Training:
         request=request,
         dataset=Dataset(store, manifest),
         manifest=manifest,
-        days=split(store.history(), request.as_of, manifest.label, manifest.train),
+        days=split(store.read_history(), request.as_of, manifest.label, manifest.train),
         inputs=choose_columns(request, manifest),
         units=open_work_units(manifest.fan_out.keep_days),
         journals=find_studies(),

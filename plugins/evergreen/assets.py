@@ -5,14 +5,16 @@ from __future__ import annotations
 from airflow.sdk import Asset
 
 
-def _asset(name: str) -> Asset:
+def _make_asset(name: str) -> Asset:
     return Asset(name=name, uri=f"evergreen://{name.replace('.', '/')}", group="evergreen")
 
 
-DATASET_VALIDATED = _asset("dataset.validated")
-MONITOR_REPORTED = _asset("monitor.reported")
-DRIFT_DETECTED = _asset("drift.detected")
-TRAINING_REQUESTED = _asset("training.requested")
-MODEL_BLESSED = _asset("model.blessed")
-MODEL_LIVE = _asset("model.live")
-SCORES_PUBLISHED = _asset("scores.published")  # nobody in this house waits for it: it is for whoever uses the scores
+DATASET_VALIDATED = _make_asset("dataset.validated")
+MONITOR_REPORTED = _make_asset("monitor.reported")
+DRIFT_DETECTED = _make_asset("drift.detected")
+TRAINING_REQUESTED = _make_asset("training.requested")
+MODEL_BLESSED = _make_asset("model.blessed")
+MODEL_LIVE = _make_asset("model.live")
+SCORES_PUBLISHED = _make_asset(
+    "scores.published"
+)  # nobody in this house waits for it: it is for whoever uses the scores

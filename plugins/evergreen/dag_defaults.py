@@ -13,15 +13,15 @@ from evergreen.deadline_callback import tell_late
 from include.kernel.job import Intent
 from include.manifest import Manifest
 
-START = datetime(2026, 1, 1)  # the earliest day a backfill may ask for
+START_DATE = datetime(2026, 1, 1)  # the earliest day a backfill may ask for
 
 
-def house(manifest: Manifest, *tags: str) -> dict[str, Any]:
+def build_dag_defaults(manifest: Manifest, *tags: str) -> dict[str, Any]:
     """Keyword arguments for DAG(...)."""
     return {
-        "start_date": START,
+        "start_date": START_DATE,
         "catchup": False,  # history is a backfill somebody asks for, never a surprise after a pause
-        "deadline": _deadline(manifest),  # a DAG that may wait for labels or a person takes it away
+        "deadline": _build_deadline(manifest),  # a DAG that may wait for labels or a person takes it away
         "max_active_runs": 1,  # steps are idempotent, but two runs of one decision only confuse readers
         "tags": ["evergreen", manifest.name, *tags],
         "owner_links": {manifest.owner: f"mailto:{manifest.owner}@example.com"},
@@ -35,7 +35,7 @@ def house(manifest: Manifest, *tags: str) -> dict[str, Any]:
     }
 
 
-def _deadline(manifest: Manifest) -> DeadlineAlert:
+def _build_deadline(manifest: Manifest) -> DeadlineAlert:
     """From when a run is queued, since a run that an asset started has no logical date to count from."""
     return DeadlineAlert(
         name="late",
@@ -45,11 +45,11 @@ def _deadline(manifest: Manifest) -> DeadlineAlert:
     )
 
 
-def date_param(title: str, description: str) -> Param:
+def make_date_param(title: str, description: str) -> Param:
     return Param(None, type=["null", "string"], format="date", title=title, description=description)
 
 
-def intent_param() -> Param:
+def make_intent_param() -> Param:
     values = [intent.value for intent in Intent]
     return Param(
         None,
@@ -61,9 +61,9 @@ def intent_param() -> Param:
     )
 
 
-def yes_param(title: str, description: str) -> Param:
+def make_boolean_param(title: str, description: str) -> Param:
     return Param(None, type=["null", "boolean"], title=title, description=description)
 
 
-def text_param(title: str, description: str, **options: Any) -> Param:
+def make_text_param(title: str, description: str, **options: Any) -> Param:
     return Param(None, type=["null", "string"], title=title, description=description, **options)

@@ -11,7 +11,7 @@ from include.kernel.errors import Permanent, Temporary
 
 
 @contextmanager
-def as_airflow() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     try:
         yield
     except Permanent as error:

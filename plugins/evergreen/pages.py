@@ -19,8 +19,8 @@ from include.data.wiring import find_data_docs
 Scope = MutableMapping[str, Any]
 Channel = Callable[..., Awaitable[Any]]
 PREFIX = "/evergreen"
-FOLDERS = ("backtests", "reports", "data_docs")
-LOOKS = "data_docs/site/static/"
+SERVED_FOLDERS = ("backtests", "reports", "data_docs")
+STATIC_PREFIX = "data_docs/site/static/"
 
 
 class StorePages:
@@ -36,21 +36,21 @@ class StorePages:
     def _files(self) -> Any:
         from starlette.staticfiles import StaticFiles
 
-        class Shown(StaticFiles):
+        class ProtectedFiles(StaticFiles):
             def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
-                return super().lookup_path(path) if path.split("/")[0] in FOLDERS else ("", None)
+                return super().lookup_path(path) if path.split("/")[0] in SERVED_FOLDERS else ("", None)
 
             async def get_response(self, path: str, scope: Scope) -> Any:
-                if not path.startswith(LOOKS):
-                    await _logged_in(scope)
+                if not path.startswith(STATIC_PREFIX):
+                    await _require_login(scope)
                 answer = await super().get_response(path, scope)
                 answer.headers["Content-Security-Policy"] = "sandbox allow-scripts allow-popups"
                 return answer
 
-        return Shown(directory=self._root, html=True, check_dir=False)
+        return ProtectedFiles(directory=self._root, html=True, check_dir=False)
 
 
-async def _logged_in(scope: Scope) -> None:
+async def _require_login(scope: Scope) -> None:
     """As Airflow asks its own visitors: a bearer token, else the UI's cookie. Raises HTTPException 401 or 403."""
     from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
     from airflow.api_fastapi.core_api.security import resolve_user_from_token
@@ -61,7 +61,7 @@ async def _logged_in(scope: Scope) -> None:
     await resolve_user_from_token(token if scheme.lower() == "bearer" else request.cookies.get(COOKIE_NAME_JWT_TOKEN))
 
 
-def address(page: str) -> str:
+def build_page_url(page: str) -> str:
     """The page's address under Airflow; for a page elsewhere, that of the file."""
     root, base = os.environ.get("EVERGREEN_STORE"), os.environ.get("EVERGREEN_AIRFLOW_URL")
     if root and base and Path(page).is_relative_to(root):
@@ -69,7 +69,7 @@ def address(page: str) -> str:
     return Path(page).absolute().as_uri()
 
 
-def page_of(outputs: Mapping[str, Any]) -> str | None:
+def find_page(outputs: Mapping[str, Any]) -> str | None:
     """The page a job drew: its own, or that of the day in the site of Data Docs, or that of its quarantine."""
     if day := outputs.get("data_docs") or outputs.get("quarantine_page"):
         return str(find_data_docs() / "site" / day)

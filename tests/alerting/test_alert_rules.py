@@ -23,33 +23,34 @@ def entry(what: str, key: str | None = "k", **details) -> Entry:
     return Entry(what=what, subject="7", who="deploy run 1", why="it is better", details=details, key=key)
 
 
-@pytest.mark.parametrize("what", sorted(alert_rules.TITLES))
+@pytest.mark.parametrize("what", sorted(alert_rules.ALERT_RULES))
 def test_every_alert_says_what_who_and_why_and_leads_to_a_section_that_exists(what):
-    alert = alert_rules.of(entry(what, generation=4))
+    alert = alert_rules.build_alert(entry(what, generation=4))
     assert "7" in alert.title
     assert f"what: {what}\nwho: deploy run 1\nwhy: it is better\nevidence: generation 4" == alert.text
     assert alert.runbook in SECTIONS
 
 
 def test_what_nobody_needs_to_be_told_is_no_alert():
-    assert alert_rules.of(entry("model.trained")) is None
-    assert alert_rules.of(entry("release.live")) is None, "release.done said it"
+    assert alert_rules.build_alert(entry("model.trained")) is None
+    assert alert_rules.build_alert(entry("release.live")) is None, "release.done said it"
 
 
 def test_a_first_release_that_fails_its_soak_is_told_as_that_and_at_once():
-    alert = alert_rules.of(entry("release.done", generation=1, evidence=FAILED_SOAK))
+    alert = alert_rules.build_alert(entry("release.done", generation=1, evidence=FAILED_SOAK))
     assert alert.severity is Severity.CRITICAL and "there is nothing to go back to" in alert.title
     assert alert.runbook == "a-first-release-fails-its-soak" and "3 of 9 probes failed" in alert.text
-    assert alert_rules.of(entry("release.done", generation=1)).severity is Severity.INFO
+    assert alert_rules.build_alert(entry("release.done", generation=1)).severity is Severity.INFO
 
 
 def test_two_runs_that_follow_the_same_release_tell_it_once_and_the_next_release_is_told_again():
-    keys = {alert_rules.of(entry("release.done", key=key, generation=4)).key for key in ("run 1", "run 2")}
+    keys = {alert_rules.build_alert(entry("release.done", key=key, generation=4)).key for key in ("run 1", "run 2")}
     assert len(keys) == 1
-    assert alert_rules.of(entry("release.done", generation=5)).key not in keys
+    assert alert_rules.build_alert(entry("release.done", generation=5)).key not in keys
 
 
 def test_what_belongs_to_no_release_is_told_once_for_its_own_key():
     assert (
-        alert_rules.of(entry("reconcile.healed", key="a")).key != alert_rules.of(entry("reconcile.healed", key="b")).key
+        alert_rules.build_alert(entry("reconcile.healed", key="a")).key
+        != alert_rules.build_alert(entry("reconcile.healed", key="b")).key
     )

@@ -136,14 +136,14 @@ def oracle(place: Path, rows: int) -> dict[str, Any]:
     import great_expectations  # noqa: F401  (its import is not counted)
     import pandas as pd
 
-    from include.data.core.contract import expectations
+    from include.data.core.contract import list_expectations
     from include.data.validation import gx_validator
 
     manifest = manifests.load(place / f"{rows}.yaml")
-    rules = expectations(manifest.contract, manifest.label)
+    rules = list_expectations(manifest.contract, manifest.label)
     began = time.perf_counter()
     frame = pd.read_parquet(place / f"{rows}-{DAY}.parquet")
-    outcomes = gx_validator.validate_readable(frame, rules)
+    outcomes = gx_validator.validate_typed(frame, rules)
     return {"seconds": time.perf_counter() - began, "outcomes": _told(outcomes)}
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include.monitoring.core.profiles import as_dict, number_baseline
+from include.monitoring.core.profiles import build_number_baseline, encode_profile
 from tests.proofs.drift_shapes import NUMBERS
 
 SIZES = (100_000, 1_000_000, 10_000_000)
@@ -107,8 +107,8 @@ def write(path: Path, rows: int, seed: int, moved: dict[str, float]) -> None:
 
 def store_profile(place: Path) -> None:
     reference = pq.ParquetFile(place / "reference.parquet", pre_buffer=False)
-    made = {name: number_baseline(reference.read([name])[name].to_numpy()) for name in NUMBERS}
-    text = json.dumps({name: as_dict(profile) for name, profile in made.items()})
+    made = {name: build_number_baseline(reference.read([name])[name].to_numpy()) for name in NUMBERS}
+    text = json.dumps({name: encode_profile(profile) for name, profile in made.items()})
     (place / "baseline.json").write_text(text)
     told(f"profile of {reference.metadata.num_rows:,} rows: {len(text) / 1e6:.1f} MB")
 
@@ -126,20 +126,22 @@ def child(place: Path, what: str, rows: int) -> dict[str, Any]:
 
 def ours(place: Path, rows: int) -> dict[str, Any]:
     """From the stored profile and the file to the verdicts. A small file is counted thrice, for its time is short."""
-    from include.kernel.inference.statistics import kolmogorov_smirnov
-    from include.monitoring.core.profiles import NumberProfile, from_dict
-    from include.monitoring.profile_stream import count
+    from include.kernel.inference.statistics import compute_ks_p_value
+    from include.monitoring.core.profiles import NumberProfile, decode_profile
+    from include.monitoring.profile_stream import count_files
 
     began = time.perf_counter()
     stored = json.loads((place / "baseline.json").read_text())
-    baseline = {name: profile for name, each in stored.items() if isinstance(profile := from_dict(each), NumberProfile)}
+    baseline = {
+        name: profile for name, each in stored.items() if isinstance(profile := decode_profile(each), NumberProfile)
+    }
     loaded, counting = time.perf_counter() - began, math.inf
     for _ in range(3 if rows <= SIZES[0] else 1):
         began = time.perf_counter()
-        current = count([place / f"{rows}.parquet"], baseline)
-        distances = {name: each.distance(current[name]) for name, each in baseline.items()}  # type: ignore[arg-type]
+        current = count_files([place / f"{rows}.parquet"], baseline)
+        distances = {name: each.measure_distance(current[name]) for name, each in baseline.items()}  # type: ignore[arg-type]
         sizes = {name: (each.known, current[name].known) for name, each in baseline.items()}
-        drifted = [name for name, d in distances.items() if kolmogorov_smirnov(d, *sizes[name]) < ALPHA]
+        drifted = [name for name, d in distances.items() if compute_ks_p_value(d, *sizes[name]) < ALPHA]
         counting = min(counting, time.perf_counter() - began)
     return {"seconds": loaded + counting, "counting": counting, "distances": distances, "drifted": drifted}
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from include.data.store.local_store import LocalObjects
+from include.data.store.local_store import LocalObjectStore
 from include.feedback.segments import Segments
 from include.feedback.spec import LogSpec
-from include.serving.exchange import Answer, Asked
+from include.serving.exchange import Answer, RequestContext
 from include.serving.log.prediction_log import PredictionLog
-from include.serving.slot.current_model import Holder
+from include.serving.slot.current_model import CurrentModel
 from tests import credit
 from tests.serving.test_prediction_log import Counts, slot
 
@@ -57,16 +57,19 @@ def main(seconds: float = 6.0, rate: int = 5000) -> int:
 
 def opened(place: Path, counts: Counts) -> PredictionLog:
     spec, both = LogSpec(flush_s=2.0), {"predictions": counts, "feedback": Counts()}
-    holder = Holder("blue", slot(*credit.columns()))
-    log = PredictionLog(spec, holder, lambda: Segments(LocalObjects(place)), both.__getitem__, spool=place / "spool")
+    holder = CurrentModel("blue", slot(*credit.columns()))
+    log = PredictionLog(
+        spec, holder, lambda: Segments(LocalObjectStore(place)), both.__getitem__, spool=place / "spool"
+    )
     log.start()
     return log
 
 
-def requests(count: int) -> list[tuple[Asked, list[credit.Row], Answer]]:
+def requests(count: int) -> list[tuple[RequestContext, list[credit.Row], Answer]]:
     rows = [{**row, **{k: float(v) for k, v in row.items() if isinstance(v, int)}} for row in credit.rows()]
     return [
-        (Asked(f"{number:032x}", None, 0.0, 0.0), [dict(rows[number % len(rows)])], ANSWER) for number in range(count)
+        (RequestContext(f"{number:032x}", None, 0.0, 0.0), [dict(rows[number % len(rows)])], ANSWER)
+        for number in range(count)
     ]
 
 

@@ -31,8 +31,8 @@ def moment(text: str) -> float:
 
 def measured(api: AirflowApi) -> tuple[float, list[float]]:
     """One run: seconds a task, and the gaps between the starts of neighbours."""
-    run_id = api.trigger("chain")
-    run = api.ended("chain", run_id, 120)
+    run_id = api.start_run("chain")
+    run = api.wait_for_end("chain", run_id, 120)
     if run["state"] != "success":
         raise SystemExit(f"The chain ended as {run['state']}.")
     tasks: list[dict[str, Any]] = api.get(f"/dags/chain/dagRuns/{run_id}/taskInstances")["task_instances"]
@@ -43,7 +43,7 @@ def measured(api: AirflowApi) -> tuple[float, list[float]]:
 def ready(stack: Any) -> AirflowApi:
     settings = stack.settings
     api = AirflowApi(settings.airflow_url, settings.user, settings.password)
-    wait_for("the chain among the DAGs", lambda: "chain" in api.dag_ids() or None, 60)
+    wait_for("the chain among the DAGs", lambda: "chain" in api.list_dag_ids() or None, 60)
     api.unpause("chain")
     return api
 

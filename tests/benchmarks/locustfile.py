@@ -24,7 +24,7 @@ import httpx
 from locust import FastHttpUser, constant_throughput, events, task
 from locust.env import Environment
 
-from include.embedded.commands.traffic import rows_of
+from include.embedded.commands.traffic import read_rows
 from include.embedded.configuration.settings import EmbeddedSettings
 from include.manifest import DEFAULT_PATH, load
 
@@ -36,7 +36,7 @@ Reads = Callable[[Any], Sequence[float]]
 
 
 MANIFEST = load(DEFAULT_PATH)
-ROWS = rows_of(DEFAULT_PATH.parents[1] / MANIFEST.source.path, MANIFEST)
+ROWS = read_rows(DEFAULT_PATH.parents[1] / MANIFEST.source.path, MANIFEST)
 DATATYPES = {name: "FP64" if spec.kind == "number" else "BYTES" for name, spec in MANIFEST.contract.columns.items()}
 
 

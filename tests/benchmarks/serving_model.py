@@ -71,13 +71,13 @@ def prepared(path: Path) -> Any:
 def fitted(training: Any) -> Any:
     from include.training import fitting
 
-    return fitting.fit("boosting", training.manifest, training.rows, training.later)
+    return fitting.fit_candidate("boosting", training.manifest, training.rows, training.later)
 
 
 def recorded(training: Any) -> list[dict[str, Any]]:
     from include.training import model_package
 
-    return model_package.to_records(training.newest.inputs.head(ROWS))
+    return model_package._list_records(training.newest.inputs.head(ROWS))
 
 
 def write(training: Any, candidate: Any, place: Path) -> None:
@@ -86,7 +86,7 @@ def write(training: Any, candidate: Any, place: Path) -> None:
 
     from include.training import model_package
 
-    saved = model_package.save(training, candidate, place / "artifact")
+    saved = model_package._save_artifact(training, candidate, place / "artifact")
     assert saved.meta.path == "compiled", saved.meta.why
     joblib.dump(candidate.pipeline, place / "pipeline.joblib")
     table = training.newest.inputs
@@ -107,17 +107,17 @@ def generic(training: Any, candidate: Any, place: Path) -> Any:
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    from include.model.pipelines import _names
+    from include.model.pipelines import _select_names
     from include.training import model_package
     from include.training.fitting import Candidate
 
     encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20, sparse_output=False)
     parts = [("numbers", "passthrough", "number"), ("categories", encoder, "category")]
-    prepare = ColumnTransformer([(name, step, _names(training.columns, kind)) for name, step, kind in parts])
+    prepare = ColumnTransformer([(name, step, _select_names(training.columns, kind)) for name, step, kind in parts])
     made = Pipeline([("prepare", prepare), ("model", clone(candidate.pipeline[-1]))])
     made.fit(training.rows.inputs, training.rows.truth.astype(int))
     other = Candidate(**{**vars(candidate), "pipeline": made})
-    saved = model_package.save(training, other, place / "generic")
+    saved = model_package._save_artifact(training, other, place / "generic")
     assert saved.meta.path == "generic", "it was compiled after all"
     joblib.dump(made, place / "generic.joblib")
     return made
@@ -130,15 +130,15 @@ def stage(artifact_: Path, serving: Path, manifest: Path) -> None:
     from include.model.blessing import blessing
     from include.model.blessing.blessing import Blessing
 
-    digest, key = artifact.digest(artifact_), blessing.new_key()
+    digest, key = artifact.compute_digest(artifact_), blessing.generate_key()
     artifact.copy_verified(artifact_, serving / "artifacts", digest)
     named = {"model": load(manifest).name, "version": VERSION, "digest": digest}
     signed = blessing.sign(Blessing.model_validate(blessed.document(**named)), key)
-    paper = blessing.envelope_digest(signed)
+    paper = blessing.compute_envelope_digest(signed)
     write_atomic(serving / "blessings" / f"{paper}.json", signed)
     slot = {"version": VERSION, "digest": digest, "generation": 1, "blessing": paper}
     write_atomic(serving / "slots" / "blue.json", json.dumps(slot))
-    write_atomic(serving / "trusted.pem", blessing.public_pem(key))
+    write_atomic(serving / "trusted.pem", blessing.render_public_pem(key))
     shutil.copy(manifest, serving / "pipeline.yaml")
 
 

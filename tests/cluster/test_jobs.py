@@ -56,7 +56,7 @@ def test_a_real_job_runs_in_the_pod_and_its_result_comes_back_by_its_digest(
     assert (result["job"], result["verdict"]) == ("ingest", "yes")
     wait_for(lambda: reached.api.get(reached.path("pods", trigger.name)) is None)
     disk.fetch("store", tmp_path / "store")
-    assert open_snapshot_store().newest_day().isoformat() == "2026-08-01"
+    assert open_snapshot_store().find_newest_day().isoformat() == "2026-08-01"
 
 
 def test_a_second_try_takes_up_the_pod_and_the_api_server_refuses_another_of_its_name(reached, job_manifest, finish):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from include.cluster import pods
 from include.cluster.spec import JobsSpec
-from include.kernel.job import Intent, JobRequest, receipt, result_key, seal, unseal
+from include.kernel.job import Intent, JobRequest, build_result_key, render_receipt, seal_result, unseal_result
 
 SPEC = JobsSpec.model_validate(
     {"image": "job:1", "namespace": "ml", "resources": {"default": {"cpu": "1", "memory": "2Gi"}}}
@@ -21,7 +21,7 @@ REQUEST = JobRequest(job="train", run_key="a" * 16, as_of=date(2026, 8, 1), inte
 
 
 def pod(**status):
-    labels = {pods.JOB: "train", pods.REQUEST: pods.request_mark(REQUEST)}
+    labels = {pods.JOB: "train", pods.REQUEST: pods.hash_request(REQUEST)}
     meta = {"name": "p", "namespace": "ml", "labels": labels, "creationTimestamp": "2026-08-01T00:00:00Z"}
     return {"metadata": meta, "spec": {"containers": [{"name": "base", "image": "job:1"}]}, "status": status}
 
@@ -76,8 +76,8 @@ def test_a_sidecar_of_the_cluster_that_runs_on_keeps_nobody_waiting():
 
 
 def test_two_requests_of_one_run_are_told_apart():
-    assert pods.is_ours(pod(), pods.request_mark(REQUEST))
-    assert not pods.is_ours(pod(), pods.request_mark(REQUEST.model_copy(update={"params": {"a": 1}})))
+    assert pods.is_ours(pod(), pods.hash_request(REQUEST))
+    assert not pods.is_ours(pod(), pods.hash_request(REQUEST.model_copy(update={"params": {"a": 1}})))
 
 
 @pytest.mark.parametrize("mark", ["deletionTimestamp", "judged"])
@@ -87,7 +87,7 @@ def test_a_pod_that_goes_or_was_judged_is_not_taken_up(mark):
         found["metadata"]["labels"][pods.JUDGED] = "true"
     else:
         found["metadata"][mark] = "2026-08-01T00:00:00Z"
-    assert not pods.is_ours(found, pods.request_mark(REQUEST))
+    assert not pods.is_ours(found, pods.hash_request(REQUEST))
 
 
 def test_what_runs_is_never_swept():
@@ -99,27 +99,27 @@ def test_what_runs_is_never_swept():
 
 @given(st.text())
 def test_any_message_of_a_container_is_no_receipt_unless_it_is_one(text):
-    assert isinstance(pods.told(pod(phase="Failed", **base(terminated={"exitCode": 1, "message": text}))), dict)
+    assert isinstance(pods.read_receipt(pod(phase="Failed", **base(terminated={"exitCode": 1, "message": text}))), dict)
 
 
 @given(st.text())
 def test_a_result_comes_out_of_its_seal_as_it_went_in(text):
-    assert unseal(seal(text))[0] == text
+    assert unseal_result(seal_result(text))[0] == text
 
 
 @given(st.binary(max_size=60), st.integers(0, 200))
 def test_a_result_that_was_damaged_is_not_taken_for_one(noise, at):
-    sealed = seal('{"verdict": "yes"}')
+    sealed = seal_result('{"verdict": "yes"}')
     damaged = sealed[:at] + noise + sealed[at + len(noise) + 1 :]
     with suppress(ValueError):
-        assert unseal(damaged)[0] == '{"verdict": "yes"}'
+        assert unseal_result(damaged)[0] == '{"verdict": "yes"}'
 
 
 def test_a_receipt_fits_into_a_termination_message_whatever_the_error_says():
-    told = receipt(json.dumps({"error": "\U0001f525" * 5000, "kind": "DataRefused", "data_docs": None}))
+    told = render_receipt(json.dumps({"error": "\U0001f525" * 5000, "kind": "DataRefused", "data_docs": None}))
     assert len(told.encode()) <= 4096
     assert json.loads(told)["kind"] == "DataRefused"
 
 
 def test_no_attempt_writes_where_another_one_does():
-    assert result_key(REQUEST, "uid-1") != result_key(REQUEST, "uid-2")
+    assert build_result_key(REQUEST, "uid-1") != build_result_key(REQUEST, "uid-2")

@@ -55,7 +55,7 @@ def test_a_release_that_answers_wrongly_never_gets_a_request(serving, release, m
 def test_a_model_that_cannot_be_loaded_is_turned_down_with_the_slots_own_words(serving, release):
     assert release("1")[-1] is Step.DONE
     assert release("unloadable", by="next")[-1] is Step.REJECTED
-    assert serving.target.verdicts(2)["accepted"]["verdict"] == "failed"
+    assert serving.target.read_verdicts(2)["accepted"]["verdict"] == "failed"
     assert serving.answers_with("1")
 
 
@@ -64,7 +64,7 @@ def test_of_six_runs_that_want_something_at_once_one_wins(serving):
 
     def want(number: int) -> None:
         try:
-            serving.target.want(Release(str(number), "d" * 64), f"run {number}", "", "deploy", expected=0)
+            serving.target.request_release(Release(str(number), "d" * 64), f"run {number}", "", "deploy", expected=0)
             won.append(number)
         except Conflict:
             pass

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from include.manifest import Manifest
-from include.release.core.rollout import Colour, Step, Wanted
-from include.release.service.driver import Rollout
+from include.release.core.rollout import Colour, DesiredState, Step
+from include.release.service.driver import ReleaseDriver
 from tests import credit
 from tests.counterparts import S3Server, s3_server
 from tests.ground import wait_for
@@ -37,38 +37,38 @@ def buckets(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 
 @pytest.fixture
-def wish(serving: Serving, trained: Trained) -> Callable[..., Wanted]:
-    def wished(version: str, by: str = "a test", kind: Any = "deploy") -> Wanted:
+def wish(serving: Serving, trained: Trained) -> Callable[..., DesiredState]:
+    def wished(version: str, by: str = "a test", kind: Any = "deploy") -> DesiredState:
         return serving.want(trained.release(version), kind, by)
 
     return wished
 
 
 @pytest.fixture
-def staged(serving: Serving, trained: Trained, wish: Callable[..., Wanted]) -> Callable[..., Wanted]:
+def staged(serving: Serving, trained: Trained, wish: Callable[..., DesiredState]) -> Callable[..., DesiredState]:
     """A version that is wanted, in a slot, and ready."""
 
-    def put(version: str, colour: Colour = "blue", by: str = "a test") -> Wanted:
+    def put(version: str, colour: Colour = "blue", by: str = "a test") -> DesiredState:
         wanted = wish(version, by)
-        serving.target.stage(colour, wanted, trained.root / version)
-        wait_for(lambda: serving.target.observe().slot(colour).ready)
+        serving.target.install_release(colour, wanted, trained.root / version)
+        wait_for(lambda: serving.target.observe().get_slot(colour).ready)
         return wanted
 
     return put
 
 
 @pytest.fixture
-def one_is_live(serving: Serving, trained: Trained, wish: Callable[..., Wanted]) -> None:
+def one_is_live(serving: Serving, trained: Trained, wish: Callable[..., DesiredState]) -> None:
     """Version 1 serves from the blue slot, alone, as generation 1."""
     serving.go_live("blue", wish("1", by="an earlier run"), trained.root / "1")
 
 
 @pytest.fixture
-def rollout(serving: Serving, trained: Trained, small: Callable[..., Manifest]) -> Callable[..., Rollout]:
+def rollout(serving: Serving, trained: Trained, small: Callable[..., Manifest]) -> Callable[..., ReleaseDriver]:
     """A driver for the real target; its registry is a shelf of artifacts, its smoke rows are real ones."""
 
-    def made(rows: int = 10, **changes: Any) -> Rollout:
-        return Rollout(serving.target, trained, small(**changes), credit.rows()[:rows])
+    def made(rows: int = 10, **changes: Any) -> ReleaseDriver:
+        return ReleaseDriver(serving.target, trained, small(**changes), credit.rows()[:rows])
 
     return made
 
@@ -107,7 +107,7 @@ def load(serving: Serving) -> Iterator[Load]:
 
 
 @pytest.fixture
-def release(rollout: Callable[..., Rollout], wish: Callable[..., Wanted]) -> Callable[..., list[Step]]:
+def release(rollout: Callable[..., ReleaseDriver], wish: Callable[..., DesiredState]) -> Callable[..., list[Step]]:
     """Wants a version and follows the machine to its end; gives the steps without repetitions."""
 
     def released(version: str, by: str = "a test", kind: str = "deploy", **changes: Any) -> list[Step]:

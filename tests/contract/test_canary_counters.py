@@ -18,7 +18,7 @@ import pytest
 
 from include.release.core.canary import Period, Traffic, judge
 from include.release.core.rollout import Verdict
-from include.release.targets.slot_counters import Counted, counted
+from include.release.targets.slot_counters import SlotCounters, parse_counters
 from include.serving.metrics import Metrics
 from include.serving.words.slot_metrics import LATENCY_S, SCORES
 from tests import credit
@@ -97,7 +97,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Asked, Traffic]:
             asked.late()
         asked.wrong()
         asked.slow()
-        found = counted(httpx.get(f"{url}/metrics", trust_env=False).text, VERSION)
+        found = parse_counters(httpx.get(f"{url}/metrics", trust_env=False).text, VERSION)
     assert found is not None
     return asked, found.traffic
 
@@ -143,21 +143,21 @@ def test_a_candidate_that_says_yes_to_all_fails_beside_one_that_says_it_to_a_ten
 
 def test_decisions_under_a_word_that_nobody_knows_are_not_none_but_unreadable() -> None:
     metrics = Metrics("blue")
-    metrics.answered("2", "/predict", 200, 0.002)
-    metrics.predicted("2", [0.3], {})
-    assert counted(metrics.text().decode(), "2") is None, "scored, and not decided"
-    metrics.decided("2", [True])
-    text = metrics.text().decode()
-    assert counted(text, "2") is not None
-    assert counted(text.replace('decision="true"', 'decision="positive"'), "2") is None
+    metrics.count_answer("2", "/predict", 200, 0.002)
+    metrics.record_scores("2", [0.3], {})
+    assert parse_counters(metrics.render().decode(), "2") is None, "scored, and not decided"
+    metrics.count_decisions("2", [True])
+    text = metrics.render().decode()
+    assert parse_counters(text, "2") is not None
+    assert parse_counters(text.replace('decision="true"', 'decision="positive"'), "2") is None
 
 
-def _decided(version: str, yes: int, of: int = 10_000) -> Counted:
+def _decided(version: str, yes: int, of: int = 10_000) -> SlotCounters:
     metrics = Metrics("blue")
     for _ in range(of):
-        metrics.answered(version, "/predict", 200, 0.002)
-    metrics.predicted(version, [0.3] * of, {})
-    metrics.decided(version, [True] * yes + [False] * (of - yes))
-    found = counted(metrics.text().decode(), version)
+        metrics.count_answer(version, "/predict", 200, 0.002)
+    metrics.record_scores(version, [0.3] * of, {})
+    metrics.count_decisions(version, [True] * yes + [False] * (of - yes))
+    found = parse_counters(metrics.render().decode(), version)
     assert found is not None
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
-from include.model.blessing.blessing import public_pem
+from include.model.blessing.blessing import render_public_pem
 from include.release.core.rollout import Step
 from tests import blessed, kube_api
 from tests.kube_nodes import Nodes
@@ -48,7 +48,7 @@ class _followed:
 
     def __init__(self, api: kube_api.KubeApi, room: Path) -> None:
         disks = room / "node" / NAMESPACE
-        environment = {"EVERGREEN_TRUSTED_KEYS": public_pem(blessed.KEY), "EVERGREEN_UNBLESSED": "refuse"}
+        environment = {"EVERGREEN_TRUSTED_KEYS": render_public_pem(blessed.KEY), "EVERGREEN_UNBLESSED": "refuse"}
         (room / "processes").mkdir()
         self._nodes = Nodes(api, room / "processes", disks / "serving", environment, NAMESPACE)
         mounts = {"/serving": disks / "serving", "/store": disks / "store", "/node": room / "node"}
@@ -85,12 +85,12 @@ def test_releases_under_load_through_the_proofs_own_handle(serving, settings, re
     counted = load.stopped()
     assert counted["failed"] == 0 and {*counted["by_version"]} == {"1", "2"}, counted
     serving.forget()
-    assert serving.target.wanted() is None and serving.ask().status_code == 503
+    assert serving.target.read_desired_state() is None and serving.ask().status_code == 503
     assert serving.is_empty("blue") and serving.is_empty("green")
 
 
 def test_a_killed_pod_comes_back_and_its_requests_are_refused_until_then(serving, one_is_live):
-    assert serving.describe()["blessing"] == serving.target.wanted().blessing
+    assert serving.describe()["blessing"] == serving.target.read_desired_state().blessing
     before = {pod["metadata"]["uid"] for pod in serving.reached.slots("blue")}
     serving.kill("slot-blue")
     prove_k8s.wait_for(lambda: serving.answers_with("1"))

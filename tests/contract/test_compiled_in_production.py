@@ -16,7 +16,7 @@ from include.kernel.job import Intent, JobRequest
 from include.manifest import Manifest, read_manifest
 from include.registry.wiring import open_registry
 from include.release.core.rollout import Release, Step
-from include.release.service.driver import Rollout
+from include.release.service.driver import ReleaseDriver
 from include.training import fitting, model_package
 from include.training.wiring import plan_training
 from tests import credit
@@ -58,19 +58,19 @@ def blessed(manifest: Manifest) -> tuple[Release, str, str]:
     version = registry.register(trained["run_id"], f"runs:/{trained['run_id']}/model")
     registry.bless(version, envelope(document(model=manifest.name, version=version, digest=digest)))
     assert registry.register(trained["run_id"], f"runs:/{trained['run_id']}/model") == version
-    return Release(version, digest), trained["best"], registry.blessing(version)
+    return Release(version, digest), trained["best"], registry.fetch_blessing(version)
 
 
 def of_the_training(manifest: Manifest, kind: str) -> Any:
     """The same training again: the pipeline itself, in this process."""
     again = plan_training(asked("train"), manifest)
-    return model_package._servable(again, fitting.fit(kind, manifest, again.rows, again.later))
+    return model_package._build_servable(again, fitting.fit_candidate(kind, manifest, again.rows, again.later))
 
 
 def test_it_reaches_production_and_answers_there_as_the_training_does(manifest: Manifest, serving: Serving) -> None:
     release, kind, paper = blessed(manifest)
-    wanted = serving.target.want(release, by="a test", why="to see", kind="deploy", blessing=paper)
-    driver = Rollout(serving.target, open_registry(manifest.name), manifest, credit.rows()[:10])
+    wanted = serving.target.request_release(release, by="a test", why="to see", kind="deploy", blessing=paper)
+    driver = ReleaseDriver(serving.target, open_registry(manifest.name), manifest, credit.rows()[:10])
     steps = [step for step, _ in driver.run(wanted.generation)]
     assert steps[-1] is Step.DONE and serving.answers_with(release.version)
 

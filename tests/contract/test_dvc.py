@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from include.data.store.local_store import LocalStore
-from include.data.store.s3_store import S3Store
-from include.data.store.snapshot_store import ContentStore
+from include.data.store.local_store import LocalSnapshotStore
+from include.data.store.s3_store import S3SnapshotStore
+from include.data.store.snapshot_store import SnapshotStore
 from tests.counterparts import S3Server
 from tests.delivered import described, rows, written
 
@@ -46,17 +46,17 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ContentStore:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SnapshotStore:
     if request.param == "local":
-        return LocalStore(tmp_path / "store")
+        return LocalSnapshotStore(tmp_path / "store")
     server: S3Server = request.getfixturevalue("buckets")
     server.client().create_bucket(Bucket="snapshots")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    return S3Store(f"s3://snapshots/{tmp_path.name}", tmp_path / "cache")
+    return S3SnapshotStore(f"s3://snapshots/{tmp_path.name}", tmp_path / "cache")
 
 
 @pytest.fixture
-def dvc(program: Path, store: ContentStore, tmp_path: Path) -> Dvc:
+def dvc(program: Path, store: SnapshotStore, tmp_path: Path) -> Dvc:
     """Runs dvc in somebody's own repository, with the store as its remote."""
     repository = tmp_path / "theirs"
     repository.mkdir()
@@ -77,11 +77,11 @@ def dvc(program: Path, store: ContentStore, tmp_path: Path) -> Dvc:
 
 
 @pytest.fixture
-def pulled(dvc: Dvc, store: ContentStore, tmp_path: Path) -> Path:
+def pulled(dvc: Dvc, store: SnapshotStore, tmp_path: Path) -> Path:
     """Where a published snapshot's rows will be, its pointer copied there and nothing pulled yet."""
     path = written(rows(*map(float, range(5000))), tmp_path / "delivered")
     store.publish(described(path), path)
-    [snapshot] = store.snapshots()
+    [snapshot] = store.list_snapshots()
     pointer = store._objects.read(f"snapshots/{snapshot.day}/{snapshot.id}/rows.parquet.dvc")
     assert pointer is not None
     (tmp_path / "theirs/rows.parquet.dvc").write_bytes(pointer.data)

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from include.data.store.local_store import LocalObjects, LocalStore
+from include.data.store.local_store import LocalObjectStore, LocalSnapshotStore
 from include.feedback.segments import Segments
-from include.release.core.rollout import Plan, Step
-from include.release.service.driver import Rollout
+from include.release.core.rollout import ReleasePlan, Step
+from include.release.service.driver import ReleaseDriver
 from include.release.service.experiment_outcomes import ExperimentOutcomes
 from tests import credit, ground
 from tests.ground import wait_for
@@ -84,16 +84,16 @@ def callers(serving: Serving) -> Iterator[Callers]:
 
 @pytest.fixture
 def wanted(serving, trained, one_is_live):
-    return serving.want(trained.release("2"), by="next", plan=Plan(experiment=40))
+    return serving.want(trained.release("2"), by="next", plan=ReleasePlan(experiment=40))
 
 
 @pytest.fixture
-def driver(serving, trained, small) -> Callable[..., Rollout]:
-    def made(**changes: Any) -> Rollout:
+def driver(serving, trained, small) -> Callable[..., ReleaseDriver]:
+    def made(**changes: Any) -> ReleaseDriver:
         spec = {"metric": "errors", "min_outcomes": 20, "look_s": 0.5, "deadline_days": 200 / 86_400} | changes
         manifest, place = small(experiment=spec), serving.stack.settings.store_dir
-        outcomes = ExperimentOutcomes(Segments(LocalObjects(place)), LocalStore(place), manifest)
-        return Rollout(serving.target, trained, manifest, credit.rows()[:10], lambda: outcomes)
+        outcomes = ExperimentOutcomes(Segments(LocalObjectStore(place)), LocalSnapshotStore(place), manifest)
+        return ReleaseDriver(serving.target, trained, manifest, credit.rows()[:10], lambda: outcomes)
 
     return made
 
@@ -116,11 +116,11 @@ def test_a_better_challenger_is_promoted_and_no_caller_ever_changed_sides_though
         if taken[-1] is Step.EXPERIMENT and taken.count(Step.EXPERIMENT) == 2:
             wait_for(lambda: len(callers.sides) == len(CALLERS))
             serving.kill("envoy")
-        if taken[-1].takes_looks:
+        if taken[-1].is_polled:
             before = callers.answers
             wait_for(lambda before=before: callers.answers > before + 20)
     assert ways_end(taken) == [Step.EXPERIMENT, Step.SWITCH, Step.SOAK, Step.DONE]
-    told = serving.target.verdicts(wanted.generation)["experiment"]
+    told = serving.target.read_verdicts(wanted.generation)["experiment"]
     assert told["why"].startswith("the challenger is better: errors lower by ")
     assert told["report"]["interval"][0] > 0 and min(told["report"]["callers"].values()) >= 20
     assert serving.answers_with("2")
@@ -133,7 +133,7 @@ def test_an_equal_challenger_is_discarded_at_the_deadline(serving, wanted, drive
     callers.truth = lambda version, caller: number_of(caller) % 2 == 0
     taken = [step for step, _ in driver(deadline_days=25 / 86_400).run(wanted.generation)]
     assert ways_end(taken) == CLEARED
-    why = serving.target.verdicts(wanted.generation)["experiment"]["why"]
+    why = serving.target.read_verdicts(wanted.generation)["experiment"]["why"]
     assert why.startswith("undecided after 50 looks: ")
     assert serving.answers_with("1") and serving.target.observe().green.release is None
 
@@ -142,7 +142,7 @@ def test_a_worse_challenger_is_ended_as_soon_as_that_is_proven(serving, wanted, 
     callers.truth = lambda version, caller: version == "1"
     taken = [step for step, _ in driver(min_outcomes=10_000).run(wanted.generation)]
     assert ways_end(taken) == CLEARED
-    assert serving.target.verdicts(wanted.generation)["experiment"]["why"].startswith("the challenger is worse")
+    assert serving.target.read_verdicts(wanted.generation)["experiment"]["why"].startswith("the challenger is worse")
     assert serving.answers_with("1")
 
 

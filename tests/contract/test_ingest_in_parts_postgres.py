@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 
 from include.data.sources.base import POSTGRES_VARIABLE, Budget
-from include.data.sources.postgres import Postgres, spans
+from include.data.sources.postgres import Postgres, split_day
 from include.data.wiring import open_snapshot_store
 from include.jobs.__main__ import run
 from include.kernel.errors import DataRefused
 from include.kernel.job import Intent, JobRequest, JobResult
-from include.kernel.work_units import shards
+from include.kernel.work_units import list_shards
 from include.manifest import DEFAULT_PATH, Manifest, load
 from tests.counterparts import Database, database
 from tests.delivered import read_day
@@ -78,23 +78,23 @@ def ask(server: Database, small: Callable[..., Manifest], tmp_path: Path, monkey
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Which slices are read, as they are."""
     seen: list[int] = []
-    fetched = Postgres.fetched
+    fetched = Postgres.fetch_batches
 
     def noted(self: Postgres, connection: Any, span: Any, budget: Budget) -> Iterator[pa.RecordBatch]:
-        seen.extend([spans(DAY, SLICES).index(span)] if span in spans(DAY, SLICES) else [])
+        seen.extend([split_day(DAY, SLICES).index(span)] if span in split_day(DAY, SLICES) else [])
         yield from fetched(self, connection, span, budget)
 
-    monkeypatch.setattr(Postgres, "fetched", noted)
+    monkeypatch.setattr(Postgres, "fetch_batches", noted)
     return seen
 
 
 def validated(ask: Ask) -> None:
-    for shard in shards(TASKS):
+    for shard in list_shards(TASKS):
         assert ask("validate", TASKS, **shard.params).outputs["refused"] == 0
 
 
 def published() -> tuple[str, str, list[tuple[str, str]], int]:
-    [snapshot] = open_snapshot_store().snapshots()
+    [snapshot] = open_snapshot_store().list_snapshots()
     return snapshot.id, snapshot.source, [(file.name, file.md5) for file in snapshot.files], snapshot.quarantined
 
 
@@ -141,16 +141,16 @@ def test_a_slice_that_changed_since_it_was_read_is_read_again_and_no_other(
 
 def test_all_slices_of_a_day_are_of_one_moment(ask: Ask, server: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that moves from the last slice to the first while the second is read is neither lost nor read twice."""
-    fetched = Postgres.fetched
+    fetched = Postgres.fetch_batches
 
     def overtaken(self: Postgres, connection: Any, span: Any, budget: Budget) -> Iterator[pa.RecordBatch]:
-        if span == spans(DAY, SLICES)[1]:
+        if span == split_day(DAY, SLICES)[1]:
             with server.connect() as other:
                 other.execute(f"UPDATE {TABLE} SET at = '2026-08-02 00:01' WHERE at = '2026-08-02 23:45'")
         yield from fetched(self, connection, span, budget)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Postgres, "fetched", overtaken)
+        patched.setattr(Postgres, "fetch_batches", overtaken)
         ask("ingest", 1)
     one = published()
     ask("ingest", TASKS)
@@ -171,7 +171,7 @@ def test_a_slice_the_server_cannot_give_is_left_to_ingest(ask: Ask, server: Data
         connection.execute(f'ALTER VIEW {TABLE} RENAME COLUMN "Age" TO aged')
         connection.execute(f'ALTER VIEW {TABLE} RENAME COLUMN bad TO "Age"')
     try:
-        told = [ask("validate", TASKS, **shard.params).outputs["refused"] for shard in shards(TASKS)]
+        told = [ask("validate", TASKS, **shard.params).outputs["refused"] for shard in list_shards(TASKS)]
         assert sum(told) == 3
         refusals = []
         for tasks in (TASKS, 1):
@@ -187,6 +187,6 @@ def test_a_slice_the_server_cannot_give_is_left_to_ingest(ask: Ask, server: Data
 
 def test_the_spans_of_a_day_follow_each_other_and_are_the_day() -> None:
     for count in (1, 2, 7, 96):
-        found = spans(DAY, count)
+        found = split_day(DAY, count)
         assert len(found) == count and all(a[1] == b[0] for a, b in pairwise(found))
         assert found[0][0] == datetime(2026, 8, 2) and found[-1][1] == datetime(2026, 8, 3)

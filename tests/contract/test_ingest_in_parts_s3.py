@@ -15,7 +15,7 @@ from include.data.wiring import open_snapshot_store
 from include.jobs.__main__ import run
 from include.kernel.errors import DataRefused
 from include.kernel.job import Intent, JobRequest, JobResult
-from include.kernel.work_units import shards
+from include.kernel.work_units import list_shards
 from include.manifest import DEFAULT_PATH, Manifest, load
 from tests.counterparts import S3Server
 from tests.delivered import read_day
@@ -59,30 +59,30 @@ def ask(small: Callable[..., Manifest], tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def published() -> tuple[str, list[tuple[str, str]], int]:
-    [snapshot] = open_snapshot_store().snapshots()
+    [snapshot] = open_snapshot_store().list_snapshots()
     return snapshot.id, [(file.name, file.md5) for file in snapshot.files], snapshot.quarantined
 
 
 def test_machines_that_share_a_bucket_alone_publish_what_one_does(
     lake: Any, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for shard in shards(TASKS):
+    for shard in list_shards(TASKS):
         assert ask("validate", f"machine-{shard.index}", "many", TASKS, **shard.params).outputs["refused"] == 0
     with monkeypatch.context() as patched:
         patched.setattr(S3, "read", None)  # nothing is read from the source any more
         ask("ingest", "machine-3", "many", TASKS)
     shared = published()
-    assert open_snapshot_store().objects.keys("pieces/") == []
+    assert open_snapshot_store().objects.list_keys("pieces/") == []
     ask("ingest", "alone", "one", 1)
     assert published() == shared and shared[2] == 3
     assert [path for path in tmp_path.rglob("work-*") if path.is_dir()] == []
 
 
 def test_an_object_that_is_replaced_or_damaged_is_not_taken_for_what_was_checked(lake: Any, ask: Ask) -> None:
-    for shard in shards(TASKS):
+    for shard in list_shards(TASKS):
         ask("validate", f"machine-{shard.index}", "many", TASKS, **shard.params)
     put(lake, 1, read_day(load(DEFAULT_PATH), DAY).iloc[21:42])  # its bad row is a good one now
-    damaged = open_snapshot_store().objects.keys("pieces/landed-rows/")[0]
+    damaged = open_snapshot_store().objects.list_keys("pieces/landed-rows/")[0]
     lake.put_object(Bucket="many", Key=f"credit/{damaged}", Body=b"half of")
     ask("ingest", "machine-3", "many", TASKS)
     shared = published()
@@ -92,7 +92,7 @@ def test_an_object_that_is_replaced_or_damaged_is_not_taken_for_what_was_checked
 
 def test_an_object_that_cannot_be_read_is_refused_in_the_same_words(lake: Any, ask: Ask) -> None:
     lake.put_object(Bucket="lake", Key=f"in/{DAY}/3.csv", Body=b"a,b\n1,2\n3\n")
-    told = [ask("validate", "m", "many", TASKS, **shard.params).outputs["refused"] for shard in shards(TASKS)]
+    told = [ask("validate", "m", "many", TASKS, **shard.params).outputs["refused"] for shard in list_shards(TASKS)]
     assert told == [1, 0, 0]
     with pytest.raises(DataRefused) as shared:
         ask("ingest", "m", "many", TASKS)

@@ -22,8 +22,8 @@ import httpx
 import polars as pl
 import pytest
 
-from include.data.store.local_store import LocalObjects
-from include.data.store.s3_store import S3Objects
+from include.data.store.local_store import LocalObjectStore
+from include.data.store.s3_store import S3ObjectStore
 from include.feedback.segments import Segments
 from include.model import artifact
 from tests import credit
@@ -103,7 +103,7 @@ def started(source: Path, tmp_path: Path) -> Iterator[Started]:
 
 def local(root: Path) -> list[str]:
     """Every request id in a directory's log, as often as it is there."""
-    files = Segments(LocalObjects(root)).days("predictions")
+    files = Segments(LocalObjectStore(root)).list_days("predictions")
     return [name for keys in files.values() for key in keys for name in pl.read_parquet(root / key)["request_id"]]
 
 
@@ -243,7 +243,7 @@ def test_a_bucket_is_read_and_kept_up_like_a_directory(buckets, tmp_path):
     buckets.client().create_bucket(Bucket=bucket)
     log = Log(tmp_path)
     (tmp_path / "room").mkdir()
-    log.segments.place = S3Objects(f"s3://{bucket}/risk", tmp_path / "cache")
+    log.segments.place = S3ObjectStore(f"s3://{bucket}/risk", tmp_path / "cache")
     for number in range(5):
         key = log.predicted({"request_id": f"a{number}"}, {"request_id": "twice"})
         log.segments.place.add(key, b"other bytes under a name that is taken")
@@ -251,7 +251,7 @@ def test_a_bucket_is_read_and_kept_up_like_a_directory(buckets, tmp_path):
     before = log.read().sort("request_id")
     assert len(before) == 6 and before["outcome"].drop_nulls().to_list() == ["bad"]
     assert log.upkeep().replaced == 5
-    assert len(log.segments.keys("predictions", [DAY])) == 1
+    assert len(log.segments.list_keys("predictions", [DAY])) == 1
     assert log.read().sort("request_id").equals(before)
     log.upkeep(keep_days=1)
     assert log.read().is_empty()

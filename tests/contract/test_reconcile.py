@@ -14,8 +14,8 @@ from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
 from include.model.integrity.artifact_integrity import copy_verified
 from include.registry.base import ReleaseMarks
-from include.release.core.reconcile import Patience, State
-from include.release.core.rollout import Plan, Release, Route, Step, Verdict
+from include.release.core.reconcile import ReconcileTimeouts, TargetState
+from include.release.core.rollout import Release, ReleasePlan, Route, Step, Verdict
 from include.release.service.reconciler import Reconciler
 from include.release.targets.local import envoy_routes
 from include.release.targets.local.repair import LocalRepair
@@ -30,21 +30,21 @@ class Shelf(ReleaseMarks):
     marks: list[str] = field(default_factory=list)
     away: bool = False
 
-    def champion(self) -> str | None:
+    def find_champion(self) -> str | None:
         if self.away:
             raise ServiceUnavailable("MLflow is away.")
         return self.alias
 
-    def blessing(self, version: str) -> str:
+    def fetch_blessing(self, version: str) -> str:
         raise NotBlessed(f"Version {version} carries no blessing.")
 
     def promote(self, version: str) -> None:
         self.alias, self.marks = version, []
 
-    def soaking(self) -> list[str]:
+    def list_soaking(self) -> list[str]:
         return self.marks
 
-    def unmark(self, versions) -> None:
+    def unmark_soaking(self, versions) -> None:
         self.marks = [mark for mark in self.marks if mark not in versions]
 
 
@@ -54,7 +54,7 @@ class World:
     def __init__(self, serving, rollout, place) -> None:
         self.serving, self.rollout, self.shelf = serving, rollout, Shelf()
         self.ledger, self.place = LocalLedger(place / "ledger.jsonl"), place
-        self.patience = Patience(settle_s=0, abandoned_s=600, asking_s=600)
+        self.patience = ReconcileTimeouts(settle_s=0, abandoned_s=600, approval_s=600)
         self.upkeep = self._upkeep()
 
     def _upkeep(self):
@@ -74,19 +74,19 @@ class World:
     def heals(self, *parts: str):
         """One run heals exactly these, tells them, and the next run finds nothing."""
         outcome = self.reconcile()
-        assert outcome.found == [] and len(outcome.healed) == len(parts), outcome
-        assert all(part in sentence for part, sentence in zip(parts, outcome.healed, strict=True)), outcome
-        entries = [entry.why for entry in self.ledger.entries("reconcile.healed")]
-        assert entries[-len(parts) :] == outcome.healed
+        assert outcome.unresolved == [] and len(outcome.repaired) == len(parts), outcome
+        assert all(part in sentence for part, sentence in zip(parts, outcome.repaired, strict=True)), outcome
+        entries = [entry.why for entry in self.ledger.read_entries("reconcile.healed")]
+        assert entries[-len(parts) :] == outcome.repaired
         again = self.reconcile()
-        assert (again.state, again.healed, again.found) == (State.SETTLED, [], [])
+        assert (again.state, again.repaired, again.unresolved) == (TargetState.SETTLED, [], [])
 
 
 @pytest.fixture
 def world(serving, one_is_live, rollout, trained, tmp_path):
     made = World(serving, rollout, tmp_path)
     made.served(trained.release("1"))
-    if made.upkeep.said("green").release:  # what an earlier test left in the process
+    if made.upkeep.read_slot_report("green").release:  # what an earlier test left in the process
         made.upkeep.reload("green")
     return made
 
@@ -143,7 +143,7 @@ class TestProcesses:
     def test_a_route_the_proxy_did_not_take_over_is_given_to_it_again(self, world):
         other = envoy_routes.render(Route("blue", None, 1, trial=0))
         route_file(world.serving).write_text(other)  # in place: the proxy wakes for a rename alone
-        assert not world.upkeep.proxied()[1]
+        assert not world.upkeep.read_effective_route()[1]
         world.heals("The proxy does not follow the record of the route")
 
     def test_a_live_slot_that_was_stopped_is_started(self, world):
@@ -164,7 +164,7 @@ class TestProcesses:
         content = {**asdict(trained.release("2")), "generation": 2, "blessing": None}
         slot_file(world.serving, "green").write_text(json.dumps(content))
         for _ in range(2):
-            [told] = world.reconcile().found
+            [told] = world.reconcile().unresolved
             assert "Slot green cannot serve version 2" in told and "names no blessing" in told
         assert len(list(world.ledger.entries("reconcile.found"))) == 1
         assert world.serving.answers_with("1")
@@ -194,7 +194,7 @@ class TestRecords:
         with pytest.raises(RecordDamaged, match=r"wanted\.json cannot be read .* `make reconcile` writes it anew"):
             world.serving.want(trained.release("2"))
         world.heals("The record of what is wanted is lost")
-        assert world.upkeep.wanted().release == trained.release("1")
+        assert world.upkeep.read_desired_state().release == trained.release("1")
         assert world.serving.want(trained.release("2")).generation == 3, "1 and 2 were"
 
     def test_a_lost_file_of_the_live_slot_is_written_anew_without_a_failed_request(self, world):
@@ -221,42 +221,42 @@ class TestReleases:
     def tried(self, world, staged):
         """Version 2 with a share of the requests, as a canary that is under way."""
         wanted = staged("2", "green", by="next")
-        world.upkeep.record(wanted.generation, "accepted", Verdict.PASSED, "")
+        world.upkeep.record_verdict(wanted.generation, "accepted", Verdict.PASSED, "")
         world.upkeep.split(wanted, share=20)
         return wanted
 
     def test_one_that_is_under_way_is_left_alone_and_named(self, world, trained, tried):
-        world.serving.want(trained.release("2"), by="next", plan=Plan(weights=(20,)))
+        world.serving.want(trained.release("2"), by="next", plan=ReleasePlan(weights=(20,)))
         before = world.upkeep.observe()
         world.shelf.alias = "9"
         outcome = world.reconcile()
-        assert (outcome.state, outcome.healed, outcome.found) == (State.RELEASING, [], [])
+        assert (outcome.state, outcome.repaired, outcome.unresolved) == (TargetState.RELEASING, [], [])
         assert world.upkeep.observe() == before and world.shelf.alias == "9"
 
     def test_a_share_that_was_left_behind_is_taken_back(self, world, tried):
-        world.upkeep.record(tried.generation, "canary-1", Verdict.FAILED, "worse")
-        world.patience = Patience(settle_s=0, abandoned_s=-1, asking_s=600)
+        world.upkeep.record_verdict(tried.generation, "canary-1", Verdict.FAILED, "worse")
+        world.patience = ReconcileTimeouts(settle_s=0, abandoned_s=-1, approval_s=600)
         outcome = world.reconcile()
-        assert "has stood at withdraw" in outcome.healed[0] and outcome.found == []
+        assert "has stood at withdraw" in outcome.repaired[0] and outcome.unresolved == []
         assert world.upkeep.observe().green.release is None and not world.upkeep.observe().route.is_split
         assert world.reconcile().sentence == "settled: nothing disagrees"
 
     def test_a_soak_that_nobody_watched_is_finished_and_only_then_is_it_the_champion(self, world, staged):
         wanted = staged("2", "green", by="next")
-        world.upkeep.record(wanted.generation, "accepted", Verdict.PASSED, "")
+        world.upkeep.record_verdict(wanted.generation, "accepted", Verdict.PASSED, "")
         world.upkeep.switch("green", wanted)
         soaking = world.reconcile()
-        assert (soaking.state, soaking.healed, world.shelf.alias) == (State.SOAKING, [], "1")
-        world.patience = Patience(settle_s=0, abandoned_s=-1, asking_s=600)
+        assert (soaking.state, soaking.repaired, world.shelf.alias) == (TargetState.SOAKING, [], "1")
+        world.patience = ReconcileTimeouts(settle_s=0, abandoned_s=-1, approval_s=600)
         world.heals("has stood at soak", "the ledger tells of version 1", "the champion is version 1")
         assert world.shelf.alias == "2" and world.serving.answers_with("2")
 
     def test_a_soak_that_nobody_watched_and_that_fails_goes_back(self, world, staged):
         wanted = staged("2", "green", by="next")
-        world.upkeep.record(wanted.generation, "accepted", Verdict.PASSED, "")
+        world.upkeep.record_verdict(wanted.generation, "accepted", Verdict.PASSED, "")
         world.upkeep.switch("green", wanted)
-        world.upkeep.record(wanted.generation, "soaked", Verdict.FAILED, "2 probes failed")
-        world.patience = Patience(settle_s=0, abandoned_s=-1, asking_s=600)
+        world.upkeep.record_verdict(wanted.generation, "soaked", Verdict.FAILED, "2 probes failed")
+        world.patience = ReconcileTimeouts(settle_s=0, abandoned_s=-1, approval_s=600)
         world.heals("has stood at revert")
         assert world.serving.answers_with("1") and world.shelf.alias == "1"
 
@@ -265,7 +265,7 @@ class TestReleases:
         while not seen or not seen[-1][0].is_terminal:
             step = driver.advance(wanted.generation)
             outcome = world.reconcile()
-            seen.append((step, outcome.state, outcome.healed + outcome.found))
+            seen.append((step, outcome.state, outcome.repaired + outcome.unresolved))
         steps = list(dict.fromkeys(step for step, *_ in seen))
         assert steps == [Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SWITCH, Step.SOAK, Step.DONE]
         healed = [sentence for _, _, told in seen for sentence in told]
@@ -273,4 +273,4 @@ class TestReleases:
             "Version 2 serves, and the ledger tells of version 1; it is entered.",
             "Version 2 serves, and the champion is version 1; the alias follows the traffic.",
         ], "only what go_live would have done, once the soak was over"
-        assert State.SOAKING in {state for _, state, _ in seen}
+        assert TargetState.SOAKING in {state for _, state, _ in seen}

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from include.kernel.errors import RecordDamaged
-from include.release.core.reconcile import Patience, State
+from include.release.core.reconcile import ReconcileTimeouts, TargetState
 from include.release.core.rollout import Release, Route, Verdict
 from include.release.targets.kubernetes.repair import KubernetesRepair
 from tests.contract.test_reconcile import Shelf
@@ -35,7 +35,7 @@ class World(LocalWorld):
             serving.addresses.proxy,
             TOKEN,
         )
-        made.patience_s = 100
+        made.slot_timeout_s = 100
         return made
 
     def annotate(self, name: str, value: str | None, path: str = SERVICE) -> None:
@@ -85,8 +85,8 @@ def test_a_release_whose_end_was_never_entered_is_entered_once_with_its_blessing
 
 def test_a_selector_that_was_moved_by_hand_comes_back(world, staged):
     world.upkeep.switch("green", staged("2", "green", by="next"))
-    world.upkeep.record(2, "accepted", Verdict.PASSED, "")
-    world.upkeep.record(2, "soaked", Verdict.PASSED, "")
+    world.upkeep.record_verdict(2, "accepted", Verdict.PASSED, "")
+    world.upkeep.record_verdict(2, "soaked", Verdict.PASSED, "")
     world.heals("ledger tells of version 1", "champion is version 1")
     world.serving.api.change(SERVICE, lambda each: each["spec"]["selector"].update({"evergreen/slot": "blue"}))
     assert wait_for(lambda: world.serving.answers_with("1"))
@@ -109,7 +109,7 @@ def test_a_wish_that_cannot_be_read_stops_every_release_and_is_written_anew(worl
     ):
         world.serving.want(trained.release("2"))
     world.heals("The record of what is wanted is lost")
-    assert world.upkeep.wanted().release == trained.release("1")
+    assert world.upkeep.read_desired_state().release == trained.release("1")
     assert world.serving.want(trained.release("2")).generation == 3, "1 and 2 were"
 
 
@@ -132,35 +132,35 @@ def test_a_live_slot_whose_release_was_edited_is_put_back_while_its_pod_serves(w
 
 def test_a_damaged_record_of_the_idle_slot_empties_it(world, staged):
     staged("2", "green", by="next")
-    world.serving.target.record(2, "accepted", Verdict.FAILED, "worse")
+    world.serving.target.record_verdict(2, "accepted", Verdict.FAILED, "worse")
     world.annotate(RELEASE, "{", f"{DEPLOYMENTS}/slot-green")
     outcome = world.reconcile()
-    assert any("The record of slot green cannot be read" in each for each in outcome.healed), outcome
+    assert any("The record of slot green cannot be read" in each for each in outcome.repaired), outcome
     wait_for(lambda: world.serving.is_empty("green"))
     assert world.upkeep.observe().green.release is None and world.serving.answers_with("1")
 
 
 def test_a_soak_that_nobody_watched_is_finished_and_only_then_is_it_the_champion(world, staged):
     wanted = staged("2", "green", by="next")
-    world.upkeep.record(wanted.generation, "accepted", Verdict.PASSED, "")
+    world.upkeep.record_verdict(wanted.generation, "accepted", Verdict.PASSED, "")
     world.upkeep.switch("green", wanted)
-    assert world.reconcile().state is State.SOAKING and world.shelf.alias == "1"
-    world.patience = Patience(settle_s=0, abandoned_s=-1, asking_s=600)
+    assert world.reconcile().state is TargetState.SOAKING and world.shelf.alias == "1"
+    world.patience = ReconcileTimeouts(settle_s=0, abandoned_s=-1, approval_s=600)
     world.heals("has stood at soak", "the ledger tells of version 1", "the champion is version 1")
     assert world.shelf.alias == "2" and world.serving.answers_with("2")
 
 
 def test_a_route_that_is_lost_during_a_soak_is_still_on_trial(world, staged):
     wanted = staged("2", "green", by="next")
-    world.upkeep.record(wanted.generation, "accepted", Verdict.PASSED, "")
+    world.upkeep.record_verdict(wanted.generation, "accepted", Verdict.PASSED, "")
     world.upkeep.switch("green", wanted)
     world.annotate(ROUTE, None)
     world.reconcile()
     assert world.upkeep.observe().route == Route("green", None, 2, trial=2)
-    assert world.upkeep.records()[2].trial is Verdict.PENDING
+    assert world.upkeep.read_records()[2].trial is Verdict.PENDING
 
 
 def test_a_release_under_way_is_left_alone_and_has_just_been_written(world, wish):
     wanted = wish("2", by="next")
-    assert world.upkeep.quiet_s(wanted.generation) < 60
-    assert world.reconcile().state is State.RELEASING
+    assert world.upkeep.measure_idle_s(wanted.generation) < 60
+    assert world.reconcile().state is TargetState.RELEASING

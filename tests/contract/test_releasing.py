@@ -8,7 +8,7 @@ import time
 import pytest
 
 from include.kernel.errors import ServiceUnavailable
-from include.release.core.rollout import Plan, Route, Step, Verdict
+from include.release.core.rollout import ReleasePlan, Route, Step, Verdict
 from include.release.targets.local import traffic
 from tests.ground import wait_for
 
@@ -44,7 +44,7 @@ class TestRejected:
             assert steps[-2:] == [Step.DISCARD, Step.REJECTED] and SWITCH not in steps
             assert serving.answers_with("1")
             assert serving.target.observe().green.release is None
-            return serving.target.verdicts(2)["accepted"]["why"]
+            return serving.target.read_verdicts(2)["accepted"]["why"]
 
         return turned_down
 
@@ -84,7 +84,7 @@ def test_a_release_that_fails_its_soak_is_reverted_and_cleared_away(serving, one
             serving.stop("slot-green")
     assert steps[-4:] == [SOAK, Step.REVERT, Step.DISCARD, Step.REJECTED]
     assert serving.answers_with("1")
-    assert "probes failed while soaking" in serving.target.verdicts(2)["soaked"]["why"]
+    assert "probes failed while soaking" in serving.target.read_verdicts(2)["soaked"]["why"]
 
 
 class TestCanary:
@@ -99,7 +99,7 @@ class TestCanary:
 
     @pytest.fixture
     def wanted(self, serving, trained, one_is_live):
-        return serving.want(trained.release("2"), by="next", plan=Plan(weights=(20, 50)))
+        return serving.want(trained.release("2"), by="next", plan=ReleasePlan(weights=(20, 50)))
 
     def steps(self, driver, wanted):
         steps = [step for step, _ in driver.run(wanted.generation)]
@@ -108,7 +108,7 @@ class TestCanary:
     def test_a_good_release_gets_rising_shares_and_then_all(self, serving, rollout, wanted, load):
         taken = self.steps(rollout(**self.lenient()), wanted)
         assert taken == [STAGE, AWAIT, VERIFY, Step.CANARY, SWITCH, SOAK, Step.DONE]
-        found = serving.target.verdicts(wanted.generation)
+        found = serving.target.read_verdicts(wanted.generation)
         assert found["canary-1"]["why"].startswith("20 %: no worse after")
         assert found["canary-2"]["why"].startswith("50 %: no worse after")
         assert set(load) == {200}
@@ -116,17 +116,17 @@ class TestCanary:
     def test_a_release_that_scores_otherwise_is_turned_down_on_a_share_of_the_requests(
         self, serving, trained, one_is_live, rollout, load
     ):
-        gloomy = serving.want(trained.release("gloomy"), by="next", plan=Plan(weights=(20, 50)))
+        gloomy = serving.want(trained.release("gloomy"), by="next", plan=ReleasePlan(weights=(20, 50)))
         strict = self.lenient(scores={"tolerated": 0.0, "limit": 0.01}, min_requests=100_000)
         taken = self.steps(rollout(**strict), gloomy)
         assert taken[-4:] == [Step.CANARY, Step.WITHDRAW, Step.DISCARD, Step.REJECTED]
-        assert "scores worse by" in serving.target.verdicts(gloomy.generation)["canary-1"]["why"]
+        assert "scores worse by" in serving.target.read_verdicts(gloomy.generation)["canary-1"]["why"]
         assert serving.answers_with("1") and set(load) == {200}
 
     def test_without_traffic_nothing_is_proved_and_the_release_is_taken_back(self, serving, rollout, wanted):
         taken = self.steps(rollout(**self.lenient(looks=5)), wanted)
         assert taken[-4:] == [Step.CANARY, Step.WITHDRAW, Step.DISCARD, Step.REJECTED]
-        why = serving.target.verdicts(wanted.generation)["canary-1"]["why"]
+        why = serving.target.read_verdicts(wanted.generation)["canary-1"]["why"]
         assert why == "20 %: undecided after 5 looks: 0 of 30 requests"
 
     def test_a_candidate_that_dies_in_its_canary_is_turned_down_and_no_request_fails(
@@ -138,7 +138,7 @@ class TestCanary:
                 serving.kill("slot-green")
             steps.append(step)
         assert steps[-3:] == [Step.WITHDRAW, Step.DISCARD, Step.REJECTED]
-        assert "process ended" in serving.target.verdicts(wanted.generation)["canary-1"]["why"]
+        assert "process ended" in serving.target.read_verdicts(wanted.generation)["canary-1"]["why"]
         assert serving.answers_with("1") and set(load) == {200}
 
 
@@ -154,7 +154,7 @@ def test_a_newer_wish_takes_over_from_a_release_that_is_soaking(serving, one_is_
     following.join(120)
     assert taken[-1] is Step.SUPERSEDED
     assert serving.answers_with("1")
-    assert serving.target.evidence(wanted.generation).soaked is Verdict.PENDING
+    assert serving.target.read_evidence(wanted.generation).soaked is Verdict.PENDING
 
 
 def test_a_run_that_was_killed_anywhere_is_continued_by_another(serving, rollout, wish):

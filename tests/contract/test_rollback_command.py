@@ -23,7 +23,7 @@ def history(serving, trained, one_is_live, release, small, monkeypatch, tmp_path
     """1 served, then 2; gives how to write that another version did."""
     assert release("2", by="next")[-1] is Step.DONE
     spec = small(name=read_meta(trained.root / "1").name)
-    for name, value in serving.stack.environment().items():
+    for name, value in serving.stack.build_env().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("EVERGREEN_MANIFEST", str(tmp_path / "pipeline.yaml"))
@@ -44,7 +44,7 @@ def test_the_traffic_goes_back_while_mlflow_is_away_and_the_ledger_tells_it(serv
     told = roll_back(read_manifest(), "", "it is wrong", serving.stack.settings.trusted_keys.read_text())
     assert told.step is Step.DONE and serving.answers_with("1")
     assert serving.target.observe().route == Route("blue", None, 3)
-    entries = list(open_ledger().entries())
+    entries = list(open_ledger().read_entries())
     assert [entry.what for entry in entries[2:]] == ["rollback.wanted", "release.done", "release.live"]
     assert entries[-1].why == "it is wrong" and entries[-1].subject == "1"
     output = capsys.readouterr()
@@ -67,5 +67,5 @@ def test_a_blessing_that_was_written_by_hand_moves_nothing(serving, trained, his
 def test_the_alias_that_mlflow_could_not_move_is_named_by_make_reconcile_and_the_traffic_stays(serving, history):
     roll_back(read_manifest(), "", "it is wrong", serving.stack.settings.trusted_keys.read_text())
     outcome = open_reconciler(read_manifest(), open_registry(read_manifest().name), at_once=True).run("a test")
-    assert (outcome.compared, outcome.found) == (False, [])
+    assert (outcome.has_compared_registry, outcome.unresolved) == (False, [])
     assert serving.answers_with("1")

@@ -6,49 +6,49 @@ from datetime import date
 
 import pytest
 
-from include.data.store.local_store import LocalObjects
-from include.data.store.s3_store import S3Objects
+from include.data.store.local_store import LocalObjectStore
+from include.data.store.s3_store import S3ObjectStore
 from include.kernel.errors import Conflict
 from include.scoring.core import scoring
-from include.scoring.core.scoring import Part, Scores, Tally
+from include.scoring.core.scoring import Part, Scores, ScoreSummary
 from include.scoring.score_store import ScoreStore
 
 DAY, KEY, VERSION = date(2026, 8, 1), "0123456789abcdef", "3"
-PLACE = scoring.place(DAY, VERSION, KEY)
+PLACE = scoring.locate_result(DAY, VERSION, KEY)
 PART = Part(index=0, first=0, rows=2)
-TALLY = Tally(rows=2, positives=1, total=0.75)
+TALLY = ScoreSummary(rows=2, positives=1, total=0.75)
 
 
 @pytest.fixture(params=["directory", "bucket"])
 def objects(request, buckets, tmp_path):
     if request.param == "directory":
-        return LocalObjects(tmp_path / "store")
+        return LocalObjectStore(tmp_path / "store")
     buckets.client().create_bucket(Bucket=tmp_path.name.replace("_", "-").lower())
-    return S3Objects(f"s3://{tmp_path.name.replace('_', '-').lower()}/risk", tmp_path / "cache")
+    return S3ObjectStore(f"s3://{tmp_path.name.replace('_', '-').lower()}/risk", tmp_path / "cache")
 
 
 def test_a_part_counts_once_its_record_is_there_and_its_bytes_hold(objects):
     kept = ScoreStore(objects)
-    record = kept.keep_part(PLACE, KEY, PART, b"\x00PAR1\xff", TALLY)
-    assert kept.part(PLACE, KEY, PART) == record
-    assert kept.part(PLACE, KEY, PART.model_copy(update={"rows": 3})) is None
-    assert kept.part(PLACE, "another", PART) is None
+    record = kept.write_part(PLACE, KEY, PART, b"\x00PAR1\xff", TALLY)
+    assert kept.read_part(PLACE, KEY, PART) == record
+    assert kept.read_part(PLACE, KEY, PART.model_copy(update={"rows": 3})) is None
+    assert kept.read_part(PLACE, "another", PART) is None
     found = objects.read(f"{PLACE}/{PART.name}")
     assert objects.write(f"{PLACE}/{PART.name}", b"damaged", found.tag)
-    assert kept.part(PLACE, KEY, PART) is None
-    assert kept.keep_part(PLACE, KEY, PART, b"\x00PAR1\xff", TALLY) == kept.part(PLACE, KEY, PART) == record
+    assert kept.read_part(PLACE, KEY, PART) is None
+    assert kept.write_part(PLACE, KEY, PART, b"\x00PAR1\xff", TALLY) == kept.read_part(PLACE, KEY, PART) == record
 
 
 def test_the_whole_is_found_by_its_name_and_finishing_it_again_changes_nothing(objects):
     kept = ScoreStore(objects)
-    scores = finished(kept.keep_part(PLACE, KEY, PART, b"rows", TALLY))
-    assert kept.whole(DAY, VERSION, KEY) is None
-    kept.finish(scores)
+    scores = finished(kept.write_part(PLACE, KEY, PART, b"rows", TALLY))
+    assert kept.read_result(DAY, VERSION, KEY) is None
+    kept.write_result(scores)
     before = objects.read(f"{PLACE}/scores.json")
-    kept.finish(scores)
+    kept.write_result(scores)
     assert objects.read(f"{PLACE}/scores.json") == before
-    assert kept.whole(DAY, VERSION, KEY) == scores
-    assert kept.uri(DAY, VERSION, KEY) == f"{objects.uri}/{PLACE}"
+    assert kept.read_result(DAY, VERSION, KEY) == scores
+    assert kept.build_uri(DAY, VERSION, KEY) == f"{objects.uri}/{PLACE}"
 
 
 def test_who_loses_to_other_bytes_is_told_to_try_again(objects):
@@ -65,7 +65,7 @@ def test_who_loses_to_other_bytes_is_told_to_try_again(objects):
             return objects.write(key, data, tag)
 
     with pytest.raises(Conflict, match="is being written by another run too"):
-        ScoreStore(Raced()).keep_part(PLACE, KEY, PART, b"ours", TALLY)
+        ScoreStore(Raced()).write_part(PLACE, KEY, PART, b"ours", TALLY)
 
 
 def finished(record) -> Scores:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from include.kernel.errors import ArtifactRejected, Conflict, StorageUnavailable
-from include.kernel.files import locked
+from include.kernel.files import hold_lock
 from include.release.core.rollout import Release, Route, Verdict
 from include.release.targets.local import records
 from tests.ground import wait_for
@@ -41,35 +41,39 @@ def serving(request, tmp_path):
 
 class TestWanted:
     def test_at_first_nothing_is_wanted_and_nothing_is_there(self, serving):
-        assert serving.target.wanted() is None
+        assert serving.target.read_desired_state() is None
         seen = serving.target.observe()
         assert (seen.route.live, seen.blue.release, seen.green.release) == (None, None, None)
         assert serving.ask().status_code == 503
 
     def test_every_new_wish_is_one_generation_further(self, serving, wish):
         assert [wish(version, by=version).generation for version in ("1", "2", "1")] == [1, 2, 3]
-        assert serving.target.wanted().generation == 3
+        assert serving.target.read_desired_state().generation == 3
 
     def test_the_same_wish_of_the_same_run_stays_the_same(self, wish):
         assert wish("1") == wish("1")
 
     def test_a_second_run_joins_a_release_under_way_and_begins_anew_after_its_end(self, serving, wish):
         assert wish("1", by="one").generation == wish("1", by="two").generation == 1
-        serving.target.record(1, "soaked", Verdict.PASSED, "")
+        serving.target.record_verdict(1, "soaked", Verdict.PASSED, "")
         assert wish("1", by="two").generation == 2
 
     def test_a_wish_that_expects_another_generation_is_refused(self, serving, wish):
         wish("1")
         with pytest.raises(Conflict, match="Generation 0 was expected but 1 is wanted"):
-            serving.target.want(Release("2", "d"), by="b", why="", kind="deploy", expected=0)
-        assert serving.target.want(Release("2", "d"), by="b", why="", kind="deploy", expected=1).generation == 2
+            serving.target.request_release(Release("2", "d"), by="b", why="", kind="deploy", expected=0)
+        assert (
+            serving.target.request_release(Release("2", "d"), by="b", why="", kind="deploy", expected=1).generation == 2
+        )
 
     def test_of_two_that_expect_the_same_generation_one_wins(self, serving):
         won, lost = [], []
 
         def want(version: str) -> None:
             try:
-                won.append(serving.target.want(Release(version, "d"), by=version, why="", kind="deploy", expected=0))
+                won.append(
+                    serving.target.request_release(Release(version, "d"), by=version, why="", kind="deploy", expected=0)
+                )
             except Conflict as conflict:
                 lost.append(conflict)
 
@@ -79,7 +83,7 @@ class TestWanted:
         for writer in writers:
             writer.join()
         assert (len(won), len(lost)) == (1, 5)
-        assert serving.target.wanted() == won[0]
+        assert serving.target.read_desired_state() == won[0]
 
 
 class TestFence:
@@ -90,7 +94,7 @@ class TestFence:
         old, _ = wish("1"), wish("2", by="another run")
         before = serving.target.observe()
         calls = {
-            "stage": lambda: serving.target.stage("blue", old, trained.root / "1"),
+            "stage": lambda: serving.target.install_release("blue", old, trained.root / "1"),
             "switch": lambda: serving.target.switch("blue", old),
             "revert": lambda: serving.target.revert("blue", old),
             "isolate": lambda: serving.target.isolate(old),
@@ -114,14 +118,14 @@ class TestFence:
 
         monkeypatch.setattr(serving.target, "_await_route", overtaken)
         with pytest.raises(Conflict, match="no longer wanted"):
-            serving.target.stage("green", old, trained.root / "2")
+            serving.target.install_release("green", old, trained.root / "2")
         assert serving.answers_with("gloomy")
         assert serving.target.observe().green.ready
 
     @pytest.mark.needs("files")
     def test_a_lock_that_somebody_keeps_is_one_sentence_and_no_endless_wait(self, serving, wish, monkeypatch):
-        monkeypatch.setattr(records, "LOCK_PATIENCE_S", 0.2)
-        with locked(serving.root / ".lock"), pytest.raises(StorageUnavailable, match="is held by another process"):
+        monkeypatch.setattr(records, "LOCK_TIMEOUT_S", 0.2)
+        with hold_lock(serving.root / ".lock"), pytest.raises(StorageUnavailable, match="is held by another process"):
             wish("1")
         assert wish("1").generation == 1
 
@@ -136,9 +140,9 @@ class TestFence:
         assert (old.exists(), new.exists()) == (False, True)
 
     def test_nobody_stages_into_or_empties_the_live_slot(self, serving, one_is_live, trained):
-        wanted = serving.target.wanted()
+        wanted = serving.target.read_desired_state()
         with pytest.raises(Conflict, match="Slot blue carries live traffic"):
-            serving.target.stage("blue", wanted, trained.root / "1")
+            serving.target.install_release("blue", wanted, trained.root / "1")
         with pytest.raises(Conflict, match="Slot blue carries live traffic"):
             serving.target.discard("blue", wanted)
         assert serving.answers_with("1")
@@ -162,7 +166,7 @@ class TestSteps:
         assert serving.target.observe().route == Route("green", "blue", 2, trial=2)
         assert serving.target.observe().blue.ready and serving.answers_with("2")
         newer = wish("1", by="a third run")
-        serving.target.stage("blue", newer, trained.root / "1")
+        serving.target.install_release("blue", newer, trained.root / "1")
         assert serving.target.observe().route == Route("green", None, 3, trial=2)
         assert serving.answers_with("2")
 
@@ -219,27 +223,27 @@ class TestSteps:
         shutil.copytree(trained.root / "1", tmp_path / "tampered")
         (tmp_path / "tampered" / "model.skops").write_bytes(b"something else")
         with pytest.raises(ArtifactRejected, match="has the digest"):
-            serving.target.stage("blue", wanted, tmp_path / "tampered")
+            serving.target.install_release("blue", wanted, tmp_path / "tampered")
         assert serving.target.observe().blue.release is None
 
     def test_a_verdict_stands_beside_the_target_for_whoever_continues(self, serving):
-        serving.target.record(7, "accepted", Verdict.FAILED, "answered 422")
-        assert serving.target.evidence(7).accepted is Verdict.FAILED
-        assert serving.target.verdicts(7) == {"accepted": {"verdict": "failed", "why": "answered 422"}}
-        assert serving.target.evidence(8).accepted is Verdict.PENDING
+        serving.target.record_verdict(7, "accepted", Verdict.FAILED, "answered 422")
+        assert serving.target.read_evidence(7).accepted is Verdict.FAILED
+        assert serving.target.read_verdicts(7) == {"accepted": {"verdict": "failed", "why": "answered 422"}}
+        assert serving.target.read_evidence(8).accepted is Verdict.PENDING
 
 
 class TestSlots:
     def test_a_slot_that_is_live_tells_the_blessing_it_verified(self, serving, one_is_live):
         told = serving.describe()
-        assert told["blessing"] == serving.target.wanted().blessing
+        assert told["blessing"] == serving.target.read_desired_state().blessing
         assert told["blessed"]["hashes"]["digest"] == told["digest"]
 
     def test_a_release_nobody_blessed_never_becomes_ready(self, serving, one_is_live, trained):
-        wanted = serving.target.want(trained.release("2"), "a thief", "to see", "deploy")
-        serving.target.stage("green", wanted, trained.root / "2")
-        wait_for(lambda: serving.target.refusal("green", wanted.release))
-        assert "names no blessing of version 2" in serving.target.refusal("green", wanted.release)
+        wanted = serving.target.request_release(trained.release("2"), "a thief", "to see", "deploy")
+        serving.target.install_release("green", wanted, trained.root / "2")
+        wait_for(lambda: serving.target.explain_refusal("green", wanted.release))
+        assert "names no blessing of version 2" in serving.target.explain_refusal("green", wanted.release)
         assert serving.answers_with("1")
 
     @pytest.mark.needs("guarded admin")

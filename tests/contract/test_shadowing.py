@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from include.release.core.rollout import Plan, Step
+from include.release.core.rollout import ReleasePlan, Step
 from tests.ground import wait_for
 
 STAGE, AWAIT, VERIFY, SHADOW = Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SHADOW
@@ -24,7 +24,7 @@ def limits(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def wanted(serving, trained, one_is_live):
-    return lambda version: serving.want(trained.release(version), by="next", plan=Plan(shadow=True))
+    return lambda version: serving.want(trained.release(version), by="next", plan=ReleasePlan(shadow=True))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def steps(rollout):
 def test_a_shadow_that_agrees_is_passed_with_a_report_and_goes_live(serving, wanted, steps, load):
     wish = wanted("2")
     assert steps(wish.generation) == [STAGE, AWAIT, VERIFY, SHADOW, Step.SWITCH, Step.SOAK, Step.DONE]
-    told = serving.target.verdicts(wish.generation)["shadowed"]
+    told = serving.target.read_verdicts(wish.generation)["shadowed"]
     report = told["report"]
     assert told["verdict"] == "passed" and report["requests"] >= 60 and report["errors"] == 0
     assert 0 < report["score_delta"] < 0.15 and report["flips"] < 0.25
@@ -51,7 +51,7 @@ def test_a_shadow_that_agrees_is_passed_with_a_report_and_goes_live(serving, wan
 def test_a_candidate_with_shifted_scores_is_turned_down_and_no_client_ever_saw_it(serving, wanted, steps, load):
     wish = wanted("gloomy")
     assert steps(wish.generation)[-4:] == CLEARED
-    told = serving.target.verdicts(wish.generation)["shadowed"]
+    told = serving.target.read_verdicts(wish.generation)["shadowed"]
     assert re.search(r"scores moved by 0\.\d+ on average, max_score_delta allows 0\.150", told["why"])
     assert serving.answers_with("1") and serving.target.observe().green.release is None
     assert set(load) == {200} and set(load.versions) == {"1"}
@@ -63,18 +63,18 @@ def test_a_shadow_whose_run_is_killed_at_every_look_is_continued_and_counts_noth
     wish, taken, counts = wanted("2"), [], []
     while not taken or not taken[-1].is_terminal:
         taken.append(rollout(**limits()).advance(wish.generation))
-        noted = serving.target.progress(wish.generation, "shadowed")
+        noted = serving.target.read_progress(wish.generation, "shadowed")
         counts.append(noted.get("compared", {}).get("requests", 0))
         wait_for(partial(load.has_grown, len(load)))
     assert taken[-1] is Step.DONE and taken.count(SHADOW) > 2
-    report = serving.target.verdicts(wish.generation)["shadowed"]["report"]
+    report = serving.target.read_verdicts(wish.generation)["shadowed"]["report"]
     assert counts == sorted(counts) and 60 <= counts[-1] == report["requests"] <= len(load)
 
 
 def test_without_traffic_nothing_is_compared_and_the_release_is_taken_back(serving, wanted, steps):
     wish = wanted("2")
     assert steps(wish.generation, deadline_s=1.2)[-4:] == CLEARED
-    why = serving.target.verdicts(wish.generation)["shadowed"]["why"]
+    why = serving.target.read_verdicts(wish.generation)["shadowed"]["why"]
     assert why == "undecided after 4 looks: 0 of 60 requests compared"
 
 
@@ -85,7 +85,7 @@ def test_a_candidate_that_dies_in_its_shadow_is_turned_down_and_no_request_fails
             serving.kill("slot-green")
         taken.append(step)
     assert taken[-3:] == CLEARED[1:]
-    assert "process ended" in serving.target.verdicts(wish.generation)["shadowed"]["why"]
+    assert "process ended" in serving.target.read_verdicts(wish.generation)["shadowed"]["why"]
     assert serving.answers_with("1") and set(load) == {200}
 
 
@@ -106,7 +106,7 @@ def test_copies_stand_in_no_prediction_log_and_no_client_can_pass_its_request_of
 
 
 def test_a_slot_tells_its_answers_to_the_administrator_alone_and_never_through_the_proxy(serving, one_is_live):
-    assert serving.target.recent("blue", {"ids": []})["answers"] == []
+    assert serving.target.fetch_recent_answers("blue", {"ids": []})["answers"] == []
     for base, token in (("proxy", True), ("blue", False)):
         url = serving.addresses.proxy if base == "proxy" else serving.addresses.slots[base]
         headers = {"authorization": f"Bearer {serving.stack.secret.serving_token}"} if token else {}

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from include.data.core.snapshots import Snapshot
-from include.data.store.snapshot_store import ContentStore
+from include.data.store.snapshot_store import SnapshotStore
 from include.data.wiring import open_snapshot_store
 from include.kernel.errors import DataRefused
 from tests.counterparts import S3Server
@@ -40,12 +40,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def store(place: str) -> ContentStore:
+def store(place: str) -> SnapshotStore:
     return open_snapshot_store()
 
 
 @pytest.fixture
-def publish(store: ContentStore, tmp_path: Path) -> Publish:
+def publish(store: SnapshotStore, tmp_path: Path) -> Publish:
     """Publishes a table; gives its description and whether that changed anything."""
 
     def published(table: Any, day: date = DAY, as_of: date | None = None, **extras: Path) -> tuple[Snapshot, bool]:
@@ -57,7 +57,7 @@ def publish(store: ContentStore, tmp_path: Path) -> Publish:
     return published
 
 
-def objects(store: ContentStore) -> dict[str, str]:
+def objects(store: SnapshotStore) -> dict[str, str]:
     """Every object of the store with the tag of its version."""
     place: Any = store._objects
     return {key: place.read(key).tag for prefix in ("days/", "snapshots/", "files/") for key in place.keys(prefix)}

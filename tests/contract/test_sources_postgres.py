@@ -61,7 +61,7 @@ def source(server: Database, monkeypatch: pytest.MonkeyPatch) -> Make:
 
 
 def rows(source: Postgres) -> list[dict[str, Any]]:
-    return [row for batch in source.batches(DAY) for row in batch.to_pylist()]
+    return [row for batch in source.read_batches(DAY) for row in batch.to_pylist()]
 
 
 def test_a_day_is_its_interval_in_utc_in_the_order_of_time(source: Make) -> None:
@@ -78,7 +78,7 @@ def test_the_session_s_time_zone_moves_no_row(source: Make, server: Database) ->
 
 
 def test_types_are_the_table_s_and_what_arrow_has_no_plain_type_for_comes_as_text(source: Make) -> None:
-    [batch] = source().batches(DAY)
+    [batch] = source().read_batches(DAY)
     assert {field.name: field.type for field in batch.schema} == {
         "id": pa.string(),
         "at": pa.timestamp("us", tz="UTC"),
@@ -95,7 +95,7 @@ def test_types_are_the_table_s_and_what_arrow_has_no_plain_type_for_comes_as_tex
 
 
 def test_rows_come_in_bounded_batches(source: Make) -> None:
-    batches = list(source(fetch_rows=500).batches(DAY))
+    batches = list(source(fetch_rows=500).read_batches(DAY))
     assert [batch.num_rows for batch in batches] == [500, 500, 440]
 
 
@@ -104,7 +104,7 @@ def test_named_columns_alone_are_read(source: Make) -> None:
 
 
 def test_a_day_without_rows_was_not_delivered(source: Make) -> None:
-    assert list(source().batches(date(2020, 1, 1))) == []
+    assert list(source().read_batches(date(2020, 1, 1))) == []
 
 
 def test_the_description_holds_the_place_and_the_interval_and_no_secret(source: Make, server: Database) -> None:
@@ -176,7 +176,7 @@ def test_a_read_writes_nothing_even_where_it_could(source: Make, server: Databas
 def test_a_server_that_dies_while_it_is_read_and_one_that_is_down_are_worth_another_try(
     source: Make, server: Database
 ) -> None:
-    batches = source(fetch_rows=500).batches(DAY)
+    batches = source(fetch_rows=500).read_batches(DAY)
     assert next(batches).num_rows == 500
     server.stop("immediate")
     try:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include.data.landing.landing import FILE
+from include.data.landing.landing import FILE_KEY
 from include.data.sources.base import MAX_BATCH_ROWS
 from include.data.sources.s3 import S3
 from include.data.spec import S3Source
@@ -52,7 +52,7 @@ def source(uri: str = "s3://lake/in/{day}/*.csv", **more: Any) -> S3:
 
 
 def rows(found: S3, day: date = DAY) -> list[dict[str, Any]]:
-    return [row for batch in found.batches(day) for row in batch.to_pylist()]
+    return [row for batch in found.read_batches(day) for row in batch.to_pylist()]
 
 
 def parquet(count: int) -> bytes:
@@ -69,8 +69,8 @@ def test_objects_are_read_in_the_order_of_their_keys_and_no_deeper_than_the_patt
     put("in/2026-08-02/a.csv", b"id,n\n9,9\n")
     found = rows(source())
     assert found == [{"id": "1", "n": "7"}, {"id": "2", "n": "8"}, {"id": "3", "n": None}]
-    assert [batch.schema.metadata for batch in source().batches(DAY)] == [
-        {FILE: f"s3://lake/in/{DAY}/{name}.csv".encode()} for name in "ab"
+    assert [batch.schema.metadata for batch in source().read_batches(DAY)] == [
+        {FILE_KEY: f"s3://lake/in/{DAY}/{name}.csv".encode()} for name in "ab"
     ]
     etag = hashlib.md5(b"id,n\n3,\n").hexdigest()
     assert source().describe(DAY).split()[1] == f"s3://lake/in/{DAY}/b.csv?size=8&etag={etag}"
@@ -84,7 +84,7 @@ def test_more_objects_than_one_page_of_a_listing_are_all_found(put: Put) -> None
 
 def test_parquet_keeps_its_types_and_comes_in_bounded_batches(put: Put) -> None:
     put(f"in/{DAY}.parquet", parquet(150_000))
-    batches = list(source("s3://lake/in/{day}.parquet").batches(DAY))
+    batches = list(source("s3://lake/in/{day}.parquet").read_batches(DAY))
     assert sum(batch.num_rows for batch in batches) == 150_000
     assert max(batch.num_rows for batch in batches) <= MAX_BATCH_ROWS
     assert batches[0].schema.remove_metadata() == pa.schema([("id", pa.string()), ("n", pa.int64())])
@@ -104,7 +104,7 @@ def test_a_multipart_upload_is_seen_when_it_is_complete_and_not_before(put: Put,
         name = {"Bucket": BUCKET, "Key": key, "UploadId": upload, "PartNumber": number}
         tags.append({"PartNumber": number, "ETag": client.upload_part(Body=part, **name)["ETag"]})
     client.complete_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload, MultipartUpload={"Parts": tags})
-    batches = list(source().batches(DAY))
+    batches = list(source().read_batches(DAY))
     assert sum(batch.num_rows for batch in batches) == 1_400_001
     assert "-2" in source().describe(DAY)
 
@@ -152,7 +152,7 @@ def test_a_turned_bit_is_found_by_the_parts_of_a_multipart_object_too(
 ) -> None:
     client, key = moto.client(), f"in/{DAY}/a.csv"
     client.upload_fileobj(io.BytesIO(b"id\n" + b"1\n" * 6_000_000), BUCKET, key)  # boto3 itself sends it in parts
-    assert sum(batch.num_rows for batch in source(read_timeout_s=10.0).batches(DAY)) == 6_000_000
+    assert sum(batch.num_rows for batch in source(read_timeout_s=10.0).read_batches(DAY)) == 6_000_000
     proxy.faults = [Fault("flip", "GET /lake/in")]
     with pytest.raises(ServiceUnavailable, match="came damaged 2 times"):
         rows(source(read_timeout_s=10.0))
@@ -195,7 +195,7 @@ def test_a_server_that_is_down_is_worth_another_try(put: Put, monkeypatch: pytes
 def test_an_object_that_is_replaced_between_listing_and_reading_is_no_mix(put: Put, moto: S3Server) -> None:
     put(f"in/{DAY}/a.csv", b"id\n1\n")
     put(f"in/{DAY}/b.csv", b"id\n2\n")
-    batches = source().batches(DAY)
+    batches = source().read_batches(DAY)
     assert next(batches).to_pylist() == [{"id": "1"}]
     put(f"in/{DAY}/b.csv", b"id\n3\n")
     with pytest.raises(Conflict, match=r"b\.csv was replaced or deleted while it was read; try again"):

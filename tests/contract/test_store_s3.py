@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from include.data.store import s3_client, s3_store
-from include.data.store.s3_store import S3Objects, S3Store
+from include.data.store.s3_store import S3ObjectStore, S3SnapshotStore
 from include.kernel.errors import AccessRefused, DataRefused, RequestInvalid, ServiceUnavailable
 from tests.counterparts import S3Server
 from tests.delivered import DAY, described, rows, written
@@ -31,8 +31,8 @@ def proxy(buckets: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultP
     """In front of the server, and in force; patience is short so that a test is."""
     with fault_proxy(buckets.url) as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.url)
-        patient = s3_client.client
-        monkeypatch.setattr(s3_client, "client", lambda: patient(read_timeout_s=0.5, attempts=3))
+        patient = s3_client.make_client
+        monkeypatch.setattr(s3_client, "make_client", lambda: patient(read_timeout_s=0.5, attempts=3))
         yield between
 
 
@@ -44,11 +44,11 @@ def bucket(moto: S3Server) -> str:
 
 
 @pytest.fixture
-def store(proxy: FaultProxy, bucket: str, tmp_path: Path) -> S3Store:
-    return S3Store(f"s3://{bucket}/risk", tmp_path / "cache")
+def store(proxy: FaultProxy, bucket: str, tmp_path: Path) -> S3SnapshotStore:
+    return S3SnapshotStore(f"s3://{bucket}/risk", tmp_path / "cache")
 
 
-def publish(store: S3Store, tmp_path: Path, income: float = 1.0) -> bool:
+def publish(store: S3SnapshotStore, tmp_path: Path, income: float = 1.0) -> bool:
     path = written(rows(income), tmp_path, f"{uuid.uuid4().hex}.parquet")
     return store.publish(described(path), path)
 
@@ -94,7 +94,7 @@ def test_a_day_that_comes_damaged_is_fetched_again(store, proxy, bucket, tmp_pat
         clear(store)
 
 
-def clear(store: S3Store) -> None:
+def clear(store: S3SnapshotStore) -> None:
     for path in Path(store._objects._cache).rglob("files/md5/*/*"):  # type: ignore[attr-defined]
         path.unlink()
 
@@ -117,7 +117,7 @@ def uploads(moto: S3Server, bucket: str) -> list[Any]:
 
 
 def test_a_large_file_goes_up_in_parts_and_comes_back_the_same(proxy, bucket, large, tmp_path):
-    objects = S3Objects(f"s3://{bucket}/risk", tmp_path / "cache")
+    objects = S3ObjectStore(f"s3://{bucket}/risk", tmp_path / "cache")
     objects.keep("files/large", large)
     assert any("partNumber=3" in line for line, _ in proxy.log)
     md5 = hashlib.md5(large.read_bytes()).hexdigest()
@@ -129,12 +129,12 @@ def test_a_large_file_goes_up_in_parts_and_comes_back_the_same(proxy, bucket, la
 
 
 def test_an_upload_that_fails_half_way_is_aborted_and_leaves_nothing_to_see(proxy, bucket, moto, large, tmp_path):
-    objects = S3Objects(f"s3://{bucket}/risk", tmp_path / "cache")
+    objects = S3ObjectStore(f"s3://{bucket}/risk", tmp_path / "cache")
     proxy.faults = [Fault("503", "partNumber=2")]
     with pytest.raises(ServiceUnavailable, match=r"s3://.*files/large answered 503"):
         objects.keep("files/large", large)
     assert uploads(moto, bucket) == []
-    assert objects.keys("files/") == []
+    assert objects.list_keys("files/") == []
 
 
 UPLOADER = """
@@ -155,25 +155,25 @@ def test_parts_of_an_uploader_that_was_killed_are_never_seen_and_swept_by_a_late
     uploader.send_signal(signal.SIGKILL)
     uploader.wait()
     proxy.faults = []
-    objects = S3Objects(place, tmp_path / "cache")
-    assert len(uploads(moto, bucket)) == 1 and objects.keys("files/") == []
+    objects = S3ObjectStore(place, tmp_path / "cache")
+    assert len(uploads(moto, bucket)) == 1 and objects.list_keys("files/") == []
     objects.keep("files/large", large)  # moto says of every upload that it began in 2010
     assert uploads(moto, bucket) == []
-    assert objects.keys("files/") == ["files/large"]
+    assert objects.list_keys("files/") == ["files/large"]
 
 
 def test_keys_that_were_revoked_are_for_good_and_name_the_connection(store, moto, tmp_path, monkeypatch):
     for name, value in {"AWS_ACCESS_KEY_ID": "revoked", "AWS_SECRET_ACCESS_KEY": "revoked"}.items():
         monkeypatch.setenv(name, value)
-    refused = S3Store(store._objects.uri, tmp_path / "cache")
+    refused = S3SnapshotStore(store._objects.uri, tmp_path / "cache")
     with moto.check_keys(), pytest.raises(AccessRefused, match="evergreen_s3"):
-        refused.snapshots()
+        refused.list_snapshots()
 
 
 def test_a_bucket_that_does_not_exist_is_for_good_and_named(proxy, tmp_path):
-    store = S3Store("s3://nowhere-at-all/risk", tmp_path / "cache")
+    store = S3SnapshotStore("s3://nowhere-at-all/risk", tmp_path / "cache")
     with pytest.raises(DataRefused, match="The bucket of s3://nowhere-at-all/risk"):
-        store.snapshots()
+        store.list_snapshots()
     with pytest.raises(DataRefused, match="The bucket of s3://nowhere-at-all/risk"):
         publish(store, tmp_path)
 
@@ -181,13 +181,13 @@ def test_a_bucket_that_does_not_exist_is_for_good_and_named(proxy, tmp_path):
 @pytest.mark.parametrize("uri", ["s3://", "s3:///x"])
 def test_a_place_that_is_no_bucket_is_refused(uri, tmp_path):
     with pytest.raises(RequestInvalid, match=r"EVERGREEN_SNAPSHOTS is .*; set it to a directory or to s3"):
-        S3Objects(uri, tmp_path)
+        S3ObjectStore(uri, tmp_path)
 
 
 def test_a_bucket_without_a_prefix_will_do(proxy, bucket, tmp_path):
-    store = S3Store(f"s3://{bucket}/", tmp_path / "cache")
+    store = S3SnapshotStore(f"s3://{bucket}/", tmp_path / "cache")
     publish(store, tmp_path)
-    assert store.newest_day() == DAY
+    assert store.find_newest_day() == DAY
 
 
 def test_the_parts_are_smaller_than_the_tests_large_file(large):

@@ -54,7 +54,7 @@ def test_two_runs_for_the_same_version_follow_one_release_and_both_say_it_serves
     go_on = taken_to(first, last)
     assert release("2", by="deploy 2")[-1] is Step.DONE
     assert go_on() is Step.DONE
-    assert serving.target.wanted() == first, "one wish, one generation"
+    assert serving.target.read_desired_state() == first, "one wish, one generation"
     assert serving.answers_with("2")
 
 
@@ -73,6 +73,6 @@ def test_a_first_release_that_fails_its_soak_goes_on_serving_since_there_is_noth
         if step is Step.SWITCH:
             serving.stop("slot-blue")
     assert steps[-2:] == [Step.SOAK, Step.DONE]
-    assert serving.target.verdicts(wanted.generation)["soaked"]["verdict"] == Verdict.FAILED.value
+    assert serving.target.read_verdicts(wanted.generation)["soaked"]["verdict"] == Verdict.FAILED.value
     serving.start_all()
     assert serving.answers_with("1"), "and comes back by itself"

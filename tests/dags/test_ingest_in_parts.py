@@ -54,7 +54,7 @@ def test_each_pod_has_a_name_of_its_own_and_reads_its_shard(parsed):
     bases = [next(each for each in pod.spec.containers if each.name == "base") for pod in pods]
     sent = [next(each.value for each in base.env if each.name == REQUEST_VARIABLE) for base in bases]
     asked = [JobRequest.model_validate_json(each) for each in sent]
-    assert [work_units.asked(request) for request in asked] == work_units.shards(3)
+    assert [work_units.read_shard(request) for request in asked] == work_units.list_shards(3)
     assert {request.params["day"] for request in asked} == {"2026-08-02"}
     assert {base.resources.requests["memory"] for base in bases} == {"7Gi"}
 

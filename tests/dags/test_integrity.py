@@ -110,7 +110,8 @@ def allowed(name: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", ["airflow.models.DAG", "evergreen.hooks.connections.WorldHook", "include.training.jobs.train", "pandas"]
+    "name",
+    ["airflow.models.DAG", "evergreen.hooks.connections.ConnectionsHook", "include.training.jobs.train", "pandas"],
 )
 def test_the_rule_about_imports_would_notice(name):
     assert not allowed(name)

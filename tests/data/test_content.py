@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from include.data.store.content import content_id, read_content
+from include.data.store.content import compute_content_id, read_content
 from include.kernel.errors import DataRefused
 
 KINDS = {
@@ -46,7 +46,7 @@ def name_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     def named(table: pa.Table, **how: Any) -> str:
         path = place / f"{next(number)}.parquet"
         pq.write_table(table, path, **how)
-        return content_id(path)
+        return compute_content_id(path)
 
     return named
 
@@ -74,7 +74,7 @@ def test_how_rows_are_stored_does_not_matter(name_of, table, data):
 def test_who_wrote_them_does_not_matter(name_of, tmp_path, table):
     path = tmp_path / f"{next(number)}.parquet"
     pl.from_arrow(table).write_parquet(path)
-    assert content_id(path) == name_of(table)
+    assert compute_content_id(path) == name_of(table)
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str)
@@ -178,10 +178,10 @@ def test_a_file_that_is_not_whole_is_named(tmp_path, name_of):
     for damage in (path.read_bytes()[:-9], b""):
         path.write_bytes(damage)
         with pytest.raises(DataRefused, match=r"f\.parquet is not a whole Parquet file"):
-            content_id(path)
+            compute_content_id(path)
 
 
 def test_a_nested_column_is_named(tmp_path):
     pq.write_table(pa.table({"x": [[1], [2]]}), tmp_path / "f.parquet")
     with pytest.raises(DataRefused, match=r"Column 'x' of .*f\.parquet is nested"):
-        content_id(tmp_path / "f.parquet")
+        compute_content_id(tmp_path / "f.parquet")

@@ -7,16 +7,16 @@ from include import manifest as manifests
 from include.data.core.contract import (
     Expectation,
     Outcome,
-    divergence,
-    expectations,
-    mix_noise,
-    refusal,
-    severity_of,
-    shares,
-    shown,
-    verdict,
-    wants_docs,
-    warnings,
+    choose_severity,
+    compute_divergence,
+    compute_mix_noise,
+    compute_shares,
+    explain_refusal,
+    judge_day,
+    list_expectations,
+    list_warnings,
+    quote_cell,
+    should_render_docs,
 )
 from include.data.spec import ColumnSpec, ContractSpec, LabelSpec, RowCount
 from include.kernel.errors import ManifestInvalid
@@ -31,7 +31,7 @@ CONTRACT = ContractSpec(
         "note": ColumnSpec(kind="category"),
     },
 )
-RULES = expectations(CONTRACT, LABEL)
+RULES = list_expectations(CONTRACT, LABEL)
 
 
 def about(column: str | None) -> list[str]:
@@ -74,15 +74,15 @@ def test_a_category_without_listed_values_may_hold_any() -> None:
 
 def test_every_column_of_the_shipped_manifest_is_under_contract() -> None:
     shipped = manifests.load()
-    found = expectations(shipped.contract, shipped.label)
+    found = list_expectations(shipped.contract, shipped.label)
     for name in shipped.contract.columns:
         assert {"exists", "typed", "complete"} <= {rule.rule for rule in found if rule.column == name}
     assert len(set(map(str, found))) == len(found)
 
 
 def test_rows_that_keep_every_rule_may_pass() -> None:
-    assert refusal([Outcome(rule, True) for rule in RULES], "the day") is None
-    assert refusal([], "the day") is None
+    assert explain_refusal([Outcome(rule, True) for rule in RULES], "the day") is None
+    assert explain_refusal([], "the day") is None
 
 
 def test_a_refusal_names_the_place_and_every_broken_rule_with_what_was_found_instead() -> None:
@@ -91,7 +91,7 @@ def test_a_refusal_names_the_place_and_every_broken_rule_with_what_was_found_ins
         Outcome(Expectation("exists", "age"), True),
         Outcome(Expectation("exists", "home"), False),
     ]
-    told = refusal(broken, "2026-08-01")
+    told = explain_refusal(broken, "2026-08-01")
     assert told is not None
     assert told.startswith("2026-08-01 breaks 2 rule(s) of the contract and was not published: ")
     assert "loan: unique, found 2 duplicates; home: exists. " in told
@@ -110,14 +110,14 @@ def tolerant(share: float) -> manifests.Manifest:
 
 def test_few_bad_rows_are_set_aside_and_more_refuse_the_day_with_both_numbers() -> None:
     outcomes = [broken("in_range", "age", 2, min=18, max=None)]
-    assert verdict(outcomes, 200, 2, tolerant(0.01), "the day") is None
-    told = verdict(outcomes, 199, 2, tolerant(0.01), "the day")
+    assert judge_day(outcomes, 200, 2, tolerant(0.01), "the day") is None
+    told = judge_day(outcomes, 199, 2, tolerant(0.01), "the day")
     assert told is not None and told.endswith("2 of 199 rows are bad; contract.max_quarantined lets 1 be set aside.")
 
 
 def test_a_broken_rule_about_the_day_refuses_it_however_many_rows_may_be_set_aside() -> None:
     for outcome in (broken("exists", "age", 0), broken("complete", "age", 9, max_missing=0.3)):
-        assert verdict([outcome], 100, 0, tolerant(1.0), "the day") is not None
+        assert judge_day([outcome], 100, 0, tolerant(1.0), "the day") is not None
 
 
 def test_a_missing_cell_is_a_bad_row_only_where_none_is_allowed() -> None:
@@ -126,39 +126,39 @@ def test_a_missing_cell_is_a_bad_row_only_where_none_is_allowed() -> None:
 
 
 def test_what_is_left_after_setting_rows_aside_must_still_be_a_day() -> None:
-    assert verdict([broken("unique", "loan", 6)], 25, 6, tolerant(1.0), "the day") is not None
+    assert judge_day([broken("unique", "loan", 6)], 25, 6, tolerant(1.0), "the day") is not None
 
 
 def test_a_rule_that_warns_is_told_and_refuses_nothing() -> None:
     outcomes = [broken("in_set", "home", 50, "warning", values=("rent",))]
-    assert verdict(outcomes, 100, 0, tolerant(0.0), "the day") is None
-    assert warnings(outcomes) == ("home: in set (values=('rent',)), found 50 rows",)
+    assert judge_day(outcomes, 100, 0, tolerant(0.0), "the day") is None
+    assert list_warnings(outcomes) == ("home: in set (values=('rent',)), found 50 rows",)
 
 
 def test_no_severity_lets_a_cell_of_the_wrong_type_or_an_infinity_through() -> None:
     spec = ColumnSpec(kind="number", min=1, severity="warning", warn_on=("in_range",))
-    assert [severity_of(spec, rule) for rule in ("typed", "finite", "exists", "in_range", "complete")] == [
+    assert [choose_severity(spec, rule) for rule in ("typed", "finite", "exists", "in_range", "complete")] == [
         "critical", "critical", "critical", "warning", "warning",
     ]  # fmt: skip
 
 
 def test_a_cell_in_a_sentence_is_one_short_line_without_markup_or_formula() -> None:
     for nasty in ("=1+1", "<script>\n", "a" * 500, "\x1b[31m", "\u2028"):
-        told = shown(nasty)
+        told = quote_cell(nasty)
         assert told[0] in "'\"" and len(told) < 60 and told.isprintable() and not set("<>&") & set(told)
 
 
 def test_two_samples_of_one_mix_lie_within_the_noise_and_a_turned_mix_does_not() -> None:
-    expected = shares({"own": 500, "rent": 300, "other": 200})
-    noise = mix_noise(3, 100, 1000, z=4.0)
-    assert divergence({"own": 55, "rent": 27, "other": 18}, expected) < noise
-    assert divergence({"own": 5, "rent": 5, "other": 90}, expected) > 0.1 + noise
-    assert divergence({}, expected) == float("inf")
+    expected = compute_shares({"own": 500, "rent": 300, "other": 200})
+    noise = compute_mix_noise(3, 100, 1000, z=4.0)
+    assert compute_divergence({"own": 55, "rent": 27, "other": 18}, expected) < noise
+    assert compute_divergence({"own": 5, "rent": 5, "other": 90}, expected) > 0.1 + noise
+    assert compute_divergence({}, expected) == float("inf")
 
 
 def test_only_live_and_refused_days_pay_for_a_page_unless_the_manifest_says_otherwise() -> None:
     asked = [(policy, live, refused) for policy in ("live", "always", "never") for live in (0, 1) for refused in (0, 1)]
-    assert [wants_docs(policy, bool(live), bool(refused)) for policy, live, refused in asked] == [  # type: ignore[arg-type]
+    assert [should_render_docs(policy, bool(live), bool(refused)) for policy, live, refused in asked] == [  # type: ignore[arg-type]
         False, True, True, True, True, True, True, True, False, False, False, False,
     ]  # fmt: skip
 

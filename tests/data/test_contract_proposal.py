@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from include import manifest as manifests
-from include.data.core.proposal import lower, room_for, upper
+from include.data.core.proposal import compute_lower_bound, compute_max_missing, compute_upper_bound
 from include.data.validation.polars_validator import validate
-from include.data.validation.sample_profile import profile
+from include.data.validation.sample_profile import survey_sample
 from include.embedded.commands.propose_contract import main
 from tests.delivered import read_day
 
@@ -62,7 +62,7 @@ def test_a_proposal_can_be_read_and_its_own_sample_passes_it(tmp_path: Path, kin
         "note": "category",
     }
     assert "'empty' is left out" in text
-    profile(sample, tmp_path)  # lands the sample as a day would be
+    survey_sample(sample, tmp_path)  # lands the sample as a day would be
     found = validate(tmp_path / "landed.parquet", manifest, DAY, directory=tmp_path)
     assert found.refusal is None and found.quarantined == 0
 
@@ -97,7 +97,7 @@ def test_a_sample_that_is_none_is_answered_with_one_sentence(
 
 
 def test_ranges_leave_room_and_keep_zero_as_an_end() -> None:
-    assert (lower(0, 60), upper(0, 60)) == (0.0, 200.0)
-    assert (lower(-3, 10.5), upper(-3, 10.5)) == (-20.0, 50.0)
-    assert (lower(-5, -1), upper(-5, -1)) == (-10.0, 0.0)
-    assert (room_for(0.01), room_for(0.3), room_for(0.9)) == (0.05, 0.6, 1.0)
+    assert (compute_lower_bound(0, 60), compute_upper_bound(0, 60)) == (0.0, 200.0)
+    assert (compute_lower_bound(-3, 10.5), compute_upper_bound(-3, 10.5)) == (-20.0, 50.0)
+    assert (compute_lower_bound(-5, -1), compute_upper_bound(-5, -1)) == (-10.0, 0.0)
+    assert (compute_max_missing(0.01), compute_max_missing(0.3), compute_max_missing(0.9)) == (0.05, 0.6, 1.0)

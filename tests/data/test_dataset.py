@@ -64,13 +64,13 @@ def known(small: Callable[..., Manifest], tmp_path: Path) -> Callable[..., tuple
             deliver(tmp_path / f"{day}.csv", day, people, nameless)
             run(JobRequest(job="ingest", run_key="k", as_of=day, intent=Intent.HISTORICAL, params={"day": str(day)}))
         as_of = FIRST + timedelta(days=DAYS)
-        return manifest, split(edge.store().history(), as_of, manifest.label, manifest.train)
+        return manifest, split(edge.store().read_history(), as_of, manifest.label, manifest.train)
 
     return made
 
 
 def delivered(days: Split, part: str) -> pd.DataFrame:
-    return edge.store().rows(days.part(part))  # type: ignore[arg-type]
+    return edge.store().read_rows(days.get_part(part))  # type: ignore[arg-type]
 
 
 def kept(manifest: Manifest, days: Split, part: str) -> pd.DataFrame:

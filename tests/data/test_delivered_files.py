@@ -42,7 +42,7 @@ def read(place: Path) -> Read:
             (place / name).write_bytes(content)
         else:
             pq.write_table(content, place / name, **parquet)
-        return list(files(place / f"{{day}}/../{name}", max_gib).batches(DAY))
+        return list(files(place / f"{{day}}/../{name}", max_gib).read_batches(DAY))
 
     (place / str(DAY)).mkdir()
     return read_one
@@ -156,7 +156,7 @@ class TestParquet:
         (place / str(DAY)).mkdir()
         large = pa.table({"t": pa.DictionaryArray.from_arrays(pa.array([0] * 30_000), pa.array(["x" * 100_000]))})
         pq.write_table(large, place / str(DAY) / "a.parquet")  # three gigabytes of text
-        sizes = [batch.nbytes for batch in files(place / "{day}" / "a.parquet").batches(DAY)]
+        sizes = [batch.nbytes for batch in files(place / "{day}" / "a.parquet").read_batches(DAY)]
         assert sum(sizes) > 3_000_000_000 and max(sizes) <= BATCH_BYTES * 1.1
 
     def test_a_billion_rows_in_a_few_bytes_are_refused_by_what_the_file_says_of_itself(self, read: Read) -> None:
@@ -215,29 +215,29 @@ class TestFilesOfADay:
             (tmp_path / str(DAY)).mkdir(exist_ok=True)
             (tmp_path / str(DAY) / name).write_text(f"id\n{name}\n")
         source = files(tmp_path / "{day}" / "*.csv")
-        assert [batch.column("id")[0].as_py() for batch in source.batches(DAY)] == ["a.csv", "b.csv"]
+        assert [batch.column("id")[0].as_py() for batch in source.read_batches(DAY)] == ["a.csv", "b.csv"]
         digest = hashlib.sha256(b"id\na.csv\n").hexdigest()
         assert source.describe(DAY).split()[0] == f"file://{tmp_path}/{DAY}/a.csv?size=9&sha256={digest}"
-        assert list(source.batches(date(2026, 8, 2))) == []
+        assert list(source.read_batches(date(2026, 8, 2))) == []
 
     def test_a_day_can_be_spelled_as_folders(self, tmp_path: Path) -> None:
         (tmp_path / "2026/08").mkdir(parents=True)
         (tmp_path / "2026/08/01.csv").write_text("id\n1\n")
-        assert len(list(files(tmp_path / "{day:%Y/%m/%d}.csv").batches(DAY))) == 1
+        assert len(list(files(tmp_path / "{day:%Y/%m/%d}.csv").read_batches(DAY))) == 1
 
     def test_a_folder_that_is_gone_is_no_empty_day(self, tmp_path: Path) -> None:
         with pytest.raises(ServiceUnavailable, match=r"The folder .*/unmounted of source\.path is not there; mount"):
-            list(files(tmp_path / "unmounted" / "{day}.csv").batches(DAY))
+            list(files(tmp_path / "unmounted" / "{day}.csv").read_batches(DAY))
 
     def test_a_folder_in_place_of_a_file_is_told_with_the_pattern_for_it(self, tmp_path: Path) -> None:
         (tmp_path / f"{DAY}.parquet").mkdir()
         with pytest.raises(DataRefused, match=r"is a folder; name the files in it in source\.path, as .*/\*\.parquet"):
-            list(files(tmp_path / "{day}.parquet").batches(DAY))
+            list(files(tmp_path / "{day}.parquet").read_batches(DAY))
 
     def test_a_file_that_grows_while_it_is_read_is_read_again_later(self, tmp_path: Path) -> None:
         path = tmp_path / f"{DAY}.csv"
         path.write_text("id\n1\n")
-        batches = files(tmp_path / "{day}.csv").batches(DAY)
+        batches = files(tmp_path / "{day}.csv").read_batches(DAY)
         next(batches)
         path.write_text("id\n1\n2\n")
         with pytest.raises(Conflict, match="was still being written while it was read; deliver it by a rename"):
@@ -246,7 +246,7 @@ class TestFilesOfADay:
     def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end(self, tmp_path: Path) -> None:
         path = tmp_path / f"{DAY}.csv"
         path.write_text("id\n" + "1\n" * 200_000)
-        batches = files(tmp_path / "{day}.csv").batches(DAY)
+        batches = files(tmp_path / "{day}.csv").read_batches(DAY)
         first = next(batches).num_rows
         (tmp_path / "next").write_text("id\n7\n")
         (tmp_path / "next").rename(path)
@@ -258,12 +258,12 @@ class TestFilesOfADay:
         (tmp_path / f"{DAY}.csv.sha256").write_text(f"{hashlib.sha256(b'id?1?').hexdigest()}  {DAY}.csv\n")
         source = files(tmp_path / "{day}.csv")
         with pytest.raises(DataRefused, match=r"is not the file 2026-08-01\.csv\.sha256 was written for"):
-            list(source.batches(DAY))
+            list(source.read_batches(DAY))
         (tmp_path / f"{DAY}.csv.sha256").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()} *{DAY}.csv\n")
-        assert len(list(source.batches(DAY))) == 1
+        assert len(list(source.read_batches(DAY))) == 1
 
     def test_many_files_are_described_as_one_list(self, tmp_path: Path) -> None:
-        for number in range(delivered_files.NAMED_AT_MOST + 1):
+        for number in range(delivered_files.MAX_NAMED_FILES + 1):
             (tmp_path / f"{DAY}-{number}.csv").write_text("id\n1\n")
         told = files(tmp_path / "{day}-*.csv").describe(DAY)
         assert told.startswith(f"{tmp_path}/{DAY}-*.csv?files=6&size=30&sha256=")

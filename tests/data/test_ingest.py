@@ -16,7 +16,7 @@ import pytest
 from include.data.sources.base import Budget
 from include.data.sources.files import Files
 from include.jobs.__main__ import run
-from include.kernel.code_digest import INGESTING, digest_code
+from include.kernel.code_digest import INGESTING, compute_code_digest
 from include.kernel.errors import Conflict, DataRefused, StorageUnavailable
 from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest
 from include.manifest import DEFAULT_PATH, load
@@ -55,27 +55,27 @@ def request(as_of: date = DAY + timedelta(days=1), intent: Intent = Intent.LIVE,
 def test_a_snapshot_says_what_it_is_where_it_comes_from_and_who_let_it_pass(deliver, clean):
     deliver()
     result = run(request())
-    [snapshot] = edge.store().snapshots()
+    [snapshot] = edge.store().list_snapshots()
     assert (snapshot.rows, snapshot.quarantined, snapshot.known_on) == (len(clean), 0, DAY + timedelta(days=1))
     assert snapshot.interval == (datetime(2026, 8, 1, tzinfo=UTC), datetime(2026, 8, 2, tzinfo=UTC))
     assert dict(zip(snapshot.columns, snapshot.types, strict=True))["Income"] == "double"
     assert snapshot.manifest == deliver.manifest.digest
-    assert snapshot.code == digest_code(*INGESTING)
+    assert snapshot.code == compute_code_digest(*INGESTING)
     assert f"{DAY}.csv" in snapshot.source and "sha256=" in snapshot.source
-    report = json.loads(edge.store().file(snapshot, "contract.json").read_text())
+    report = json.loads(edge.store().fetch_file(snapshot, "contract.json").read_text())
     assert len(report) == snapshot.expectations and all(outcome["passed"] for outcome in report)
-    assert result.outputs["uri"] == edge.store().uri(snapshot) and result.outputs["id"] == snapshot.id
+    assert result.outputs["uri"] == edge.store().build_uri(snapshot) and result.outputs["id"] == snapshot.id
 
 
 def test_rows_that_are_set_aside_are_counted_and_kept_with_their_reasons(deliver, clean):
     deliver(clean.assign(Age=clean["Age"].where(clean.index != 3, 17)))
     result = run(request())
-    [snapshot] = edge.store().snapshots()
+    [snapshot] = edge.store().list_snapshots()
     assert (snapshot.rows, snapshot.quarantined) == (len(clean) - 1, 1)
     assert "1 were set aside" in result.summary and result.outputs["quarantined"] == 1
-    aside = pd.read_parquet(edge.store().file(snapshot, "quarantine.parquet"))
+    aside = pd.read_parquet(edge.store().fetch_file(snapshot, "quarantine.parquet"))
     assert aside["row_number"].tolist() == [4] and "Age" in aside["reasons"][0][0]
-    assert "<table" in edge.store().file(snapshot, "quarantine.html").read_text()
+    assert "<table" in edge.store().fetch_file(snapshot, "quarantine.html").read_text()
 
 
 def test_a_day_delivered_again_is_a_new_version_from_then_on(deliver, clean):
@@ -83,7 +83,7 @@ def test_a_day_delivered_again_is_a_new_version_from_then_on(deliver, clean):
     first = run(request()).outputs["id"]
     deliver(clean.iloc[1:])
     second = run(request(as_of=DAY + timedelta(days=9))).outputs["id"]
-    history = edge.store().history()
+    history = edge.store().read_history()
     assert [(found.id, found.known_on.day) for found in history] == [(first, 2), (second, 10)]
 
 
@@ -93,7 +93,7 @@ def test_a_backfill_does_not_rewrite_what_was_known_and_a_late_day_is_known_late
     deliver(clean.iloc[1:])
     with pytest.raises(DataRefused, match="the past is not rewritten"):
         run(request(intent=Intent.HISTORICAL))
-    [snapshot] = edge.store().history()
+    [snapshot] = edge.store().read_history()
     assert (snapshot.rows, snapshot.known_on) == (len(clean), DAY + timedelta(days=5))
 
 
@@ -108,7 +108,7 @@ def test_a_delivery_that_changes_while_it_is_read_is_tried_again(deliver, clean,
     monkeypatch.setattr(Files, "read", overtaken)
     with pytest.raises(Conflict, match=r"The delivery of 2026-08-01 changed while it was read"):
         run(request())
-    assert edge.store().snapshots() == []
+    assert edge.store().list_snapshots() == []
 
 
 @pytest.mark.parametrize("size", [100, 6000, 10_000])
@@ -117,7 +117,7 @@ def test_a_disk_that_is_full_publishes_nothing_and_the_next_run_recovers(deliver
     deliver(clean.assign(Age=clean["Age"].where(clean.index != 3, 17)))
     with pytest.raises(StorageUnavailable, match="cannot be written"), at_most(size):
         run(request())
-    assert edge.store().snapshots() == [] and list(edge.work_room().glob("work-*")) == []
+    assert edge.store().list_snapshots() == [] and list(edge.work_room().glob("work-*")) == []
     assert run(request()).outputs["changed"] is True
 
 
@@ -131,7 +131,7 @@ def test_a_job_killed_at_work_leaves_nothing_published_and_its_room_to_the_next_
     wait_for(lambda: list(edge.work_room().glob("work-*")), 60)
     job.send_signal(signal.SIGKILL)
     job.wait()
-    assert edge.store().snapshots() == [] and len(list(edge.work_room().glob("work-*"))) == 1
+    assert edge.store().list_snapshots() == [] and len(list(edge.work_room().glob("work-*"))) == 1
     os.replace(tmp_path / "whole.csv", tmp_path / f"{DAY}.csv")
     assert run(request()).outputs["changed"] is True
     assert list(edge.work_room().glob("work-*")) == []

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from include.data.core.contract import expectations
+from include.data.core.contract import list_expectations
 from include.data.validation.polars_validator import validate
 from include.jobs.__main__ import run
 from include.kernel.errors import DataRefused, RequestInvalid
@@ -50,7 +50,7 @@ def clean() -> pd.DataFrame:
 def test_a_clean_day_passes_every_rule(clean, tmp_path):
     clean.to_parquet(tmp_path / "landed.parquet", index=False)
     found = validate(tmp_path / "landed.parquet", SHIPPED, DAY, directory=tmp_path)
-    assert [outcome.expectation for outcome in found.outcomes] == expectations(SHIPPED.contract, SHIPPED.label)
+    assert [outcome.expectation for outcome in found.outcomes] == list_expectations(SHIPPED.contract, SHIPPED.label)
     assert [str(outcome) for outcome in found.outcomes if not outcome.passed] == []
     assert (found.refusal, found.quarantined, found.quarantine) == (None, 0, None)
 
@@ -112,7 +112,7 @@ def test_what_breaks_the_contract_is_named_in_one_sentence_and_nothing_is_publis
     sentence = str(caught.value)
     assert told in sentence
     assert "\n" not in sentence and str(DAY) in sentence
-    assert edge.store().snapshots() == []
+    assert edge.store().list_snapshots() == []
 
 
 def test_everything_that_is_broken_is_named_at_once(deliver, clean):
@@ -130,14 +130,14 @@ def test_after_a_refusal_the_next_good_delivery_is_published(deliver, clean):
         deliver(unknown_category(clean))
     result = deliver(clean)
     assert result.verdict == "yes" and result.outputs["changed"] is True
-    assert [snapshot.rows for snapshot in edge.store().snapshots()] == [len(clean)]
+    assert [snapshot.rows for snapshot in edge.store().list_snapshots()] == [len(clean)]
 
 
 def test_a_refused_correction_leaves_the_published_day_alone(deliver, clean):
     good = deliver(clean).outputs["id"]
     with pytest.raises(DataRefused):
         deliver(too_few_rows(clean))
-    assert [snapshot.id for snapshot in edge.store().snapshots()] == [good]
+    assert [snapshot.id for snapshot in edge.store().list_snapshots()] == [good]
 
 
 def test_ingesting_a_day_twice_publishes_it_once(deliver, clean):
@@ -152,8 +152,8 @@ def test_a_few_bad_rows_are_set_aside_with_their_reasons_and_the_rest_is_publish
     result = deliver(delivered, **{"contract.max_quarantined": 0.01})
     assert (result.outputs["rows"], result.outputs["quarantined"]) == (len(clean) - 1, 1)
     assert "1 were set aside" in result.summary
-    [snapshot] = edge.store().snapshots()
-    [row] = pq.read_table(edge.store().file(snapshot, "quarantine.parquet")).to_pylist()
+    [snapshot] = edge.store().list_snapshots()
+    [row] = pq.read_table(edge.store().fetch_file(snapshot, "quarantine.parquet")).to_pylist()
     assert (row["row_number"], row["reasons"], row["Home"]) == (5, [row["reasons"][0]], '=cmd|"<b>\n')
     assert row["reasons"][0].startswith("Home is none of ('owner'")
     page = (tmp_path / "store/data_docs/site" / result.outputs["quarantine_page"]).read_text()
@@ -164,7 +164,7 @@ def test_one_bad_row_too_many_refuses_the_day_and_says_how_many_were_allowed(del
     damaged = clean.assign(Age=clean["Age"].where(clean.index > 1, 980))
     with pytest.raises(DataRefused, match=r"2 of 102 rows are bad; contract.max_quarantined lets 1 be set aside"):
         deliver(damaged, **{"contract.max_quarantined": 0.01})
-    assert edge.store().snapshots() == []
+    assert edge.store().list_snapshots() == []
 
 
 def test_an_id_of_a_day_before_does_not_come_again(deliver, clean):
@@ -177,7 +177,7 @@ def test_an_id_of_a_day_before_does_not_come_again(deliver, clean):
 def test_a_column_nobody_declared_is_named_and_kept(deliver, clean):
     result = deliver(clean.assign(channel="web"))
     assert any("found 'channel'" in warning for warning in result.outputs["warnings"])
-    assert edge.store().snapshots()[0].columns[-1] == "channel"
+    assert edge.store().list_snapshots()[0].columns[-1] == "channel"
     with pytest.raises(DataRefused, match="found 'channel'"):
         deliver(clean.assign(channel="web"), **{"contract.unknown_columns": "refuse"})
 
@@ -222,7 +222,7 @@ def test_a_day_without_a_delivery_is_a_no_and_no_failure(small, tmp_path):
 def test_a_scenario_stands_in_the_description_of_what_it_made(small):
     small()
     ingest(scenario="new_market")
-    [snapshot] = edge.store().snapshots()
+    [snapshot] = edge.store().list_snapshots()
     assert snapshot.source.endswith("?scenario=new_market")
 
 

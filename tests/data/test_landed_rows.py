@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.data.landing.landed_rows import Rows
+from include.data.landing.landed_rows import LandedRows
 from include.data.landing.landing import land, land_parts
 
 Part = list[pa.RecordBatch]
@@ -24,15 +24,15 @@ def part(batches: list[list[tuple[int, str | None]]]) -> Part:
     ]
 
 
-def apart(parts: list[Part], room: Path) -> Rows | None:
+def apart(parts: list[Part], room: Path) -> LandedRows | None:
     """Each part landed in a file of its own."""
     fragments = []
     for number, batches in enumerate(parts):
         own = room / str(number)
         own.mkdir()
         landing = land(batches, own)
-        fragments += Rows.landed(landing).fragments if landing else ()
-    return Rows(tuple(fragments)) if fragments else None
+        fragments += LandedRows.build_from_landing(landing).fragments if landing else ()
+    return LandedRows(tuple(fragments)) if fragments else None
 
 
 @given(PARTS, st.integers(1, 12))
@@ -43,20 +43,20 @@ def test_one_file_and_many_give_the_same_batches_the_same_head_and_the_same_file
     if landing is None:
         assert many is None
         return
-    one = Rows.landed(landing)
+    one = LandedRows.build_from_landing(landing)
     assert many is not None and one.count == many.count == landing.rows
-    assert list(one.batches(["y", "x"], size)) == list(many.batches(["y", "x"], size))
+    assert list(one.read_batches(["y", "x"], size)) == list(many.read_batches(["y", "x"], size))
     wanted = pa.Table.from_batches([batch for batches in parts for batch in batches], SCHEMA)
-    assert one.head(size) == many.head(size) == wanted.slice(0, size)
-    assert one.file(room) == landing.path
+    assert one.read_head(size) == many.read_head(size) == wanted.slice(0, size)
+    assert one.ensure_file(room) == landing.path
     (room / "joined").mkdir()
-    assert many.file(room / "joined").read_bytes() == landing.path.read_bytes()
+    assert many.ensure_file(room / "joined").read_bytes() == landing.path.read_bytes()
 
 
 def test_a_part_is_read_up_to_its_end_and_no_further(tmp_path):
     landing = land_parts([part([[(1, "a")] * 3, [(2, "b")] * 2]), [], part([[(3, None)] * 4])], tmp_path)
     assert landing is not None
     assert landing.parts == (range(2), range(2, 2), range(2, 3))
-    rows = Rows.landed(landing)
-    assert [batch.num_rows for batch in rows.batches(["x"], 4)] == [4, 1, 4]
-    assert [sum(batch.num_rows for batch in each) for each in rows.parts(["x"], 4)] == [5, 4]
+    rows = LandedRows.build_from_landing(landing)
+    assert [batch.num_rows for batch in rows.read_batches(["x"], 4)] == [4, 1, 4]
+    assert [sum(batch.num_rows for batch in each) for each in rows.read_fragments(["x"], 4)] == [5, 4]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include.data.landing.landing import FILE, land
+from include.data.landing.landing import FILE_KEY, land
 from include.kernel.errors import DataRefused
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def batch(file: str = "", **columns: object) -> pa.RecordBatch:
     made = pa.RecordBatch.from_pydict(columns)
-    return made.replace_schema_metadata({FILE: file.encode()}) if file else made
+    return made.replace_schema_metadata({FILE_KEY: file.encode()}) if file else made
 
 
 def test_all_rows_stand_in_one_file_in_the_order_they_came(tmp_path):

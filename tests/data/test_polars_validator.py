@@ -84,7 +84,7 @@ def test_accepted_rows_have_the_types_and_the_order_of_the_contract(tmp_path: Pa
 def test_rows_keep_their_order_and_their_numbers_over_many_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_checks, "BATCH", 7)
+    monkeypatch.setattr(row_checks, "BATCH_ROWS", 7)
     ages = [3.0 if number in (6, 7, 48, 99) else 30.0 for number in range(100)]
     ids = ["N0" if number in (13, 70) else f"I{number}" for number in range(100)]
     found = run(day(100, age=ages, loan=ids), tmp_path)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.data.row_rules import check_kinds, columns, evaluate, parse
+from include.data.row_rules import check_kinds, evaluate, list_columns, parse
 
 KINDS = {"amount": "number", "price": "number", "home": "category", "at": "timestamp", "a name": "number"}
 
@@ -60,7 +60,7 @@ def test_a_rule_means_what_python_would_mean_by_it(text: str, amount: float, pri
 
 
 def test_a_rule_names_its_columns_once_and_any_name_can_be_written() -> None:
-    assert columns(parse("amount <= price and price > 2 * col('a name')")) == ("amount", "price", "a name")
+    assert list_columns(parse("amount <= price and price > 2 * col('a name')")) == ("amount", "price", "a name")
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ from include.data.core.snapshots import (
     Snapshot,
     Split,
     Version,
-    entered,
-    given_up,
-    horizon,
-    known_on,
-    labelled_rows,
-    matured,
+    compute_horizon,
+    compute_known_on,
+    count_labelled_rows,
+    enter_version,
+    find_dropped_entities,
+    select_matured,
+    select_visible,
     split,
-    visible,
 )
 from include.data.spec import LabelSpec
 from include.kernel.errors import DataRefused, NotEnoughData
@@ -77,10 +77,10 @@ def enough(draw: st.DrawFn) -> Situation:
     """A situation in which a training is possible: more days have matured than are set aside."""
     found, delay = draw(dealt(3)), draw(delays)
     as_of = max(s.known_from for s in found) if draw(st.booleans()) else draw(as_ofs)
-    count = len(matured(found, as_of, label(delay)))
+    count = len(select_matured(found, as_of, label(delay)))
     if count < 2:
         as_of = max(max(s.known_from, s.day + timedelta(days=delay)) for s in found)
-        count = len(matured(found, as_of, label(delay)))
+        count = len(select_matured(found, as_of, label(delay)))
     holdout = draw(st.integers(1, min(5, count - 1)))
     calibration = draw(st.integers(0, min(4, count - holdout - 1)))
     window = draw(st.integers(holdout + calibration + 1, 30))
@@ -95,34 +95,34 @@ class TestKnowledge:
             if one.known_from <= as_of:
                 then[one.day].append(one)
         expected = {day: max(seen, key=lambda s: s.known_from) for day, seen in then.items()}
-        assert visible(found, as_of) == [expected[day] for day in sorted(expected)]
+        assert select_visible(found, as_of) == [expected[day] for day in sorted(expected)]
 
     @given(st.integers(0, 40), st.integers(0, 60))
     def test_rows_are_never_known_before_their_day_has_ended_nor_before_they_came(self, day: int, as_of: int) -> None:
-        assert known_on(on(day), on(as_of)) == max(on(day + 1), on(as_of))
+        assert compute_known_on(on(day), on(as_of)) == max(on(day + 1), on(as_of))
 
     def test_a_late_day_is_absent_before_it_came(self) -> None:
-        late = [snapshot(0, known=known_on(on(0), on(9)))]
-        assert visible(late, on(8)) == [] and visible(late, on(9)) == late
+        late = [snapshot(0, known=compute_known_on(on(0), on(9)))]
+        assert select_visible(late, on(8)) == [] and select_visible(late, on(9)) == late
 
     def test_a_label_is_known_from_the_very_day_it_matures(self) -> None:
         one = [snapshot(0)]
-        assert matured(one, on(2), label(3)) == []
-        assert matured(one, on(3), label(3)) == one
+        assert select_matured(one, on(2), label(3)) == []
+        assert select_matured(one, on(3), label(3)) == one
 
     @given(histories)
     def test_as_of_the_horizon_everything_is_known(self, found: History) -> None:
-        end = horizon(found)
+        end = compute_horizon(found)
         assert (end is None) == (not found)
-        assert visible(found, end or FIRST) == visible(found, date.max)
+        assert select_visible(found, end or FIRST) == select_visible(found, date.max)
 
     @given(histories, as_ofs, as_ofs, delays)
     def test_labelled_rows_since_a_day_are_those_of_days_that_had_none_then(
         self, found: History, as_of: date, since: date, delay: int
     ) -> None:
-        then = {s.day for s in matured(found, since, label(delay))}
-        now = [s for s in matured(found, as_of, label(delay)) if s.day not in then]
-        assert labelled_rows(found, as_of, label(delay), since) == sum(s.rows for s in now)
+        then = {s.day for s in select_matured(found, since, label(delay))}
+        now = [s for s in select_matured(found, as_of, label(delay)) if s.day not in then]
+        assert count_labelled_rows(found, as_of, label(delay), since) == sum(s.rows for s in now)
 
 
 class TestEntering:
@@ -131,14 +131,14 @@ class TestEntering:
     def enter(self, *found: Version, intent: Intent = Intent.LIVE, day: int = 0) -> tuple[Version, ...]:
         history: tuple[Version, ...] = ()
         for version in found:
-            history = entered(history, version, on(day), intent)
+            history = enter_version(history, version, on(day), intent)
         return history
 
     @pytest.mark.parametrize("intent", list(Intent))
     @pytest.mark.parametrize("known", [1, 9])
     def test_the_same_rows_again_change_nothing_whenever_and_why_ever(self, intent: Intent, known: int) -> None:
         again = Version(id=self.ONE.id, known_on=on(known))
-        assert entered((self.ONE,), again, on(0), intent) == (self.ONE,)
+        assert enter_version((self.ONE,), again, on(0), intent) == (self.ONE,)
 
     @pytest.mark.parametrize("intent", list(Intent))
     def test_a_correction_known_later_is_a_new_version(self, intent: Intent) -> None:
@@ -151,7 +151,7 @@ class TestEntering:
 
     def test_a_backfill_that_delivers_corrected_rows_again_changes_nothing(self) -> None:
         corrected = self.enter(self.ONE, Version(id="b", known_on=on(5)))
-        assert entered(corrected, Version(id="b", known_on=on(1)), on(0), Intent.HISTORICAL) == corrected
+        assert enter_version(corrected, Version(id="b", known_on=on(1)), on(0), Intent.HISTORICAL) == corrected
 
     def test_a_live_run_may_correct_a_day_on_the_day_it_became_known(self) -> None:
         assert self.enter(self.ONE, Version(id="b", known_on=on(1)))[-1].id == "b"
@@ -162,7 +162,7 @@ class TestEntering:
     )
     def test_the_past_is_not_rewritten_and_the_sentence_says_what_to_do(self, known: int, intent: Intent) -> None:
         with pytest.raises(DataRefused) as refused:
-            entered((self.ONE,), Version(id="b", known_on=on(known)), on(0), intent)
+            enter_version((self.ONE,), Version(id="b", known_on=on(known)), on(0), intent)
         assert str(refused.value) == (
             "2026-08-01 now holds other rows than snapshot aaaaaaaaaaaa, known since 2026-08-02, and the past is not "
             "rewritten: to correct the day, run ingest for it with as_of after 2026-08-02."
@@ -175,7 +175,7 @@ class TestEntering:
         history: tuple[Version, ...] = ()
         for known, name, intent in deliveries:
             try:
-                after = entered(history, Version(id=name, known_on=on(known)), on(0), intent)
+                after = enter_version(history, Version(id=name, known_on=on(known)), on(0), intent)
             except DataRefused:
                 continue
             assert after[: len(history)] == history
@@ -219,7 +219,7 @@ class TestSplit:
     def test_a_split_takes_the_newest_days_whose_labels_are_known(self, situation: Situation) -> None:
         found, as_of, labels, train = situation
         parts = split(*situation)
-        newest = matured(found, as_of, labels)[-train.window_days :]
+        newest = select_matured(found, as_of, labels)[-train.window_days :]
         assert (*parts.train, *parts.calibration, *parts.holdout) == tuple(newest)
         assert parts.ids == tuple(s.id for s in newest)
 
@@ -247,9 +247,9 @@ class TestEntities:
         self, first: set[int | None], middle: set[int | None], newest: set[int | None]
     ) -> None:
         kept = {
-            "train": first - given_up(first, middle | newest),
-            "calibration": middle - given_up(middle, newest),
-            "holdout": newest - given_up(newest, set()),
+            "train": first - find_dropped_entities(first, middle | newest),
+            "calibration": middle - find_dropped_entities(middle, newest),
+            "holdout": newest - find_dropped_entities(newest, set()),
         }
         named = [part - {None} for part in kept.values()]
         assert len(set.union(*named)) == sum(map(len, named))
@@ -257,6 +257,6 @@ class TestEntities:
         assert set.union(*kept.values()) == first | middle | newest
 
     def test_what_is_later_than_a_part_are_the_parts_after_it(self) -> None:
-        assert self.PARTS.later("train") == (snapshot(1), snapshot(2))
-        assert self.PARTS.later("calibration") == (snapshot(2),)
-        assert self.PARTS.later("holdout") == ()
+        assert self.PARTS.list_later_days("train") == (snapshot(1), snapshot(2))
+        assert self.PARTS.list_later_days("calibration") == (snapshot(2),)
+        assert self.PARTS.list_later_days("holdout") == ()

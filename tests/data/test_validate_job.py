@@ -22,7 +22,7 @@ from include.data.sources.files import Files
 from include.jobs.__main__ import run
 from include.kernel.errors import Conflict, DataRefused, EvergreenError, RequestInvalid
 from include.kernel.job import Intent, JobRequest, JobResult
-from include.kernel.work_units import Shard, shards
+from include.kernel.work_units import Shard, list_shards
 from include.manifest import DEFAULT_PATH, load
 from tests import edge
 from tests.delivered import read_day
@@ -72,7 +72,7 @@ class World:
         if (self.place / str(BEFORE)).exists():
             ask("ingest", BEFORE)
         if tasks > 1 and validated:
-            for shard in shards(tasks):
+            for shard in list_shards(tasks):
                 ask("validate", **shard.params)
         return left()
 
@@ -92,13 +92,16 @@ def left() -> dict[str, Any]:
     try:
         told: dict[str, Any] = {"summary": ask("ingest").summary}
     except EvergreenError as refusal:
-        return {"refusal": str(refusal), "kind": type(refusal), "published": DAY in edge.store().days()}
+        return {"refusal": str(refusal), "kind": type(refusal), "published": DAY in edge.store().list_days()}
     store = edge.store()
-    snapshot = next((each for each in store.snapshots() if each.day == DAY), None)
+    snapshot = next((each for each in store.list_snapshots() if each.day == DAY), None)
     if snapshot is None:
         return told
     described = snapshot.model_dump(mode="json", exclude={"manifest"})  # it says how many tasks there may be
-    return told | {"snapshot": described, **{f.name: store.file(snapshot, f.name).read_bytes() for f in snapshot.files}}
+    return told | {
+        "snapshot": described,
+        **{f.name: store.fetch_file(snapshot, f.name).read_bytes() for f in snapshot.files},
+    }
 
 
 @pytest.fixture
@@ -200,7 +203,7 @@ def test_a_file_that_cannot_be_read_is_left_to_ingest_which_refuses_it_as_ever(w
     world.deliver(1, second(parts[1].to_csv(index=False)) if callable(second) else second)
     world.deliver(2, parts[2])
     world.enter(TASKS)
-    told = [ask("validate", **shard.params) for shard in shards(TASKS)]
+    told = [ask("validate", **shard.params) for shard in list_shards(TASKS)]
     assert [result.outputs for result in told] == [{"parts": 1, "refused": number % 2} for number in range(3)]
     reads.clear()
     shared = left()
@@ -212,14 +215,14 @@ def test_ingest_reads_no_file_that_was_read_and_marks_no_row_that_was_marked(wor
     for number, part in enumerate(cut(days[1], 5)):
         world.deliver(number, part)
     world.enter(TASKS)
-    told = [ask("validate", **shard.params).summary for shard in shards(TASKS)]
+    told = [ask("validate", **shard.params).summary for shard in list_shards(TASKS)]
     assert told[0] == "shard 1 of 3: 2 of 5 parts of 2026-08-02 are read and checked"
     assert sorted(reads) == [f"part-{number}.csv" for number in range(5)]
-    again = [ask("validate", **shard.params).summary for shard in shards(TASKS)]
+    again = [ask("validate", **shard.params).summary for shard in list_shards(TASKS)]
     assert again == told and len(reads) == 5
     ask("ingest")
     assert len(reads) == 5
-    assert edge.store().objects.keys("pieces/") == []  # the snapshot has the rows
+    assert edge.store().objects.list_keys("pieces/") == []  # the snapshot has the rows
 
 
 def test_what_no_task_got_to_ingest_does_itself(world, days, reads):
@@ -243,7 +246,7 @@ def test_a_damaged_piece_is_none_and_made_again(world, days, kind, harm, reads):
     for number, part in enumerate(bad_rows(cut(days[1]))):
         world.deliver(number, part)
     world.enter(TASKS)
-    for shard in shards(TASKS):
+    for shard in list_shards(TASKS):
         ask("validate", **shard.params)
     assert len(kept(kind)) == 3
     for piece in kept(kind)[:2]:
@@ -262,7 +265,7 @@ def test_ingest_does_without_what_is_damaged(world, days, kind):
     for number, part in enumerate(bad_rows(cut(days[1]))):
         world.deliver(number, part)
     world.enter(TASKS)
-    for shard in shards(TASKS):
+    for shard in list_shards(TASKS):
         ask("validate", **shard.params)
     for piece in kept(kind):
         piece.chmod(0o644)
@@ -274,7 +277,7 @@ def test_a_file_delivered_anew_is_another_part_and_the_old_one_is_not_used(world
     for number, part in enumerate(cut(days[1])):
         world.deliver(number, part)
     world.enter(TASKS)
-    for shard in shards(TASKS):
+    for shard in list_shards(TASKS):
         ask("validate", **shard.params)
     world.deliver(1, bad_rows(cut(days[1]))[1])
     reads.clear()
@@ -297,14 +300,14 @@ def test_a_file_that_changes_while_a_task_reads_it_is_read_again_later(world, da
     with monkeypatch.context() as patched, pytest.raises(Conflict, match=r"part-0\.csv changed while it was read"):
         patched.setattr(Files, "read", overtaken)
         ask("validate", **Shard(0, TASKS).params)
-    assert edge.store().objects.keys("pieces/") == []
+    assert edge.store().objects.list_keys("pieces/") == []
 
 
 def test_rules_that_changed_cost_the_checking_and_not_the_reading(world, days, reads):
     for number, part in enumerate(cut(days[1])):
         world.deliver(number, part)
     world.enter(TASKS)
-    for shard in shards(TASKS):
+    for shard in list_shards(TASKS):
         ask("validate", **shard.params)
     world.deliver(0, days[0], BEFORE)
     ask("ingest", BEFORE)  # from now on, there is a day to compare with
@@ -317,7 +320,7 @@ def test_rules_that_changed_cost_the_checking_and_not_the_reading(world, days, r
 def test_a_day_is_too_large_for_three_as_for_one(world, days):
     for number, part in enumerate(cut(days[1])):
         world.deliver(number, part)
-    size = sum(batch.nbytes for batch in Files(world_source(world)).batches(DAY))
+    size = sum(batch.nbytes for batch in Files(world_source(world)).read_batches(DAY))
     for room in (0.3, 0.7, 0.95, 1.05):
         bound = {"source": {"max_gib": room * size / 2**30}}
         shared = world.told(TASKS, store=f"three-{room}", **bound)
@@ -334,7 +337,7 @@ def test_a_checksum_beside_a_file_counts_though_the_file_was_read_before_it_came
     for number, part in enumerate(cut(days[1])):
         world.deliver(number, part)
     world.enter(TASKS)
-    for shard in shards(TASKS):
+    for shard in list_shards(TASKS):
         ask("validate", **shard.params)
     (world.place / str(DAY) / "part-1.csv.sha256").write_text(f"{'0' * 64}  part-1.csv\n")
     shared = left()
@@ -359,7 +362,7 @@ def test_typed_files_that_are_what_they_should_be_become_the_same_one_file(world
     world.enter(1, store="as-it-should-be")
     ask("ingest")
     store = edge.store()
-    rows = pq.read_table(store.file(store.snapshots()[0])).replace_schema_metadata(None)
+    rows = pq.read_table(store.fetch_file(store.list_snapshots()[0])).replace_schema_metadata(None)
     for number in range(3):
         world.deliver(number, rows.slice(number * 40, 40), ending="parquet")
     assert world.told(TASKS, ending="parquet") == world.told(1, ending="parquet")
@@ -385,7 +388,7 @@ def test_however_a_day_is_cut_and_shared_it_ends_the_same(world, days, data):
     [
         "include.data.validation.landed_parts.land",
         "include.data.validation.landed_parts.md5_of",
-        "include.data.validation.row_checks.mark",
+        "include.data.validation.row_checks.check_rows",
     ],
 )
 def test_a_task_killed_at_work_costs_the_part_it_was_at_and_nothing_else(world, days, reads, function):
@@ -406,7 +409,7 @@ def test_a_day_in_one_part_gives_the_tasks_nothing_to_do(world, days):
     world.enter(TASKS)
     told = ask("validate", **Shard(0, TASKS).params)
     assert (told.verdict, told.summary) == ("no", "2026-08-02 was not delivered in parts; ingest reads it alone")
-    assert edge.store().objects.keys("pieces/") == []
+    assert edge.store().objects.list_keys("pieces/") == []
     assert left() == world.told(1)
 
 

@@ -14,10 +14,10 @@ import pytest
 from include import manifest as manifests
 from include.embedded.commands.airflow_api import AirflowApi, PlayStopped, wait_for
 from include.embedded.stack.stack import Stack
-from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.code_digest import JUDGING, compute_code_digest
 from include.kernel.errors import NotBlessed
 from include.kernel.ledger_file import LocalLedger
-from include.model.blessing.blessing import public_keys, verify
+from include.model.blessing.blessing import parse_public_keys, verify
 from include.registry.mlflow_registry import MlflowRegistry
 from tests import ground
 from tests.blessed import REPORT
@@ -46,15 +46,15 @@ def registry(stack: Stack) -> MlflowRegistry:
 def runs(stack: Stack, registry: MlflowRegistry) -> Iterator[tuple[AirflowApi, dict[str, str]]]:
     """Three runs of the same inconclusive gate, all waiting: one for a yes, one for a no, one for nobody."""
     api = AirflowApi(stack.settings.airflow_url, stack.settings.user, stack.settings.password)
-    wait_for("the DAG", lambda: True if "approvals" in api.dag_ids() else None, 240)
-    assert api.import_errors() == []
+    wait_for("the DAG", lambda: True if "approvals" in api.list_dag_ids() else None, 240)
+    assert api.list_import_errors() == []
     api.unpause("approvals")
-    yield api, {name: api.trigger("approvals", told=told(stack, registry)) for name in ("yes", "no", "silence")}
+    yield api, {name: api.start_run("approvals", told=told(stack, registry)) for name in ("yes", "no", "silence")}
 
 
 def told(stack: Stack, registry: MlflowRegistry) -> dict[str, Any]:
     """What evaluate would say of a run in MLflow."""
-    with registry.client() as client:
+    with registry.open_client() as client:
         run_id = client.create_run("0").info.run_id
     outputs = {
         "gate": REPORT | {"verdict": "inconclusive", "sentence": "inconclusive: too few rows"},
@@ -62,7 +62,7 @@ def told(stack: Stack, registry: MlflowRegistry) -> dict[str, Any]:
         "run_id": run_id,
         "snapshots": ["c" * 64],
         "manifest": manifests.load(stack.settings.manifest).digest,
-        "code": digest_code(*JUDGING),
+        "code": compute_code_digest(*JUDGING),
     }
     return {"verdict": "no", "summary": "inconclusive: too few rows", "outputs": outputs}
 
@@ -91,7 +91,7 @@ def answer(api: AirflowApi, run_id: str, option: str, why: str, dag: str = "appr
 
 def ended(api: AirflowApi, run_id: str, dag: str = "approvals") -> tuple[str, dict[str, str]]:
     """The state of a run that has ended, and those of its tasks."""
-    return api.ended(dag, run_id, 480)["state"], api.task_states(dag, run_id)
+    return api.wait_for_end(dag, run_id, 480)["state"], api.read_task_states(dag, run_id)
 
 
 @pytest.mark.timeout(1800)  # the stack's start is part of it
@@ -104,14 +104,14 @@ def test_yes_blesses_no_and_silence_fail_the_run(runs, stack, registry):
     for name in ("no", "silence"):
         assert (ends[name][1]["approve"], ends[name][1]["bless"]) == ("failed", "upstream_failed")
 
-    trusted = public_keys(stack.settings.trusted_keys.read_text())
+    trusted = parse_public_keys(stack.settings.trusted_keys.read_text())
     blessing = verify(registry.blessing("1"), trusted, registry.name, "1", DIGEST)
     assert (blessing.verdict, blessing.approval.who, blessing.approval.why) == (
         "inconclusive",
         "admin",
         "better for the young",
     )
-    entries = list(LocalLedger(stack.settings.store_dir / "ledger.jsonl").entries())
+    entries = list(LocalLedger(stack.settings.store_dir / "ledger.jsonl").read_entries())
     answers = {entry.what: (entry.who, entry.why) for entry in entries if entry.what.startswith("approval.")}
     assert answers["approval.given"] == ("admin", "better for the young")
     assert answers["approval.refused"] == ("admin", "unfair")
@@ -134,7 +134,7 @@ def test_a_release_waits_for_its_yes_and_the_rollout_goes_on_whatever_the_answer
     verdicts = {}
     for generation, option in ((1, "Approve"), (2, "Reject")):
         told = {"verdict": "ask", "summary": "it waits", "outputs": asked(generation)}
-        run_id = api.trigger("release_approvals", told=told)
+        run_id = api.start_run("release_approvals", told=told)
         answer(api, run_id, option, "a Friday", dag="release_approvals")
         state, tasks = ended(api, run_id, "release_approvals")
         assert (state, tasks["rollout"]) == ("success", "success"), tasks
@@ -149,10 +149,10 @@ def test_a_release_waits_for_its_yes_and_the_rollout_goes_on_whatever_the_answer
 @pytest.mark.timeout(1800)
 def test_a_release_that_ended_before_the_question_is_not_asked_about_and_the_rollout_says_so(runs):
     api, _ = runs
-    run_id = api.trigger("release_approvals", told={"verdict": "no", "summary": "it was rejected", "outputs": {}})
+    run_id = api.start_run("release_approvals", told={"verdict": "no", "summary": "it was rejected", "outputs": {}})
     state, tasks = ended(api, run_id, "release_approvals")
     assert (state, tasks["approve"], tasks["rollout"]) == ("success", "skipped", "success"), tasks
-    told = api.returned("release_approvals", run_id, "reconcile")
+    told = api.read_result("release_approvals", run_id, "reconcile")
     assert (told["state"], told["sentence"]) == ("empty", "empty: nothing disagrees"), "there is no slot, but an MLflow"
 
 

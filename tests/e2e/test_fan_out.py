@@ -55,7 +55,7 @@ def test_mapped_tasks_make_the_pieces_that_the_job_behind_them_finds(play):
 
     tasks = play("train", "tune", "train", as_of=str(LAST))
     assert ended(tasks) == [("train", -1, "success"), ("tune", 0, "success"), ("tune", 1, "success")]
-    assert len(objects.keys("pieces/tuning/")) == 2
+    assert len(objects.list_keys("pieces/tuning/")) == 2
     for task in tasks:
         told[task.task_id, task.map_index] = task.xcom_pull(task_ids=task.task_id, map_indexes=task.map_index)
     assert [told["tune", index]["outputs"]["trials"] for index in (0, 1)] == [2, 2]
@@ -64,5 +64,5 @@ def test_mapped_tasks_make_the_pieces_that_the_job_behind_them_finds(play):
     go_live(open_registry(read_manifest().name), told["train", -1]["outputs"]["run_id"])
     tasks = play("monitor", "profile", "measure", as_of=str(LAST))
     assert ended(tasks) == [("measure", -1, "success"), ("profile", 0, "success"), ("profile", 1, "success")]
-    assert len(objects.keys("pieces/profiles/")) == 4
-    assert [report.rows > 0 for report in open_report_store().reports()] == [True]
+    assert len(objects.list_keys("pieces/profiles/")) == 4
+    assert [report.rows > 0 for report in open_report_store().read_reports()] == [True]

@@ -56,7 +56,7 @@ def states(run: Any) -> dict[tuple[str, int], str]:
 
 
 def published() -> tuple[str, list[tuple[str, str]]]:
-    [snapshot] = open_snapshot_store().snapshots()
+    [snapshot] = open_snapshot_store().list_snapshots()
     return snapshot.id, [(file.name, file.md5) for file in snapshot.files]
 
 

@@ -19,7 +19,7 @@ import pytest
 from include.data.wiring import open_snapshot_store
 from include.kernel.wiring import open_ledger
 from include.manifest import Manifest, read_manifest
-from include.model.blessing.blessing import envelope_digest, public_keys, verify
+from include.model.blessing.blessing import compute_envelope_digest, parse_public_keys, verify
 from include.registry.wiring import open_registry
 from tests import credit
 
@@ -34,7 +34,7 @@ def world(
     serving: Any, mlflow_url: str, small: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Any]:
     """What a task of the embedded stack sees, with a store of its own and the rows dealt into large days."""
-    for name, value in serving.stack.environment().items():
+    for name, value in serving.stack.build_env().items():
         if name.startswith(("EVERGREEN_", "AIRFLOW_CONN_BLESSING_")):
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", mlflow_url)
@@ -70,8 +70,8 @@ def returned(run: Any, task_id: str) -> Any:
 
 def served_as_blessed(world: Any, registry: Any, signed: str) -> str:
     """The slot names the very blessing that the registry holds, and the run its model card; the model's digest."""
-    blessing = verify(signed, public_keys(world.stack.settings.trusted_keys.read_text()), registry.name, "1")
-    assert world.describe()["blessing"] == envelope_digest(signed)
+    blessing = verify(signed, parse_public_keys(world.stack.settings.trusted_keys.read_text()), registry.name, "1")
+    assert world.describe()["blessing"] == compute_envelope_digest(signed)
     with registry.client() as client:
         assert "card/model_card.html" in [file.path for file in client.list_artifacts(blessing.run_id, "card")]
     return blessing.digest
@@ -83,7 +83,7 @@ def scored_as_served(play: Any, world: Any, digest: str) -> None:
     assert states(run) == {"pin": "success", "score": "success", "announce": "success"}
     told = returned(run, "announce")
     assert (told["version"], told["digest"], len(told["uris"])) == ("1", digest, DAYS)
-    rows = open_snapshot_store().rows(open_snapshot_store().snapshots()[:1])
+    rows = open_snapshot_store().read_rows(open_snapshot_store().list_snapshots()[:1])
     inputs = rows[[column.name for column in credit.columns()]].head(50).replace({np.nan: None})
     served, _ = world.scores(inputs.to_dict("records"))
     scores = pl.read_parquet(f"{told['uris'][0]}/*.parquet")["score"]
@@ -97,7 +97,7 @@ def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
         run = play("ingest", day=str(day), as_of=str(day + timedelta(days=1)))
         assert states(run) == {"ingest": "success", "announce": "success"}
         assert returned(run, "announce")["intent"] == "live"
-    assert [snapshot.day.day for snapshot in open_snapshot_store().snapshots()] == [1, 2]
+    assert [snapshot.day.day for snapshot in open_snapshot_store().list_snapshots()] == [1, 2]
 
     run = play("train", as_of=str(FIRST + timedelta(days=DAYS)), reason="the loop's test")
     done = dict.fromkeys(("train", "evaluate", "gate", "bless"), "success")
@@ -109,15 +109,15 @@ def test_days_in_a_model_out_and_its_version_on_an_answer(play, world):
 
     assert world.ask(credit.rows()[7]).json()["version"] == "1"
     registry = open_registry(read_manifest().name, os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"])
-    assert registry.champion() == "1"
-    signed = registry.blessing("1")
+    assert registry.find_champion() == "1"
+    signed = registry.fetch_blessing("1")
     digest = served_as_blessed(world, registry, signed)
     scored_as_served(play, world, digest)
     registry.bless("1", signed.replace("a", "b"))
     assert states(play("deploy", version="1", why="the tag was altered"))["want"] == "failed"
-    assert world.target.wanted().generation == 1
+    assert world.target.read_desired_state().generation == 1
 
-    assert [entry.what for entry in open_ledger().entries()] == [
+    assert [entry.what for entry in open_ledger().read_entries()] == [
         "model.trained",
         "gate.passed",
         "model.blessed",

@@ -33,8 +33,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def api(stack: Stack) -> AirflowApi:
     """Version 3 is live; nothing was reported about it yet."""
     found = AirflowApi(stack.settings.airflow_url, stack.settings.user, stack.settings.password)
-    wait_for("the DAG", lambda: True if "watch" in found.dag_ids() else None, 300)
-    assert found.import_errors() == []
+    wait_for("the DAG", lambda: True if "watch" in found.list_dag_ids() else None, 300)
+    assert found.list_import_errors() == []
     ledger = LocalLedger(stack.settings.store_dir / "ledger.jsonl")
     ledger.append(Entry(what="release.live", subject="3", who="deploy", why="", key="live"))
     found.unpause("watch")
@@ -52,7 +52,7 @@ def kill_triggerer(stack: Stack) -> None:
     """As the kernel would for want of memory; returns when another one beats."""
 
     def triggerer() -> tuple[int, str | None]:
-        return next((part.pid, part.missing) for part in stack.parts() if part.name == "airflow-triggerer")
+        return next((part.pid, part.missing) for part in stack.list_parts() if part.name == "airflow-triggerer")
 
     killed, _ = triggerer()
     os.kill(killed, signal.SIGKILL)
@@ -66,14 +66,14 @@ def kill_triggerer(stack: Stack) -> None:
 
 def waiting(api: AirflowApi) -> str:
     """A run of watch whose sensor waits in the triggerer."""
-    run_id = api.trigger("watch")
-    look = lambda: True if api.task_states("watch", run_id).get("drift") == "deferred" else None  # noqa: E731
+    run_id = api.start_run("watch")
+    look = lambda: True if api.read_task_states("watch", run_id).get("drift") == "deferred" else None  # noqa: E731
     wait_for("the sensor to defer", look, 300)
     return run_id
 
 
 def announced(api: AirflowApi) -> list[str]:
-    return sorted(event["extra"]["key"] for event in api.asset_events("drift.detected"))
+    return sorted(event["extra"]["key"] for event in api.list_asset_events("drift.detected"))
 
 
 @pytest.mark.timeout(2400)  # the stack's start is part of it
@@ -84,15 +84,15 @@ def test_a_killed_triggerer_loses_no_alarm_and_repeats_none_and_whoever_waits_to
     late = lambda: [p for p in alerts.rglob("*.json") if "A run of watch is late" in p.read_text()] or None  # noqa: E731
     assert len(wait_for("the alert of the late run", late, 400)) == 1
     report(stack, 20, alarm=True)
-    assert api.ended("watch", first, 300)["state"] == "success"
+    assert api.wait_for_end("watch", first, 300)["state"] == "success"
     assert announced(api) == ["drift-3-2026-08-20"]
 
     second = waiting(api)  # the same alarm: it is announced, so there is nothing to say
     report(stack, 21, alarm=True)
     kill_triggerer(stack)
-    assert api.task_states("watch", second)["drift"] == "deferred"
+    assert api.read_task_states("watch", second)["drift"] == "deferred"
     assert announced(api) == ["drift-3-2026-08-20"]
     report(stack, 22, alarm=False)
     report(stack, 23, alarm=True)  # another episode: the alarm had ended in between
-    assert api.ended("watch", second, 300)["state"] == "success"
+    assert api.wait_for_end("watch", second, 300)["state"] == "success"
     assert announced(api) == ["drift-3-2026-08-20", "drift-3-2026-08-23"]

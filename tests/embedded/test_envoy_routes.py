@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.release.core.rollout import COLOURS, Route, other
-from include.release.targets.local.envoy_routes import cluster_name, label, parse, parse_label, render
+from include.release.targets.local.envoy_routes import build_cluster_name, build_label, parse, parse_label, render
 
 TINY_SLOT = Path(__file__).with_name("tiny_slot.py")
 Process = subprocess.Popen
@@ -46,7 +46,7 @@ def test_a_route_file_reads_back_as_the_route_it_was_written_for(route):
 
 @given(routes())
 def test_the_word_that_the_proxys_answers_carry_names_the_route(route):
-    assert parse_label(label(route)) == (route if route.live else None)
+    assert parse_label(build_label(route)) == (route if route.live else None)
 
 
 @pytest.mark.parametrize("word", ["", "7", "7.3-red_first", "7.3-blue_first-green.25.5"])
@@ -63,9 +63,9 @@ def test_anything_else_is_refused(text):
 
 
 def test_the_four_clusters_have_the_names_they_say():
-    assert cluster_name(Route()) is None
-    assert cluster_name(Route("blue")) == "blue_only"
-    assert cluster_name(Route("green", "blue")) == "green_first"
+    assert build_cluster_name(Route()) is None
+    assert build_cluster_name(Route("blue")) == "blue_only"
+    assert build_cluster_name(Route("green", "blue")) == "green_first"
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def slots(settings) -> Iterator[dict[str, Process]]:
 @pytest.fixture
 def switch(stack, settings, slots) -> Callable[[Route], float]:
     """Envoy in front of both slots; call it to write a route, as the serving target does. Gives the time it took."""
-    stack().up()
+    stack().start()
 
     def write(route: Route) -> float:
         draft = settings.route_file.with_name(".draft")

@@ -36,7 +36,7 @@ def test_a_failing_command_shows_the_end_of_its_own_output(tmp_path):
 
 
 def test_torch_comes_first_and_by_pip_from_the_index_one_names():
-    steps = dict(Installation().steps({"TORCH_INDEX": "https://example.org/cpu"}))
+    steps = dict(Installation().list_steps({"TORCH_INDEX": "https://example.org/cpu"}))
     assert list(steps) == ["Virtual environment", "uv", "torch", "Everything else"]
     assert steps["torch"][-3:-1] == ["--index-url", "https://example.org/cpu"]
     assert steps["torch"][-1].startswith("torch==")
@@ -50,7 +50,7 @@ def test_an_installation_is_current_until_the_lock_or_torch_changes(tmp_path, ch
     (tmp_path / "pyproject.toml").write_text('job = [\n    "torch==1",\n]\n')
     installation = Installation(tmp_path)
     assert not installation.is_current
-    installation.stamp.write_text(installation.wanted)
+    installation.stamp.write_text(installation.requirements_digest)
     assert installation.is_current
     path = tmp_path / changed
     path.write_text(path.read_text().replace("==1", "==2"))
@@ -61,9 +61,9 @@ def test_another_setting_of_the_project_installs_nothing_anew(tmp_path):
     (tmp_path / "requirements.txt").write_text("uv==1\n")
     (tmp_path / "pyproject.toml").write_text('"torch==1"\n')
     installation = Installation(tmp_path)
-    before = installation.wanted
+    before = installation.requirements_digest
     (tmp_path / "pyproject.toml").write_text('"torch==1"\nline-length = 120\n')
-    assert installation.wanted == before
+    assert installation.requirements_digest == before
 
 
 def test_a_file_without_a_pin_says_what_to_do(tmp_path):

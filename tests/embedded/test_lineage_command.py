@@ -40,7 +40,7 @@ def test_a_version_names_its_exact_snapshots_and_by_what_it_was_made(version):
     result = lineage("--model", version)
     assert result.exit_code == 0, result.output
     days = [line for line in lines(result) if line[0].startswith("2026-")]
-    kept = open_snapshot_store().snapshots()
+    kept = open_snapshot_store().list_snapshots()
     assert [(line[0], line[1], line[2], line[3]) for line in days] == [
         (str(day.day), part, str(day.rows), day.id[:12])
         for day, part in zip(kept, ["train", "train", "train", "holdout"], strict=True)
@@ -58,7 +58,7 @@ def test_a_version_names_its_exact_snapshots_and_by_what_it_was_made(version):
 def test_a_row_names_its_day_and_every_model_that_saw_it_with_the_part_it_played(version, ask):
     ask("train", key="unregistered", as_of=LAST - timedelta(days=1))
     trained, judging = lineage("--row", "A20260801-0003"), lineage("--row", "A20260804-0003")
-    first, last = open_snapshot_store().snapshots()[0], open_snapshot_store().snapshots()[-1]
+    first, last = open_snapshot_store().list_snapshots()[0], open_snapshot_store().list_snapshots()[-1]
     [place, *models] = [line for line in lines(trained) if line[0].startswith(("2026", "version", "not"))]
     assert place[:5] == ["2026-08-01", "4", first.id[:12], "2026-08-02", "counts"]
     assert [(line[0].split(":")[0], line[1], line[2]) for line in models] == [
@@ -80,9 +80,9 @@ def test_a_day_corrected_since_is_found_in_both_versions_and_the_model_saw_the_f
 def test_a_row_given_up_for_its_entity_was_not_trained_on_and_the_answer_says_so(place, small, ask, registry):
     small(name=place.name, **{"train.candidates": {"logistic": {"C": 1.0}}, "train.entity": "Amount"})
     ask("train")
-    first, *_, last = open_snapshot_store().snapshots()
-    judging = set(open_snapshot_store().rows([last], ["Amount"])["Amount"])
-    rows = open_snapshot_store().rows([first], ["application_id", "Amount"])
+    first, *_, last = open_snapshot_store().list_snapshots()
+    judging = set(open_snapshot_store().read_rows([last], ["Amount"])["Amount"])
+    rows = open_snapshot_store().read_rows([first], ["application_id", "Amount"])
     alone, shared = (rows[rows["Amount"].isin(judging) == among]["application_id"].iloc[0] for among in (False, True))
     [kept] = [line for line in lines(lineage("--row", alone)) if line[0].startswith("not registered")]
     [left] = [line for line in lines(lineage("--row", shared)) if line[0].startswith("not registered")]

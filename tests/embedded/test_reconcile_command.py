@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from include.embedded.commands.reconcile import AWAY
+from include.embedded.commands.reconcile import EXIT_AWAY
 from tests.ground import PORTS, free_ports
 
 
@@ -15,6 +15,6 @@ def test_without_a_stack_nothing_disagrees_and_nothing_is_written(tmp_path):
     place = {**os.environ, **ports, "EVERGREEN_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "include.embedded.commands.reconcile"]
     told = subprocess.run(command, env=place, capture_output=True, text=True)
-    assert told.returncode == AWAY, told.stderr
+    assert told.returncode == EXIT_AWAY, told.stderr
     assert told.stdout == "empty: nothing disagrees; the registry is away and was not compared\n"
     assert not (tmp_path / "serving").exists() and not (tmp_path / "store").exists()

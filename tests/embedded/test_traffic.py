@@ -12,7 +12,7 @@ import pytest
 
 from include import manifest
 from include.embedded.commands.airflow_api import PlayStopped, wait_for
-from include.embedded.commands.traffic import Traffic, rows_of
+from include.embedded.commands.traffic import Traffic, read_rows
 
 
 class Server(ThreadingHTTPServer):
@@ -69,7 +69,7 @@ def test_an_error_and_a_lost_connection_are_failures_of_their_own(url: str) -> N
 
 def test_the_rows_asked_are_all_rows_of_the_file_as_a_client_would_send_them() -> None:
     spec = manifest.load()
-    rows = rows_of(Path(__file__).parents[2] / spec.source.path, spec)
+    rows = read_rows(Path(__file__).parents[2] / spec.source.path, spec)
     assert len(rows) == 4454
     assert set(rows[0]) == set(spec.contract.columns)
     assert sum(value is None for row in rows for value in row.values()) == 455

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from include.data.store.local_store import LocalObjects
+from include.data.store.local_store import LocalObjectStore
 from include.feedback.outcome_files import import_outcomes
 from include.feedback.segments import Segments
 from include.kernel.errors import DataRefused
@@ -19,7 +19,7 @@ NOW = datetime(2026, 8, 2, 8, tzinfo=UTC)
 def bring(text: str, room: Path, now: datetime = NOW) -> tuple[int, bool]:
     path = room / "outcomes.csv"
     path.write_text(text)
-    return import_outcomes(path, ("bad", "good"), Segments(LocalObjects(room / "store")), now)
+    return import_outcomes(path, ("bad", "good"), Segments(LocalObjectStore(room / "store")), now)
 
 
 def kept(room: Path) -> list[tuple[object, ...]]:
@@ -48,7 +48,7 @@ def test_a_file_given_twice_is_kept_once_also_on_another_day(tmp_path):
 def test_parquet_is_read_with_its_own_types(tmp_path):
     path, when = tmp_path / "outcomes.parquet", datetime(2026, 8, 1, tzinfo=UTC)
     pl.DataFrame({"request_id": ["a"], "row": [1], "label": ["bad"], "time": [when]}).write_parquet(path)
-    assert import_outcomes(path, ("bad", "good"), Segments(LocalObjects(tmp_path / "store")), NOW) == (1, True)
+    assert import_outcomes(path, ("bad", "good"), Segments(LocalObjectStore(tmp_path / "store")), NOW) == (1, True)
     assert kept(tmp_path) == [("a", 1, "bad", when, NOW)]
 
 

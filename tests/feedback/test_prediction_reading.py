@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from include import manifest
-from include.data.store.local_store import LocalObjects, LocalStore
+from include.data.store.local_store import LocalObjectStore, LocalSnapshotStore
 from include.feedback import log_repair
-from include.feedback.core.prediction_records import FEEDBACK, PREDICTION, hashed
-from include.feedback.predictions import TYPES, Predictions
+from include.feedback.core.prediction_records import FEEDBACK, PREDICTION, hash_value
+from include.feedback.predictions import COLUMN_TYPES, Predictions
 from include.feedback.segments import Segments
 from include.kernel.errors import Conflict, DataRefused
 from include.manifest import Manifest
@@ -32,7 +32,7 @@ class Log:
 
     def __init__(self, root: Path, **changes: Any) -> None:
         root.mkdir(exist_ok=True)
-        self.root, self.segments, self.store = root, Segments(LocalObjects(root)), LocalStore(root)
+        self.root, self.segments, self.store = root, Segments(LocalObjectStore(root)), LocalSnapshotStore(root)
         path = write_manifest(root / "pipeline.yaml", {"label.delay_days": 3, **changes})
         self.manifest: Manifest = manifest.load(path)
         self.number = 0
@@ -49,7 +49,7 @@ class Log:
 
     def _add(self, stream: str, day: date, rows: list[dict[str, Any]], columns: Any) -> str:
         extra = {name: pl.String() for row in rows for name in row if name not in columns}
-        schema = {**{name: TYPES[kind] for name, kind in columns.items()}, **extra}
+        schema = {**{name: COLUMN_TYPES[kind] for name, kind in columns.items()}, **extra}
         wide = [{name: row.get(name) for name in schema} for row in rows]
         file, self.number = io.BytesIO(), self.number + 1
         pl.DataFrame(wide, schema=schema).write_parquet(file)
@@ -67,12 +67,12 @@ class Log:
         return Predictions(self.segments, self.store, self.manifest, self.root / "room", secret)
 
     def read(self, until: date = DAY, as_of: date | None = None, **more: Any) -> pl.DataFrame:
-        return pl.concat(list(self.reader(SECRET).parts(DAY, until, as_of, **more)))
+        return pl.concat(list(self.reader(SECRET).read_parts(DAY, until, as_of, **more)))
 
-    def upkeep(self, today: date = DAY + timedelta(days=9), keep_days: int = 0) -> log_repair.Upkeep:
+    def upkeep(self, today: date = DAY + timedelta(days=9), keep_days: int = 0) -> log_repair.RepairReport:
         room = self.root / "scratch"
         room.mkdir(exist_ok=True)
-        return log_repair.keep_up(self.segments, today, keep_days, room)
+        return log_repair.repair_log(self.segments, today, keep_days, room)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_ingested_labels_join_by_the_rows_own_id_once_they_have_matured_and_feed
 
 def test_hashed_ids_join_under_the_secret(tmp_path):
     log = Log(tmp_path, **{"serving.log": {"hash": ["application_id"]}})
-    log.predicted({"request_id": "a", "key": hashed(SECRET.encode(), "application_id", "Aa")})
+    log.predicted({"request_id": "a", "key": hash_value(SECRET.encode(), "application_id", "Aa")})
     log.ingested(DAY, ("Aa", "bad"))
     assert log.read()["outcome"].to_list() == ["bad"]
 
@@ -161,7 +161,7 @@ def test_upkeep_leaves_one_segment_a_day_and_the_same_predictions(log):
     assert (done.compacted_days, done.replaced, done.written) == (2, 12, 2)
     assert [len(keys) for keys in log.segments.days("predictions").values()] == [1]
     assert log.read().sort("request_id").equals(before.sort("request_id"))
-    assert log.upkeep() == log_repair.Upkeep()
+    assert log.upkeep() == log_repair.RepairReport()
 
 
 def test_a_segment_that_comes_late_joins_the_others_at_the_next_upkeep(log):
@@ -184,7 +184,7 @@ def test_today_is_left_to_its_writers_and_what_is_past_its_time_is_removed(log):
     assert log.segments.days("feedback") == {}
 
 
-class Dies(LocalObjects):
+class Dies(LocalObjectStore):
     """A place where the process dies at the n-th change."""
 
     def __init__(self, root: Path, after: int) -> None:
@@ -213,7 +213,7 @@ def test_upkeep_that_dies_anywhere_loses_and_doubles_nothing_and_the_next_one_fi
     if after < 6:
         with pytest.raises(KeyboardInterrupt):
             log.upkeep()
-    log.segments.place = LocalObjects(log.root)
+    log.segments.place = LocalObjectStore(log.root)
     assert sorted(log.read()["request_id"]) == [f"a{number}" for number in range(5)]
     log.upkeep()
     assert len(log.segments.keys("predictions", [DAY])) == 1 and len(log.read()) == 5
@@ -231,8 +231,8 @@ def test_a_damaged_segment_is_named_and_one_that_vanishes_meanwhile_is_a_conflic
     file.write_bytes(content)
     next(parts)
 
-    class Vanishing(LocalObjects):
-        def local(self, key: str, room: Path) -> Path | None:
+    class Vanishing(LocalObjectStore):
+        def fetch_into(self, key: str, workspace: Path) -> Path | None:
             return None
 
     log.segments.place = Vanishing(log.root)
@@ -244,8 +244,8 @@ def test_how_a_version_s_requests_were_answered_is_told_by_request_and_not_by_ro
     log.predicted(*({"request_id": f"r{n}", "row": row, "latency_ms": float(n)} for n in range(100) for row in (0, 1)))
     log.predicted({"request_id": "failed", "score": None, "status": 503, "latency_ms": 500.0})
     log.predicted({"request_id": "other", "version": "4", "status": 500, "latency_ms": 9e9})
-    found = log.reader().served("3", DAY, DAY)
+    found = log.reader().summarize_serving("3", DAY, DAY)
     assert found is not None
     assert (found.requests, found.failed) == (101, 1)
     assert found.latency_ms[0] == pytest.approx(95, abs=1) and found.latency_ms[1] == pytest.approx(99, abs=1)
-    assert log.reader().served("9", DAY, DAY) is None
+    assert log.reader().summarize_serving("9", DAY, DAY) is None

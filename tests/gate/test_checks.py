@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from include import manifest
 from include.gate.core import checks as ck
-from include.gate.core.checks import InfraMeasured, Scores, Verdict
-from include.gate.core.gate import Evidence, GateReport, by_slice, intervals, judge, metrics
+from include.gate.core.checks import InfraMeasurement, Scores, Verdict
+from include.gate.core.gate import Evidence, GateReport, compute_metrics, estimate_intervals, judge, measure_slices
 from include.gate.spec import GateSpec, WhenSpec
 from tests.proofs.binormal import World
 
@@ -55,7 +55,7 @@ class TestChampion:
         scores = drawn(seed)
         for measure in ("auc", "brier", "cost"):
             spec = SPEC.model_copy(update={"superiority": measure})
-            one, other = ck.superior(scores, spec), ck.superior(swapped(scores), spec)
+            one, other = ck.check_superiority(scores, spec), ck.check_superiority(swapped(scores), spec)
             assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
             assert not (one.verdict is Verdict.PASSED and other.verdict is Verdict.PASSED)
 
@@ -63,22 +63,24 @@ class TestChampion:
     def test_a_model_is_never_better_than_itself(self, seed: int, measure: str) -> None:
         scores = drawn(seed)
         same = replace(scores, champion=scores.challenger.copy())
-        assert ck.superior(same, SPEC.model_copy(update={"superiority": measure})).verdict is Verdict.REFUSED
-        assert ck.not_inferior(same, SPEC).verdict is Verdict.PASSED
+        assert ck.check_superiority(same, SPEC.model_copy(update={"superiority": measure})).verdict is Verdict.REFUSED
+        assert ck.check_non_inferiority(same, SPEC).verdict is Verdict.PASSED
 
     @given(seeds, st.floats(0.2, 5))
     def test_what_keeps_the_order_of_scores_keeps_every_check_of_the_auc(self, seed: int, power: float) -> None:
         scores = drawn(seed)
         bent = replace(scores, challenger=scores.challenger**power)
-        assert ck.not_inferior(bent, SPEC) == ck.not_inferior(scores, SPEC)
-        assert list(ck.floors(bent, SPEC)) == list(ck.floors(scores, SPEC))
+        assert ck.check_non_inferiority(bent, SPEC) == ck.check_non_inferiority(scores, SPEC)
+        assert list(ck.check_floors(bent, SPEC)) == list(ck.check_floors(scores, SPEC))
 
     @given(seeds)
     def test_the_order_of_rows_does_not_matter(self, seed: int) -> None:
         scores = drawn(seed)
         order = np.random.default_rng(seed).permutation(400)
         mixed = Scores(scores.truth[order], scores.challenger[order], scores.champion[order])  # type: ignore[index]
-        for one, other in zip(ck.champion(mixed, SPEC), ck.champion(scores, SPEC), strict=True):
+        for one, other in zip(
+            ck.compare_with_champion(mixed, SPEC), ck.compare_with_champion(scores, SPEC), strict=True
+        ):
             assert (one.verdict, one.low, one.high) == (
                 other.verdict,
                 pytest.approx(other.low),
@@ -100,7 +102,7 @@ class TestSlices:
     def judged(self, scores: Scores, labels: Any, **limits: Any) -> list[ck.Check]:
         assert SPEC.slices
         spec = SPEC.slices.model_copy(update=limits)
-        return ck.slices(scores, {"branch": np.asarray(labels, dtype=object)}, SPEC, spec)
+        return ck.check_slices(scores, {"branch": np.asarray(labels, dtype=object)}, SPEC, spec)
 
     def test_twenty_slices_of_an_equal_model_are_not_refused_by_the_worst_of_them(self) -> None:
         refused = 0
@@ -131,7 +133,7 @@ class TestSlices:
     def test_the_table_of_slices_holds_both_models_and_no_number_that_is_none(self) -> None:
         scores = drawn(4)
         labels = np.where(scores.truth == 1, "bad", "good").astype(object)
-        bad, good = by_slice(scores, {"outcome": labels}, SPEC)
+        bad, good = measure_slices(scores, {"outcome": labels}, SPEC)
         assert bad["rows"] + good["rows"] == 400 and bad["positives"] == bad["rows"]
         assert bad["challenger"]["auc"] is None and good["champion"]["ap"] is None
         assert bad["champion"]["cost"] >= 0
@@ -157,7 +159,7 @@ class TestFairness:
     def test_a_column_with_one_large_group_is_not_called_fair(self) -> None:
         assert SPEC.fairness
         one = {"sex": np.full(400, "x", dtype=object)}
-        [(_, measured, found)] = ck.fairness(drawn(1), one, SPEC, SPEC.fairness)
+        [(_, measured, found)] = ck.check_fairness(drawn(1), one, SPEC, SPEC.fairness)
         assert measured is None and [each.verdict for each in found] == [Verdict.INCONCLUSIVE]
 
     def test_the_bias_score_is_the_largest_difference_and_absent_when_nothing_was_measured(self) -> None:
@@ -203,7 +205,7 @@ class TestWhatIsAsked:
 
     def test_an_artifact_over_its_budget_is_refused_by_the_line_it_is_over(self) -> None:
         scores, known = sound()
-        fat = replace(known, infra=InfraMeasured(parity=1e-3, p99_ms=1.0, rss_mb=9e9, size_mb=1.0))
+        fat = replace(known, infra=InfraMeasurement(parity=1e-3, p99_ms=1.0, rss_mb=9e9, size_mb=1.0))
         report = judge(scores, SPEC, fat)
         refused = {each.name for each in report.checks if each.verdict is Verdict.REFUSED}
         assert refused == {"parity", "rss"}
@@ -212,7 +214,7 @@ class TestWhatIsAsked:
     def test_an_artifact_of_single_precision_is_held_to_what_it_declares(
         self, tolerance: float, verdict: Verdict
     ) -> None:
-        measured = InfraMeasured(parity=5e-6, p99_ms=1.0, rss_mb=1.0, size_mb=1.0, tolerance=tolerance)
+        measured = InfraMeasurement(parity=5e-6, p99_ms=1.0, rss_mb=1.0, size_mb=1.0, tolerance=tolerance)
         report = judge(sound()[0], SPEC, replace(sound()[1], infra=measured))
         assert check(report, "parity").verdict is verdict
 
@@ -240,15 +242,18 @@ class TestWhen:
 
     def test_a_policy_may_deny_what_passed_and_never_lets_through_what_did_not(self) -> None:
         good = judge(*sound()[:1], SPEC, sound()[1])
-        assert good.denied([], "rules.rego").verdict is Verdict.PASSED
-        assert good.denied(["no"], "rules.rego").verdict is Verdict.REFUSED
+        assert good.add_denials([], "rules.rego").verdict is Verdict.PASSED
+        assert good.add_denials(["no"], "rules.rego").verdict is Verdict.REFUSED
         bad = judge(replace(sound()[0], challenger=1 - sound()[0].challenger), SPEC, sound()[1])
-        assert bad.denied([], "rules.rego").verdict is Verdict.REFUSED
+        assert bad.add_denials([], "rules.rego").verdict is Verdict.REFUSED
 
 
 def test_every_metric_lies_within_its_interval() -> None:
     scores = sound()[0]
-    points, found = metrics(scores.truth, scores.challenger, SPEC), intervals(scores.truth, scores.challenger, SPEC)
+    points, found = (
+        compute_metrics(scores.truth, scores.challenger, SPEC),
+        estimate_intervals(scores.truth, scores.challenger, SPEC),
+    )
     assert set(found) == {*points, "ece"}
     for name, (value, low, high) in found.items():
         assert low <= value <= high, name

@@ -207,7 +207,7 @@ def test_a_refusal_beats_an_inconclusive_check_which_beats_a_pass(found: tuple[V
 def test_a_report_can_be_written_as_json() -> None:
     holdout = Holdout()
     report = judge(Scores(holdout.truth, holdout.scorer(0.1), holdout.scorer(3.0)), SPEC)
-    content = json.loads(json.dumps(report.as_dict()))
+    content = json.loads(json.dumps(report.convert_to_dict()))
     assert content["verdict"] == "passed"
     assert content["rows"] == 600
     assert [check["name"] for check in content["checks"]] == names(report)
@@ -216,7 +216,7 @@ def test_a_report_can_be_written_as_json() -> None:
 def test_metrics_are_those_of_scikit_learn_and_the_cost_of_the_decisions_taken() -> None:
     holdout = Holdout()
     scores = holdout.scorer(0.5)
-    found = gate.metrics(holdout.truth, scores, SPEC)
+    found = gate.compute_metrics(holdout.truth, scores, SPEC)
     denied = scores >= 1 / 6
     wrong = 5 * ((holdout.truth == 1) & ~denied) + ((holdout.truth == 0) & denied)
     assert found["auc"] == pytest.approx(roc_auc_score(holdout.truth, scores))

@@ -18,7 +18,7 @@ GROUPS = GroupsSpec(business=("home",), protected=("age",), bands={"age": (30, 4
 
 def test_numbers_are_banded_categories_are_taken_and_what_is_missing_has_no_group() -> None:
     rows = pd.DataFrame({"age": [29.9, 30.0, 44.0, 45.0, np.nan], "home": ["own", None, "rent", "own", "own"]})
-    found = evidence.groups(rows, GROUPS, GROUPS.columns)
+    found = evidence.assign_groups(rows, GROUPS, GROUPS.columns)
     assert found["age"].tolist() == ["<30", "30-45", "30-45", ">=45", None]
     assert found["home"].tolist() == ["own", None, "rent", "own", "own"]
 
@@ -33,16 +33,18 @@ def test_an_input_that_is_the_label_in_disguise_is_found_also_as_a_category_or_a
             "noise": random.normal(size=800),
         }
     )
-    found = evidence.features(table[400:], table[:400], truth[:400])
-    areas = {name: gate.metrics(truth[400:], values, manifest.load().gate)["auc"] for name, values in found.items()}
+    found = evidence.encode_features(table[400:], table[:400], truth[:400])
+    areas = {
+        name: gate.compute_metrics(truth[400:], values, manifest.load().gate)["auc"] for name, values in found.items()
+    }
     assert areas["code"] == areas["paid missing"] == 1.0
     assert 0.4 < areas["noise"] < 0.6
 
 
 def test_folds_are_read_in_their_order_and_are_none_where_none_were_logged() -> None:
     logged = {"cv_auc_fold_2": 0.7, "cv_auc": 0.75, "cv_auc_fold_1": 0.8}
-    assert evidence.folds(logged) == (0.8, 0.7)
-    assert evidence.folds({"cv_auc": 0.75}) is None
+    assert evidence.read_fold_aucs(logged) == (0.8, 0.7)
+    assert evidence.read_fold_aucs({"cv_auc": 0.75}) is None
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -54,14 +56,14 @@ def test_the_page_is_self_contained_and_escapes_what_comes_from_the_data(first: 
     report = gate.judge(scores, spec, gate.Evidence(groups=groups))
     models = {"challenger": scores.challenger} | ({} if first else {"champion": scores.champion})
     document = {
-        **report.as_dict(),
-        "intervals": {name: gate.intervals(scores.truth, score, spec) for name, score in models.items()},
-        "slices": gate.by_slice(scores, groups, spec),
+        **report.convert_to_dict(),
+        "intervals": {name: gate.estimate_intervals(scores.truth, score, spec) for name, score in models.items()},
+        "slices": gate.measure_slices(scores, groups, spec),
         "champion_version": None if first else "3",
         "run_id": "r",
         "policy": None,
     }
-    page = gate_page.page(document, curves.draw(scores, spec.threshold))
+    page = gate_page.render_gate_page(document, curves.draw(scores, spec.threshold))
     assert "<script>" not in page and "&lt;script&gt;alert(1)" in page
     assert page.count("<svg") == 1 and "src=" not in page and 'href="http' not in page
     assert ("the first model" if first else "against version 3") in page

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from include.gate.core.checks import Verdict, infra
-from include.gate.infra_validation import server
+from include.gate.core.checks import Verdict, check_infra
+from include.gate.infra_validation import run_server
 from include.gate.spec import InfraSpec
 from include.kernel.errors import ServiceUnavailable
 from include.model import artifact, export
@@ -25,7 +25,7 @@ LIMITS = InfraSpec(parity=1e-6, max_p99_ms=500, max_rss_mb=1000, max_size_mb=10)
 HOLD = """
 import sys
 from pathlib import Path
-from include.gate.infra_validation import server
+from include.gate.infra_validation import run_server
 with server(Path(sys.argv[1]), sys.argv[2]) as made:
     print(made._process.pid, flush=True)
     sys.stdin.read()
@@ -43,16 +43,16 @@ def put(model: ServableModel, place: Path) -> Path:
 
 
 def verdicts(place: Path, limits: InfraSpec = LIMITS) -> dict[str, Verdict]:
-    with server(place, artifact.digest(place)) as made:
-        return {check.name: check.verdict for check in infra(made.measure(30), limits)}
+    with run_server(place, artifact.compute_digest(place)) as made:
+        return {check.name: check.verdict for check in check_infra(made.measure(30), limits)}
 
 
 def test_a_good_artifact_is_within_its_budget_and_equal_to_the_training_side(saved):
-    with server(saved, artifact.digest(saved)) as made:
+    with run_server(saved, artifact.compute_digest(saved)) as made:
         found = made.measure(30)
     assert found.why is None and found.parity < 1e-9
     assert 0 < found.p99_ms < 500 and 20 < found.rss_mb < 1000 and 0 < found.size_mb < 10
-    assert all(check.verdict is Verdict.PASSED for check in infra(found, LIMITS))
+    assert all(check.verdict is Verdict.PASSED for check in check_infra(found, LIMITS))
 
 
 def test_every_number_over_its_budget_is_refused_by_name(saved):
@@ -65,8 +65,8 @@ def test_an_artifact_that_misses_its_golden_rows_is_refused_with_the_servers_rea
     good = credit.trained("logistic")
     golden = tuple(Golden(row=g.row, probability=1 - g.probability) for g in good.meta.golden)
     place = put(ServableModel(good.meta.model_copy(update={"golden": golden}), good.pipeline), tmp_path)
-    with server(place, artifact.digest(place)) as made:
-        [check] = infra(made.measure(30), LIMITS)
+    with run_server(place, artifact.compute_digest(place)) as made:
+        [check] = check_infra(made.measure(30), LIMITS)
     assert check.verdict is Verdict.REFUSED and "misses its golden rows" in check.reason
 
 
@@ -82,13 +82,13 @@ def test_a_golden_row_that_the_server_would_not_take_from_a_client_is_refused(tm
     probability = float(good.predict_proba([odd.row])[0])
     golden = (odd.model_copy(update={"probability": probability}),)
     place = put(ServableModel(good.meta.model_copy(update={"golden": golden}), good.pipeline), tmp_path)
-    with server(place, artifact.digest(place)) as made:
-        [check] = infra(made.measure(30), LIMITS)
+    with run_server(place, artifact.compute_digest(place)) as made:
+        [check] = check_infra(made.measure(30), LIMITS)
     assert check.verdict is Verdict.REFUSED and "422, Amount must be given" in check.reason
 
 
 def test_a_server_that_is_killed_says_nothing_about_the_model(saved):
-    with server(saved, artifact.digest(saved)) as made:
+    with run_server(saved, artifact.compute_digest(saved)) as made:
         made._process.kill()
         made._process.wait()
         with pytest.raises(ServiceUnavailable, match="retries by itself"):
@@ -96,7 +96,7 @@ def test_a_server_that_is_killed_says_nothing_about_the_model(saved):
 
 
 def test_the_server_dies_with_a_job_that_is_killed(saved):
-    command = [sys.executable, "-c", HOLD, str(saved), artifact.digest(saved)]
+    command = [sys.executable, "-c", HOLD, str(saved), artifact.compute_digest(saved)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ) as job:
         served = int(job.stdout.readline())
         assert psutil.pid_exists(served)
@@ -109,14 +109,14 @@ def test_the_golden_rows_are_explained_where_the_manifest_asks_for_it(kind, tmp_
     model = credit.trained(kind)
     explained = LIMITS.model_copy(update={"explain": True})
     export.write(model, tmp_path, credit.rows()[:50])
-    with server(tmp_path, artifact.digest(tmp_path)) as made:
+    with run_server(tmp_path, artifact.compute_digest(tmp_path)) as made:
         found = made.measure(60, explain=True)
     assert found.unexplained == ""
-    assert {check.name: check.verdict for check in infra(found, explained)}["explained"] is Verdict.PASSED
+    assert {check.name: check.verdict for check in check_infra(found, explained)}["explained"] is Verdict.PASSED
 
 
 def test_an_artifact_that_keeps_nothing_to_explain_it_is_refused_where_it_must(saved):
     explained = LIMITS.model_copy(update={"explain": True})
-    with server(saved, artifact.digest(saved)) as made:
-        found = {check.name: check for check in infra(made.measure(30, explain=True), explained)}
+    with run_server(saved, artifact.compute_digest(saved)) as made:
+        found = {check.name: check for check in check_infra(made.measure(30, explain=True), explained)}
     assert found["explained"].verdict is Verdict.REFUSED and "train the model again" in found["explained"].reason

@@ -16,21 +16,21 @@ HEAD = "package evergreen.gate\n\n"
 
 @pytest.mark.parametrize("score", [0, 0.05, 0.1])
 def test_the_sample_lets_a_small_bias_pass(score: float) -> None:
-    assert policy_rego.read(SAMPLE).denials({"bias_score": score}) == ()
+    assert policy_rego.read(SAMPLE).list_denials({"bias_score": score}) == ()
 
 
 @pytest.mark.parametrize(
     ("report", "told"), [({"bias_score": 0.25}, "bias_score 0.250 is above 0.1"), ({}, "bias_score was not measured")]
 )
 def test_the_sample_denies_a_large_bias_and_one_nobody_measured(report: dict[str, float], told: str) -> None:
-    [reason] = policy_rego.read(SAMPLE).denials(report)
+    [reason] = policy_rego.read(SAMPLE).list_denials(report)
     assert reason.startswith(told)
 
 
 def test_a_policy_sees_every_check() -> None:
     rule = HEAD + 'deny contains c.name if {\n\tsome c in input.checks\n\tc.verdict == "inconclusive"\n}\n'
     checks = [{"name": "a", "verdict": "passed"}, {"name": "b", "verdict": "inconclusive"}]
-    assert RegoPolicy("strict.rego", rule).denials({"checks": checks}) == ("b",)
+    assert RegoPolicy("strict.rego", rule).list_denials({"checks": checks}) == ("b",)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_policy_that_cannot_be_run_is_one_sentence_and_never_a_yes(
     text: str, told: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Permanent) as refused:
-        RegoPolicy("bad.rego", text).denials({"a": "b"})
+        RegoPolicy("bad.rego", text).list_denials({"a": "b"})
     assert told in str(refused.value) and "\n" not in str(refused.value)
     assert capfd.readouterr() == ("", "")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from include.kernel.code_digest import INGESTING, JUDGING, ROOT, TRAINING, digest_code, find_imported_files
+from include.kernel.code_digest import INGESTING, JUDGING, ROOT, TRAINING, compute_code_digest, find_imported_files
 
 
 @pytest.fixture
@@ -19,16 +19,16 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_a_copy_elsewhere_is_the_same_code(copy: Path) -> None:
-    assert digest_code(*TRAINING, root=copy) == digest_code(*TRAINING)
+    assert compute_code_digest(*TRAINING, root=copy) == compute_code_digest(*TRAINING)
 
 
 def test_a_change_of_any_line_that_trains_is_another_training(copy: Path) -> None:
-    before, seen = digest_code(*TRAINING), set()
+    before, seen = compute_code_digest(*TRAINING), set()
     for path in sorted(find_imported_files(TRAINING, copy)):
         written = path.read_bytes()
         path.write_bytes(written + b"# a comment\n")
-        digest_code.cache_clear()
-        seen.add(digest_code(*TRAINING, root=copy))
+        compute_code_digest.cache_clear()
+        seen.add(compute_code_digest(*TRAINING, root=copy))
         path.write_bytes(written)
     assert len(seen) == len(find_imported_files(TRAINING)) and before not in seen
 
@@ -38,12 +38,12 @@ def test_a_moved_module_is_another_training(copy: Path) -> None:
     moved.rename(moved.with_name("estimators.py"))
     for path in (copy / "include").rglob("*.py"):
         path.write_text(path.read_text().replace("pipelines", "estimators"))
-    assert digest_code(*TRAINING, root=copy) != digest_code(*TRAINING)
+    assert compute_code_digest(*TRAINING, root=copy) != compute_code_digest(*TRAINING)
 
 
 def test_what_a_training_never_imports_is_none_of_its_identity(copy: Path) -> None:
     (copy / "include/serving/app.py").write_text("")
-    assert digest_code(*TRAINING, root=copy) == digest_code(*TRAINING)
+    assert compute_code_digest(*TRAINING, root=copy) == compute_code_digest(*TRAINING)
 
 
 @pytest.mark.parametrize("entries", [TRAINING, JUDGING, INGESTING])
@@ -58,4 +58,4 @@ def test_all_that_is_loaded_with_the_job_is_in_its_identity(entries: tuple[str, 
 
 def test_a_module_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModuleNotFoundError, match="include\\.nowhere"):
-        digest_code("include.nowhere")
+        compute_code_digest("include.nowhere")

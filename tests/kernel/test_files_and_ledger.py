@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from include.kernel.files import locked, write_atomic
+from include.kernel.files import hold_lock, write_atomic
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
 
@@ -66,7 +66,7 @@ with locked(Path({str(tmp_path / "lock")!r})):
     assert process.stdout.readline() == b"held\n"
     process.kill()
     process.wait()
-    with locked(tmp_path / "lock"):
+    with hold_lock(tmp_path / "lock"):
         assert (tmp_path / "lock").exists()
 
 

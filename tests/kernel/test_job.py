@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.kernel.errors import Permanent, RequestInvalid
-from include.kernel.job import REQUEST_VARIABLE, Intent, JobRequest, JobResult, intent_of, read_request, run_key
+from include.kernel.job import (
+    REQUEST_VARIABLE,
+    Intent,
+    JobRequest,
+    JobResult,
+    build_run_key,
+    derive_intent,
+    read_request,
+)
 
 REQUEST = JobRequest(job="train", run_key="abc", as_of=date(2026, 9, 1), intent=Intent.LIVE, params={"rows": 3})
 
@@ -62,18 +70,18 @@ def test_the_day_a_job_may_know_has_no_default() -> None:
 
 @given(st.lists(st.text()), st.lists(st.text()))
 def test_a_run_key_is_short_stable_and_tells_different_parts_apart(one: list[str], two: list[str]) -> None:
-    assert run_key(*one) == run_key(*one)
-    assert len(run_key(*one)) == 16
-    assert (run_key(*one) == run_key(*two)) is (one == two)
+    assert build_run_key(*one) == build_run_key(*one)
+    assert len(build_run_key(*one)) == 16
+    assert (build_run_key(*one) == build_run_key(*two)) is (one == two)
 
 
 def test_a_run_key_does_not_run_its_parts_together() -> None:
-    assert run_key("ab", "c") != run_key("a", "bc")
+    assert build_run_key("ab", "c") != build_run_key("a", "bc")
 
 
 @pytest.mark.parametrize(("first", "second"), list(product([None, "", *Intent], repeat=2)))
 def test_a_backfill_is_historical_whatever_is_declared(first: str | None, second: str | None) -> None:
-    assert intent_of("backfill", first, second) is Intent.HISTORICAL
+    assert derive_intent("backfill", first, second) is Intent.HISTORICAL
 
 
 @pytest.mark.parametrize("run_type", ["manual", "scheduled", "asset_triggered"])
@@ -90,11 +98,11 @@ def test_a_backfill_is_historical_whatever_is_declared(first: str | None, second
 def test_any_other_run_has_the_first_intent_declared(
     run_type: str, declared: tuple[str | None, ...], meant: Intent
 ) -> None:
-    assert intent_of(run_type, *declared) is meant
+    assert derive_intent(run_type, *declared) is meant
 
 
 def test_a_word_that_is_no_intent_is_told_with_those_there_are() -> None:
     with pytest.raises(
         RequestInvalid, match="There is no intent 'nonsense'; choose one of live, historical, rehearsal"
     ):
-        intent_of("manual", None, "nonsense")
+        derive_intent("manual", None, "nonsense")

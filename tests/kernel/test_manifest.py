@@ -179,8 +179,8 @@ def test_a_manifest_cannot_be_changed() -> None:
 
 def test_a_job_without_resources_of_its_own_gets_the_default_ones() -> None:
     jobs = manifests.parse(TEXT).jobs
-    assert jobs.resources_of("train").cpu == "2"
-    assert jobs.resources_of("monitor") == jobs.resources["default"]
+    assert jobs.find_resources("train").cpu == "2"
+    assert jobs.find_resources("monitor") == jobs.resources["default"]
 
 
 def numbers(model: Any, place: str = "") -> list[str]:

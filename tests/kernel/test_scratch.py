@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from include.data.landing.landing import land
-from include.data.store.local_store import LocalStore
+from include.data.store.local_store import LocalSnapshotStore
 from include.kernel.errors import StorageUnavailable
-from include.kernel.files import scratch
+from include.kernel.files import open_scratch_directory
 from tests.delivered import described, rows, written
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def another_owner(parent: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
 
 
 def test_a_room_is_gone_when_its_owner_leaves_it(tmp_path):
-    with scratch(tmp_path) as room:
+    with open_scratch_directory(tmp_path) as room:
         (room / "f").write_text("x")
     assert list(tmp_path.glob("work-*")) == []
 
@@ -55,7 +55,7 @@ def test_a_living_owner_keeps_its_room_and_a_killed_ones_is_swept_by_the_next(tm
     with another_owner(tmp_path) as (alive, kept), another_owner(tmp_path) as (dead, left):
         dead.kill()
         dead.wait()
-        with scratch(tmp_path):
+        with open_scratch_directory(tmp_path):
             assert (kept / "half.parquet").exists()
             assert not left.exists()
         assert alive.poll() is None
@@ -80,14 +80,14 @@ def test_landing_on_a_disk_that_is_full_is_one_sentence_with_the_place(tmp_path)
 
 @pytest.mark.parametrize("size", [0, 1, 50, 100, 200, 400])
 def test_publishing_on_a_disk_that_fills_up_leaves_what_was_there_and_can_be_done_again(tmp_path, size):
-    store = LocalStore(tmp_path / "store")
+    store = LocalSnapshotStore(tmp_path / "store")
     old, new = (written(rows(number), tmp_path, f"{number}.parquet") for number in (1.0, 2.0))
     store.publish(described(old), old)
     with pytest.raises(StorageUnavailable, match="cannot be written"), at_most(size):
         store.publish(described(new), new)
-    assert [found.id for found in store.snapshots()] == [described(old).id]
+    assert [found.id for found in store.list_snapshots()] == [described(old).id]
     assert store.publish(described(new), new) is True
-    assert store.rows(store.snapshots())["Income"].tolist() == [2.0]
+    assert store.read_rows(store.list_snapshots())["Income"].tolist() == [2.0]
     assert [
         path.name for path in (tmp_path / "store").rglob("*") if path.name.startswith(".") and path.name != ".lock"
     ] == []

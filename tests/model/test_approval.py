@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from include.kernel.job import Intent
-from include.model.blessing.approval import Next, after_gate, question
+from include.model.blessing.approval import Next, choose_next, render_gate_approval
 from tests.blessed import CHECK, REPORT
 
 
@@ -16,7 +16,7 @@ from tests.blessed import CHECK, REPORT
     ],
 )
 def test_who_is_asked_when(verdict, never, inconclusive, always):
-    asked = [after_gate(verdict, ask, Intent.LIVE) for ask in ("never", "inconclusive", "always")]
+    asked = [choose_next(verdict, ask, Intent.LIVE) for ask in ("never", "inconclusive", "always")]
     assert asked == [never, inconclusive, always]
 
 
@@ -24,12 +24,12 @@ def test_who_is_asked_when(verdict, never, inconclusive, always):
 @pytest.mark.parametrize("verdict", ["passed", "inconclusive", "refused"])
 @pytest.mark.parametrize("ask", ["never", "inconclusive", "always"])
 def test_nobody_is_asked_about_a_training_that_is_not_live(verdict, ask, intent):
-    assert after_gate(verdict, ask, intent) is not Next.ASK
+    assert choose_next(verdict, ask, intent) is not Next.ASK
 
 
 def test_the_question_shows_what_did_not_pass_first_and_where_to_read_on():
     small = CHECK | {"name": "Home=priv", "verdict": "inconclusive", "reason": "11 rows", "blocks": False}
-    text = question(REPORT | {"checks": [CHECK, small], "champion_version": "3"}, "http://mlflow/r1")
+    text = render_gate_approval(REPORT | {"checks": [CHECK, small], "champion_version": "3"}, "http://mlflow/r1")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows] == ["| Check", "| Home=priv", "| auc"]
     assert "inconclusive (a warning)" in rows[1]
@@ -38,5 +38,5 @@ def test_the_question_shows_what_did_not_pass_first_and_where_to_read_on():
 
 def test_names_from_the_data_neither_break_the_table_nor_become_markup():
     odd = CHECK | {"name": "Home=a|b\n<img src=x>", "reason": "x"}
-    [row] = [line for line in question(REPORT | {"checks": [odd]}).splitlines() if "Home" in line]
+    [row] = [line for line in render_gate_approval(REPORT | {"checks": [odd]}).splitlines() if "Home" in line]
     assert row.count(" | ") == 5 and "<" not in row and "a\\|b" in row

@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from include.kernel.errors import ArtifactRejected
 from include.model import artifact
-from include.model.conformance import awkward, check
+from include.model.conformance import build_awkward_rows, check
 from include.model.pipelines import BUILDERS
 from tests import credit
 
@@ -33,7 +33,7 @@ def saved(tmp_path: Path) -> Path:
 def test_a_saved_model_computes_what_the_model_in_memory_computes(kind: str, tmp_path: Path) -> None:
     model = credit.trained(kind)
     digest = artifact.save(model.pipeline, model.meta, tmp_path)
-    assert digest == artifact.digest(tmp_path)
+    assert digest == artifact.compute_digest(tmp_path)
     assert check(model, tmp_path, credit.rows()) == []
 
 
@@ -42,15 +42,15 @@ def test_the_description_survives_the_round_trip(saved: Path) -> None:
 
 
 def test_files_beside_the_model_belong_to_the_artifact(saved: Path) -> None:
-    before = artifact.digest(saved)
+    before = artifact.compute_digest(saved)
     (saved / "baseline.json").write_text("{}")
-    assert artifact.digest(saved) != before
+    assert artifact.compute_digest(saved) != before
     artifact.load(saved)
 
 
 def test_the_threshold_decides_the_label() -> None:
     meta = credit.trained("boosting").meta
-    assert [meta.label(p) for p in (0.2499, 0.25)] == ["good", "bad"]
+    assert [meta.choose_label(p) for p in (0.2499, 0.25)] == ["good", "bad"]
 
 
 class Gadget:
@@ -147,7 +147,7 @@ def test_a_model_of_other_classes_is_refused(tmp_path: Path) -> None:
 
 def test_conformance_finds_another_model_in_the_directory(saved: Path) -> None:
     problems = check(credit.trained("logistic"), saved, credit.rows()[:50])
-    assert len(problems) == 1 + len(awkward(credit.columns()))
+    assert len(problems) == 1 + len(build_awkward_rows(credit.columns()))
     assert problems[0].startswith("The saved model differs on the given rows by")
 
 

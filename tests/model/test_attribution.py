@@ -16,9 +16,9 @@ from include.model.artifact import Model, ServableModel
 from include.model.calibration import Calibration, fit
 from include.model.compiled import compiling
 from include.model.explanation import attribution, explanation
-from include.model.explanation.attribution import Attributed, NotAdditive, explainer, settle
+from include.model.explanation.attribution import Attribution, NotAdditive, build_explainer, build_explanations
 from include.model.explanation.explanation import Explanation
-from include.model.integrity.artifact_integrity import contents
+from include.model.integrity.artifact_integrity import read_contents
 from include.model.schema import conform
 from include.serving.explain import reason_codes
 from tests import credit
@@ -43,10 +43,10 @@ def opened(model: ServableModel, place: Path) -> Opened:
     if not place.exists():
         place.mkdir()
         export.write(model, place, credit.rows()[:300])
-    files = contents(place)
-    loaded, document = artifact.opened(files), explanation.read(files)
+    files = read_contents(place)
+    loaded, document = artifact.open_artifact(files), explanation.read(files)
     assert document is not None
-    return loaded, document, explainer(files, loaded)
+    return loaded, document, build_explainer(files, loaded)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("artifacts")
 
 
-def explained(model: Opened, rows: list[Any]) -> tuple[list[attribution.Explained], Any]:
+def explained(model: Opened, rows: list[Any]) -> tuple[list[attribution.RowExplanation], Any]:
     loaded, document, explain = model
     served = loaded.predict_proba(rows)
-    return settle(document, loaded.meta, explain(rows), served.tolist()), served
+    return build_explanations(document, loaded.meta, explain(rows), served.tolist()), served
 
 
 CALIBRATED = [(kind, method) for kind in KINDS for method in ("none", "sigmoid", "isotonic")]
@@ -86,7 +86,7 @@ def test_base_and_contributions_of_the_input_columns_add_up(kind: str, method: s
 @pytest.mark.parametrize("kind", KINDS)
 def test_awkward_rows_are_explained_too(kind: str, places: Path) -> None:
     model = opened(calibrated(kind, "sigmoid"), places / f"{kind}-sigmoid")
-    for rows in conformance.awkward(credit.columns()).values():
+    for rows in conformance.build_awkward_rows(credit.columns()).values():
         found, _ = explained(model, rows)
         assert len(found) == len(rows)
 
@@ -118,7 +118,7 @@ def test_nobodys_row_is_kept_unless_real_ones_are_asked_for(tmp_path: Path) -> N
         place = tmp_path / str(sample)
         place.mkdir()
         export.write(calibrated("torch_mlp", "none"), place, credit.rows()[:50], export.Reference(table, sample))
-        document = explanation.read(contents(place))
+        document = explanation.read(read_contents(place))
         kept = [row for row in document.background if row in credit.rows()]
         assert len(kept) == sample and len(document.background) == max(sample, 1)
 
@@ -127,7 +127,7 @@ def test_an_artifact_from_before_says_that_it_cannot_be_explained(tmp_path: Path
     model = credit.trained("logistic")
     artifact.save(model.pipeline, model.meta, tmp_path)
     with pytest.raises(ArtifactRejected, match=r"holds no explanation.json; train the model again"):
-        explainer(contents(tmp_path), artifact.load(tmp_path))
+        build_explainer(read_contents(tmp_path), artifact.load(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -136,18 +136,18 @@ def test_an_artifact_from_before_says_that_it_cannot_be_explained(tmp_path: Path
 def test_trees_that_point_outside_are_refused(name: str, value: float, places: Path, tmp_path: Path) -> None:
     place = places / "boosting-none"
     opened(calibrated("boosting", "none"), place)
-    tables = dict(np.load(place / explanation.TABLES))
+    tables = dict(np.load(place / explanation.TABLES_FILE))
     tables[name][0] = value
-    np.savez(tmp_path / explanation.TABLES, **tables)
+    np.savez(tmp_path / explanation.TABLES_FILE, **tables)
     with pytest.raises(ArtifactRejected, match="point outside"):
-        explanation.read_tables(contents(tmp_path), 13)
+        explanation.read_tables(read_contents(tmp_path), 13)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not numbers"])
 def test_tables_that_cannot_be_read_are_refused(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / explanation.TABLES).write_bytes(content)
+    (tmp_path / explanation.TABLES_FILE).write_bytes(content)
     with pytest.raises(ArtifactRejected, match="cannot be read"):
-        explanation.read_tables(contents(tmp_path), 13)
+        explanation.read_tables(read_contents(tmp_path), 13)
 
 
 def test_native_categories_are_explained_by_permutation_for_treeshap_is_wrong_on_them(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_native_categories_are_explained_by_permutation_for_treeshap_is_wrong_on
     params = {"max_iter": 10, "categorical_features": list(range(numbers, len(credit.columns())))}
     pipeline = build("boosting", credit.columns(), params, 1).fit(conform(credit.data(), credit.columns()), truth)
     meta = credit.trained("boosting").meta.model_copy(update={"golden": ()})
-    artifact.save_compiled(compiling.compiled(pipeline), meta, tmp_path)
+    artifact.save_compiled(compiling.compile_pipeline(pipeline), meta, tmp_path)
     explanation.write(ServableModel(meta, pipeline), tmp_path, conform(credit.data(), credit.columns()))
     model = opened(ServableModel(meta, pipeline), tmp_path)
     assert model[1].method == "permutation"
@@ -210,16 +210,16 @@ DOCUMENT = Explanation(method="linear", space="log_odds", reference="nothing")
 )
 def test_what_does_not_add_up_is_no_explanation(moved: float, score: float, served: float) -> None:
     meta = credit.trained("logistic").meta
-    found = Attributed(0.0, np.full((1, 13), moved), np.array([score]))
+    found = Attribution(0.0, np.full((1, 13), moved), np.array([score]))
     with pytest.raises(NotAdditive):
-        settle(DOCUMENT, meta, found, [served])
-    assert len(settle(DOCUMENT, meta, Attributed(0.0, np.zeros((1, 13)), np.array([0.5])), [0.5])) == 1
+        build_explanations(DOCUMENT, meta, found, [served])
+    assert len(build_explanations(DOCUMENT, meta, Attribution(0.0, np.zeros((1, 13)), np.array([0.5])), [0.5])) == 1
 
 
 def test_a_steep_calibration_is_held_to_the_score_and_not_to_luck() -> None:
     steep = Calibration(method="isotonic", x=(0.0, 0.5, 0.5 + 1e-9, 1.0), y=(0.0, 0.1, 0.9, 1.0))
     meta = credit.trained("logistic").meta.model_copy(update={"calibration": steep})
-    [found] = settle(DOCUMENT, meta, Attributed(0.0, np.zeros((1, 13)), np.array([0.5])), [0.9])
+    [found] = build_explanations(DOCUMENT, meta, Attribution(0.0, np.zeros((1, 13)), np.array([0.5])), [0.9])
     assert found.space == "score_log_odds"
     with pytest.raises(NotAdditive):
-        settle(DOCUMENT, meta, Attributed(0.0, np.zeros((1, 13)), np.array([0.5])), [0.95])
+        build_explanations(DOCUMENT, meta, Attribution(0.0, np.zeros((1, 13)), np.array([0.5])), [0.95])

@@ -129,23 +129,23 @@ class TestMaking:
     )
     def test_what_the_gate_did_not_pass_is_not_blessed(self, report, approval, said):
         with pytest.raises(NotBlessed, match=said):
-            bl.may_be_blessed(report, Intent.LIVE, approval)
+            bl.check_blessable(report, Intent.LIVE, approval)
 
     def test_a_person_may_say_yes_where_the_rows_could_not(self):
-        bl.may_be_blessed(REPORT | {"verdict": "inconclusive"}, Intent.LIVE, YES)
+        bl.check_blessable(REPORT | {"verdict": "inconclusive"}, Intent.LIVE, YES)
 
     def test_every_check_is_kept_and_a_number_that_is_none_is_none(self):
         check = REPORT["checks"][0]
         odd = check | {"name": "odd", "value": float("nan"), "high": float("inf"), "threshold": None, "blocks": False}
-        kept = bl.findings({"checks": [check, odd]})
+        kept = bl.list_findings({"checks": [check, odd]})
         assert [(found.name, found.value, found.high, found.blocks) for found in kept] == [
             ("auc", 0.8, 0.85, True),
             ("odd", None, None, False),
         ]
 
     def test_the_reports_hash_does_not_depend_on_the_order_of_its_fields(self):
-        assert bl.report_digest(REPORT) == bl.report_digest(dict(reversed(REPORT.items())))
-        assert bl.report_digest(REPORT) != bl.report_digest(REPORT | {"rows": 405})
+        assert bl.compute_report_digest(REPORT) == bl.compute_report_digest(dict(reversed(REPORT.items())))
+        assert bl.compute_report_digest(REPORT) != bl.compute_report_digest(REPORT | {"rows": 405})
 
 
 class TestKeys:
@@ -156,21 +156,26 @@ class TestKeys:
         shown = subprocess.run(
             ["openssl", "pkey", "-in", secret, "-pubout"], check=True, capture_output=True, text=True
         )
-        key = bl.private_key(secret.read_text())
-        assert set(bl.public_keys(shown.stdout)) == {bl.key_id(key.public_key())} == {keyid(key)}
+        key = bl.parse_private_key(secret.read_text())
+        assert set(bl.parse_public_keys(shown.stdout)) == {bl.compute_key_id(key.public_key())} == {keyid(key)}
         line = secret.read_text().splitlines()[1]
-        assert bl.key_id(bl.private_key(line).public_key()) == keyid(key)
+        assert bl.compute_key_id(bl.parse_private_key(line).public_key()) == keyid(key)
 
     def test_several_public_keys_stand_in_one_text(self):
-        assert set(bl.public_keys(bl.public_pem(KEY) + bl.public_pem(OTHER_KEY))) == {keyid(KEY), keyid(OTHER_KEY)}
+        assert set(bl.parse_public_keys(bl.render_public_pem(KEY) + bl.render_public_pem(OTHER_KEY))) == {
+            keyid(KEY),
+            keyid(OTHER_KEY),
+        }
 
-    @pytest.mark.parametrize("text", ["", "nonsense", bl.public_pem(KEY), bl.private_pem(KEY) * 2])
+    @pytest.mark.parametrize("text", ["", "nonsense", bl.render_public_pem(KEY), bl.render_private_pem(KEY) * 2])
     def test_what_is_no_private_key_is_refused_without_repeating_it(self, text):
         with pytest.raises(KeyInvalid) as caught:
-            bl.private_key(text)
+            bl.parse_private_key(text)
         assert "openssl genpkey" in str(caught.value) and not (text and text in str(caught.value))
 
-    @pytest.mark.parametrize("text", ["", "nonsense", bl.private_pem(KEY), bl.public_pem(KEY) + bl.private_pem(KEY)])
+    @pytest.mark.parametrize(
+        "text", ["", "nonsense", bl.render_private_pem(KEY), bl.render_public_pem(KEY) + bl.render_private_pem(KEY)]
+    )
     def test_a_private_key_among_the_trusted_ones_is_refused_too(self, text):
         with pytest.raises(KeyInvalid):
-            bl.public_keys(text)
+            bl.parse_public_keys(text)

@@ -19,7 +19,7 @@ LAYERS = [(np.eye(3, 1), np.zeros(1))]
 
 
 def made() -> onnx.ModelProto:
-    return onnx.load_from_string(compiling.matrix_model(LAYERS))
+    return onnx.load_from_string(compiling.build_matrix_model(LAYERS))
 
 
 def external(model: onnx.ModelProto) -> None:
@@ -90,7 +90,7 @@ def test_what_is_no_onnx_model_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["logistic", "random_forest", "torch_mlp"])
 def test_what_our_compilers_write_is_allowed(kind: str, tmp_path: Path) -> None:
-    form = compiling.compiled(credit.trained(kind).pipeline)
+    form = compiling.compile_pipeline(credit.trained(kind).pipeline)
     onnx_allowlist.check(form.data)
     if kind == "torch_mlp":
-        onnx_allowlist.check(compiling.int8(form).data)
+        onnx_allowlist.check(compiling.quantize_model(form).data)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from include.embedded.commands.prometheus import ROOT, rules
+from include.embedded.commands.prometheus import ROOT, read_rules
 from tests.monitoring.prometheus import said
 
-ALERTS = {rule["alert"]: rule for group in rules()["groups"] for rule in group["rules"] if "alert" in rule}
+ALERTS = {rule["alert"]: rule for group in read_rules()["groups"] for rule in group["rules"] if "alert" in rule}
 ANCHOR = re.compile(r"[^\w\- ]")
 
 
@@ -141,7 +141,7 @@ def test_every_alert_fires_when_it_must_and_is_quiet_when_it_must_be(tmp_path: P
         for case in cases
         for given, firing in ((case.fires, True), (case.quiet, False))
     ]
-    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules()))
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(read_rules()))
     document = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}
     (tmp_path / "tests.yml").write_text(yaml.safe_dump(document))
     assert "SUCCESS" in said("promtool", "test", "rules", tmp_path / "tests.yml")

@@ -7,9 +7,9 @@ import pytest
 
 from include import manifest as manifests
 from include.kernel.errors import Permanent
-from include.monitoring.core.correlations import Correlations, correlations
-from include.monitoring.core.data_quality import data_quality
-from include.monitoring.core.profiles import Profile, category_baseline, number_baseline
+from include.monitoring.core.correlations import Correlations, compute_correlations
+from include.monitoring.core.data_quality import check_data_quality
+from include.monitoring.core.profiles import Profile, build_category_baseline, build_number_baseline
 
 SPEC = manifests.load().monitor
 
@@ -28,13 +28,13 @@ def table(rows: int, seed: int, relation: float = 0.8) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def baseline() -> dict[str, Profile]:
     columns = table(2000, 1)
-    return {k: (category_baseline if k == "home" else number_baseline)(v) for k, v in columns.items()}
+    return {k: (build_category_baseline if k == "home" else build_number_baseline)(v) for k, v in columns.items()}
 
 
 def raised(baseline: dict[str, Profile], columns: dict[str, Any]) -> list[tuple[str, str]]:
-    current = {name: baseline[name].of(values) for name, values in columns.items()}
-    relations = correlations(table(2000, 1), baseline), correlations(columns, baseline)
-    return [(s.subject, s.measure) for s in data_quality(baseline, current, relations, SPEC) if s.raised]
+    current = {name: baseline[name].count_values(values) for name, values in columns.items()}
+    relations = compute_correlations(table(2000, 1), baseline), compute_correlations(columns, baseline)
+    return [(s.subject, s.measure) for s in check_data_quality(baseline, current, relations, SPEC) if s.raised]
 
 
 def spoiled(column: str, share: float, value: Any) -> dict[str, Any]:
@@ -82,8 +82,8 @@ def test_a_wrong_join_breaks_a_relation_and_no_column(baseline: dict[str, Profil
 
 
 def test_a_measure_without_a_fault_is_told_by_the_column_nearest_to_its_bound(baseline: dict[str, Profile]) -> None:
-    current = {name: baseline[name].of(values) for name, values in table(400, 2).items()}
-    told = data_quality(baseline, current, None, SPEC)
+    current = {name: baseline[name].count_values(values) for name, values in table(400, 2).items()}
+    told = check_data_quality(baseline, current, None, SPEC)
     assert sorted(signal.measure for signal in told) == ["missing", "new_categories", "out_of_range", "outliers"]
     assert all(signal.severity == "ok" and not signal.action for signal in told)
 
@@ -91,21 +91,24 @@ def test_a_measure_without_a_fault_is_told_by_the_column_nearest_to_its_bound(ba
 def test_correlations_of_ranks_are_those_of_the_textbook_and_add_up(baseline: dict[str, Profile]) -> None:
     columns = table(3000, 5)
     parts = [{name: values[rows] for name, values in columns.items()} for rows in (slice(0, 999), slice(999, None))]
-    whole, sum_ = correlations(columns, baseline), correlations(parts[0], baseline) + correlations(parts[1], baseline)
-    assert whole.matrix() == pytest.approx(sum_.matrix())
-    found = {(one, other): value for one, other, value, _ in whole.pairs()}
+    whole, sum_ = (
+        compute_correlations(columns, baseline),
+        compute_correlations(parts[0], baseline) + compute_correlations(parts[1], baseline),
+    )
+    assert whole.compute_matrix() == pytest.approx(sum_.compute_matrix())
+    found = {(one, other): value for one, other, value, _ in whole.iterate_pairs()}
     assert found["age", "income"] == pytest.approx(6 / np.pi * np.arcsin(0.8 / 2), abs=0.02)
     assert found["age", "debt"] == pytest.approx(0, abs=0.05)
-    assert Correlations.from_dict(whole.as_dict()).matrix() == pytest.approx(whole.matrix())
+    assert Correlations.decode(whole.encode()).compute_matrix() == pytest.approx(whole.compute_matrix())
 
 
 def test_a_column_that_never_varies_has_no_relation() -> None:
     columns = {"one": np.ones(100), "other": np.arange(100.0)}
-    baseline: dict[str, Profile] = {name: number_baseline(values) for name, values in columns.items()}
-    assert list(correlations(columns, baseline).pairs()) == []
+    baseline: dict[str, Profile] = {name: build_number_baseline(values) for name, values in columns.items()}
+    assert list(compute_correlations(columns, baseline).iterate_pairs()) == []
 
 
 def test_correlations_of_different_columns_are_not_added_up(baseline: dict[str, Profile]) -> None:
     columns = table(10, 1)
     with pytest.raises(Permanent, match="different columns cannot be added up"):
-        correlations(columns, baseline) + correlations({"age": columns["age"]}, baseline)
+        compute_correlations(columns, baseline) + compute_correlations({"age": columns["age"]}, baseline)

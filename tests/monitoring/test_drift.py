@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from include import manifest as manifests
 from include.monitoring.core import drift
-from include.monitoring.core.correlations import correlations
-from include.monitoring.core.drift import Measured, Window, alarm
-from include.monitoring.core.profiles import category_baseline, number_baseline
+from include.monitoring.core.correlations import compute_correlations
+from include.monitoring.core.drift import TableProfile, Window, should_alarm
+from include.monitoring.core.profiles import build_category_baseline, build_number_baseline
 from include.monitoring.core.signals import SCORE, Signal
 from include.monitoring.spec import MonitorSpec, Persistence
 
@@ -28,17 +28,17 @@ def drawn(rows: int, seed: int, mean: float = 0.0) -> Any:
     return np.random.default_rng(seed).normal(mean, 1, rows)
 
 
-def baseline_of(features: int, rows: int = 2000) -> Measured:
-    return Measured({f"f{i}": number_baseline(drawn(rows, i)) for i in range(features)})
+def baseline_of(features: int, rows: int = 2000) -> TableProfile:
+    return TableProfile({f"f{i}": build_number_baseline(drawn(rows, i)) for i in range(features)})
 
 
-def window_of(baseline: Measured, rows: int, seed: int, **means: float) -> Measured:
+def window_of(baseline: TableProfile, rows: int, seed: int, **means: float) -> TableProfile:
     drawn_anew = {name: drawn(rows, 1000 * seed + i, means.get(name, 0)) for i, name in enumerate(baseline.profiles)}
-    return Measured({name: baseline.profiles[name].of(values) for name, values in drawn_anew.items()})
+    return TableProfile({name: baseline.profiles[name].count_values(values) for name, values in drawn_anew.items()})
 
 
-def compare(baseline: Measured, current: Measured, spec: MonitorSpec = SPEC) -> Window:
-    return drift.compare(DAY, baseline, current, 0.5, spec)
+def compare(baseline: TableProfile, current: TableProfile, spec: MonitorSpec = SPEC) -> Window:
+    return drift.compare_window(DAY, baseline, current, 0.5, spec)
 
 
 def of(window: Window, check: str, measure: str = "psi") -> list[Signal]:
@@ -47,7 +47,7 @@ def of(window: Window, check: str, measure: str = "psi") -> list[Signal]:
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.sets(st.sampled_from("abc"), min_size=1)), min_size=1, max_size=4))
 def test_days_add_up_to_the_window_of_the_columns_that_all_of_them_have(days: list[tuple[int, set[str]]]) -> None:
-    grid = {name: number_baseline(drawn(200, place), knots=20) for place, name in enumerate("abc")}
+    grid = {name: build_number_baseline(drawn(200, place), knots=20) for place, name in enumerate("abc")}
     tables = [
         {name: drawn(rows, 10 * number + place) for place, name in enumerate("abc") if name in names}
         for number, (rows, names) in enumerate(days)
@@ -61,11 +61,13 @@ def test_days_add_up_to_the_window_of_the_columns_that_all_of_them_have(days: li
         assert summed.profiles[name].mean == pytest.approx(whole.profiles[name].mean)
     assert summed.correlations is not None and whole.correlations is not None
     assert summed.correlations.names == whole.correlations.names
-    assert np.allclose(summed.correlations.matrix(), whole.correlations.matrix(), equal_nan=True)
+    assert np.allclose(summed.correlations.compute_matrix(), whole.correlations.compute_matrix(), equal_nan=True)
 
 
 def measured(table: dict[str, Any], grid: dict[str, Any]) -> Any:
-    return Measured({name: grid[name].of(values) for name, values in table.items()}, correlations(table, grid))
+    return TableProfile(
+        {name: grid[name].of(values) for name, values in table.items()}, compute_correlations(table, grid)
+    )
 
 
 def test_lots_without_correlations_come_to_none() -> None:
@@ -88,7 +90,7 @@ def test_a_feature_that_moved_is_named() -> None:
 
 def test_values_that_went_missing_are_a_move() -> None:
     baseline = baseline_of(1)
-    gone = Measured({"f0": baseline.profiles["f0"].of([*drawn(150, 7), *[float("nan")] * 150])})
+    gone = TableProfile({"f0": baseline.profiles["f0"].count_values([*drawn(150, 7), *[float("nan")] * 150])})
     assert compare(baseline, gone).verdict == "drifted"
 
 
@@ -99,14 +101,14 @@ def test_a_window_of_too_few_rows_says_so_however_far_it_moved() -> None:
 
 
 def test_no_feature_at_all_is_not_enough_data() -> None:
-    assert compare(Measured({}), Measured({})).verdict == "not enough data"
+    assert compare(TableProfile({}), TableProfile({})).verdict == "not enough data"
 
 
 def test_a_column_that_is_not_delivered_is_a_signal_and_the_others_are_compared_without_it() -> None:
     baseline = baseline_of(3)
     current = window_of(baseline, 300, seed=1, f2=1.0)
     others = {name: profile for name, profile in current.profiles.items() if name != "f1"}
-    window = compare(baseline, Measured({**others, "new": number_baseline(drawn(300, 5))}))
+    window = compare(baseline, TableProfile({**others, "new": build_number_baseline(drawn(300, 5))}))
     assert [(s.subject, s.severity) for s in window.signals if s.check == "schema_drift"] == [
         ("f1", "critical"),
         ("new", "unknown"),
@@ -139,31 +141,45 @@ def test_a_move_that_is_large_but_may_be_chance_does_not_count() -> None:
 
 def test_a_spread_that_widened_is_a_move_although_the_middle_stayed() -> None:
     baseline = baseline_of(1)
-    [moved] = of(compare(baseline, Measured({"f0": baseline.profiles["f0"].of(3 * drawn(300, 9))})), "feature_drift")
+    [moved] = of(
+        compare(baseline, TableProfile({"f0": baseline.profiles["f0"].count_values(3 * drawn(300, 9))})),
+        "feature_drift",
+    )
     assert moved.severity == "critical"
     assert set(moved.details) == {"ks", "jensen_shannon"}
 
 
 def test_a_constant_column_that_changed_its_value_moved_in_either_direction() -> None:
-    baseline = Measured({"f0": number_baseline(np.full(500, 3.0))})
+    baseline = TableProfile({"f0": build_number_baseline(np.full(500, 3.0))})
     for value, verdict in ((3.0, "healthy"), (2.0, "drifted"), (4.0, "drifted")):
-        assert compare(baseline, Measured({"f0": baseline.profiles["f0"].of(np.full(300, value))})).verdict == verdict
+        assert (
+            compare(baseline, TableProfile({"f0": baseline.profiles["f0"].count_values(np.full(300, value))})).verdict
+            == verdict
+        )
 
 
 def test_a_column_that_had_no_value_in_the_baseline_is_compared_like_any_other() -> None:
     nothing = np.full(300, np.nan)
-    baseline = Measured({"f0": number_baseline(nothing), "home": category_baseline([None] * 300)})
-    same = Measured({"f0": baseline.profiles["f0"].of(nothing), "home": baseline.profiles["home"].of([None] * 300)})
-    filled = Measured(
-        {"f0": baseline.profiles["f0"].of(drawn(300, 1)), "home": baseline.profiles["home"].of("a" * 300)}
+    baseline = TableProfile({"f0": build_number_baseline(nothing), "home": build_category_baseline([None] * 300)})
+    same = TableProfile(
+        {
+            "f0": baseline.profiles["f0"].count_values(nothing),
+            "home": baseline.profiles["home"].count_values([None] * 300),
+        }
+    )
+    filled = TableProfile(
+        {
+            "f0": baseline.profiles["f0"].count_values(drawn(300, 1)),
+            "home": baseline.profiles["home"].count_values("a" * 300),
+        }
     )
     assert compare(baseline, same).verdict == "healthy"
     assert set(compare(baseline, filled).moved) == {"f0", "home"}
 
 
 def test_a_mix_of_categories_that_turned_is_a_move() -> None:
-    baseline = Measured({"home": category_baseline(["own"] * 300 + ["rent"] * 100)})
-    turned = Measured({"home": baseline.profiles["home"].of(["own"] * 100 + ["rent"] * 100)})
+    baseline = TableProfile({"home": build_category_baseline(["own"] * 300 + ["rent"] * 100)})
+    turned = TableProfile({"home": baseline.profiles["home"].count_values(["own"] * 100 + ["rent"] * 100)})
     assert list(compare(baseline, turned).moved) == ["home"]
 
 
@@ -175,8 +191,8 @@ def scored(rows: int, seed: int, shift: float = 0.0) -> Any:
     ("shift", "severities"), [(0.0, ["ok"] * 3), (0.04, ["ok", "warning", "ok"]), (0.2, ["critical", *["warning"] * 2])]
 )
 def test_scores_are_watched_by_shape_by_mean_and_by_what_is_decided(shift: float, severities: list[str]) -> None:
-    baseline = Measured({SCORE: number_baseline(scored(5000, 1), include=[0.5])})
-    window = compare(baseline, Measured({SCORE: baseline.profiles[SCORE].of(scored(3000, 2, shift))}))
+    baseline = TableProfile({SCORE: build_number_baseline(scored(5000, 1), include=[0.5])})
+    window = compare(baseline, TableProfile({SCORE: baseline.profiles[SCORE].count_values(scored(3000, 2, shift))}))
     found = {signal.measure: signal for signal in window.signals if signal.check == "prediction_drift"}
     assert [found[name].severity for name in ("psi", "mean_shift", "decision_rate_shift")] == severities
     assert found["mean_shift"].value == pytest.approx(shift, abs=0.01)
@@ -184,8 +200,10 @@ def test_scores_are_watched_by_shape_by_mean_and_by_what_is_decided(shift: float
 
 
 def test_without_scores_their_drift_is_unknown() -> None:
-    baseline = Measured({"f0": number_baseline(drawn(500, 1)), SCORE: number_baseline(scored(500, 1), include=[0.5])})
-    window = compare(baseline, Measured({"f0": baseline.profiles["f0"].of(drawn(300, 2))}))
+    baseline = TableProfile(
+        {"f0": build_number_baseline(drawn(500, 1)), SCORE: build_number_baseline(scored(500, 1), include=[0.5])}
+    )
+    window = compare(baseline, TableProfile({"f0": baseline.profiles["f0"].count_values(drawn(300, 2))}))
     assert [signal.severity for signal in of(window, "prediction_drift")] == ["unknown"]
 
 
@@ -197,12 +215,12 @@ def test_labels_are_watched_by_their_rate_and_by_how_well_scores_foretell_them()
         (rng.random(4000) < np.minimum(score + 0.15, 1), ["rate_change", "calibration_error"]),
         (rng.random(4000) < score.mean(), ["calibration_error"]),
     ):
-        signals = drift.label_drift((1000, 4000), truth.astype(float), score, SPEC, seed=1)
+        signals = drift.detect_label_drift((1000, 4000), truth.astype(float), score, SPEC, seed=1)
         assert [signal.measure for signal in signals if signal.raised] == raised
 
 
 def test_too_few_labels_are_unknown() -> None:
-    [signal] = drift.label_drift((100, 400), np.ones(149), np.ones(149), SPEC, seed=1)
+    [signal] = drift.detect_label_drift((100, 400), np.ones(149), np.ones(149), SPEC, seed=1)
     assert (signal.severity, signal.raised) == ("unknown", False)
 
 
@@ -232,4 +250,4 @@ def test_an_alarm_is_k_of_the_last_n_windows_the_newest_among_them(k: int, n: in
         for history in product(get_args(Verdict), repeat=length):
             windows = [Window(DAY + timedelta(days=i), 200, (), verdict) for i, verdict in enumerate(history)]
             last = history[-n:]
-            assert alarm(windows, spec) is (last.count("drifted") >= k and last[-1] == "drifted")
+            assert should_alarm(windows, spec) is (last.count("drifted") >= k and last[-1] == "drifted")

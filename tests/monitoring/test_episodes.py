@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.monitoring.core.episodes import Episode, MonitorReport, current_episode
+from include.monitoring.core.episodes import Episode, MonitorReport, find_current_episode
 
 FIRST = date(2026, 9, 1)
 
@@ -25,17 +25,17 @@ def days(history: list[bool], start: int = 0) -> list[MonitorReport]:
 
 
 def key(reports: list[MonitorReport]) -> str | None:
-    episode = current_episode(reports)
+    episode = find_current_episode(reports)
     return episode.key if episode else None
 
 
 def test_no_report_is_no_episode() -> None:
-    assert current_episode([]) is None
+    assert find_current_episode([]) is None
 
 
 @given(alarms)
 def test_an_episode_lasts_exactly_while_the_newest_report_is_an_alarm(history: list[bool]) -> None:
-    assert (current_episode(days(history)) is not None) is (history[-1:] == [True])
+    assert (find_current_episode(days(history)) is not None) is (history[-1:] == [True])
 
 
 @given(alarms, st.integers(1, 10))
@@ -53,7 +53,7 @@ def test_the_key_stays_however_often_the_newest_day_is_reported(before: list[boo
 @given(alarms, st.integers(1, 5))
 def test_what_was_before_a_quiet_day_does_not_matter(before: list[bool], length: int) -> None:
     episode = days([True] * length, 20)
-    assert current_episode([*days(before), report(19, alarm=False), *episode]) == current_episode(episode)
+    assert find_current_episode([*days(before), report(19, alarm=False), *episode]) == find_current_episode(episode)
 
 
 def test_an_episode_after_a_quiet_day_is_another_one() -> None:
@@ -69,7 +69,7 @@ def test_an_episode_of_another_version_is_another_one_even_on_the_same_day() -> 
 def test_an_episode_tells_when_it_began_its_last_day_and_what_moved_last() -> None:
     reports = [report(0, moved={"Age": 0.3}), report(1), report(2, moved={"Age": 0.3, "Job": 0.5})]
     expected = Episode("3", FIRST, FIRST + timedelta(days=2), ("Age", "Job"))
-    assert current_episode(reports) == expected
+    assert find_current_episode(reports) == expected
 
 
 def test_a_report_survives_the_way_through_a_file() -> None:

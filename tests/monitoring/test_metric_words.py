@@ -29,7 +29,7 @@ from include.serving.app import create_app, serve_slot
 from include.serving.metrics import Metrics
 from include.serving.settings import Settings
 from include.serving.transport.guard import POLICY
-from include.serving.transport.middleware import route_of
+from include.serving.transport.middleware import resolve_route
 from include.serving.words import slot_metrics as words
 
 SELECTOR = re.compile(r"\b(evergreen_\w+|up|process_\w+)(?:\{([^}]*)\})?")
@@ -67,21 +67,21 @@ def full() -> Metrics:
     metrics = Metrics("blue")
     for path in (*words.PREDICTING, "/made/up"):
         for status in STATUSES:
-            metrics.answered("3", path, int(status), 0.01)
+            metrics.count_answer("3", path, int(status), 0.01)
     oddities = {("Age", "high"): 1, ("Age", "low"): 1, ("Job", "unseen"): 1, ("Job", "missing"): 1}
-    metrics.predicted("3", [0.1, 0.9], oddities)  # type: ignore[arg-type]
-    metrics.decided("3", [True, False])
-    metrics.batch(2)
-    metrics.explained("3", "explained")
-    metrics.not_additive("3")
-    metrics.explainer_started()
+    metrics.record_scores("3", [0.1, 0.9], oddities)  # type: ignore[arg-type]
+    metrics.count_decisions("3", [True, False])
+    metrics.record_batch(2)
+    metrics.count_explanation("3", "explained")
+    metrics.count_not_additive("3")
+    metrics.count_explainer_start()
     metrics.watch(lambda: 0.0, lambda: 0.0)
     for served_by in get_args(ServedBy):
-        metrics.fell_back("3", served_by)
+        metrics.count_fallback("3", served_by)
     for stream in get_args(Stream):
-        log = metrics.of_log(stream)
-        log.lost(1, "full")
-        log.waiting(lambda: 0.0)
+        log = metrics.make_log_metrics(stream)
+        log.count_lost(1, "full")
+        log.watch_waiting(lambda: 0.0)
     return metrics
 
 
@@ -115,7 +115,7 @@ def test_a_server_writes_what_its_owner_says_and_nothing_else() -> None:
 
 def test_the_paths_that_predict_are_those_the_server_answers_so(tmp_path) -> None:
     settings = Settings(slot="blue", serving_dir=tmp_path, port=0)
-    assert set(create_app(settings, serve_slot(settings)).hot) == set(words.PREDICTING)
+    assert set(create_app(settings, serve_slot(settings)).handlers) == set(words.PREDICTING)
 
 
 def test_every_label_that_is_asked_for_is_one_that_is_written(exported: dict[str, set[str]]) -> None:
@@ -137,7 +137,7 @@ def test_every_value_that_is_asked_for_is_one_that_is_written() -> None:
 
 def test_where_rules_ask_for_paths_they_mean_all_that_predict_and_no_other() -> None:
     asked = {one.value for one in selectors() if one.label == words.PATH}
-    paths = {*map(route_of, POLICY), words.OTHER}
+    paths = {*map(resolve_route, POLICY), words.OTHER}
     assert asked and all({p for p in paths if re.fullmatch(one, p)} == {*words.PREDICTING} for one in asked)
 
 

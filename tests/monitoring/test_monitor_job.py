@@ -21,7 +21,7 @@ def live(place, ask, registry):
 def test_before_a_version_is_live_there_is_nothing_to_measure(place, ask):
     result = ask("monitor")
     assert (result.verdict, result.summary) == ("no", "no version is live yet; nothing to measure")
-    assert edge.reports().reports() == []
+    assert edge.reports().read_reports() == []
 
 
 def test_before_a_day_is_ingested_there_is_nothing_to_measure(live, ask):
@@ -31,7 +31,7 @@ def test_before_a_day_is_ingested_there_is_nothing_to_measure(live, ask):
 
 def test_days_like_those_of_the_training_are_no_alarm(live, ask):
     result = ask("monitor")
-    [report] = edge.reports().reports()
+    [report] = edge.reports().read_reports()
     assert (report.alarm, report.moved, report.version) == (False, {}, live)
     assert result.outputs["alarm"] is False
     assert 0.6 < report.auc_low < report.auc < report.auc_high <= 1
@@ -41,7 +41,7 @@ def test_a_market_that_changed_for_long_enough_is_an_alarm_that_names_what_moved
     for number in (2, 3):
         publish(edge.store(), place, FIRST + timedelta(days=number), "new_market")
     ask("monitor")
-    [report] = edge.reports().reports()
+    [report] = edge.reports().read_reports()
     assert report.alarm and {"Seniority", "Income"} <= set(report.moved)
     picture = Path(report.page).with_suffix(".evidently.html")
     assert "Seniority" in picture.read_text() and picture.name in Path(report.page).read_text()
@@ -52,21 +52,21 @@ def test_a_market_that_changed_for_long_enough_is_an_alarm_that_names_what_moved
 
 def test_the_page_lies_beside_the_report(live, ask):
     ask("monitor")
-    [report] = edge.reports().reports()
-    page = edge.reports().report_page(report.version, report.as_of)
+    [report] = edge.reports().read_reports()
+    page = edge.reports().locate_page(report.version, report.as_of)
     assert str(page) == report.page and "<!doctype html>" in page.read_text()
 
 
 def test_measuring_again_overwrites_the_same_report(live, ask):
     first, second = ask("monitor"), ask("monitor", key="k2")
     assert first.outputs == second.outputs
-    assert len(edge.reports().reports()) == 1
-    assert edge.reports().reports()[0].as_of == LAST - timedelta(days=1)
+    assert len(edge.reports().read_reports()) == 1
+    assert edge.reports().read_reports()[0].as_of == LAST - timedelta(days=1)
 
 
 def test_a_report_holds_every_check_with_its_bound_and_its_page_tells_the_budget(live, ask):
     ask("monitor")
-    [report] = edge.reports().reports()
+    [report] = edge.reports().read_reports()
     checks = {signal.check for signal in report.signals}
     assert {"feature_drift", "prediction_drift", "data_quality", "label_drift"} <= checks
     assert all(signal.threshold is not None for signal in report.signals if signal.severity == "ok")
@@ -77,7 +77,7 @@ def test_a_column_that_is_no_longer_delivered_is_a_signal_and_no_failure(live, p
     fewer = read_day(place, FIRST + timedelta(days=3)).drop(columns="Income")
     publish_rows(edge.store(), place, FIRST + timedelta(days=3), fewer)
     assert ask("monitor").verdict == "yes"
-    [report] = edge.reports().reports()
+    [report] = edge.reports().read_reports()
     gone = {signal.subject: signal.severity for signal in report.signals if signal.check == "schema_drift"}
     assert gone == {"Income": "critical"}
     assert [s.severity for s in report.signals if s.check == "prediction_drift"] == ["unknown"]
@@ -93,7 +93,7 @@ def test_a_baseline_of_another_time_asks_for_a_training_in_one_sentence(tmp_path
 def test_a_report_tells_what_became_of_the_decisions_too(live, place, ask):
     publish_rows(edge.store(), place, FIRST + timedelta(days=4), read_day(place, FIRST))
     ask("monitor", as_of=FIRST + timedelta(days=9))
-    [report] = edge.reports().reports()
+    [report] = edge.reports().read_reports()
     measured = {(s.check, s.measure) for s in report.signals if s.severity != "unknown"}
     assert {("performance", "accuracy"), ("performance", "auc"), ("business", "cost_per_row")} <= measured
     assert {("estimated_performance", "accuracy_gap"), ("fairness", "parity_ratio")} <= measured
@@ -106,7 +106,7 @@ def test_labels_that_turned_round_are_an_alarm_though_no_feature_moved(live, pla
         rows["Status"] = rows["Status"].map({"good": "bad", "bad": "good"})
         publish_rows(edge.store(), place, FIRST + timedelta(days=number), rows)
     ask("monitor", as_of=FIRST + timedelta(days=9))
-    report = edge.reports().reports()[-1]
+    report = edge.reports().read_reports()[-1]
     grave = {s.check for s in report.signals if s.severity == "critical"}
     assert report.alarm and {"performance", "concept_drift"} <= grave
 
@@ -115,5 +115,5 @@ def test_a_baseline_of_before_performance_was_watched_leaves_it_unknown(live, as
     now = baselines.read
     monkeypatch.setattr(baselines, "read", lambda place: replace(now(place), decisions=None, since=None))
     ask("monitor")
-    [report] = edge.reports().reports()
+    [report] = edge.reports().read_reports()
     assert [s.severity for s in report.signals if s.check == "performance"] == ["unknown"]

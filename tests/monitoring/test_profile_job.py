@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from include.kernel.job import Intent, JobRequest
-from include.kernel.work_units import shards
+from include.kernel.work_units import list_shards
 from include.monitoring.baselines import Baseline
 from include.monitoring.core import drift
 from include.monitoring.core.signals import SCORE
@@ -31,13 +31,13 @@ def live(place, small, ask, registry):
 @pytest.fixture
 def measured(monkeypatch):
     """The days that were measured, in the order they were."""
-    days, truly = [], profile._measured
+    days, truly = [], profile._measure_rows
 
     def noted(day, found):
         days.append(day.day)
         return truly(day, found)
 
-    monkeypatch.setattr(profile, "_measured", noted)
+    monkeypatch.setattr(profile, "_measure_rows", noted)
     return days
 
 
@@ -47,7 +47,7 @@ def asked(job="profile", **params) -> JobRequest:
 
 def made() -> dict[str, bytes]:
     objects = edge.store().objects
-    return {key: objects.read(key).data for key in objects.keys("pieces/profiles/")}
+    return {key: objects.read(key).data for key in objects.list_keys("pieces/profiles/")}
 
 
 def at_once(days, found):
@@ -60,7 +60,7 @@ def at_once(days, found):
 
 def judged(found, days, current):
     spec, threshold = found.manifest.monitor, found.model.meta.threshold
-    window = drift.compare(days[-1].day, found.baseline.measured, current, threshold, spec)
+    window = drift.compare_window(days[-1].day, found.baseline.measured, current, threshold, spec)
     return window.verdict, [flat(signal) for signal in window.signals]
 
 
@@ -75,14 +75,14 @@ def test_a_window_is_the_sum_of_its_days_and_of_their_batches(live, place, monke
     fewer = read_day(place, FIRST + timedelta(days=1)).drop(columns="Income")
     publish_rows(edge.store(), place, FIRST + timedelta(days=4), fewer)
     monkeypatch.setattr(profile, "BATCH_ROWS", 100)
-    held, count = [], Baseline.of
+    held, count = [], Baseline.measure
     monkeypatch.setattr(
-        Baseline, "of", lambda self, inputs, model: held.append(len(inputs)) or count(self, inputs, model)
+        Baseline, "measure", lambda self, inputs, model: held.append(len(inputs)) or count(self, inputs, model)
     )
     found = open_monitored_model(asked(), edge.manifest())
     verdicts = set()
     for days in found.windows:
-        summed, whole = profile.of_days(days, found), at_once(days, found)
+        summed, whole = profile.measure_days(days, found), at_once(days, found)
         assert list(summed.profiles) == list(whole.profiles)
         assert summed.correlations.names == whole.correlations.names
         for name, profiled in whole.columns.items():
@@ -125,9 +125,9 @@ def test_tasks_make_the_very_pieces_the_monitor_would_also_when_one_is_killed(li
     for key in alone:
         edge.store().objects.remove(key)
 
-    killed(asked(**shards(3)[0].params), "include.model.schema", "_conformed", 20, tmp_path / "result.json")
+    killed(asked(**list_shards(3)[0].params), "include.model.schema", "_conformed", 20, tmp_path / "result.json")
     assert [key.split("/")[2] for key in made()] == [str(FIRST)]  # it was killed within the second of its days
-    days = [ask("profile", **shard.params).outputs["days"] for shard in shards(3)[1:]]
+    days = [ask("profile", **shard.params).outputs["days"] for shard in list_shards(3)[1:]]
     assert days == [[str(FIRST + timedelta(days=1))], [str(FIRST + timedelta(days=2))]]
     measured.clear()
     ask("monitor")

@@ -10,8 +10,8 @@ import pytest
 
 from include.kernel.errors import DataRefused
 from include.monitoring import profile_stream
-from include.monitoring.core.profiles import Profile, category_baseline, number_baseline
-from include.monitoring.profile_stream import count
+from include.monitoring.core.profiles import Profile, build_category_baseline, build_number_baseline
+from include.monitoring.profile_stream import count_files
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def table() -> pa.Table:
 def baseline(table: pa.Table) -> dict[str, Profile]:
     ages = table["age"].to_pandas()
     return {
-        "debt": number_baseline(table["debt"].to_numpy()),
-        "age": number_baseline(ages),
-        "home": category_baseline(table["home"].to_pylist()),
+        "debt": build_number_baseline(table["debt"].to_numpy()),
+        "age": build_number_baseline(ages),
+        "home": build_category_baseline(table["home"].to_pylist()),
     }
 
 
@@ -36,10 +36,10 @@ def baseline(table: pa.Table) -> dict[str, Profile]:
 def test_files_of_both_formats_are_counted_as_one_table_whatever_the_batch(
     table: pa.Table, baseline: dict[str, Profile], tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profile_stream, "BATCH", batch)
+    monkeypatch.setattr(profile_stream, "STREAM_BATCH_ROWS", batch)
     pq.write_table(table, tmp_path / "one.parquet", row_group_size=1100)
     pa.csv.write_csv(table, tmp_path / "two.csv")
-    found = count([tmp_path / "one.parquet", tmp_path / "two.csv"], baseline)
+    found = count_files([tmp_path / "one.parquet", tmp_path / "two.csv"], baseline)
     for name, profile in baseline.items():
         together = profile + profile
         assert found[name].counts == pytest.approx(together.counts)
@@ -47,7 +47,7 @@ def test_files_of_both_formats_are_counted_as_one_table_whatever_the_batch(
 
 
 def test_no_file_is_no_row(baseline: dict[str, Profile]) -> None:
-    assert [profile.rows for profile in count([], baseline).values()] == [0, 0, 0]
+    assert [profile.rows for profile in count_files([], baseline).values()] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("name", ["lacking.parquet", "lacking.csv", "broken.parquet", "absent.parquet", "text.csv"])
@@ -59,4 +59,4 @@ def test_what_cannot_be_profiled_is_refused_in_a_sentence_that_names_the_file(
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "text.csv").write_text("age,home,debt\n31,own,much\n")
     with pytest.raises(DataRefused, match=f"{name} cannot be profiled .*; deliver it again with debt, age, home"):
-        count([tmp_path / name], baseline)
+        count_files([tmp_path / name], baseline)

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from include.embedded.commands.prometheus import MONITORING, configuration, rules, write
+from include.embedded.commands.prometheus import MONITORING_DIR, build_configuration, read_rules, write_configuration
 from include.embedded.configuration.settings import EmbeddedSettings
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
@@ -45,7 +45,7 @@ DROPPED = Signal(
 REPORT = MonitorReport(
     as_of=DAY, version="3", alarm=True, verdict="drifted", rows=300, moved={"Income": 0.4}, signals=(DROPPED,)
 )
-DASHBOARDS = sorted((MONITORING / "dashboards").glob("*.json"))
+DASHBOARDS = sorted((MONITORING_DIR / "dashboards").glob("*.json"))
 
 
 def live(ledger: LocalLedger) -> None:
@@ -72,9 +72,9 @@ def test_a_real_prometheus_scrapes_the_stack_and_its_alerts_reach_a_real_alertma
     with ground.stack(tmp_path, "envoy", "slot-blue", "slot-green", "exporter") as stack:
         live(LocalLedger(stack.settings.store_dir / "ledger.jsonl"))
         LocalReports(stack.settings.store_dir).write_report(REPORT)
-        write(stack.settings)
+        write_configuration(stack.settings)
         place = stack.settings.home / "prometheus"
-        settings = configuration(stack.settings, f"127.0.0.1:{manager}")
+        settings = build_configuration(stack.settings, f"127.0.0.1:{manager}")
         settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         (place / "prometheus.yml").write_text(yaml.safe_dump(settings))
         told = [f"--config.file={place / 'alertmanager.yml'}", f"--web.listen-address=127.0.0.1:{manager}"]
@@ -97,7 +97,7 @@ def alerts(port: int) -> Any:
 
 def test_prometheus_and_alertmanager_accept_what_make_prometheus_writes(tmp_path: Path) -> None:
     settings = EmbeddedSettings(home=tmp_path / "home")
-    command = write(settings)
+    command = write_configuration(settings)
     place = settings.home / "prometheus"
     assert str(place / "prometheus.yml") in command
     assert "SUCCESS" in said("promtool", "check", "config", place / "prometheus.yml")
@@ -106,7 +106,7 @@ def test_prometheus_and_alertmanager_accept_what_make_prometheus_writes(tmp_path
 
 def queries() -> dict[str, list[str]]:
     """Every expression of rules and dashboards, by the place it stands in."""
-    found = {"rules": [rule["expr"] for group in rules()["groups"] for rule in group["rules"]]}
+    found = {"rules": [rule["expr"] for group in read_rules()["groups"] for rule in group["rules"]]}
     for path in DASHBOARDS:
         panels = json.loads(path.read_text())["panels"]
         found[path.stem] = [target["expr"] for panel in panels for target in panel["targets"]]
@@ -130,9 +130,9 @@ def test_every_metric_that_is_asked_for_is_told_by_somebody(small: Callable[...,
     small()
     live(open_ledger())
     open_report_store().write_report(REPORT)
-    recorded = {rule["record"] for group in rules()["groups"] for rule in group["rules"] if "record" in rule}
+    recorded = {rule["record"] for group in read_rules()["groups"] for rule in group["rules"] if "record" in rule}
     metrics = Metrics("blue")
-    metrics.of_log("predictions")
+    metrics.make_log_metrics("predictions")
     told = names(build_registry()) | names(metrics.registry) | recorded | {"evergreen_newest_day_seconds"}
     for place, expressions in queries().items():
         used = {name for expr in expressions for name in re.findall(r"\bevergreen[_:][\w:]+", expr)}

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from include.monitoring.core.signals import Severity, Signal, raised, worst
+from include.monitoring.core.signals import Severity, Signal, find_worst_severity, list_raised
 
 
 def signal(severity: Severity, **more: object) -> Signal:
@@ -10,14 +10,14 @@ def signal(severity: Severity, **more: object) -> Signal:
 
 
 def test_the_gravest_signal_decides_and_silence_is_well() -> None:
-    assert worst([]) == "ok"
-    assert worst([signal("warning"), signal("critical"), signal("unknown")]) == "critical"
-    assert worst([signal("ok"), signal("unknown")]) == "unknown"
+    assert find_worst_severity([]) == "ok"
+    assert find_worst_severity([signal("warning"), signal("critical"), signal("unknown")]) == "critical"
+    assert find_worst_severity([signal("ok"), signal("unknown")]) == "unknown"
 
 
 def test_what_is_unknown_is_not_raised() -> None:
     every = [signal("unknown"), signal("warning"), signal("ok"), signal("critical")]
-    assert [s.severity for s in raised(every)] == ["critical", "warning"]
+    assert [s.severity for s in list_raised(every)] == ["critical", "warning"]
 
 
 def test_a_signal_is_told_in_one_sentence_with_its_bound_and_its_action() -> None:

@@ -13,7 +13,7 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from include.data.store.snapshot_store import ContentStore
+from include.data.store.snapshot_store import SnapshotStore
 from include.data.wiring import open_snapshot_store
 from include.kernel.errors import NotBlessed
 from include.kernel.ledger_file import LocalLedger
@@ -112,31 +112,31 @@ class SmallWorld:
     def manifest(self) -> Manifest:
         return read_manifest()
 
-    def registry(self) -> ShelfRegistry:
+    def open_registry(self) -> ShelfRegistry:
         return self.shelf
 
-    def ledger(self) -> LocalLedger:
+    def open_ledger(self) -> LocalLedger:
         return LocalLedger(self.root / "ledger.jsonl")
 
-    def store(self) -> ContentStore:
+    def store(self) -> SnapshotStore:
         return open_snapshot_store()
 
-    def target(self) -> LocalTarget:
+    def open_target(self) -> LocalTarget:
         nobody = "http://127.0.0.1:9"
         return LocalTarget(
             self.root / "serving", LocalAddresses(nobody, nobody, {"blue": nobody, "green": nobody}, nobody)
         )
 
-    def rollout(self) -> Any:
+    def open_driver(self) -> Any:
         return self.driver
 
-    def reconciler(self) -> Any:
+    def open_reconciler(self) -> Any:
         return self.upkeep
 
-    def signer(self) -> Ed25519PrivateKey:
+    def read_signing_key(self) -> Ed25519PrivateKey:
         return blessed.KEY
 
-    def blessing(self, version: str, envelope: str, digest: str | None = None) -> Blessing:
+    def verify_blessing(self, version: str, envelope: str, digest: str | None = None) -> Blessing:
         return verify(envelope, {blessed.keyid(blessed.KEY): blessed.KEY.public_key()}, "credit-risk", version, digest)
 
 
@@ -146,7 +146,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorld:
     made = SmallWorld(tmp_path)
     monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
     for module in ("announce", "approval", "gate", "reconcile", "registry", "rollout", "scoring"):
-        monkeypatch.setattr(f"evergreen.operators.{module}.WorldHook", lambda: made)
+        monkeypatch.setattr(f"evergreen.operators.{module}.ConnectionsHook", lambda: made)
     return made
 
 

@@ -7,9 +7,9 @@ from evergreen.assets import DRIFT_DETECTED, MODEL_BLESSED, MODEL_LIVE
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.gate import GateOperator
 from evergreen.operators.registry import BlessOperator, PromoteOperator
-from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.code_digest import JUDGING, compute_code_digest
 from include.manifest import read_manifest
-from include.model.blessing.blessing import report_digest
+from include.model.blessing.blessing import compute_report_digest
 from tests.blessed import REPORT
 from tests.plugins.conftest import context
 
@@ -19,7 +19,7 @@ RESULT = {"verdict": "yes", "summary": "a week of rows", "outputs": {"id": "abc"
 
 def announcement(told, **options):
     options = {"fields": list(told.get("outputs", told)), **options}
-    return AnnounceOperator(task_id="announce", asset=DRIFT_DETECTED, told=told, **options)
+    return AnnounceOperator(task_id="announce", asset=DRIFT_DETECTED, result=told, **options)
 
 
 def emitted(found, asset=DRIFT_DETECTED):
@@ -59,7 +59,7 @@ class TestAnnounce:
             found = context(run_id="first")
             announcement(EPISODE, once=EPISODE["key"]).execute(found)
             assert emitted(found)["key"] == EPISODE["key"]
-        assert len(list(world.ledger().entries("drift.detected"))) == 1
+        assert len(list(world.open_ledger().entries("drift.detected"))) == 1
 
     def test_a_skipped_announcement_leaves_the_key_for_a_live_run(self, world):
         with pytest.raises(AirflowSkipException):
@@ -73,7 +73,7 @@ class TestGate:
     @staticmethod
     def choose(verdict, **run):
         told = {"summary": "cost falls by 3 %", "outputs": {"run_id": "r1", "gate": {"verdict": verdict}}}
-        return GateOperator(task_id="gate", told=told).choose_branch(context(**run))
+        return GateOperator(task_id="gate", result=told).choose_branch(context(**run))
 
     @pytest.mark.parametrize(
         "ask, passed, inconclusive",
@@ -86,7 +86,7 @@ class TestGate:
     def test_a_refused_model_goes_nowhere_and_that_is_no_failure(self, world, small):
         small(**{"gate.approval": "always"})
         assert self.choose("refused") is None
-        [entry] = world.ledger().entries()
+        [entry] = world.open_ledger().entries()
         assert (entry.what, entry.subject, entry.why) == ("gate.refused", "r1", "cost falls by 3 %")
 
     @pytest.mark.parametrize("run", [{"run_type": "backfill"}, {"params": {"intent": "rehearsal"}}])
@@ -97,7 +97,7 @@ class TestGate:
     def test_a_retry_writes_no_second_decision(self, world):
         for _ in range(2):
             self.choose("passed")
-        assert len(list(world.ledger().entries())) == 1
+        assert len(list(world.open_ledger().entries())) == 1
 
 
 class TestBless:
@@ -111,20 +111,22 @@ class TestBless:
             "run_id": "r1",
             "snapshots": ["c" * 64],
             "manifest": read_manifest().digest,
-            "code": digest_code(*JUDGING),
+            "code": compute_code_digest(*JUDGING),
         }
         return {"verdict": "yes", "summary": "passed: it is better", "outputs": outputs | changes}
 
     def bless(self, found=None, approval=None, **changes):
-        return BlessOperator(task_id="bless", told=self.told(**changes), approval=approval).execute(found or context())
+        return BlessOperator(task_id="bless", result=self.told(**changes), approval=approval).execute(
+            found or context()
+        )
 
     def test_a_model_that_passed_is_registered_signed_and_told(self, world):
         found = context(params={"as_of": "2026-08-20"})
         assert self.bless(found) == emitted(found, MODEL_BLESSED)
         assert emitted(found, MODEL_BLESSED) == {"version": "1", "as_of": "2026-08-20", "intent": "live"}
-        blessing = world.blessing("1", world.shelf.blessings["1"], "5" * 64)
-        assert (blessing.manifest, blessing.code) == (read_manifest().digest, digest_code(*JUDGING))
-        assert (blessing.report, blessing.data, blessing.approval) == (report_digest(REPORT), ("c" * 64,), None)
+        blessing = world.verify_blessing("1", world.shelf.blessings["1"], "5" * 64)
+        assert (blessing.manifest, blessing.code) == (read_manifest().digest, compute_code_digest(*JUDGING))
+        assert (blessing.report, blessing.data, blessing.approval) == (compute_report_digest(REPORT), ("c" * 64,), None)
         assert [check.name for check in blessing.checks] == ["auc"]
 
     def test_a_retry_signs_the_same_again(self, world):
@@ -134,7 +136,7 @@ class TestBless:
     def test_the_one_who_approved_stands_in_the_blessing(self, world):
         yes = {"who": "ada", "why": "the old one is worse", "at": "2026-08-20T09:00:00Z"}
         self.bless(approval=yes, gate=REPORT | {"verdict": "inconclusive"})
-        assert world.blessing("1", world.shelf.blessings["1"]).approval.who == "ada"
+        assert world.verify_blessing("1", world.shelf.blessings["1"]).approval.who == "ada"
 
     @pytest.mark.parametrize(
         "changes, said",
@@ -155,7 +157,7 @@ class TestRegistryOperators:
     @pytest.mark.parametrize("found", [context(run_type="backfill"), context(params={"intent": "rehearsal"})])
     def test_only_a_live_training_is_blessed(self, world, found):
         with pytest.raises(AirflowSkipException, match="never blessed"):
-            BlessOperator(task_id="bless", told=RESULT).execute(found)
+            BlessOperator(task_id="bless", result=RESULT).execute(found)
         assert emitted(found, MODEL_BLESSED) == {}
 
     def test_a_release_that_went_well_becomes_the_champion_and_is_told(self, world):
@@ -165,14 +167,14 @@ class TestRegistryOperators:
             "summary": "serves all traffic",
             "outputs": {"version": "7", "digest": "d", "generation": 4},
         }
-        PromoteOperator(task_id="go_live", told=told).execute(found)
+        PromoteOperator(task_id="go_live", result=told).execute(found)
         assert world.shelf.champion == "7"
         assert emitted(found, MODEL_LIVE) == {"version": "7", "intent": "live"}
-        assert [entry.subject for entry in world.ledger().entries("release.live")] == ["7"]
+        assert [entry.subject for entry in world.open_ledger().entries("release.live")] == ["7"]
 
     def test_one_that_did_not_moves_nothing(self, world):
         told = {"verdict": "no", "summary": "version 7 was rejected", "outputs": {"version": "7"}}
         with pytest.raises(AirflowSkipException, match="version 7 was rejected"):
-            PromoteOperator(task_id="go_live", told=told).execute(context())
+            PromoteOperator(task_id="go_live", result=told).execute(context())
         assert world.shelf.champion is None
-        assert list(world.ledger().entries()) == []
+        assert list(world.open_ledger().entries()) == []

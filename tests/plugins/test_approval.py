@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.operators.approval import ApproveOperator, ApproveReleaseOperator
 from include.manifest import read_manifest
-from include.model.blessing.approval import release_question
+from include.model.blessing.approval import render_release_approval
 from tests.blessed import REPORT
 from tests.plugins.conftest import context
 
@@ -26,11 +26,11 @@ def answered(option: str, why: str = "") -> dict:
 
 
 def ask_a_person() -> ApproveOperator:
-    return ApproveOperator(task_id="approve", manifest=read_manifest(), told=TOLD)
+    return ApproveOperator(task_id="approve", manifest=read_manifest(), result=TOLD)
 
 
 def ask_before_the_switch(told: dict) -> ApproveReleaseOperator:
-    return ApproveReleaseOperator(task_id="approve", manifest=read_manifest(), told=told)
+    return ApproveReleaseOperator(task_id="approve", manifest=read_manifest(), result=told)
 
 
 def resume(event: dict, **run):
@@ -38,7 +38,7 @@ def resume(event: dict, **run):
 
 
 def written(world) -> list[tuple[str, str, str, str]]:
-    return [(entry.what, entry.subject, entry.who, entry.why) for entry in world.ledger().entries()]
+    return [(entry.what, entry.subject, entry.who, entry.why) for entry in world.open_ledger().entries()]
 
 
 def test_a_yes_is_handed_on_with_who_and_why_and_stands_in_the_ledger(world):
@@ -67,7 +67,7 @@ def test_silence_fails_the_run_for_good_and_says_how_long_was_waited(world, smal
 def test_an_answer_without_a_reason_says_so(world):
     with pytest.raises(AirflowFailException, match="refused by ada: no reason"):
         resume(answered("Reject"))
-    assert [entry.why for entry in world.ledger().entries()] == ["no reason was given"]
+    assert [entry.why for entry in world.open_ledger().entries()] == ["no reason was given"]
 
 
 def test_a_retry_writes_no_second_answer(world):
@@ -115,7 +115,7 @@ class TestRelease:
         return ask_before_the_switch(told).execute_complete(context(**run), event)
 
     def verdict(self, world) -> dict[str, str]:
-        return world.target().verdicts(4)["approved"]
+        return world.open_target().read_verdicts(4)["approved"]
 
     def test_a_yes_lies_beside_the_target_with_who_and_why(self, world):
         self.resume(answered("Approve", "fits the season"))
@@ -146,10 +146,10 @@ class TestRelease:
             ask_before_the_switch(told).execute(context())
 
     def test_the_form_shows_which_version_replaces_which_and_every_verdict(self):
-        body = release_question(self.OUTPUTS, "6")
+        body = render_release_approval(self.OUTPUTS, "6")
         assert "**Version 7 is ready to get all requests, instead of version 6.**" in body
         assert "| accepted | passed | answered \\| as expected |" in body
-        assert "as the first release of all" in release_question(self.OUTPUTS, None)
+        assert "as the first release of all" in render_release_approval(self.OUTPUTS, None)
 
     def test_the_dag_asks_only_where_the_manifest_says_so(self, small):
         small()

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from evergreen.run_context import edge, job_request, newest_extra
+from evergreen.run_context import build_job_request, find_newest_extra, read_run_context
 from include.kernel.job import Intent
 from tests.plugins.conftest import context, event
 
@@ -16,7 +16,7 @@ PARAM, EVENT, INTERVAL, RUN_AFTER = "2026-08-01", "2026-08-02", datetime(2026, 8
 def seen(param: str | None = None, sent: str | None = None, interval: datetime | None = None) -> date:
     events = [event(as_of=sent)] if sent else []
     found = context(*events, params={"as_of": param})
-    return edge(found | ({"data_interval_end": interval} if interval else {})).as_of
+    return read_run_context(found | ({"data_interval_end": interval} if interval else {})).as_of
 
 
 def test_the_day_is_the_params_then_the_events_then_the_intervals_then_the_runs():
@@ -43,7 +43,7 @@ def test_the_day_is_the_params_then_the_events_then_the_intervals_then_the_runs(
 )
 def test_the_intent_is_the_params_then_the_events_and_a_backfill_is_always_historical(run_type, param, sent, expected):
     events = [event(intent=sent)] if sent else []
-    found = edge(context(*events, params={"intent": param}, run_type=run_type))
+    found = read_run_context(context(*events, params={"intent": param}, run_type=run_type))
     assert found.intent is Intent(expected)
     assert found.is_live is (expected == "live")
 
@@ -51,33 +51,35 @@ def test_the_intent_is_the_params_then_the_events_and_a_backfill_is_always_histo
 def test_the_type_of_a_run_is_known_whether_it_comes_as_a_word_or_as_an_enumeration():
     from airflow.utils.types import DagRunType
 
-    assert edge(context(run_type=DagRunType.BACKFILL_JOB)).intent is Intent.HISTORICAL
-    assert edge(context(run_type=DagRunType.MANUAL)).run_type == "manual"
+    assert read_run_context(context(run_type=DagRunType.BACKFILL_JOB)).intent is Intent.HISTORICAL
+    assert read_run_context(context(run_type=DagRunType.MANUAL)).run_type == "manual"
 
 
 def test_of_several_events_the_newest_counts():
-    assert newest_extra(context(event(2, n=2), event(3, n=3), event(1, n=1)))["n"] == 3
+    assert find_newest_extra(context(event(2, n=2), event(3, n=3), event(1, n=1)))["n"] == 3
 
 
 def test_a_live_event_counts_before_a_newer_historical_one():
-    found = newest_extra(context(event(1, intent="live", n=1), event(2, intent="historical", n=2)))
+    found = find_newest_extra(context(event(1, intent="live", n=1), event(2, intent="historical", n=2)))
     assert found["n"] == 1
 
 
 def test_an_event_that_says_nothing_about_its_intent_is_live():
-    assert newest_extra(context(event(1, n=1), event(2, intent="historical", n=2)))["n"] == 1
+    assert find_newest_extra(context(event(1, n=1), event(2, intent="historical", n=2)))["n"] == 1
 
 
 def test_when_all_events_are_historical_so_is_the_run():
-    found = edge(context(event(1, intent="historical"), event(2, intent="historical"), run_type="asset_triggered"))
+    found = read_run_context(
+        context(event(1, intent="historical"), event(2, intent="historical"), run_type="asset_triggered")
+    )
     assert found.intent is Intent.HISTORICAL
 
 
 def test_without_events_there_is_no_extra():
-    assert newest_extra(context()) == {}
+    assert find_newest_extra(context()) == {}
 
 
 def test_a_retry_asks_for_the_same_work_under_the_same_key_and_another_run_for_other_work():
-    first, retry = (job_request(context(run_id="a"), "train", {"columns": None}) for _ in range(2))
+    first, retry = (build_job_request(context(run_id="a"), "train", {"columns": None}) for _ in range(2))
     assert first == retry
-    assert first.run_key != job_request(context(run_id="b"), "train", {"columns": None}).run_key
+    assert first.run_key != build_job_request(context(run_id="b"), "train", {"columns": None}).run_key

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from evergreen.operators.job import job_task
+from evergreen.operators.job import make_job_task
 from evergreen.operators.job_pod import PodJobOperator
-from evergreen.run_context import job_request
+from evergreen.run_context import build_job_request
 from include.kernel.job import ATTEMPT_VARIABLE, REQUEST_VARIABLE, JobRequest
 from include.manifest import read_manifest
 from tests.plugins.conftest import context
@@ -27,7 +27,7 @@ def manifest(small):
 
 def pod_of(job: str, **params):
     """As `execute` would build it, but for the cluster."""
-    task = job_task(read_manifest(), job, job=job, job_params=params)
+    task = make_job_task(read_manifest(), job, job=job, job_params=params)
     assert isinstance(task, PodJobOperator)
     task.prepare(context())
     return task.build_pod_request_obj(dry_run=True)
@@ -46,7 +46,7 @@ class TestEveryJob:
 
     def test_its_name_is_that_of_its_work_and_so_the_same_in_every_try(self, manifest, job):
         name = pod_of(job).metadata.name
-        assert name == pod_of(job).metadata.name == f"evergreen-{job}-{job_request(context(), job, {}).run_key}"
+        assert name == pod_of(job).metadata.name == f"evergreen-{job}-{build_job_request(context(), job, {}).run_key}"
         assert len(name) <= 63
 
     def test_it_may_do_nothing_that_restricted_pod_security_forbids(self, manifest, job):
@@ -68,7 +68,7 @@ class TestEveryJob:
 
     def test_its_request_reads_back_as_the_request_that_was_sent(self, manifest, job):
         [sent] = [variable for variable in base(pod_of(job, day="2026-08-02")).env if variable.name == REQUEST_VARIABLE]
-        assert JobRequest.model_validate_json(sent.value) == job_request(context(), job, {"day": "2026-08-02"})
+        assert JobRequest.model_validate_json(sent.value) == build_job_request(context(), job, {"day": "2026-08-02"})
 
     def test_its_resources_are_the_manifests_and_it_gets_what_it_asks_for(self, manifest, job):
         wanted = manifest.jobs.resources_of(job)
@@ -94,7 +94,7 @@ class TestEveryJob:
 
 
 def test_a_retry_carries_one_request_and_not_two(manifest):
-    task = job_task(read_manifest(), "train", job="train")
+    task = make_job_task(read_manifest(), "train", job="train")
     task.prepare(context())
     task.build_pod_request_obj(dry_run=True)
     names = [variable.name for variable in base(task.build_pod_request_obj(dry_run=True)).env]
@@ -107,7 +107,7 @@ def test_training_may_have_more_than_the_rest(manifest):
 
 
 def test_the_environment_is_not_printed_and_the_result_is_pushed(manifest):
-    task = job_task(read_manifest(), "train", job="train")
+    task = make_job_task(read_manifest(), "train", job="train")
     task.prepare(context())
     task.build_pod_request_obj(dry_run=True)
     assert task.log_pod_spec_on_failure is False
@@ -147,10 +147,10 @@ def test_images_put_onto_nodes_by_hand_need_no_registry(small):
 
 def test_the_local_target_makes_it_a_process(small):
     small()
-    assert type(job_task(read_manifest(), "train", job="train")).__name__ == "LocalJobOperator"
+    assert type(make_job_task(read_manifest(), "train", job="train")).__name__ == "LocalJobOperator"
 
 
 @pytest.mark.parametrize("target", ["local", "kubernetes"])
 def test_no_job_may_hang_for_ever(small, target):
     small(target=target, **{"jobs.timeout_minutes": 7})
-    assert job_task(read_manifest(), "train", job="train").execution_timeout.total_seconds() == 420
+    assert make_job_task(read_manifest(), "train", job="train").execution_timeout.total_seconds() == 420

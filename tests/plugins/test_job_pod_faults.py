@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
-from evergreen.operators.job import job_task
+from evergreen.operators.job import make_job_task
 from evergreen.operators.job_pod import PodJobOperator
 from evergreen.triggers.pod import PodTrigger
 from include.data.wiring import open_job_results, open_snapshot_store
@@ -90,7 +90,7 @@ class Attempt:
         return found | {"ti": Ti(run_id=self.run_id, map_index=self.map_index), "run_id": self.run_id, "dag": None}
 
     def task(self) -> PodJobOperator:
-        task = job_task(read_manifest(), "t", job=self.job, job_params=self.params)
+        task = make_job_task(read_manifest(), "t", job=self.job, job_params=self.params)
         assert isinstance(task, PodJobOperator)
         return task
 
@@ -124,7 +124,7 @@ def leave(pod: dict[str, Any], summary: str = "done") -> str:
     """What a job in this pod leaves in the store; its sha256."""
     request = Attempt().task().prepare(Attempt().context)
     result = JobResult(job=request.job, run_key=request.run_key, summary=summary)
-    return open_job_results().leave(request, pod["metadata"]["uid"], result.model_dump_json())
+    return open_job_results().save(request, pod["metadata"]["uid"], result.model_dump_json())
 
 
 class TestGoodEnds:
@@ -134,7 +134,7 @@ class TestGoodEnds:
         kubelet.run(trigger.name)
         result = attempt.finish(trigger)
         assert (result["job"], result["verdict"]) == ("ingest", "yes")
-        assert open_snapshot_store().newest_day().isoformat() == "2026-08-01"
+        assert open_snapshot_store().find_newest_day().isoformat() == "2026-08-01"
         assert api.of("pods") == []
 
     def test_the_triggerer_is_woken_by_the_pods_end_and_not_by_the_clock(self, api, kubelet, small):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from airflow.sdk._shared.module_loading import import_string
 
-from evergreen.dag_defaults import house
+from evergreen.dag_defaults import build_dag_defaults
 from evergreen.deadline_callback import tell_late
 from include.kernel.environment import read_setting
 
@@ -41,6 +41,6 @@ def test_a_backfill_wakes_nobody():
 
 
 def test_the_deadline_of_the_house_is_the_manifests_and_its_callback_can_be_imported(manifest):
-    deadline = house(manifest)["deadline"]
+    deadline = build_dag_defaults(manifest)["deadline"]
     assert deadline.interval.total_seconds() == 7 * 60
     assert import_string(deadline.callback.path) is tell_late

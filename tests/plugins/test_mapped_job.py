@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk import DAG
 
-from evergreen.operators.job import mapped_job
+from evergreen.operators.job import make_mapped_job
 from include.kernel import work_units
 from include.kernel.job import REQUEST_VARIABLE, JobRequest
 from include.manifest import read_manifest
@@ -16,7 +16,7 @@ from tests.plugins.conftest import context
 
 def mapped(shards: int = 3):
     with DAG("a_dag"):
-        return mapped_job(
+        return make_mapped_job(
             read_manifest(),
             "spread",
             job="train",
@@ -58,7 +58,7 @@ def test_each_pod_has_a_name_of_its_own_and_carries_its_shard(small):
     assert len({name.rsplit("-", 1)[0] for name in names}) == 1 and max(map(len, names)) <= 63
     sent = [next(v.value for c in pod.spec.containers for v in c.env if v.name == REQUEST_VARIABLE) for pod in pods]
     requests = [JobRequest.model_validate_json(each) for each in sent]
-    assert [work_units.asked(request) for request in requests] == work_units.shards(3)
+    assert [work_units.read_shard(request) for request in requests] == work_units.list_shards(3)
     assert {request.params["columns"][0] for request in requests} == {"Age"}
     assert len({request.run_key for request in requests}) == 1
     assert len({pod.metadata.labels["evergreen/request"] for pod in pods}) == 3

@@ -164,7 +164,7 @@ def test_a_channel_that_will_never_take_it_is_named_by_its_connection_and_not_as
 
 
 def test_what_was_written_down_without_connections_is_told_by_the_next_who_has_them(monkeypatch, receiver):
-    notifiers.note(REVERTED)
+    notifiers.enqueue_alerts(REVERTED)
     slack(monkeypatch, receiver.url)
     notifiers.announce(BEGUN)
     assert len(receiver.received) == 2
@@ -180,7 +180,7 @@ def test_an_alert_nobody_took_for_too_long_is_given_up(monkeypatch, small, recei
 
 
 def test_an_alert_that_somebody_damaged_holds_up_no_other(monkeypatch, receiver, tmp_path, caplog):
-    notifiers.note(BEGUN)
+    notifiers.enqueue_alerts(BEGUN)
     [waiting] = (tmp_path / "store" / "alerts" / "waiting").iterdir()
     waiting.write_text("{")
     slack(monkeypatch, receiver.url)

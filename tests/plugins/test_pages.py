@@ -13,7 +13,7 @@ from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi import FastAPI
 
 from evergreen.operators.job_local import LocalJobOperator
-from evergreen.pages import PREFIX, StorePages, address, page_of
+from evergreen.pages import PREFIX, StorePages, build_page_url, find_page
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def test_nothing_else_is(browser, place):
 def test_a_page_of_the_store_has_an_address_under_airflow_and_any_other_that_of_its_file(store, monkeypatch):
     monkeypatch.setenv("EVERGREEN_STORE", str(store))
     monkeypatch.setenv("EVERGREEN_AIRFLOW_URL", "http://127.0.0.1:8080")
-    found = address(str(store / "backtests/m/index.html"))
+    found = build_page_url(str(store / "backtests/m/index.html"))
     assert found == f"http://127.0.0.1:8080{PREFIX}/backtests/m/index.html"
-    assert address("/elsewhere/page.html") == "file:///elsewhere/page.html"
+    assert build_page_url("/elsewhere/page.html") == "file:///elsewhere/page.html"
 
 
 def test_a_job_has_a_button_for_its_report():
@@ -101,7 +101,7 @@ def test_a_job_has_a_button_for_its_report():
 
 def test_the_page_of_an_ingest_is_the_one_in_data_docs(store, monkeypatch):
     monkeypatch.setenv("EVERGREEN_STORE", str(store))
-    assert page_of({"data_docs": "day/2026-08-01.html"}) == str(store / "data_docs/site/day/2026-08-01.html")
-    assert page_of({"page": "/a/page.html", "data_docs": None}) == "/a/page.html"
-    assert page_of({"quarantine_page": "quarantine/d.html"}) == str(store / "data_docs/site/quarantine/d.html")
-    assert page_of({}) is None
+    assert find_page({"data_docs": "day/2026-08-01.html"}) == str(store / "data_docs/site/day/2026-08-01.html")
+    assert find_page({"page": "/a/page.html", "data_docs": None}) == "/a/page.html"
+    assert find_page({"quarantine_page": "quarantine/d.html"}) == str(store / "data_docs/site/quarantine/d.html")
+    assert find_page({}) is None

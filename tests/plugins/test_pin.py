@@ -41,7 +41,7 @@ def days(world, small, tmp_path):
     for number, day in enumerate(DAYS):
         path = written(rows(float(number)), tmp_path, f"{day}.parquet")
         open_snapshot_store().publish(described(path, day), path)
-    return {str(each.day): each.id for each in open_snapshot_store().history()}
+    return {str(each.day): each.id for each in open_snapshot_store().read_history()}
 
 
 def test_it_is_the_version_that_serves_and_not_the_newest_and_its_newest_day(world, days):
@@ -71,7 +71,9 @@ def test_a_backfill_scores_the_day_of_its_interval_with_the_version_that_was_ask
 
 def test_the_registry_may_be_down_for_a_version_that_went_live(world, monkeypatch):
     envelope = world.shelf.has_blessed("7")
-    world.ledger().append(Entry(what="release.live", subject="7", who="w", why="y", details={"blessing": envelope}))
+    world.open_ledger().append(
+        Entry(what="release.live", subject="7", who="w", why="y", details={"blessing": envelope})
+    )
 
     def down(version):
         raise ServiceUnavailable("MLflow does not answer.")

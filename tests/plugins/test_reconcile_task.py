@@ -10,7 +10,7 @@ from evergreen.operators.reconcile import ReconcileOperator
 from include.alerting.core.alerts import Alert, Severity
 from include.alerting.wiring import open_outbox
 from include.manifest import read_manifest
-from include.release.core.reconcile import State
+from include.release.core.reconcile import TargetState
 from include.release.service.reconciler import Outcome
 from tests.plugins.conftest import context
 
@@ -28,7 +28,7 @@ class Looking:
 @pytest.fixture
 def looking(world, small):
     small()
-    world.upkeep = Looking(Outcome(State.SETTLED, ["the alias followed"], ["slot blue cannot serve"]))
+    world.upkeep = Looking(Outcome(TargetState.SETTLED, ["the alias followed"], ["slot blue cannot serve"]))
     return world.upkeep
 
 

@@ -12,7 +12,7 @@ from airflow.sdk._shared.module_loading import import_string
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from evergreen.assets import DRIFT_DETECTED
-from evergreen.operators.rejection_callback import note_refused_day
+from evergreen.operators.rejection_callback import record_refused_day
 from evergreen.sensors.drift import DriftSensor
 from evergreen.sensors.retraining import RetrainingSensor
 from evergreen.triggers.poll import PollTrigger
@@ -39,7 +39,7 @@ def manifest(small):
 
 
 def live(version: str) -> None:
-    count = len(list(open_ledger().entries("release.live")))
+    count = len(list(open_ledger().read_entries("release.live")))
     open_ledger().append(Entry(what="release.live", subject=version, who="deploy", why="", key=f"live-{count}"))
 
 
@@ -145,7 +145,7 @@ class TestRetrainingSensor:
             monkeypatch.setenv(name, "9")
 
     def arguments(self, *events, **options):
-        return RetrainingSensor(task_id="decide").arguments(context(*events, **options))
+        return RetrainingSensor(task_id="decide").build_arguments(context(*events, **options))
 
     def test_a_drift_looks_at_the_newest_day_whatever_day_that_will_be(self):
         found = self.arguments(
@@ -167,7 +167,7 @@ class TestRetrainingSensor:
     def test_a_no_skips_the_run_with_its_reason_and_goes_to_the_ledger(self):
         with pytest.raises(AirflowSkipException, match="0 labelled rows"):
             RetrainingSensor(task_id="decide").execute(context())
-        assert [entry.what for entry in open_ledger().entries("retraining.declined")] == ["retraining.declined"]
+        assert [entry.what for entry in open_ledger().read_entries("retraining.declined")] == ["retraining.declined"]
 
     @pytest.fixture
     def rows(self, manifest):
@@ -183,13 +183,13 @@ class TestRetrainingSensor:
             "as_of": "2026-08-05",
             "key": "retraining-1",
         }
-        [entry] = open_ledger().entries("retraining.approved")
+        [entry] = open_ledger().read_entries("retraining.approved")
         assert (entry.key, entry.details["trigger"]) == ("retraining-1", "manual")
 
     def test_a_run_that_was_killed_behind_its_approval_finds_it_again(self, rows):
         first = RetrainingSensor(task_id="decide").execute(context())
         assert RetrainingSensor(task_id="decide").execute(context()) == first
-        assert len(list(open_ledger().entries("retraining.approved"))) == 1
+        assert len(list(open_ledger().read_entries("retraining.approved"))) == 1
 
     def test_what_the_trigger_saw_only_wakes_the_worker_who_decides_by_what_is_known_then(self, rows):
         drifted = (event(as_of="2026-08-04", key="drift-3-2026-08-04"),)
@@ -214,7 +214,7 @@ class TestRetrainingSensor:
     def test_a_day_that_was_refused_stops_the_policy_until_a_later_one_is_valid(self, rows, manifest):
         open_ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))
         task = SimpleNamespace(job_params={"day": "2026-08-05"})
-        note_refused_day(context() | {"task": task, "exception": ValueError("rule 3 is broken")})
+        record_refused_day(context() | {"task": task, "exception": ValueError("rule 3 is broken")})
         [told] = (Path(read_setting("EVERGREEN_STORE")) / "alerts").rglob("*.json")
         assert "The delivery of 2026-08-05 was refused" in told.read_text() and "rule 3" in told.read_text()
         week = {"run_type": "scheduled", "params": {"as_of": "2026-08-09"}}

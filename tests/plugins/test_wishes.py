@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
 
-from evergreen.operators.rollout import RolloutOperator, WantBackOperator, WantOperator
+from evergreen.operators.rollout import RequestReleaseOperator, RequestRollbackOperator, RolloutOperator
 from include.kernel.errors import ServiceUnavailable
 from include.kernel.files import write_atomic
 from include.kernel.ledger import Entry
-from include.model.blessing.blessing import envelope_digest
-from include.release.core.rollout import Plan, Route, Step, Verdict
+from include.model.blessing.blessing import compute_envelope_digest
+from include.release.core.rollout import ReleasePlan, Route, Step, Verdict
 from include.release.targets.local import envoy_routes
 from tests import blessed
 from tests.blessed import OTHER_KEY
@@ -21,11 +21,11 @@ from tests.plugins.conftest import context, event
 
 
 def want(**options):
-    return WantOperator(task_id="want").execute(context(**options))
+    return RequestReleaseOperator(task_id="want").execute(context(**options))
 
 
 def back(**options):
-    return WantBackOperator(task_id="want").execute(context(**options))
+    return RequestRollbackOperator(task_id="want").execute(context(**options))
 
 
 class TestWant:
@@ -33,9 +33,9 @@ class TestWant:
         envelope = world.shelf.has_blessed("7")
         told = {"generation": 1, "version": "7", "digest": "7" * 64, "blessing": envelope}
         assert want(params={"version": "7"}) == told
-        wish = world.target().wanted()
+        wish = world.open_target().read_desired_state()
         assert (wish.release.version, wish.kind, wish.why) == ("7", "deploy", "it is better")
-        assert wish.blessing == envelope_digest(envelope)
+        assert wish.blessing == compute_envelope_digest(envelope)
 
     def test_the_forms_box_makes_it_an_experiment_where_the_manifest_says_how(self, world, small):
         world.shelf.has_blessed("7")
@@ -43,17 +43,17 @@ class TestWant:
             want(params={"version": "7", "experiment": True})
         small(experiment={"share": 30})
         want(params={"version": "7", "experiment": True})
-        assert world.target().wanted().plan == Plan(experiment=30)
+        assert world.open_target().read_desired_state().plan == ReleasePlan(experiment=30)
 
     def test_without_a_form_it_is_the_version_of_the_event(self, world):
         world.shelf.has_blessed("8")
         found = context(event(version="8"), run_type="asset_triggered")
-        assert WantOperator(task_id="want").execute(found)["version"] == "8"
+        assert RequestReleaseOperator(task_id="want").execute(found)["version"] == "8"
 
     def test_a_version_without_a_blessing_is_refused_for_good(self, world):
         with pytest.raises(AirflowFailException, match="no blessing"):
             want(params={"version": "7"})
-        assert world.target().wanted() is None
+        assert world.open_target().read_desired_state() is None
 
     @pytest.mark.parametrize(
         "signed, said",
@@ -71,7 +71,7 @@ class TestWant:
             world.shelf.blessings["7"] = blessed.envelope(blessed.document(**signed))
         with pytest.raises(AirflowFailException, match=said):
             want(params={"version": "7", **form})
-        assert world.target().wanted() is None
+        assert world.open_target().read_desired_state() is None
 
     def test_an_old_blessing_without_a_signature_is_refused_with_what_to_do(self, world):
         world.shelf.blessings["7"] = json.dumps({"version": "7", "digest": "7" * 64, "run_key": "k"})
@@ -85,13 +85,13 @@ class TestWant:
     def test_a_retry_stores_no_second_wish(self, world):
         world.shelf.has_blessed("7")
         assert want(params={"version": "7"}) == want(params={"version": "7"})
-        assert len(list(world.ledger().entries("deploy.wanted"))) == 1
+        assert len(list(world.open_ledger().entries("deploy.wanted"))) == 1
 
     def test_another_run_joins_a_release_that_is_under_way_and_starts_anew_when_it_has_ended(self, world):
         world.shelf.has_blessed("7")
         assert want(params={"version": "7"})["generation"] == 1
         assert want(params={"version": "7"}, run_id="another")["generation"] == 1
-        world.target().record(1, "accepted", Verdict.FAILED, "answered 422")
+        world.open_target().record_verdict(1, "accepted", Verdict.FAILED, "answered 422")
         assert want(params={"version": "7"}, run_id="another")["generation"] == 2
 
 
@@ -101,7 +101,7 @@ def history(world):
     for version in "123":
         details = {"digest": version * 64, "blessing": world.shelf.has_blessed(version)}
         entry = Entry(what="release.live", subject=version, who="deploy", why="", details=details)
-        world.ledger().append(entry)
+        world.open_ledger().append(entry)
     root = world.root / "serving"
     write_atomic(root / "route" / "routes.yaml", envoy_routes.render(Route("blue", None, 3)))
     write_atomic(root / "slots" / "blue.json", '{"version": "3", "digest": "%s", "generation": 3}' % ("3" * 64))
@@ -114,12 +114,12 @@ class TestWishesThatMeet:
     def test_an_event_that_names_an_older_version_than_the_one_that_serves_is_let_go(self, history):
         late = context(event(version="2"), run_type="asset_triggered")
         with pytest.raises(AirflowSkipException, match="Version 2 is older than 3, which serves, so the event"):
-            WantOperator(task_id="want").execute(late)
-        assert history.target().wanted() is None
+            RequestReleaseOperator(task_id="want").execute(late)
+        assert history.target().read_desired_state() is None
 
     def test_a_person_may_deploy_an_older_version_by_the_form(self, history):
         assert want(params={"version": "2"})["version"] == "2"
-        assert history.target().wanted().kind == "deploy"
+        assert history.target().read_desired_state().kind == "deploy"
 
     def test_the_version_that_serves_may_be_wanted_again(self, history):
         assert want(params={"version": "3"})["version"] == "3"
@@ -130,8 +130,8 @@ class TestWishesThatMeet:
         with pytest.raises(AirflowException, match="A rollback to version 2 is under way") as waits:
             want(params={"version": "4"}, run_id="another")
         assert not isinstance(waits.value, AirflowFailException), "it is tried again"
-        assert history.target().wanted().kind == "rollback"
-        history.target().record(rolling_back, "accepted", Verdict.FAILED, "answered 422")
+        assert history.target().read_desired_state().kind == "rollback"
+        history.target().record_verdict(rolling_back, "accepted", Verdict.FAILED, "answered 422")
         assert want(params={"version": "4"}, run_id="another")["generation"] == rolling_back + 1
 
     def test_a_rollback_that_nobody_follows_any_more_holds_up_no_deployment(self, history, small):
@@ -149,20 +149,20 @@ class TestWishesThatMeet:
         for version in "45":
             history.shelf.has_blessed(version)
         first, second = (want(params={"version": version}, run_id=version)["generation"] for version in "45")
-        assert second == first + 1 and history.target().wanted().release.version == "5"
+        assert second == first + 1 and history.target().read_desired_state().release.version == "5"
 
     @pytest.mark.parametrize("version, why", [("7", "and trusted is"), ("8", "carries no blessing")])
     def test_what_is_refused_for_good_is_told_and_not_only_a_failed_task(self, world, version, why):
         world.shelf.has_blessed("7", OTHER_KEY)
         with pytest.raises(AirflowFailException):
             want(params={"version": version})
-        [entry] = world.ledger().entries("deploy.refused")
+        [entry] = world.open_ledger().entries("deploy.refused")
         assert entry.subject == version and why in entry.why
 
     def test_a_rollback_that_is_refused_is_told_too(self, history):
         with pytest.raises(AirflowFailException):
             back(params={"version": "9"})
-        [entry] = history.ledger().entries("rollback.refused")
+        [entry] = history.open_ledger().entries("rollback.refused")
         assert entry.subject == "9" and "never served" in entry.why
 
 
@@ -171,21 +171,23 @@ class TestWantBack:
         found = back()
         assert (found["version"], found["digest"]) == ("2", "2" * 64)
         assert found["generation"] == 4, "one after the route's, though the wish of that one is lost"
-        assert history.target().wanted().kind == "rollback"
+        assert history.target().read_desired_state().kind == "rollback"
 
     def test_it_does_not_ask_the_registry(self, history):
         history.shelf.blessings.clear()
         assert back()["version"] == "2"
 
     def test_what_served_before_blessings_were_signed_never_serves_again(self, history):
-        history.ledger().append(Entry(what="release.live", subject="2", who="", why="", details={"digest": "2" * 64}))
+        history.open_ledger().append(
+            Entry(what="release.live", subject="2", who="", why="", details={"digest": "2" * 64})
+        )
         with pytest.raises(AirflowFailException, match="Version 2 served before blessings were signed"):
             back()
-        assert history.target().wanted() is None
+        assert history.target().read_desired_state() is None
 
     def test_a_ledger_that_was_written_by_hand_is_not_believed(self, history):
         details = {"digest": "9" * 64, "blessing": history.shelf.has_blessed("9", OTHER_KEY)}
-        history.ledger().append(Entry(what="release.live", subject="9", who="", why="", details=details))
+        history.open_ledger().append(Entry(what="release.live", subject="9", who="", why="", details=details))
         with pytest.raises(AirflowFailException, match="is blessed by key"):
             back()
 
@@ -207,12 +209,12 @@ class Walk:
     def __init__(self, world, steps, error=None, **verdicts):
         self.world, self.steps, self.error, self.verdicts = world, steps, error, verdicts
 
-    def pause(self, step: Step) -> float:
+    def choose_poll_interval(self, step: Step) -> float:
         return 0.5
 
     def run(self, generation: int, patience: float) -> Iterator[tuple[Step, float]]:
         for part, (verdict, why) in self.verdicts.items():
-            self.world.target().record(generation, part, verdict, why)
+            self.world.open_target().record_verdict(generation, part, verdict, why)
         yield from ((step, 0.1) for step in self.steps)
         if self.error:
             raise self.error
@@ -233,13 +235,13 @@ class TestRollout:
 
     def follow(self, world, *steps, error=None, **verdicts):
         world.driver = Walk(world, steps, error, **verdicts)
-        return RolloutOperator(task_id="rollout", wish=WISH).execute(context())
+        return RolloutOperator(task_id="rollout", release_request=WISH).execute(context())
 
     def test_not_one_step_is_taken_for_a_wish_that_names_another_artifact_than_its_blessing(self, world):
         world.driver = Walk(world, [Step.SWITCH, Step.DONE])
         with pytest.raises(AirflowFailException, match="has the artifact 888888888888, but its blessing is of 7777"):
-            RolloutOperator(task_id="rollout", wish=WISH | {"digest": "8" * 64}).execute(context())
-        assert list(world.ledger().entries()) == []
+            RolloutOperator(task_id="rollout", release_request=WISH | {"digest": "8" * 64}).execute(context())
+        assert list(world.open_ledger().entries()) == []
 
     def test_done_is_a_yes(self, world):
         found = self.follow(world, Step.SWITCH, Step.DONE, accepted=(Verdict.PASSED, "fine"))
@@ -250,7 +252,7 @@ class TestRollout:
         found = self.follow(world, Step.REJECTED, accepted=(Verdict.FAILED, "answered 422"))
         assert found["verdict"] == "no"
         assert found["summary"] == "version 7 was rejected: accepted: answered 422"
-        assert [entry.subject for entry in world.ledger().entries("release.rejected")] == ["7"]
+        assert [entry.subject for entry in world.open_ledger().entries("release.rejected")] == ["7"]
 
     def test_a_failed_soak_is_told_as_reverted(self, world):
         found = self.follow(
@@ -275,14 +277,14 @@ class TestRollout:
             self.follow(world, Step.SWITCH, Step.SOAK, Step.SOAK)
         assert deferred.value.trigger.serialize()[1]["arguments"] == {"generation": 4}
         world.driver = Walk(world, [Step.DONE], accepted=(Verdict.PASSED, "fine"))
-        operator = RolloutOperator(task_id="rollout", wish=WISH)
+        operator = RolloutOperator(task_id="rollout", release_request=WISH)
         found = getattr(operator, deferred.value.method_name)(context(), {"step": "done"}, **deferred.value.kwargs)
         assert found["outputs"]["steps"] == [["switch", 0.1], ["soak", 0.2], ["done", 0.1]]
 
     def test_a_question_to_a_person_is_neither_a_yes_nor_a_no(self, world):
         found = self.follow(world, Step.VERIFY, Step.APPROVE, accepted=(Verdict.PASSED, "fine"))
         assert found["verdict"] == "ask" and "waits for a person's yes" in found["summary"]
-        assert [entry.what for entry in world.ledger().entries()] == ["release.asked"]
+        assert [entry.what for entry in world.open_ledger().entries()] == ["release.asked"]
 
     def test_soaking_is_a_state_that_is_entered_once_and_marked_in_the_registry_while_it_lasts(self, world):
         routed = envoy_routes.render(Route("green", "blue", 4, trial=4))
@@ -290,7 +292,7 @@ class TestRollout:
         for _ in range(2):
             with pytest.raises(TaskDeferred):
                 self.follow(world, Step.SWITCH, Step.SOAK)
-        [entry] = world.ledger().entries("release.soaking")
+        [entry] = world.open_ledger().entries("release.soaking")
         assert entry.why == "for 1 s, before it becomes the champion"
         assert set(world.shelf.marked) == {"7"} and world.shelf.champion is None
 
@@ -299,7 +301,7 @@ class TestRollout:
         write_atomic(world.root / "serving" / "route" / "routes.yaml", routed)
         with pytest.raises(TaskDeferred):
             self.follow(world, Step.SOAK)
-        assert list(world.ledger().entries()) == [] and world.shelf.marked == []
+        assert list(world.open_ledger().entries()) == [] and world.shelf.marked == []
 
     def test_what_is_live_already_says_that_nothing_was_moved(self, world):
         assert self.follow(world, Step.DONE)["summary"] == "version 7 serves all traffic already, so nothing was moved"

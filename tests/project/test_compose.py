@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from include.embedded.commands.prometheus import MONITORING, configuration, write
+from include.embedded.commands.prometheus import MONITORING_DIR, build_configuration, write_configuration
 from include.embedded.configuration.settings import EmbeddedSettings
 from tests.proofs import compose_services
 
@@ -106,14 +106,14 @@ def test_images_install_by_digest_and_run_as_nobody_in_particular() -> None:
 
 
 def test_prometheus_finds_what_the_init_service_writes(tmp_path: Path) -> None:
-    written = write(EmbeddedSettings(home=tmp_path)).split()[1].replace(str(tmp_path), INSIDE)
+    written = write_configuration(EmbeddedSettings(home=tmp_path)).split()[1].replace(str(tmp_path), INSIDE)
     assert (
         f"EVERGREEN_HOME={INSIDE} python -m include.embedded.commands.prometheus"
         in SERVICES["airflow-init"]["command"][-1]
     )
     assert written in SERVICES["prometheus"]["command"]
     assert f"--config.file={INSIDE}/prometheus/alertmanager.yml" in SERVICES["alertmanager"]["command"]
-    asked = json.dumps(configuration(EmbeddedSettings(home=Path(INSIDE))))
+    asked = json.dumps(build_configuration(EmbeddedSettings(home=Path(INSIDE))))
     assert {"127.0.0.1:9093", "127.0.0.1:9108", "127.0.0.1:9901"} <= set(re.findall(r"127[\d.]+:\d+", asked))
     sharing = {name for name, service in SERVICES.items() if service.get("network_mode") == "service:slots"}
     assert {"prometheus", "alertmanager", "exporter", "envoy", "airflow-scheduler", "airflow-worker"} == sharing
@@ -125,7 +125,7 @@ def test_grafana_finds_the_dashboards_and_a_server_to_ask() -> None:
     [source] = yaml.safe_load((place / "datasources/prometheus.yaml").read_text())["datasources"]
     mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
     assert mounts["./k8s/components/monitoring/dashboards"] == provider["options"]["path"]
-    assert (ROOT / "k8s/components/monitoring/dashboards") == MONITORING / "dashboards"
+    assert (ROOT / "k8s/components/monitoring/dashboards") == MONITORING_DIR / "dashboards"
     assert source["type"] == "prometheus" and source["url"] == "http://slots:9090"
     assert "--web.listen-address=0.0.0.0:9090" in SERVICES["prometheus"]["command"]
 

@@ -249,7 +249,7 @@ def test_the_kubernetes_namespace_is_that_of_the_manifest() -> None:
 def test_the_proxy_of_compose_is_that_of_the_stack() -> None:
     """But for the listener, which other containers reach, and the access log, which the engine collects."""
     theirs = yaml.safe_load((ROOT / "docker/envoy.yaml").read_text())
-    ours = yaml.safe_load(envoy.bootstrap(EmbeddedSettings(home=Path("/var/lib/evergreen"))))
+    ours = yaml.safe_load(envoy.render_bootstrap(EmbeddedSettings(home=Path("/var/lib/evergreen"))))
     listener = ours["static_resources"]["listeners"][0]
     listener["address"]["socket_address"]["address"] = "0.0.0.0"
     connections = listener["filter_chains"][0]["filters"][0]["typed_config"]

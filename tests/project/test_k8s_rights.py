@@ -73,15 +73,15 @@ def run_jobs(api: KubeApi, kubelet: Kubelet) -> None:
 
 
 def release(api: KubeApi, tmp_path: Any) -> None:
-    from include.model.artifact import digest
+    from include.model.artifact import compute_digest
 
     target = target_of(api, tmp_path, NOWHERE, NOWHERE["blue"])  # type: ignore[arg-type]
     place = tmp_path / "made"
     place.mkdir()
     (place / "artifact.json").write_text("{}")
-    wanted = target.want(Release("1", digest(place)), "a run", "", "deploy")
-    target.stage("blue", wanted, place)
-    target.record(wanted.generation, "accepted", Verdict.PASSED, "")
+    wanted = target.request_release(Release("1", compute_digest(place)), "a run", "", "deploy")
+    target.install_release("blue", wanted, place)
+    target.record_verdict(wanted.generation, "accepted", Verdict.PASSED, "")
     target.observe()
     target.switch("blue", wanted)  # no pod is ready, and so are no endpoints
     target.discard("green", wanted)

@@ -70,4 +70,4 @@ def test_a_process_is_killed_before_its_effect(tmp_path, effect):
     ],
 )
 def test_the_route_of_a_deployments_switch_is_told_from_all_others(route, expected):
-    assert bool(IS_SWITCH.match(envoy_routes.label(route))) is expected
+    assert bool(IS_SWITCH.match(envoy_routes.build_label(route))) is expected

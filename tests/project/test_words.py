@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.operators.rollout import _outcome
+from evergreen.operators.rollout import _choose_outcome
 from include.embedded.configuration.settings import EmbeddedSettings
 from include.kernel.words import ledger_kinds, verdicts
 from include.release.core.rollout import Step
@@ -82,7 +82,7 @@ def test_every_test_that_the_decision_names_exists() -> None:
 
 def test_every_end_of_a_rollout_is_a_kind_that_readers_know() -> None:
     ends = [step for step in Step if step.is_terminal] + [Step.APPROVE]
-    kinds = {ledger_kinds.name_outcome(_outcome(step, {})) for step in ends}
+    kinds = {ledger_kinds.name_outcome(_choose_outcome(step, {})) for step in ends}
     soaked = {verdicts.SOAKED: {"verdict": verdicts.Verdict.FAILED.value, "why": ""}}
-    kinds.add(ledger_kinds.name_outcome(_outcome(Step.REJECTED, soaked)))
+    kinds.add(ledger_kinds.name_outcome(_choose_outcome(Step.REJECTED, soaked)))
     assert kinds == {f"release.{end}" for end in ("done", "rejected", "reverted", "superseded", "asked")}

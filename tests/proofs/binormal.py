@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from include.gate.core.checks import InfraMeasured, Scores
+from include.gate.core.checks import InfraMeasurement, Scores
 from include.gate.core.gate import Evidence
 from include.kernel.inference.statistics import Floats
 
@@ -47,7 +47,7 @@ class World:
             protected={"protected": protected},
             features={"signal": scores.truth + random.normal(0, 2, self.rows), "noise": random.normal(size=self.rows)},
             schema=(names, names),
-            infra=InfraMeasured(parity=0.0, p99_ms=5.0, rss_mb=200.0, size_mb=1.0),
+            infra=InfraMeasurement(parity=0.0, p99_ms=5.0, rss_mb=200.0, size_mb=1.0),
         )
 
     def _folds(self, random: np.random.Generator) -> tuple[float, ...]:

@@ -30,8 +30,8 @@ from include.model.artifact import Golden, ServableModel
 from include.model.calibration import Calibration
 from include.model.pipelines import build
 from include.model.schema import conform
-from include.release.core.rollout import Plan, Step
-from include.release.service.driver import Rollout
+from include.release.core.rollout import ReleasePlan, Step
+from include.release.service.driver import ReleaseDriver
 from tests import credit, ground, load
 from tests.load import Plan as Load
 from tests.proofs.outcomes import must
@@ -136,15 +136,15 @@ def _manifest(path: Path, case: Case) -> Manifest:
 def _run(serving: Serving, shelf: Shelf, case: Case, manifest: Manifest, home: Path) -> dict[str, Any]:
     serving.forget()
     serving.go_live("blue", serving.want(shelf.release(case.stable)), shelf.root / case.stable)
-    wanted = serving.want(shelf.release(case.candidate), by="next", plan=Plan(weights=(WEIGHT,)))
-    driver = Rollout(serving.target, shelf, manifest, credit.rows()[:5])  # type: ignore[arg-type]
+    wanted = serving.want(shelf.release(case.candidate), by="next", plan=ReleasePlan(weights=(WEIGHT,)))
+    driver = ReleaseDriver(serving.target, shelf, manifest, credit.rows()[:5])  # type: ignore[arg-type]
     began = time.monotonic()
     with _clients(serving, home):
         steps = [step for step, _ in driver.run(wanted.generation)]
-    told = serving.target.verdicts(wanted.generation)
+    told = serving.target.read_verdicts(wanted.generation)
     must("canary-1" in told, f"{case.candidate} did not come to its canary: {told}")
     why = told["canary-1"]["why"]
-    since = serving.target.progress(wanted.generation, "canary-1")["since"]
+    since = serving.target.read_progress(wanted.generation, "canary-1")["since"]
     ended = steps[-1] is (Step.REJECTED if case.ends else Step.DONE)
     asked = f"{WEIGHT} %: {f'{case.ends} worse by' if case.ends else 'no worse'}"
     return {

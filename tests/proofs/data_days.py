@@ -6,7 +6,7 @@ import json
 from datetime import timedelta
 from functools import partial
 
-from include.data.store.local_store import LocalStore
+from include.data.store.local_store import LocalSnapshotStore
 from tests.proofs import bad_input
 from tests.proofs.bad_input import FORBIDDEN, INJECTED, Case
 from tests.proofs.data_proof import BEFORE, NEXT, Proof
@@ -145,7 +145,7 @@ def injected_rows_set_aside(proof: Proof) -> None:
     ended = pipeline.ingest()
     must(ended.exit == 0 and ended.outputs["quarantined"] == 1, ended.log)
     [snapshot] = [each for each in pipeline.snapshots() if each.day == DAY]
-    page = LocalStore(pipeline.store).file(snapshot, "quarantine.html").read_text()
+    page = LocalSnapshotStore(pipeline.store).fetch_file(snapshot, "quarantine.html").read_text()
     shown = page + ended.log + json.dumps(ended.outputs)
     must(not [mark for mark in FORBIDDEN if mark in shown], "lets markup through")
     must("&lt;script&gt;" in page or "\\x3cscript" in page, "does not show the row")

@@ -61,7 +61,7 @@ def retrain(run_id: str, key: str, day: str, kept: Path, trigger: str = "drift")
         kept,
         lambda: RetrainingSensor(task_id="decide").execute(told),
         lambda answer: AnnounceOperator(
-            task_id="request", asset=TRAINING_REQUESTED, told=answer, fields=["as_of", "sentence"], once=answer["key"]
+            task_id="request", asset=TRAINING_REQUESTED, result=answer, fields=["as_of", "sentence"], once=answer["key"]
         ),
     )
 
@@ -75,7 +75,7 @@ def watch(run_id: str, key: str, day: str, kept: Path) -> Outcome:
         kept,
         lambda: DriftSensor(task_id="drift").execute(told),
         lambda answer: AnnounceOperator(
-            task_id="announce", asset=DRIFT_DETECTED, told=answer, fields=["key", "as_of"], once=answer["key"]
+            task_id="announce", asset=DRIFT_DETECTED, result=answer, fields=["key", "as_of"], once=answer["key"]
         ),
     )
 
@@ -106,7 +106,7 @@ def work(share: Share, barrier: Any = None, sabotaged: bool = False) -> None:
         _look_together(barrier)
     LocalLedger._write = _trapped(LocalLedger._write, share.traps)  # type: ignore[method-assign]
     if sabotaged:
-        LocalLedger._has = lambda *_: False  # type: ignore[method-assign]
+        LocalLedger._has_entry = lambda *_: False  # type: ignore[method-assign]
     done = {json.loads(line)["run"] for line in share.done.read_text().splitlines()} if share.done.exists() else set()
     for run_id, key, day in share.events:
         if run_id not in done:

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 
 from include.data.core.snapshots import Snapshot
 from include.data.store.content import read_content
-from include.data.store.local_store import LocalStore
-from include.data.store.s3_store import S3Store
-from include.data.store.snapshot_store import ContentStore
+from include.data.store.local_store import LocalSnapshotStore
+from include.data.store.s3_store import S3SnapshotStore
+from include.data.store.snapshot_store import SnapshotStore
 from tests.ground import write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,15 +222,17 @@ class Pipeline:
         results = [path for path in (self.home / "results").iterdir() if path.suffix != ".json" or path.name[0] == "."]
         return sorted(str(path.relative_to(self.home)) for path in [*rooms, *drafts, *results, *self.tmp.iterdir()])
 
-    def opened(self) -> ContentStore:
-        return LocalStore(self.store)
+    def opened(self) -> SnapshotStore:
+        return LocalSnapshotStore(self.store)
 
     def snapshots(self) -> list[Snapshot]:
         """All versions; each is read back and must hold what its name says."""
         store = self.opened()
-        found = store.history()
+        found = store.read_history()
         for snapshot in found:
-            assert read_content(store.file(snapshot)).id == snapshot.id, f"{snapshot.day} is not what it is called"
+            assert read_content(store.fetch_file(snapshot)).id == snapshot.id, (
+                f"{snapshot.day} is not what it is called"
+            )
         return found
 
 
@@ -246,5 +248,5 @@ class BucketPipeline(Pipeline):
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket)
         return {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", ())}
 
-    def opened(self) -> ContentStore:
-        return S3Store(f"s3://{self._bucket}/credit", cache=self.home / "looked-at")
+    def opened(self) -> SnapshotStore:
+        return S3SnapshotStore(f"s3://{self._bucket}/credit", cache=self.home / "looked-at")

@@ -18,8 +18,8 @@ from include import manifest
 from include.model import pipelines
 from include.model.schema import conform, describe
 from include.monitoring.core import drift, performance
-from include.monitoring.core.drift import Measured
-from include.monitoring.core.profiles import Profile, category_baseline, number_baseline
+from include.monitoring.core.drift import TableProfile
+from include.monitoring.core.profiles import Profile, build_category_baseline, build_number_baseline
 from include.monitoring.core.signals import SCORE, Signal
 from tests.delivered import read_day
 
@@ -84,13 +84,15 @@ class Judge:
         self.pipeline.fit(conform(training, self.columns), self._truth(training))
         inputs, scores = self._scored(holdout)
         self.profiles: dict[str, Profile] = {
-            c.name: category_baseline(inputs[c.name]) if c.kind == "category" else number_baseline(inputs[c.name])
+            c.name: build_category_baseline(inputs[c.name])
+            if c.kind == "category"
+            else build_number_baseline(inputs[c.name])
             for c in self.columns
         }
-        self.profiles[SCORE] = number_baseline(scores, include=[self.spec.gate.threshold])
+        self.profiles[SCORE] = build_number_baseline(scores, include=[self.spec.gate.threshold])
         truth = self._truth(holdout)
         self.labels = (int(truth.sum()), len(truth))
-        self.decided = performance.decisions(truth, scores, self.spec.gate.threshold)
+        self.decided = performance.count_decisions(truth, scores, self.spec.gate.threshold)
 
     def _truth(self, table: pd.DataFrame) -> Any:
         return (table["Status"] == "bad").to_numpy().astype(np.float64)
@@ -105,24 +107,26 @@ class Judge:
         rows = pd.concat(days[-monitor.window_days :])
         threshold = self.spec.gate.threshold
         found = [s.check for s in self._window(rows) if s.raised and s.check in ("feature_drift", "prediction_drift")]
-        newest = matured.last(monitor.window_days)
-        labels = drift.label_drift(self.labels, newest.truth, newest.scores, monitor, seed=1)
-        found += [s.measure for s in [*labels, *performance.concept(matured, threshold, monitor)] if s.raised]
-        worse = performance.performance(self.decided, newest, threshold, self.spec)
+        newest = matured.select_last(monitor.window_days)
+        labels = drift.detect_label_drift(self.labels, newest.truth, newest.scores, monitor, seed=1)
+        found += [
+            s.measure for s in [*labels, *performance.detect_concept_drift(matured, threshold, monitor)] if s.raised
+        ]
+        worse = performance.check_performance(self.decided, newest, threshold, self.spec)
         return [*found, *["performance"] * any(signal.raised for signal in worse)]
 
-    def _matured(self, days: list[pd.DataFrame]) -> performance.Matured:
+    def _matured(self, days: list[pd.DataFrame]) -> performance.MaturedRows:
         rows = pd.concat(days)
         place = np.repeat(np.arange(len(days), dtype=np.float64), [len(day) for day in days])
         dates = tuple(drift_day() + timedelta(days=number) for number in range(len(days)))
-        return performance.Matured(self._truth(rows), self._scored(rows)[1], place, dates)
+        return performance.MaturedRows(self._truth(rows), self._scored(rows)[1], place, dates)
 
     def _window(self, rows: pd.DataFrame) -> tuple[Signal, ...]:
         inputs, scores = self._scored(rows)
         values: dict[str, Any] = {**{c.name: inputs[c.name] for c in self.columns}, SCORE: scores}
-        current = Measured({name: self.profiles[name].of(each) for name, each in values.items()})
-        before, spec = Measured(self.profiles), self.spec
-        return drift.compare(drift_day(), before, current, spec.gate.threshold, spec.monitor).signals
+        current = TableProfile({name: self.profiles[name].count_values(each) for name, each in values.items()})
+        before, spec = TableProfile(self.profiles), self.spec
+        return drift.compare_window(drift_day(), before, current, spec.gate.threshold, spec.monitor).signals
 
 
 def drift_day() -> Any:

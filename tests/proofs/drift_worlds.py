@@ -19,9 +19,15 @@ from scipy import special, stats
 from include import manifest
 from include.kernel.inference import statistics as st
 from include.monitoring.core import drift
-from include.monitoring.core.correlations import correlations
-from include.monitoring.core.drift import Measured, Window
-from include.monitoring.core.profiles import CategoryProfile, NumberProfile, Profile, category_baseline, number_baseline
+from include.monitoring.core.correlations import compute_correlations
+from include.monitoring.core.drift import TableProfile, Window
+from include.monitoring.core.profiles import (
+    CategoryProfile,
+    NumberProfile,
+    Profile,
+    build_category_baseline,
+    build_number_baseline,
+)
 from include.monitoring.core.signals import SCORE, Signal
 from include.monitoring.spec import MonitorSpec
 from tests.proofs.drift_shapes import MIXES, NUMBERS, Mix, Shape
@@ -74,49 +80,49 @@ class World:
 
 @dataclass(frozen=True)
 class Baseline:
-    measured: Measured
+    measured: TableProfile
     labels: tuple[int, int]
 
-    def of(self, table: Drawn) -> Measured:
+    def of(self, table: Drawn) -> TableProfile:
         known = self.measured.profiles
         profiles = {name: _profile(known[name], name, values) for name, values in table.features.items()}
         numbers = {name: table.features[name] for name in SHAPES}
-        scores = known[SCORE].of(table.scores)
-        return Measured({**profiles, SCORE: scores}, correlations(numbers, known))
+        scores = known[SCORE].count_values(table.scores)
+        return TableProfile({**profiles, SCORE: scores}, compute_correlations(numbers, known))
 
-    def judged(self, table: Drawn, current: Measured) -> tuple[Window, tuple[Signal, ...]]:
+    def judged(self, table: Drawn, current: TableProfile) -> tuple[Window, tuple[Signal, ...]]:
         """The window, and all of its signals with those of its labels, as the monitor's report has them."""
-        window = drift.compare(DAY, self.measured, current, THRESHOLD, spec())
-        labels = drift.label_drift(self.labels, table.truth, table.scores, spec(), seed=1)
+        window = drift.compare_window(DAY, self.measured, current, THRESHOLD, spec())
+        labels = drift.detect_label_drift(self.labels, table.truth, table.scores, spec(), seed=1)
         return window, (*window.signals, *labels)
 
 
 def baseline(table: Drawn) -> Baseline:
-    profiles: dict[str, Profile] = {name: number_baseline(table.features[name]) for name in SHAPES}
+    profiles: dict[str, Profile] = {name: build_number_baseline(table.features[name]) for name in SHAPES}
     for name, shape in FEATURES.items():
         if isinstance(shape, Mix):
-            profiles[name] = _profile(category_baseline(shape.names), name, table.features[name])
-    relations = correlations({name: table.features[name] for name in SHAPES}, profiles)
-    profiles[SCORE] = number_baseline(table.scores, include=[THRESHOLD])
-    return Baseline(Measured(profiles, relations), (int(table.truth.sum()), len(table.truth)))
+            profiles[name] = _profile(build_category_baseline(shape.names), name, table.features[name])
+    relations = compute_correlations({name: table.features[name] for name in SHAPES}, profiles)
+    profiles[SCORE] = build_number_baseline(table.scores, include=[THRESHOLD])
+    return Baseline(TableProfile(profiles, relations), (int(table.truth.sum()), len(table.truth)))
 
 
 def _profile(grid: Profile, name: str, values: Any) -> Profile:
     shape = FEATURES[name]
     if isinstance(grid, CategoryProfile) and isinstance(shape, Mix):
         counted = np.bincount(values + 1, minlength=len(shape.names) + 1).tolist()
-        return grid.of_counts(dict(zip((None, *shape.names), counted, strict=True)))
-    return grid.of(values)
+        return grid.build_from_counts(dict(zip((None, *shape.names), counted, strict=True)))
+    return grid.count_values(values)
 
 
-def textbook(before: Measured, now: Measured) -> bool:
+def textbook(before: TableProfile, now: TableProfile) -> bool:
     """Any of the features with p < 0.05: Kolmogorov-Smirnov for numbers, chi-square for categories."""
     return any(_p_value(before.profiles[name], now.profiles[name]) < TEXTBOOK for name in FEATURES)
 
 
 def _p_value(one: Profile, other: Profile) -> float:
     if isinstance(one, NumberProfile) and isinstance(other, NumberProfile):
-        return st.kolmogorov_smirnov(one.distance(other), one.known, other.known)
+        return st.compute_ks_p_value(one.measure_distance(other), one.known, other.known)
     table = np.array([one.counts, other.counts])
     return float(stats.chi2_contingency(table[:, table.sum(axis=0) > 0], correction=False).pvalue)
 

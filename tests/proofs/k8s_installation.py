@@ -19,7 +19,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from include.manifest import DEFAULT_PATH
-from include.model.blessing.blessing import public_pem
+from include.model.blessing.blessing import render_public_pem
 from tests import blessed, credit
 from tests.proofs.prove_k8s_manifests import OVERLAYS, rendered
 
@@ -143,7 +143,7 @@ def _volume(settings: ClusterSettings, claim: str, node: str) -> Object:
 def _by_hand(settings: ClusterSettings) -> Iterator[Object]:
     """What the overlay says a person makes."""
     made = {
-        "evergreen-trusted-keys": {"trusted.pem": public_pem(blessed.KEY)},
+        "evergreen-trusted-keys": {"trusted.pem": render_public_pem(blessed.KEY)},
         "evergreen-manifest": {"pipeline.yaml": DEFAULT_PATH.read_text()},
     }
     for name, data in made.items():

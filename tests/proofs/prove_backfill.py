@@ -112,7 +112,7 @@ class Proof:
     def __post_init__(self) -> None:
         settings = self.stack.settings
         self.api = AirflowApi(settings.airflow_url, settings.user, settings.password)
-        self.environment = {**os.environ, **self.stack.environment()}
+        self.environment = {**os.environ, **self.stack.build_env()}
 
     def must(self, sentence: str, held: bool, seen: object = "") -> None:
         self.checks[sentence] = held
@@ -122,11 +122,11 @@ class Proof:
         return FIRST + timedelta(days=number)
 
     def switch_on(self) -> None:
-        wait_for("all DAGs in Airflow", lambda: True if set(DAGS) <= self.api.dag_ids() else None, 120)
+        wait_for("all DAGs in Airflow", lambda: True if set(DAGS) <= self.api.list_dag_ids() else None, 120)
         for dag in DAGS:
             self.api.unpause(dag)
         for dag in SCHEDULED:
-            self.api.next_run(dag, set(), 180)
+            self.api.wait_for_next_run(dag, set(), 180)
         say("seven DAGs on; the scheduled ones ran and found no data yet")
 
     def backfill(self, dag: str, first: date, last: date, reprocess: str) -> float:
@@ -173,12 +173,12 @@ class Proof:
         """A live run beside the backfill, of a day it does not touch; it must end well while the backfill goes on."""
         day = last + timedelta(days=1 + len(self.figures.setdefault("live_s", [])))
         began = time.monotonic()
-        run_id = self.api.trigger("ingest", day=str(day), as_of=str(day + timedelta(days=1)))
-        state = self.api.ended("ingest", run_id, 600)["state"]
+        run_id = self.api.start_run("ingest", day=str(day), as_of=str(day + timedelta(days=1)))
+        state = self.api.wait_for_end("ingest", run_id, 600)["state"]
         busy = any(run["state"] in ("queued", "running") for run in self.backfilled("ingest"))
         self.figures["live_s"].append(round(time.monotonic() - began, 1))
         self.figures["live_beside_a_running_backfill"] = self.figures.get("live_beside_a_running_backfill", 0) + busy
-        tasks = self.api.task_states("ingest", run_id)
+        tasks = self.api.read_task_states("ingest", run_id)
         self.must(f"the live run of {day} beside the backfill ended well", state == "success", tasks)
         self.must(f"it announced {day}", tasks.get("announce") == "success", tasks)
 
@@ -189,7 +189,7 @@ class Proof:
         return str(links["Report"] or "")
 
     def announced(self) -> list[str]:
-        return [event["extra"]["day"] for event in self.api.asset_events("dataset.validated")]
+        return [event["extra"]["day"] for event in self.api.list_asset_events("dataset.validated")]
 
     def lying_there(self, folder: str) -> dict[str, tuple[int, int, int]]:
         """Every file with inode, time of its last change and size: a file rewritten in place or replaced differs."""
@@ -218,7 +218,7 @@ class Proof:
 def prove_ingest(proof: Proof) -> str:
     last, store = proof.day(proof.days - 1), open_snapshot_store()
     proof.figures["first_s"] = round(proof.backfill("ingest", FIRST, last, "none"), 1)
-    first = {snapshot.day: snapshot.id for snapshot in store.snapshots()}
+    first = {snapshot.day: snapshot.id for snapshot in store.list_snapshots()}
     proof.must(f"{proof.days} days and one live day are published", len(first) == proof.days + 1, len(first))
     version = proof.become_champion(last + timedelta(days=2))
     before = {folder: proof.lying_there(folder) for folder in ("snapshots", "files", "days")}
@@ -227,12 +227,12 @@ def prove_ingest(proof: Proof) -> str:
     runs = proof.backfilled("ingest")
     again = [run for run in runs if run["start_date"] != began.get(run["dag_run_id"]) and run["state"] == "success"]
     proof.must(f"all {proof.days} days were reprocessed", len(again) == proof.days, len(again))
-    now = {snapshot.day: snapshot.id for snapshot in store.snapshots()}
+    now = {snapshot.day: snapshot.id for snapshot in store.list_snapshots()}
     proof.must("the same ids came out", {day: now[day] for day in first} == first)
     after = {folder: proof.lying_there(folder) for folder in before}
     kept = all(after[folder].get(path) == seen for folder in before for path, seen in before[folder].items())
     proof.must(f"none of {sum(map(len, before.values()))} files was rewritten", kept)
-    versions = [snapshot for snapshot in store.history() if snapshot.day <= last]
+    versions = [snapshot for snapshot in store.read_history() if snapshot.day <= last]
     proof.must("every day has one version, known the day after it", all(_on_time(s) for s in versions))
     proof.must("one version a day", len(versions) == proof.days, len(versions))
     proof.figures |= {"days": proof.days, "runs": 2 * proof.days, "files": sum(map(len, before.values()))}
@@ -249,7 +249,7 @@ def prove_backtest(proof: Proof) -> None:
     judged = [day for day in mondays if day + timedelta(days=10) <= proof.day(proof.days)][-proof.weeks :]
     span = judged[0], judged[-1] + timedelta(days=1)
     proof.figures["backtest_s"] = round(proof.backfill("retrain", *span, "none"), 1)
-    before, folds = proof.lying_there("backtests"), open_backtest_store(read_manifest().digest).folds()
+    before, folds = proof.lying_there("backtests"), open_backtest_store(read_manifest().digest).read_folds()
     proof.must("one fold a week", [fold.as_of for fold in folds] == judged, [str(fold.as_of) for fold in folds])
     page = open_backtest_store(read_manifest().digest).page.read_text()
     proof.must("the page holds every fold", all(f"{day}</td>" in page for day in judged))
@@ -258,11 +258,11 @@ def prove_backtest(proof: Proof) -> None:
     same = {path: seen for path, seen in before.items() if path.endswith(".json")}
     proof.must("made again, no fold was rewritten", same == {p: s for p, s in again.items() if p.endswith(".json")})
     proof.must("and the page is the same", open_backtest_store(read_manifest().digest).page.read_text() == page)
-    states = [proof.api.task_states("retrain", run["dag_run_id"]) for run in proof.backfilled("retrain")]
+    states = [proof.api.read_task_states("retrain", run["dag_run_id"]) for run in proof.backfilled("retrain")]
     silent = all((s["backtest"], s["decide"], s["request"]) == ("success", "skipped", "skipped") for s in states)
     proof.must("a backfilled retrain takes no decision and requests nothing", silent, states)
     button = proof.button()
-    proof.must("the task's button leads to the page", bool(button) and proof.api.page(button) == page, button)
+    proof.must("the task's button leads to the page", bool(button) and proof.api.read_page(button) == page, button)
     stranger = httpx.get(button, timeout=30).status_code if button else 0
     proof.must("nobody reads it who is not logged in", stranger == 401, stranger)
     proof.figures |= {"folds": len(folds), "auc": [round(fold.model.auc.value, 3) for fold in folds]}
@@ -272,31 +272,31 @@ def prove_silence(proof: Proof, version: str) -> None:
     live = [str(proof.day(proof.days)), str(proof.day(proof.days + 1))]
     announced = proof.announced()
     proof.must("dataset.validated was announced by the two live runs alone", announced == live, announced)
-    told = {name: len(proof.api.asset_events(name)) for name in SILENT}
+    told = {name: len(proof.api.list_asset_events(name)) for name in SILENT}
     proof.must("nothing else was announced", not any(told.values()), told)
     registry = open_registry(read_manifest().name)
-    proof.must("the champion is who it was", registry.champion() == version, registry.champion())
-    with registry.client() as client:
+    proof.must("the champion is who it was", registry.find_champion() == version, registry.find_champion())
+    with registry.open_client() as client:
         versions = [str(each.version) for each in client.search_model_versions(f"name = '{registry.name}'")]
     proof.must("no version was registered beside it", versions == [version], versions)
-    entries = [entry.what for entry in open_ledger().entries() if entry.what in LOUD]
+    entries = [entry.what for entry in open_ledger().read_entries() if entry.what in LOUD]
     proof.must("nobody was paged: the ledger holds no alarm and no decision", not entries, entries)
     woken = {dag: _woken(proof, dag) for dag in ("watch", "train", "deploy", "rollback")}
-    reported = len(proof.api.asset_events("monitor.reported"))
+    reported = len(proof.api.list_asset_events("monitor.reported"))
     proof.must("only monitor reports woke watch", woken["watch"] <= reported, woken)
     proof.must("no training, release or rollback was started", sum(woken.values()) == woken["watch"], woken)
-    retrained = [run["run_type"] for run in proof.api.runs("retrain")]
+    retrained = [run["run_type"] for run in proof.api.list_runs("retrain")]
     proof.must("no retrain was triggered by an event", "asset_triggered" not in retrained, retrained)
     proof.must("monitor ran for the live days at most", _woken(proof, "monitor") <= len(live), _woken(proof, "monitor"))
 
 
 def _woken(proof: Proof, dag: str) -> int:
-    return sum(run["run_type"] == "asset_triggered" for run in proof.api.runs(dag))
+    return sum(run["run_type"] == "asset_triggered" for run in proof.api.list_runs(dag))
 
 
 def prove(stack: Stack, days: int, weeks: int) -> Proof:
     ours = ("EVERGREEN_", "MLFLOW_")
-    os.environ |= {name: value for name, value in stack.environment().items() if name.startswith(ours)}
+    os.environ |= {name: value for name, value in stack.build_env().items() if name.startswith(ours)}
     proof = Proof(stack, days, weeks)
     proof.switch_on()
     version = prove_ingest(proof)

@@ -29,8 +29,8 @@ import numpy as np
 from scipy import stats
 
 from include.monitoring.core import drift
-from include.monitoring.core.drift import Measured, alarm
-from include.monitoring.core.false_alarms import budget
+from include.monitoring.core.drift import TableProfile, should_alarm
+from include.monitoring.core.false_alarms import compute_budget
 from tests.proofs import drift_concept
 from tests.proofs.drift_worlds import DAY as SOME_DAY
 from tests.proofs.drift_worlds import (
@@ -120,7 +120,7 @@ def power(work: Work) -> Counter[str]:
     for _ in range(work.windows):
         current = fixed.of(World(rng, {feature: move}).drawn(work.rows))
         for name, bounds, severities in looks:
-            signals = drift.feature_drift(fixed.measured.columns, current.columns, bounds)
+            signals = drift.detect_feature_drift(fixed.measured.columns, current.columns, bounds)
             found[name] += any(s.subject == feature and s.severity in severities for s in signals)
         found["windows"] += 1
     return found
@@ -145,20 +145,23 @@ def year(work: Work) -> Counter[str]:
     return Counter({"alarms": sum(alarms(fixed, days)), "days": work.windows})
 
 
-def alarms(fixed: Baseline, days: Iterable[Measured]) -> Iterator[bool]:
+def alarms(fixed: Baseline, days: Iterable[TableProfile]) -> Iterator[bool]:
     """After each day: is there an alarm, by the manifest's windows and persistence?"""
-    recent, windows = list[Measured](), list[drift.Window]()
+    recent, windows = list[TableProfile](), list[drift.Window]()
     for day in days:
         recent = [*recent, day][-spec().window_days :]
-        windows = [*windows, drift.compare(SOME_DAY, fixed.measured, reduce(together, recent), THRESHOLD, spec())]
+        windows = [
+            *windows,
+            drift.compare_window(SOME_DAY, fixed.measured, reduce(together, recent), THRESHOLD, spec()),
+        ]
         windows = windows[-spec().persistence.n :]
-        yield alarm(windows, spec())
+        yield should_alarm(windows, spec())
 
 
-def together(one: Measured, other: Measured) -> Measured:
+def together(one: TableProfile, other: TableProfile) -> TableProfile:
     profiles = {name: profile + other.profiles[name] for name, profile in one.profiles.items()}  # type: ignore[operator]
     assert one.correlations and other.correlations
-    return Measured(profiles, one.correlations + other.correlations)
+    return TableProfile(profiles, one.correlations + other.correlations)
 
 
 PARTS: dict[str, Callable[[Work], Counter[str]]] = {
@@ -213,7 +216,7 @@ def summary(found: dict[tuple[str, int, str], Counter[str]], concept: dict[str, 
         for rows in POWER_ROWS for move in MOVES
     }  # fmt: skip
     years = found["year", DAY_ROWS, ""]
-    alarm_days, allowed = years["alarms"] / years["days"] * DAYS, budget(spec()).alarms
+    alarm_days, allowed = years["alarms"] / years["days"] * DAYS, compute_budget(spec()).alarms
     held = {
         "false alarms": all(within(found["healthy", rows, ""]) for rows in HEALTHY),
         "textbook": all(each["textbook"] >= TEXTBOOK_EXPECTED for each in wolf.values()),

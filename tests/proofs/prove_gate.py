@@ -89,7 +89,7 @@ def count(work: Work) -> tuple[Work, Counter[str]]:
 def false_passes_of(random: np.random.Generator, work: Work) -> Iterator[str]:
     yield from (f"{name} at equality" for name in _passes(random, World(work.rows, BASE, BASE)))
     worse = World(work.rows, BASE, BASE - spec().auc_margin).scores(random)
-    held = ck.not_inferior(worse, spec())
+    held = ck.check_non_inferiority(worse, spec())
     if passed(held):
         yield "non-inferiority at the margin"
     if held.value >= -spec().auc_margin:
@@ -103,8 +103,8 @@ def powers(random: np.random.Generator, work: Work) -> Iterator[str]:
 def _passes(random: np.random.Generator, world: World) -> Iterator[str]:
     """What this draw of the world passes. The gate cannot pass without its two checks, so it is asked after them."""
     scores = world.scores(random)
-    held = ck.not_inferior(scores, spec())
-    better = {measure: passed(ck.superior(scores, by(measure))) for measure in MEASURES}
+    held = ck.check_non_inferiority(scores, spec())
+    better = {measure: passed(ck.check_superiority(scores, by(measure))) for measure in MEASURES}
     yield from (f"superiority {measure}" for measure in MEASURES if better[measure])
     if passed(held):
         yield "non-inferiority"
@@ -125,7 +125,9 @@ def whole(world: World, scores: Scores, random: np.random.Generator) -> bool:
 def point_gate(scores: Scores, gain: float) -> bool:
     """What public pipelines do: a higher AUC, and an F1 that did not fall by more than a twentieth."""
     assert scores.champion is not None
-    new, old = (st.confusion(scores.truth, s >= spec().threshold).f1 for s in (scores.challenger, scores.champion))
+    new, old = (
+        st.count_confusion(scores.truth, s >= spec().threshold).f1 for s in (scores.challenger, scores.champion)
+    )
     return gain > 0 and new >= 0.95 * old
 
 
@@ -259,7 +261,7 @@ def real() -> dict[str, Any]:
         pairs = {"better": (forest, line), "equal": (other, line), "reverse": (line, forest)}
         for name, (challenger, champion) in pairs.items():
             seen[name][gate.judge(Scores(truth, challenger, champion), _plain_spec()).verdict.value] += 1
-        gains.append(st.auc_gain(truth, forest, line)[0])
+        gains.append(st.estimate_auc_gain(truth, forest, line)[0])
     headings = ["challenger against champion", *(verdict.value for verdict in Verdict)]
     names = {
         "better": "boosting against logistic",

@@ -84,7 +84,7 @@ class World:
         self.place, self.serving = place, place / "serving"
         self.manifest = write_manifest(place / "pipeline.yaml", {"name": "credit"})
         model = credit.trained("boosting")
-        artifact.save_compiled(compiling.compiled(model.pipeline), model.meta, place / "artifact")
+        artifact.save_compiled(compiling.compile_pipeline(model.pipeline), model.meta, place / "artifact")
         stage(place / "artifact", self.serving, self.manifest)
         self.rows = credit.rows()[:20]
         self.expected = [float(p) for p in model.predict_proba(self.rows)]

@@ -93,7 +93,7 @@ def wait_for_phase(reached: Reached, namespace: str, name: str, phase: str) -> N
     def has_come() -> bool:
         status = reached.must(path).get("status", {})
         if status.get("phase") == "Failed":
-            raise SystemExit(f"Pod {namespace}/{name} failed: {reached.api.text(f'{path}/log')[-600:]}")
+            raise SystemExit(f"Pod {namespace}/{name} failed: {reached.api.read_text(f'{path}/log')[-600:]}")
         return bool(status.get("phase") == phase)
 
     try:

@@ -79,19 +79,19 @@ class World:
         from include.kernel.ledger import Entry
         from include.kernel.wiring import open_ledger
 
-        key = f"{what} {subject} {sorted(details.items())} {len(open_ledger().lines())}"
+        key = f"{what} {subject} {sorted(details.items())} {len(open_ledger().read_lines())}"
         open_ledger().append(Entry(what=what, subject=subject, who="before", why="", details=details, key=key))
 
     def entered(self, what: str) -> int:
         from include.kernel.wiring import open_ledger
 
-        return len(list(open_ledger().entries(what)))
+        return len(list(open_ledger().read_entries(what)))
 
     def broken_chain(self) -> int | None:
-        from include.kernel.ledger import broken
+        from include.kernel.ledger import find_broken_entry
         from include.kernel.wiring import open_ledger
 
-        return broken(open_ledger().lines())
+        return find_broken_entry(open_ledger().read_lines())
 
 
 class Storm:
@@ -243,7 +243,9 @@ def _release(_: World) -> None:
     from include.release.core.rollout import Release
     from include.release.wiring import open_target
 
-    open_target(read_manifest()).want(Release(version="4", digest="d" * 64), by="deploy", why="blessed", kind="deploy")
+    open_target(read_manifest()).request_release(
+        Release(version="4", digest="d" * 64), by="deploy", why="blessed", kind="deploy"
+    )
 
 
 def _refused_day(world: World) -> None:

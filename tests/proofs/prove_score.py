@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from include import manifest as manifests
 from include.data.core.snapshots import Snapshot
 from include.data.store.content import read_content
-from include.data.store.local_store import LocalStore
+from include.data.store.local_store import LocalSnapshotStore
 from include.model import artifact
 from include.model.compiled import compiling
 from include.model.integrity.artifact_integrity import copy_verified
@@ -72,7 +72,7 @@ class Pipeline:
 
     def _serve(self, kind: str) -> str:
         model, place = credit.trained(kind), self.home / kind
-        digest = artifact.save_compiled(compiling.compiled(model.pipeline), model.meta, place)
+        digest = artifact.save_compiled(compiling.compile_pipeline(model.pipeline), model.meta, place)
         copy_verified(place, self.home / "serving" / "artifacts", digest)
         return digest
 
@@ -82,7 +82,7 @@ class Pipeline:
         content = read_content(path)
         told = {"source": "generated", "manifest": "m", "expectations": 0}
         self.days[day] = Snapshot(id=content.id, day=day, rows=rows, columns=content.columns, **told)
-        LocalStore(store).publish(self.days[day], path)
+        LocalSnapshotStore(store).publish(self.days[day], path)
 
     def score(
         self, store: Path, kind: str, day: date, kill_at: int | None = None, after: tuple[str, float] | None = None

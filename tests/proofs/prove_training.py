@@ -37,7 +37,7 @@ from mlflow.entities import ViewType
 
 from include import manifest as manifests
 from include.data.wiring import open_snapshot_store
-from include.model.blessing.blessing import private_pem
+from include.model.blessing.blessing import render_private_pem
 from include.registry.mlflow_registry import BLESSING_TAG
 from tests import ground
 from tests.blessed import KEY
@@ -88,7 +88,7 @@ class World:
             "EVERGREEN_STORE": str(self.store),
             "MLFLOW_TRACKING_URI": self._watch.url,
             "AIRFLOW_CONN_MLFLOW_DEFAULT": self._watch.url,
-            "AIRFLOW_CONN_BLESSING_SIGNER": json.dumps({"conn_type": "generic", "password": private_pem(KEY)}),
+            "AIRFLOW_CONN_BLESSING_SIGNER": json.dumps({"conn_type": "generic", "password": render_private_pem(KEY)}),
             "PROOF_SCRATCH": str(scratch),
             "PROOF_AS_OF": str(LAST),
         }

@@ -57,22 +57,22 @@ class Scheduled:
         self.world, settings = running, running.serving.stack.settings
         self._plan = settings.home / "kill.json"
         self.api = wait_for(lambda: AirflowApi(settings.airflow_url, settings.user, settings.password), 300)
-        wait_for_airflow("the DAGs", lambda: {"deploy", "rollback"} <= self.api.dag_ids() or None, 150)
-        must(self.api.import_errors() == [], f"{self.api.import_errors()}")
+        wait_for_airflow("the DAGs", lambda: {"deploy", "rollback"} <= self.api.list_dag_ids() or None, 150)
+        must(self.api.list_import_errors() == [], f"{self.api.list_import_errors()}")
         self.api.unpause("deploy")
 
     def begin(self, manifest: str) -> tuple[str, str]:
         """Triggers a deployment of the next version; the run's id and the version."""
         version = ROUND[(ROUND.index(self.world.live) + 1) % len(ROUND)]
         shutil.copy(self.world.manifest(manifest), self.world.home / CURRENT)
-        return self.api.trigger("deploy", version=version), version
+        return self.api.start_run("deploy", version=version), version
 
     def end(self, run_id: str, version: str) -> None:
         """It ends well, exactly once, with this version live."""
-        state = self.api.ended("deploy", run_id, 600)["state"]
-        must(state == "success", f"the run ended as {state}: {self.api.task_states('deploy', run_id)}")
+        state = self.api.wait_for_end("deploy", run_id, 600)["state"]
+        must(state == "success", f"the run ended as {state}: {self.api.read_task_states('deploy', run_id)}")
         must(self.world.live == version, f"{self.world.live} is live, not {version}")
-        said = Counter(entry.what for entry in open_ledger().entries() if entry.who == f"deploy {run_id}")
+        said = Counter(entry.what for entry in open_ledger().read_entries() if entry.who == f"deploy {run_id}")
         must(said["release.done"] == 1 and set(said.values()) == {1}, f"the ledger says {dict(said)}")
         self.world.steady()
 
@@ -97,24 +97,24 @@ class Scheduled:
             wait_for(lambda: has_come(self.world, version, wanted, "switched"), 300)
             for program in ("airflow-scheduler", "airflow-api-server"):
                 self.world.serving.kill(program)  # type: ignore[arg-type]
-            wait_for(lambda: self.api.run("deploy", run_id), 300)  # the process manager brings them back
-            if self.api.ended("deploy", run_id, 600)["state"] != "success":
-                run_id = self.api.trigger("deploy", version=version)
+            wait_for(lambda: self.api.read_run("deploy", run_id), 300)  # the process manager brings them back
+            if self.api.wait_for_end("deploy", run_id, 600)["state"] != "success":
+                run_id = self.api.start_run("deploy", version=version)
             self.end(run_id, version)
         must(found[0].failed == 0, f"lost {found[0].problem} of {found[0].result.answered}")
 
     def _wanted(self, version: str) -> int:
-        wanted = self.world.serving.target.wanted()
+        wanted = self.world.serving.target.read_desired_state()
         return wanted.generation if wanted and wanted.release.version == version else 0
 
 
 @contextmanager
 def scheduled() -> Iterator[Scheduled]:
     """A stack with Airflow beside the others, for as long as the block takes."""
-    options = environment.airflow
+    options = environment.build_airflow_env
     with (
         tempfile.TemporaryDirectory(prefix="evergreen-proof-airflow-") as home,
-        patch.object(environment, "airflow", lambda *told: options(*told) | SOONER),
+        patch.object(environment, "build_airflow_env", lambda *told: options(*told) | SOONER),
         world(Path(home), *AIRFLOW, dags=Path(__file__).with_name("release_dags")) as running,
     ):
         yield Scheduled(running)

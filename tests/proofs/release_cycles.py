@@ -112,10 +112,10 @@ class Cycles:
 def has_come(world: World, version: str, generation: int, moment: str) -> bool:
     seen = world.seen()
     if moment == "staged":
-        release = seen.slot(seen.idle).release
+        release = seen.get_slot(seen.idle).release
         return release is not None and release.version == version
     if moment == "verified":
-        return "accepted" in world.serving.target.verdicts(generation)
+        return "accepted" in world.serving.target.read_verdicts(generation)
     if moment == "mirrored":
         return seen.route.mirror
     return seen.route.trial == generation if moment == "switched" else seen.route.share > 0

@@ -117,13 +117,13 @@ def _done(run: Run, task: str) -> int:
 
 def _operator(run: Run, task: str) -> Any:
     from evergreen.operators.registry import PromoteOperator
-    from evergreen.operators.rollout import RolloutOperator, WantBackOperator, WantOperator
+    from evergreen.operators.rollout import RequestReleaseOperator, RequestRollbackOperator, RolloutOperator
 
     if task == "want":
-        return (WantOperator if run.dag == "deploy" else WantBackOperator)(task_id="want")
+        return (RequestReleaseOperator if run.dag == "deploy" else RequestRollbackOperator)(task_id="want")
     if task == "rollout":
-        return RolloutOperator(task_id="rollout", wish=run.result("want"))
-    return PromoteOperator(task_id="go_live", told=run.result("rollout"))
+        return RolloutOperator(task_id="rollout", release_request=run.result("want"))
+    return PromoteOperator(task_id="go_live", result=run.result("rollout"))
 
 
 def _executed(operator: Any, told: dict[str, Any]) -> Any:

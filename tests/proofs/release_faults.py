@@ -370,7 +370,7 @@ class Faults:
             barrier = Barrier(runs)
             done = [future.result() for future in [begun(partial(self._wish, barrier, run)) for run in pool]]
             generations = sorted(done)
-            wanted = self.world.serving.target.wanted()
+            wanted = self.world.serving.target.read_desired_state()
             must(len(set(generations)) == runs, f"generations {generations}")
             must(wanted is not None and wanted.generation == generations[-1], f"wanted {wanted}, stored {generations}")
         self.world.roll_back(self.world.live)

@@ -20,7 +20,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from include.kernel.files import DRAFT_S
+from include.kernel.files import DRAFT_MAX_AGE_S
 from include.kernel.wiring import open_ledger
 from tests.ground import wait_for
 from tests.proofs.outcomes import Named, Outcomes, must
@@ -77,7 +77,7 @@ class Killed:
         expected = run.params["version"] if self.story.outcome == "done" else before
         must(world.live == expected, f"{world.live} is live, not {expected}")
         must(self._generation() == first + 1, f"{self._generation() - first} wishes were stored")
-        said = Counter(entry.what for entry in open_ledger().entries() if entry.who == f"{run.dag} {run.name}")
+        said = Counter(entry.what for entry in open_ledger().read_entries() if entry.who == f"{run.dag} {run.name}")
         must(set(said.values()) == {1}, f"the ledger says {dict(said)}")
         world.steady()
         return run
@@ -100,7 +100,7 @@ class Killed:
             shutil.rmtree(self.world.serving.root / "artifacts" / digest, ignore_errors=True)
 
     def _generation(self) -> int:
-        wanted = self.world.serving.target.wanted()
+        wanted = self.world.serving.target.read_desired_state()
         return wanted.generation if wanted else 0
 
     def points(self) -> list[tuple[str, Point]]:
@@ -148,7 +148,7 @@ def at_every_point(world: World, outcomes: Outcomes, story: Story, most: int) ->
 def nothing_is_left(world: World, outcomes: Outcomes) -> None:
     """I7: what killed writers left is removed by the first wish that finds it a minute old."""
     outcomes.figures["drafts_left_by_kills"] = len(world.drafts())
-    wait_for(lambda: all(time.time() - draft.stat().st_mtime > DRAFT_S for draft in world.drafts()), 300)
+    wait_for(lambda: all(time.time() - draft.stat().st_mtime > DRAFT_MAX_AGE_S for draft in world.drafts()), 300)
     world.deploy(OTHER if world.live == GOOD else GOOD)
     must(world.drafts() == [], f"left over: {world.drafts()}")
 

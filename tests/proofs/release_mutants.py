@@ -27,9 +27,9 @@ def _lock() -> None:
 
 def _verification() -> None:
     """No smoke request, no golden row."""
-    from include.release.service.driver import Rollout
+    from include.release.service.driver import ReleaseDriver
 
-    _put(Rollout, "_smoke", lambda self, colour, wanted: None)
+    _put(ReleaseDriver, "_smoke", lambda self, colour, wanted: None)
 
 
 def _standby() -> None:
@@ -63,9 +63,9 @@ def _confirmation() -> None:
 
 def _soak() -> None:
     """Every probe of what is live counts as answered."""
-    from include.release.service.driver import Rollout
+    from include.release.service.driver import ReleaseDriver
 
-    _put(Rollout, "_serves", lambda self, release: True)
+    _put(ReleaseDriver, "_serves", lambda self, release: True)
 
 
 def _analysis() -> None:

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from include import manifest as manifests
 from include.data.wiring import open_snapshot_store
 from include.embedded.configuration.settings import ProgramName
-from include.kernel.files import DRAFTS
+from include.kernel.files import DRAFT_PATTERN
 from include.kernel.wiring import open_ledger
 from include.manifest import read_manifest
 from include.registry.wiring import open_registry
-from include.release.core.rollout import Colour, Observed, other
+from include.release.core.rollout import Colour, ObservedStatus, other
 from tests import blessed, credit, ground, load
 from tests.ground import wait_for
 from tests.job_world import FIRST, publish
@@ -205,7 +205,7 @@ class World:
 
     # --- what is looked at ----------------------------------------------------------------------------------------
 
-    def seen(self) -> Observed:
+    def seen(self) -> ObservedStatus:
         return self.serving.target.observe()
 
     @property
@@ -216,7 +216,7 @@ class World:
     @property
     def standby(self) -> str:
         seen = self.seen()
-        release = seen.slot(seen.idle).release
+        release = seen.get_slot(seen.idle).release
         return release.version if release else ""
 
     def effects(self) -> list[Effect]:
@@ -228,20 +228,20 @@ class World:
     def steady(self, seconds: float = 150) -> None:
         """I1, I2, I6: one release is live, served, champion and last in the ledger."""
         wait_for(lambda: self.serving.answers_with(self.live), seconds)
-        seen, wanted = self.seen(), self.serving.target.wanted()
+        seen, wanted = self.seen(), self.serving.target.read_desired_state()
         must(wanted is not None and seen.route.live is not None, f"nothing is live: {seen}")
         must(seen.live.ready and not seen.route.is_split, f"found {seen}")
-        entries = [entry.subject for entry in open_ledger().entries("release.live")]
+        entries = [entry.subject for entry in open_ledger().read_entries("release.live")]
         must(entries[-1:] == [self.live], f"{self.live} is live, and the ledger says {entries[-1:]}")
-        champion = open_registry(read_manifest().name).champion()
+        champion = open_registry(read_manifest().name).find_champion()
         must(champion == self.live, f"{self.live} is live, and the champion is {champion}")
 
     def drafts(self) -> list[Path]:
         """What killed writers left behind."""
-        return list(self.serving.root.rglob(DRAFTS))
+        return list(self.serving.root.rglob(DRAFT_PATTERN))
 
     def pid(self, program: ProgramName) -> int:
-        return int(self.serving.stack.supervisor.statuses()[program].pid)
+        return int(self.serving.stack.supervisor.read_statuses()[program].pid)
 
     def rss_mib(self, program: ProgramName) -> float:
         return float(psutil.Process(self.pid(program)).memory_info().rss) / 2**20
@@ -316,7 +316,7 @@ def world(home: Path, *more: ProgramName, **settings: Any) -> Iterator[World]:
     programs: tuple[ProgramName, ...] = ("mlflow", "envoy", "slot-blue", "slot-green", *more)
     with ground.stack(home, *programs, manifest=home / CURRENT, **settings) as stack:
         serving = Serving(stack)
-        environment = _environment(stack.environment(), home)
+        environment = _environment(stack.build_env(), home)
         os.environ.update(environment)
         publish(open_snapshot_store(), manifests.load(home / "blue_green.yaml"), FIRST)
         digests = _register(Trained(home / "shelf"))
@@ -337,7 +337,7 @@ def _register(trained: Trained) -> dict[str, str]:
     registry, digests = open_registry(read_manifest().name), {}
     for name in SHELF:
         release = trained.release(name)
-        with registry.client() as client:
+        with registry.open_client() as client:
             run_id = client.create_run("0").info.run_id
             client.log_artifacts(run_id, str(trained.root / name), "serving")
         version = registry.register(run_id, f"runs:/{run_id}/serving", name)

@@ -51,7 +51,7 @@ def _told(path: Path) -> str:
 def row_check() -> None:
     from include.serving.slot.input_schema import InputSchema
 
-    put(InputSchema, "checked", lambda self, rows: [{name: row.get(name) for name in self.columns} for row in rows])
+    put(InputSchema, "check_rows", lambda self, rows: [{name: row.get(name) for name in self.columns} for row in rows])
 
 
 def duplicate_keys() -> None:
@@ -72,7 +72,7 @@ def body_limit() -> None:
 def compressed_bodies() -> None:
     from include.serving.protocols import native
 
-    put(native, "wrong_form", lambda headers, accepted: None)
+    put(native, "check_headers", lambda headers, accepted: None)
 
 
 def digest() -> None:
@@ -95,13 +95,13 @@ def allowed_types() -> None:
 def golden_rows() -> None:
     from include.model import conformance
 
-    put(conformance, "golden", lambda model: None)
+    put(conformance, "check_golden", lambda model: None)
 
 
 def blessing() -> None:
     from include.serving.slot.admission import Admission
 
-    put(Admission, "blessing", lambda self, *given: None)
+    put(Admission, "verify_blessing", lambda self, *given: None)
 
 
 def signature() -> None:
@@ -123,14 +123,14 @@ def slot_file() -> None:
 def symbolic_links() -> None:
     from include.model.integrity import artifact_integrity
 
-    put(artifact_integrity, "_plain_bytes", Path.read_bytes)
-    put(artifact_integrity, "_files", lambda place: [path for path in sorted(place.rglob("*")) if path.is_file()])
+    put(artifact_integrity, "_read_plain_file", Path.read_bytes)
+    put(artifact_integrity, "_list_files", lambda place: [path for path in sorted(place.rglob("*")) if path.is_file()])
 
 
 def request_ids() -> None:
     from include.serving import wire
 
-    put(wire, "request_id", lambda scope: dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1"))
+    put(wire, "read_request_id", lambda scope: dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1"))
 
 
 def loopback() -> None:
@@ -155,13 +155,13 @@ def silence() -> None:
 def admin_token() -> None:
     from include.serving.transport.guard import Guard
 
-    put(Guard, "_admin", lambda self, scope: (None, {}))
+    put(Guard, "_check_admin", lambda self, scope: (None, {}))
 
 
 def client_tokens() -> None:
     from include.serving.transport.guard import Guard
 
-    put(Guard, "_client", lambda self, scope: (None, {}))
+    put(Guard, "_check_client", lambda self, scope: (None, {}))
 
 
 def rate_limit() -> None:
@@ -175,22 +175,22 @@ def swap() -> None:
     from include.serving.endpoints.reloading import Reload
     from include.serving.slot.contents import Empty
 
-    loaded = Reload._outcome
+    loaded = Reload._reload
 
     async def emptied(self: Any) -> Any:
-        self._service.holder.swap(Empty())
+        self._service.current_model.swap(Empty())
         return await loaded(self)
 
-    put(Reload, "_outcome", emptied)
+    put(Reload, "_reload", emptied)
 
 
 def old_one() -> None:
     """Takes whatever came of the reload."""
-    from include.serving.endpoints.reloading import Outcome, Reload
+    from include.serving.endpoints.reloading import Reload, ReloadOutcome
 
-    def take(self: Any, found: Any) -> Outcome:
-        self._service.holder.swap(found)
-        return Outcome(200, "loaded")
+    def take(self: Any, found: Any) -> ReloadOutcome:
+        self._service.current_model.swap(found)
+        return ReloadOutcome(200, "loaded")
 
     put(Reload, "_take", take)
 
@@ -219,16 +219,16 @@ def log_bound() -> None:
 
 
 def drain() -> None:
-    from include.serving.transport.graceful_shutdown import DrainingServer
+    from include.serving.transport.graceful_shutdown import GracefulServer
 
-    put(DrainingServer, "handle_exit", lambda self, sig, frame: os._exit(0))
+    put(GracefulServer, "handle_exit", lambda self, sig, frame: os._exit(0))
 
 
 def queue_bound() -> None:
     from include.serving.predict import scoring
     from include.serving.transport import connection
 
-    put(connection.Door, "is_full", lambda self, requests: False)
+    put(connection.ConnectionPolicy, "is_full", lambda self, requests: False)
     put(scoring.Scorer, "is_full", False)
     put(scoring, "HEADROOM", float("inf"))
 
@@ -238,14 +238,14 @@ def deadline() -> None:
 
     from include.serving.endpoints import prediction
 
-    asked_by = prediction.asked_by
-    put(prediction, "asked_by", lambda *given: replace(asked_by(*given), deadline=time.monotonic() + 60))
+    asked_by = prediction.build_context
+    put(prediction, "build_context", lambda *given: replace(asked_by(*given), deadline=time.monotonic() + 60))
 
 
 def breaker() -> None:
-    from include.serving.predict.circuit_breaker import Breaker
+    from include.serving.predict.circuit_breaker import CircuitBreaker
 
-    put(Breaker, "admits", lambda self, now: True)
+    put(CircuitBreaker, "admit", lambda self, now: True)
 
 
 def isolation() -> None:
@@ -270,7 +270,7 @@ def fallback() -> None:
     async def nobody(self: Any, lane: Any, rows: Any, asked: Any, otherwise: Any) -> Any:
         return otherwise
 
-    put(Scorer, "_instead", nobody)
+    put(Scorer, "_fall_back", nobody)
 
 
 if __name__ == "__main__":

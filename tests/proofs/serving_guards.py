@@ -113,7 +113,7 @@ def stack_without(proof: Proof) -> Iterator[processes.Behind]:
     """A stack whose proxy waits for slow clients for ever, and asks nobody else when a slot dies."""
     never = {"retry_on": "", "num_retries": 0}
     with (
-        patch.dict(envoy.SLOW_CLIENTS, clear=True),
+        patch.dict(envoy.REQUEST_TIMEOUTS, clear=True),
         patch.object(envoy_routes, "RETRY_ON_STANDBY", never),
         processes.behind_the_proxy(proof.new_place("stack")) as behind,
     ):

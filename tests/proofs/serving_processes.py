@@ -24,7 +24,7 @@ import httpx
 import psutil
 
 from include.embedded.configuration.settings import ProgramName
-from include.release.core.rollout import Wanted
+from include.release.core.rollout import DesiredState
 from tests import credit, ground
 from tests.ground import wait_for
 from tests.load import Plan, Result
@@ -61,7 +61,7 @@ class Behind:
         return f"{self.serving.addresses.proxy}/predict"
 
     def pid(self, program: ProgramName) -> int:
-        return int(self.serving.stack.supervisor.statuses()[program].pid)
+        return int(self.serving.stack.supervisor.read_statuses()[program].pid)
 
     def one_is_live(self) -> None:
         """Version 1, alone."""
@@ -73,21 +73,21 @@ class Behind:
         """Version 2 with version 1 as its standby."""
         self.one_is_live()
         target, wanted = self.serving.target, self._wanted("2")
-        target.stage("green", wanted, self.trained.root / "2")
-        wait_for(lambda: target.observe().slot("green").ready)
+        target.install_release("green", wanted, self.trained.root / "2")
+        wait_for(lambda: target.observe().get_slot("green").ready)
         target.switch("green", wanted)
         wait_for(lambda: self.serving.answers_with("2"))
 
-    def _wanted(self, version: str) -> Wanted:
+    def _wanted(self, version: str) -> DesiredState:
         return self.serving.want(self.trained.release(version), by=f"proof of {version}")
 
     def steady(self) -> None:
         """I1 and I2: a ready version serves, the one that is wanted, from the slot that the route names."""
-        serving, wanted = self.serving, self.serving.target.wanted()
+        serving, wanted = self.serving, self.serving.target.read_desired_state()
         assert wanted is not None
         wait_for(lambda: serving.answers_with(wanted.release.version), BACK_WITHIN_S)
         seen = serving.target.observe()
-        must(seen.route.live is not None and seen.slot(seen.route.live).release == wanted.release, f"found {seen}")
+        must(seen.route.live is not None and seen.get_slot(seen.route.live).release == wanted.release, f"found {seen}")
 
     def killed(self, program: ProgramName, how: signal.Signals) -> float:
         """Kills the very process, and gives the seconds until its successor is ready."""
@@ -96,7 +96,7 @@ class Behind:
         wait_for(lambda: self.pid(program) not in (0, before), BACK_WITHIN_S)
         if program != "envoy":
             colour = "blue" if program == "slot-blue" else "green"
-            wait_for(lambda: self.serving.target.observe().slot(colour).ready, BACK_WITHIN_S)
+            wait_for(lambda: self.serving.target.observe().get_slot(colour).ready, BACK_WITHIN_S)
         return time.monotonic() - began
 
 

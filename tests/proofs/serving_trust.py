@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from include.model import artifact
-from include.model.blessing.blessing import envelope_digest
+from include.model.blessing.blessing import compute_envelope_digest
 from tests import blessed, credit
 from tests.proofs.outcomes import Named, must
 from tests.proofs.serving_world import CANARY, ROOT, TOKEN, Proof, Server, body, raw, row_text
@@ -90,7 +90,7 @@ def with_a_fitting_digest(proof: Proof, change: Change, told: str) -> None:
     digest = server.stage(proof.shelf("compiled"))
     copy = Path(shutil.copytree(server.place / "artifacts" / digest, server.home / "edited"))
     change(copy)
-    edited = artifact.digest(copy)
+    edited = artifact.compute_digest(copy)
     copy.rename(server.place / "artifacts" / edited)
     slot = json.loads((server.place / "slots" / "blue.json").read_text())
     server.write_slot(**slot | {"digest": edited})
@@ -153,7 +153,7 @@ def another_blessing(proof: Proof, told: str, envelope: Callable[[str], str]) ->
     server = proof.new()
     digest = server.stage(proof.shelf("compiled"))
     text = envelope(digest)
-    paper = envelope_digest(text)
+    paper = compute_envelope_digest(text)
     (server.place / "blessings" / f"{paper}.json").write_text(text)
     slot = json.loads((server.place / "slots" / "blue.json").read_text())
     server.write_slot(**slot | {"blessing": paper})

@@ -27,7 +27,7 @@ import psutil
 
 from include.model import artifact
 from include.model.artifact import ServableModel
-from include.model.blessing.blessing import envelope_digest, public_pem
+from include.model.blessing.blessing import compute_envelope_digest, render_public_pem
 from include.model.compiled import compiling
 from tests import blessed, credit, load
 from tests.ground import SMALL, free_ports, wait_for, write_manifest
@@ -60,10 +60,10 @@ class Server:
 
     def stage(self, source: Path, version: str = "1", **changes: Any) -> str:
         """As a release lays it out: the artifact by its digest, a signed blessing, and the slot's file."""
-        digest = artifact.digest(source)
+        digest = artifact.compute_digest(source)
         shutil.copytree(source, self.place / "artifacts" / digest, dirs_exist_ok=True, symlinks=True)
         envelope = blessed.envelope(blessed.document(model="credit", version=version, digest=digest))
-        paper = envelope_digest(envelope)
+        paper = compute_envelope_digest(envelope)
         (self.place / "blessings").mkdir(exist_ok=True)
         (self.place / "blessings" / f"{paper}.json").write_text(envelope)
         self.write_slot(**{"version": version, "digest": digest, "generation": 1, "blessing": paper, **changes})
@@ -81,7 +81,7 @@ class Server:
             "EVERGREEN_SERVING_DIR": str(self.place),
             "EVERGREEN_PORT": str(self.port),
             "EVERGREEN_MANIFEST": str(self.manifest),
-            "EVERGREEN_TRUSTED_KEYS": public_pem(blessed.KEY),
+            "EVERGREEN_TRUSTED_KEYS": render_public_pem(blessed.KEY),
             "EVERGREEN_SERVING_TOKEN": TOKEN,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}",
             "NO_PROXY": "127.0.0.1",
@@ -149,7 +149,7 @@ class Proof(Outcomes):
     def prepare(self) -> None:
         """The same boosted trees in both forms."""
         model = credit.trained("boosting")
-        artifact.save_compiled(compiling.compiled(model.pipeline), model.meta, self.shelf("compiled"))
+        artifact.save_compiled(compiling.compile_pipeline(model.pipeline), model.meta, self.shelf("compiled"))
         artifact.save(model.pipeline, model.meta, self.shelf("generic"))
 
     def shelf(self, kind: str) -> Path:

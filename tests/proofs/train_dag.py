@@ -11,7 +11,7 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from evergreen.operators.registry import BlessOperator
 from include.jobs.__main__ import main
-from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest, run_key
+from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, Intent, JobRequest, build_run_key
 from tests.plugins.conftest import context
 
 RUN = {"dag_id": "train", "run_id": "a training"}
@@ -24,7 +24,7 @@ def run(task: str) -> int:
         return _bless(scratch)
     params = {"run_id": _result(scratch, "train")["outputs"]["run_id"]} if task == "evaluate" else {}
     as_of = date.fromisoformat(os.environ["PROOF_AS_OF"])
-    request = JobRequest(job=task, run_key=run_key(*RUN.values()), as_of=as_of, intent=Intent.LIVE, params=params)
+    request = JobRequest(job=task, run_key=build_run_key(*RUN.values()), as_of=as_of, intent=Intent.LIVE, params=params)
     os.environ |= {REQUEST_VARIABLE: request.model_dump_json(), RESULT_VARIABLE: str(scratch / f"{task}.json")}
     return main()
 
@@ -32,7 +32,7 @@ def run(task: str) -> int:
 def _bless(scratch: Path) -> int:
     ExecutorSafeguard.test_mode = True  # there is no task runner around it
     told = context(params={"as_of": os.environ["PROOF_AS_OF"]}, **RUN)
-    BlessOperator(task_id="bless", told=_result(scratch, "evaluate")).execute(told)
+    BlessOperator(task_id="bless", result=_result(scratch, "evaluate")).execute(told)
     return 0
 
 

@@ -20,7 +20,7 @@ def registry(mlflow_url: str) -> MlflowRegistry:
 
 
 def started(registry: MlflowRegistry, drawing: str | None = None) -> str:
-    with registry.client() as client:
+    with registry.open_client() as client:
         run_id = client.create_run("0").info.run_id
         client.log_param(run_id, "candidate", "boosting")
         if drawing is not None:

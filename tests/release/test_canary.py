@@ -106,6 +106,6 @@ def test_what_was_seen_at_an_earlier_weight_counts_at_the_next():
 def test_requests_that_were_not_dealt_by_the_weight_prove_nothing_and_the_period_begins_anew():
     """The stable slot was thought unwell for a while, and the candidate got its requests too."""
     found = judge([Period(0.2, traffic(3000), traffic(5000))], Spec(), is_last=True)
-    assert (found.verdict, found.misdealt) == (Verdict.PENDING, True)
+    assert (found.verdict, found.has_ratio_mismatch) == (Verdict.PENDING, True)
     assert found.why == "the candidate got 38% of the requests and not its 20%, so nothing can be compared"
-    assert not judge([Period(0.2, traffic(1020), traffic(3980))], Spec(), is_last=True).misdealt
+    assert not judge([Period(0.2, traffic(1020), traffic(3980))], Spec(), is_last=True).has_ratio_mismatch

@@ -7,14 +7,23 @@ from typing import Any
 import pytest
 
 from include.release.core.canary import Traffic
-from include.release.core.rollout import Evidence, Observed, Plan, Release, Route, Slot, Verdict, Wanted
+from include.release.core.rollout import (
+    DesiredState,
+    Evidence,
+    ObservedStatus,
+    Release,
+    ReleasePlan,
+    Route,
+    Slot,
+    Verdict,
+)
 from include.release.service import canary_analysis
 from include.release.spec import CanarySpec
-from include.release.targets.slot_counters import Counted
+from include.release.targets.slot_counters import SlotCounters
 from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
-WANTED = Wanted(Release("2", "d"), 7, "a test", "to see", plan=Plan(weights=(20,)))
-SEEN = Observed(Route("blue", None, 7, share=20), Slot(), Slot())
+WANTED = DesiredState(Release("2", "d"), 7, "a test", "to see", plan=ReleasePlan(weights=(20,)))
+SEEN = ObservedStatus(Route("blue", None, 7, share=20), Slot(), Slot())
 
 
 class Target:
@@ -25,20 +34,20 @@ class Target:
         self.verdict: tuple[Verdict, str] | None = None
         self.counts = {"green": 0, "blue": 0}
 
-    def evidence(self, generation: int) -> Evidence:
+    def read_evidence(self, generation: int) -> Evidence:
         return Evidence()
 
-    def progress(self, generation: int, part: str) -> dict[str, Any]:
+    def read_progress(self, generation: int, part: str) -> dict[str, Any]:
         return dict(self.noted)
 
-    def note(self, generation: int, part: str, progress: dict[str, Any]) -> None:
+    def record_progress(self, generation: int, part: str, progress: dict[str, Any]) -> None:
         self.noted = progress
 
-    def record(self, generation: int, part: str, verdict: Verdict, why: str) -> None:
+    def record_verdict(self, generation: int, part: str, verdict: Verdict, why: str) -> None:
         self.verdict = verdict, why
 
-    def counted(self, colour: str) -> Counted:
-        return Counted(1.0, _traffic(self.counts[colour]))
+    def count_traffic(self, colour: str) -> SlotCounters:
+        return SlotCounters(1.0, _traffic(self.counts[colour]))
 
 
 def _traffic(requests: int) -> Traffic:
@@ -53,7 +62,7 @@ def target() -> Target:
 def look(target: Target, green: int, blue: int) -> None:
     target.counts["green"] += green
     target.counts["blue"] += blue
-    canary_analysis.look(target, WANTED, SEEN, CanarySpec(min_requests=100))  # type: ignore[arg-type]
+    canary_analysis.analyse_canary(target, WANTED, SEEN, CanarySpec(min_requests=100))  # type: ignore[arg-type]
 
 
 def test_a_period_that_was_not_dealt_by_the_weight_is_forgotten_and_the_next_one_counts_alone(target):

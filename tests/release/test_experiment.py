@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from include import manifest
 from include.gate.spec import CostSpec
 from include.kernel.errors import RequestInvalid
-from include.kernel.inference.e_values import Interval, Losses, interval
+from include.kernel.inference.e_values import Interval, Losses, compute_confidence_sequence
 from include.release.core import release_plan
 from include.release.core.experiment import Arm, judge
-from include.release.core.rollout import Plan, Verdict
+from include.release.core.rollout import ReleasePlan, Verdict
 from include.release.spec import ExperimentSpec
 
 COST = CostSpec(false_approval=5.0, false_denial=1.0)
@@ -66,16 +66,19 @@ def test_each_metric_is_a_mean_loss_of_a_caller(metric, loss) -> None:
 @given(st.sampled_from([0.1, 0.5, 0.8]), *[st.integers(0, 300)] * 6)
 def test_the_interval_lies_around_what_was_seen_and_mirrors_when_the_arms_change_places(weight, a, b, c, d, e, f):
     one, two = {0.0: a, 0.2: b, 1.0: c}, {0.0: d, 0.2: e, 1.0: f}
-    found, mirrored = interval(Losses(weight, one, two), 0.05), interval(Losses(1 - weight, two, one), 0.05)
+    found, mirrored = (
+        compute_confidence_sequence(Losses(weight, one, two), 0.05),
+        compute_confidence_sequence(Losses(1 - weight, two, one), 0.05),
+    )
     assert -1 <= found.low <= found.high <= 1
     assert found.low == pytest.approx(-mirrored.high, abs=1e-9) and found.high == pytest.approx(-mirrored.low, abs=1e-9)
 
 
 def test_a_smaller_alpha_makes_a_wider_interval_and_nothing_seen_is_everything() -> None:
     losses = Losses(0.5, {0.0: 700, 1.0: 300}, {0.0: 600, 1.0: 400})
-    wide, narrow = interval(losses, 0.001), interval(losses, 0.2)
+    wide, narrow = compute_confidence_sequence(losses, 0.001), compute_confidence_sequence(losses, 0.2)
     assert wide.low < narrow.low < -0.1 < narrow.high < wide.high
-    assert interval(Losses(0.5, {}, {}), 0.05) == Interval(-1.0, 1.0)
+    assert compute_confidence_sequence(Losses(0.5, {}, {}), 0.05) == Interval(-1.0, 1.0)
 
 
 def test_looking_again_and_again_promotes_an_equal_challenger_as_rarely_as_it_is_stated() -> None:
@@ -98,27 +101,31 @@ class TestStrategy:
         return manifest.load().model_copy(update={"release": release, **changes})
 
     def test_blue_green_is_a_plan_of_nothing_and_a_canary_has_its_shadow_first(self) -> None:
-        assert release_plan.plan(self.made(), "3") == Plan()
-        canary = release_plan.plan(self.made(release={"strategy": "canary", "approval": "before_switch"}), "3")
-        assert canary == Plan(shadow=True, weights=(5, 25, 50), approval=True)
+        assert release_plan.build_plan(self.made(), "3") == ReleasePlan()
+        canary = release_plan.build_plan(self.made(release={"strategy": "canary", "approval": "before_switch"}), "3")
+        assert canary == ReleasePlan(shadow=True, weights=(5, 25, 50), approval=True)
 
     def test_a_shadow_has_a_switch_of_its_own(self) -> None:
         shadow = manifest.load().release.shadow
         on, off = (shadow.model_copy(update={"enabled": enabled}) for enabled in (True, False))
-        assert release_plan.plan(self.made(release={"shadow": on}), "3") == Plan(shadow=True)
-        assert not release_plan.plan(self.made(release={"shadow": off, "strategy": "canary"}), "3").shadow
+        assert release_plan.build_plan(self.made(release={"shadow": on}), "3") == ReleasePlan(shadow=True)
+        assert not release_plan.build_plan(self.made(release={"shadow": off, "strategy": "canary"}), "3").shadow
 
     def test_an_experiment_is_the_version_the_manifest_names_or_the_one_a_person_asks_for(self) -> None:
         named = self.made(experiment=ExperimentSpec(version="7", share=30))
-        assert release_plan.plan(named, "7") == release_plan.plan(named, "8", experiment=True) == Plan(experiment=30)
-        assert release_plan.plan(named, "8") == Plan()
+        assert (
+            release_plan.build_plan(named, "7")
+            == release_plan.build_plan(named, "8", experiment=True)
+            == ReleasePlan(experiment=30)
+        )
+        assert release_plan.build_plan(named, "8") == ReleasePlan()
 
     def test_outcomes_are_counted_from_the_log_so_there_must_be_one(self) -> None:
         serving = manifest.load().serving
         mute = serving.model_copy(update={"log": serving.log.model_copy(update={"enabled": False})})
         with pytest.raises(RequestInvalid, match=r"serving\.log\.enabled is false"):
-            release_plan.plan(self.made(experiment=ExperimentSpec(), serving=mute), "7", experiment=True)
+            release_plan.build_plan(self.made(experiment=ExperimentSpec(), serving=mute), "7", experiment=True)
 
     def test_who_asks_for_one_without_a_section_is_told_what_to_do(self) -> None:
         with pytest.raises(RequestInvalid, match="Version 7 cannot be an experiment: the manifest has no section"):
-            release_plan.plan(self.made(), "7", experiment=True)
+            release_plan.build_plan(self.made(), "7", experiment=True)

@@ -18,7 +18,7 @@ def log(tmp_path: Path) -> Log:
 
 
 def arms(log: Log, since=NOON) -> tuple[Arm, ...]:
-    return ExperimentOutcomes(log.segments, log.store, log.manifest).arms(since, "4", "3")
+    return ExperimentOutcomes(log.segments, log.store, log.manifest).count_arms(since, "4", "3")
 
 
 def asked(id_: str, caller: str | None, decision: bool, version: str = "4", minutes: int = 1, **more):

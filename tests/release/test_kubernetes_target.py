@@ -19,7 +19,7 @@ import yaml
 from include.cluster.spec import ClusterSpec
 from include.kernel.errors import AccessRefused, Conflict, ManifestInvalid, RequestInvalid, ServiceUnavailable
 from include.manifest import read_manifest
-from include.release.core.rollout import COLOURS, Colour, Plan, Release, Route, Verdict, Wanted
+from include.release.core.rollout import COLOURS, Colour, DesiredState, Release, ReleasePlan, Route, Verdict
 from include.release.targets.kubernetes import routes, traffic
 from include.release.targets.kubernetes.target import KubernetesTarget
 from include.release.wiring import open_repair, open_target
@@ -50,25 +50,25 @@ def target(api, tmp_path) -> KubernetesTarget:
 
 @pytest.fixture
 def artifact(tmp_path) -> Path:
-    from include.model.artifact import digest
+    from include.model.artifact import compute_digest
 
     place = tmp_path / "made"
     place.mkdir()
     (place / "artifact.json").write_text(json.dumps({"golden": []}))
-    digest(place)
+    compute_digest(place)
     return place
 
 
 @pytest.fixture
 def release(artifact) -> Callable[[str], Release]:
-    from include.model.artifact import digest
+    from include.model.artifact import compute_digest
 
-    return lambda version: Release(version, digest(artifact))
+    return lambda version: Release(version, compute_digest(artifact))
 
 
 @pytest.fixture
-def wish(target, release) -> Callable[..., Wanted]:
-    return lambda version, by="a run", kind="deploy": target.want(release(version), by, "to see", kind)
+def wish(target, release) -> Callable[..., DesiredState]:
+    return lambda version, by="a run", kind="deploy": target.request_release(release(version), by, "to see", kind)
 
 
 def selector(api: KubeApi) -> str | None:
@@ -100,12 +100,12 @@ def follow_service(api: KubeApi) -> None:
 
 
 @pytest.fixture
-def live(api, target, wish, artifact) -> Callable[..., Wanted]:
+def live(api, target, wish, artifact) -> Callable[..., DesiredState]:
     """Stages a version and switches to it."""
 
-    def go(version: str, colour: Colour = "blue", **more: Any) -> Wanted:
+    def go(version: str, colour: Colour = "blue", **more: Any) -> DesiredState:
         wanted = wish(version, **more)
-        target.stage(colour, wanted, artifact)
+        target.install_release(colour, wanted, artifact)
         run_pods(api, colour)
         switch(api, target, colour, wanted)
         return wanted
@@ -113,7 +113,7 @@ def live(api, target, wish, artifact) -> Callable[..., Wanted]:
     return go
 
 
-def switch(api: KubeApi, target: KubernetesTarget, colour: Colour, wanted: Wanted) -> None:
+def switch(api: KubeApi, target: KubernetesTarget, colour: Colour, wanted: DesiredState) -> None:
     done = threading.Event()
 
     def controllers() -> None:
@@ -129,7 +129,7 @@ def switch(api: KubeApi, target: KubernetesTarget, colour: Colour, wanted: Wante
         thread.join()
 
 
-def switch_without(api: KubeApi, target: KubernetesTarget, wanted: Wanted, leaving: str) -> None:
+def switch_without(api: KubeApi, target: KubernetesTarget, wanted: DesiredState, leaving: str) -> None:
     """As the endpoints controller does it, which takes out at once what is being deleted."""
     done = threading.Event()
 
@@ -161,16 +161,16 @@ class TestRecord:
         self, api, target, wish, artifact
     ):
         wanted = wish("1")
-        target.stage("blue", wanted, artifact)
+        target.install_release("blue", wanted, artifact)
         api.change(f"{DEPLOYMENTS}/slot-blue", lambda each: each["spec"].update(replicas=7))
-        target.stage("blue", wanted, artifact)
+        target.install_release("blue", wanted, artifact)
         assert api.read(f"{DEPLOYMENTS}/slot-blue")["spec"]["replicas"] == 7
 
     def test_a_slot_is_ready_when_no_pod_of_an_earlier_release_is_left(self, api, target, live, wish, artifact):
         live("1")
         live("2", "green", by="b")
         third = wish("3", by="c")
-        target.stage("blue", third, artifact)
+        target.install_release("blue", third, artifact)
         assert not target.observe().blue.ready  # its pod still serves version 1
         run_pods(api, "blue")
         assert target.observe().blue.ready
@@ -186,8 +186,8 @@ class TestRecord:
         labels = {"app.kubernetes.io/name": "slot", "evergreen/slot": "green"}
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
         meta = {"name": "leaving", "labels": labels, "deletionTimestamp": "2026-01-01T00:00:00Z"}
-        wanted = target.want(Release("2", target.wanted().release.digest), "b", "", "deploy")
-        target.stage("green", wanted, target.has_artifact(wanted.release.digest))
+        wanted = target.request_release(Release("2", target.read_desired_state().release.digest), "b", "", "deploy")
+        target.install_release("green", wanted, target.find_artifact(wanted.release.digest))
         run_pods(api, "green")
         api.create(f"{CORE}/pods", {"metadata": meta, "spec": {}, "status": ready})
         switch_without(api, target, wanted, "leaving")
@@ -204,12 +204,12 @@ class TestRecord:
     def test_verdicts_of_long_ago_are_forgotten_and_those_of_now_are_not(self, api, target, wish):
         for number in range(60):
             wanted = wish(str(number), by=str(number))
-            target.record(wanted.generation, "accepted", Verdict.PASSED, "")
-        assert target.verdicts(1) == {} and target.verdicts(60) != {}
+            target.record_verdict(wanted.generation, "accepted", Verdict.PASSED, "")
+        assert target.read_verdicts(1) == {} and target.read_verdicts(60) != {}
 
     def test_a_record_that_was_lost_does_not_let_a_generation_come_again(self, api, target, wish):
         wish("1")
-        target.record(wish("2", by="b").generation, "accepted", Verdict.PASSED, "")
+        target.record_verdict(wish("2", by="b").generation, "accepted", Verdict.PASSED, "")
         api.change(SERVICE, lambda each: each["metadata"].pop("annotations"))
         assert wish("3").generation == 3
 
@@ -237,7 +237,7 @@ class TestFence:
         live("2", "green", by="b")
         back = live("1", "blue", by="c")  # version 2 is in green, and idle
         stale = wish("2" if write == "switch" else "3", by="stale")
-        newer: list[Wanted] = []
+        newer: list[DesiredState] = []
 
         def take_over() -> None:
             newer.append(wish("2", by="newer", kind="rollback"))
@@ -245,7 +245,7 @@ class TestFence:
 
         api.meanwhile("PUT", moment, take_over)
         writes = {
-            "stage": lambda: target.stage("green", stale, artifact),
+            "stage": lambda: target.install_release("green", stale, artifact),
             "discard": lambda: target.discard("green", stale),
             "switch": lambda: target.switch("green", stale),
             "isolate": lambda: target.isolate(stale),
@@ -306,7 +306,7 @@ class TestMoods:
         api.script("PUT", f"{path}$", fault, fault)
         wanted = live("1")
         assert (wanted.generation, selector(api), holds(api, "blue")) == (1, "blue", "1")
-        assert target.wanted() == wanted
+        assert target.read_desired_state() == wanted
 
     @pytest.mark.parametrize("fault", [Fault(429), Fault(500), Fault(504), RESET], ids=str)
     def test_what_is_not_over_soon_is_one_sentence(self, api, target, wish, fault):
@@ -326,7 +326,7 @@ class TestMoods:
         hurried = target_of(api, tmp_path, NOWHERE, NOWHERE["blue"], quick)
         api.script("GET", f"{SERVICE}$", Fault(silent_s=3), Fault(silent_s=3))
         with pytest.raises(ServiceUnavailable, match="does not answer"):
-            hurried.want(release("1"), "a run", "", "deploy")
+            hurried.request_release(release("1"), "a run", "", "deploy")
 
     @pytest.mark.parametrize("path", [SERVICE, f"{DEPLOYMENTS}/slot-blue"], ids=["route", "slot"])
     def test_a_right_that_is_missing_is_one_sentence_and_no_retry(self, api, target, live, path):
@@ -340,12 +340,12 @@ class TestMoods:
         api.delete(path)
         with pytest.raises(RequestInvalid, match=r"in namespace evergreen; apply an overlay of k8s/ there"):
             target.observe()
-            target.evidence(1)
+            target.read_evidence(1)
 
     def test_a_kill_between_the_switch_and_letting_go_is_mended_by_the_next_look(self, api, target, live, wish):
         live("1")
         wanted = wish("2", by="b")
-        target.stage("green", wanted, target.has_artifact(wanted.release.digest))
+        target.install_release("green", wanted, target.find_artifact(wanted.release.digest))
         run_pods(api, "green")
         api.script("PUT", f"{DEPLOYMENTS}/slot-blue$", *[Fault(500)] * SPEC.attempts)
         with controllers(api), pytest.raises(ServiceUnavailable):
@@ -371,12 +371,12 @@ class TestGateway:
         return rule
 
     @pytest.fixture
-    def on_trial(self, api, gateway, release, artifact) -> Wanted:
+    def on_trial(self, api, gateway, release, artifact) -> DesiredState:
         """Version 1 is live in blue, version 2 staged in green."""
         accepted = {"conditions": [{"type": "Accepted", "status": "True", "observedGeneration": None}]}
         api.change(f"{ROUTES}/predictions", lambda each: each.update(status={"parents": [accepted]}))
         for version, colour in (("1", "blue"), ("2", "green")):
-            wanted = gateway.want(release(version), version, "", "deploy", plan=Plan(weights=(25,)))
+            wanted = gateway.want(release(version), version, "", "deploy", plan=ReleasePlan(weights=(25,)))
             gateway.stage(colour, wanted, artifact)
             if version == "1":
                 gateway.switch(colour, wanted)
@@ -406,16 +406,16 @@ class TestGateway:
     def test_without_its_definitions_the_sentence_says_what_to_install(self, api, tmp_path):
         bare = target_of(api, tmp_path, NOWHERE, NOWHERE["blue"], self.SPLITTING)
         with pytest.raises(RequestInvalid, match="apply the Gateway API and k8s/components/gateway there"):
-            bare.wanted()
+            bare.read_desired_state()
 
     def test_a_route_moved_by_hand_is_seen_and_defaults_of_the_api_server_are_none(self, api, gateway, on_trial):
         gateway.split(on_trial, share=25, mirror=True)
         whole = api.read(f"{ROUTES}/predictions") | {"kind": "HTTPRoute"}
         for backend in whole["spec"]["rules"][0]["backendRefs"]:
             backend |= {"group": "", "kind": "Service"}
-        assert (routes.followed(whole), routes.follows(whole)) == ("blue", True)
+        assert (routes.find_live_slot(whole), routes.is_in_sync(whole)) == ("blue", True)
         whole["spec"]["rules"][0]["backendRefs"][1]["weight"] = 80
-        assert (routes.followed(whole), routes.follows(whole)) == ("green", False)
+        assert (routes.find_live_slot(whole), routes.is_in_sync(whole)) == ("green", False)
 
     @pytest.mark.parametrize("changes", [{"release.strategy": "canary"}, {"release.shadow": {"enabled": True}}])
     def test_a_manifest_that_asks_for_it_without_a_gateway_is_refused_with_the_reason(self, small, changes):
@@ -477,17 +477,17 @@ class TestIstio:
         return {each["destination"]["host"]: each["weight"] for each in self.rule(api)["route"]}
 
     @pytest.fixture
-    def on_trial(self, meshed, release, artifact) -> Wanted:
+    def on_trial(self, meshed, release, artifact) -> DesiredState:
         """Version 1 is live in blue, version 2 staged in green."""
         for version, colour in (("1", "blue"), ("2", "green")):
-            wanted = meshed.want(release(version), version, "", "deploy", plan=Plan(weights=(25,)))
-            meshed.stage(colour, wanted, artifact)
+            wanted = meshed.request_release(release(version), version, "", "deploy", plan=ReleasePlan(weights=(25,)))
+            meshed.install_release(colour, wanted, artifact)
             if version == "1":
                 meshed.switch(colour, wanted)
         return wanted
 
     def test_before_the_first_release_nobody_answers_and_staging_changes_nothing(self, api, meshed, release, artifact):
-        meshed.stage("blue", meshed.want(release("1"), "a run", "", "deploy"), artifact)
+        meshed.install_release("blue", meshed.request_release(release("1"), "a run", "", "deploy"), artifact)
         assert self.rule(api) == {"directResponse": {"status": 503}}
 
     def test_a_share_is_a_weight_and_a_switch_leaves_one_destination(self, api, meshed, on_trial):
@@ -516,23 +516,23 @@ class TestIstio:
         assert self.weights(api) == {"slot-green": 100} and api.read(path)["metadata"]["annotations"]
 
     def test_a_late_run_is_refused_as_on_any_other_route(self, meshed, on_trial, release):
-        meshed.want(release("3"), "another run", "", "deploy")
+        meshed.request_release(release("3"), "another run", "", "deploy")
         with pytest.raises(Conflict, match="no longer wanted"):
             meshed.split(on_trial, share=50)
 
     def test_a_rule_moved_by_hand_is_seen(self, api, meshed, on_trial):
         meshed.split(on_trial, share=25)
         record = api.read(f"{VIRTUAL}/predictions") | {"kind": "VirtualService"}
-        assert (routes.followed(record), routes.follows(record)) == ("blue", True)
+        assert (routes.find_live_slot(record), routes.is_in_sync(record)) == ("blue", True)
         record["spec"]["http"][0]["mirror"] = {"host": "slot-green"}
-        assert routes.follows(record) is False
+        assert routes.is_in_sync(record) is False
 
     def test_without_istio_the_sentence_says_what_to_install(self, api, tmp_path):
         bare = target_of(api, tmp_path, NOWHERE, NOWHERE["blue"], self.MESHED)
         with pytest.raises(
             RequestInvalid, match=r"no VirtualService predictions .* apply Istio and k8s/components/istio"
         ):
-            bare.wanted()
+            bare.read_desired_state()
 
     def test_callers_are_not_dealt_by_key(self, meshed, on_trial):
         with pytest.raises(RequestInvalid, match="No route of target kubernetes deals callers by a key"):
@@ -550,7 +550,7 @@ def test_the_manifest_chooses_the_target(small, api, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(tmp_path / "kubeconfig", api.url)))
     chosen = open_target(read_manifest())
     assert isinstance(chosen, KubernetesTarget)
-    assert chosen.wanted() is None
+    assert chosen.read_desired_state() is None
 
 
 def test_a_release_under_way_on_a_cluster_keeps_the_policy_from_asking_for_another(
@@ -560,11 +560,11 @@ def test_a_release_under_way_on_a_cluster_keeps_the_policy_from_asking_for_anoth
     monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(tmp_path / "kubeconfig", api.url)))
     conditions = open_wait_conditions(read_manifest())
-    assert conditions._releasing() is False
-    wanted = target.want(release("1"), "a run", "", "deploy")
-    assert conditions._releasing() is True
-    target.record(wanted.generation, "accepted", Verdict.FAILED, "answered 422")
-    assert conditions._releasing() is False
+    assert conditions._is_releasing() is False
+    wanted = target.request_release(release("1"), "a run", "", "deploy")
+    assert conditions._is_releasing() is True
+    target.record_verdict(wanted.generation, "accepted", Verdict.FAILED, "answered 422")
+    assert conditions._is_releasing() is False
 
 
 def test_the_cluster_is_looked_after_by_the_same_manifest(small, api, tmp_path, monkeypatch):
@@ -572,7 +572,11 @@ def test_the_cluster_is_looked_after_by_the_same_manifest(small, api, tmp_path, 
     monkeypatch.setenv("EVERGREEN_SERVING_DIR", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(kube_api.kubeconfig(tmp_path / "kubeconfig", api.url)))
     kept = open_repair(read_manifest())
-    assert (type(kept).__name__, kept.records()[1], kept.proxied()) == ("KubernetesRepair", None, (None, True))
+    assert (type(kept).__name__, kept.read_records()[1], kept.read_effective_route()) == (
+        "KubernetesRepair",
+        None,
+        (None, True),
+    )
 
 
 def test_without_a_cluster_the_target_says_how_to_name_one(small, tmp_path, monkeypatch):

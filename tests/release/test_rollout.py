@@ -22,24 +22,24 @@ import pytest
 from include.release.core.rollout import (
     COLOURS,
     Colour,
+    DesiredState,
     Evidence,
-    Observed,
-    Plan,
+    ObservedStatus,
     Release,
+    ReleasePlan,
     Route,
     Slot,
     Step,
     Verdict,
-    Wanted,
-    next_step,
+    decide_next_step,
     other,
 )
 
 PENDING, PASSED, FAILED = Verdict.PENDING, Verdict.PASSED, Verdict.FAILED
 RELEASES = {name: Release(name, name * 8) for name in ("v1", "v2", "v3")}
-BLUE_GREEN, CANARY = Plan(), Plan(shadow=True, weights=(5, 50))
-ASKED = Plan(weights=(5, 50), approval=True)
-EXPERIMENT = Plan(weights=(5, 50), experiment=30)
+BLUE_GREEN, CANARY = ReleasePlan(), ReleasePlan(shadow=True, weights=(5, 50))
+ASKED = ReleasePlan(weights=(5, 50), approval=True)
+EXPERIMENT = ReleasePlan(weights=(5, 50), experiment=30)
 GENERATION = 7  # of the run that is walked; what matters is only whether the wish carries the same
 WISHES = (
     *itertools.product(RELEASES, ("deploy",), (BLUE_GREEN, CANARY, ASKED, EXPERIMENT)),
@@ -70,7 +70,7 @@ class World(NamedTuple):
     soaked: Verdict = PENDING
     release: str = "v1"
     kind: Kind = "deploy"
-    plan: Plan = BLUE_GREEN
+    plan: ReleasePlan = BLUE_GREEN
 
     def slot(self, colour: Colour) -> Content:
         return self.blue if colour == "blue" else self.green
@@ -88,22 +88,22 @@ class World(NamedTuple):
         return self.share, self.mirror, self.sticky
 
     @property
-    def observed(self) -> Observed:
+    def observed(self) -> ObservedStatus:
         slots = (Slot(RELEASES[held] if held else None, ready) for held, ready in (self.blue, self.green))
         trial = GENERATION if self.mine else 1
         route = Route(self.live, self.standby, GENERATION, self.share, self.mirror, trial, self.sticky)
-        return Observed(route, *slots)
+        return ObservedStatus(route, *slots)
 
     @property
     def evidence(self) -> Evidence:
         own = self.accepted, self.shadowed, self.canary, self.experiment, self.approved, self.soaked
         return Evidence(*own, self.trial, self.recovered)
 
-    def wanted(self, generation: int = GENERATION) -> Wanted:
-        return Wanted(RELEASES[self.release], generation, "a test", "to see", self.kind, None, self.plan)
+    def wanted(self, generation: int = GENERATION) -> DesiredState:
+        return DesiredState(RELEASES[self.release], generation, "a test", "to see", self.kind, None, self.plan)
 
     def step(self, wanted_generation: int = GENERATION) -> Step:
-        return next_step(self.wanted(wanted_generation), GENERATION, self.observed, self.evidence)
+        return decide_next_step(self.wanted(wanted_generation), GENERATION, self.observed, self.evidence)
 
     def holding(self, colour: Colour, content: Content) -> World:
         return self._replace(**{colour: content})
@@ -302,7 +302,7 @@ def ways(world: World) -> set[tuple[Step, ...]]:
 def test_traffic_only_moves_to_a_ready_slot_that_holds_the_wanted_release_and_passed_all_it_was_asked() -> None:
     for world in doing(Step.SWITCH):
         assert world.slot(world.idle) == (world.release, True)
-        assert world.accepted is PASSED and not world.evidence.turned_down
+        assert world.accepted is PASSED and not world.evidence.is_turned_down
         if world.plan.weights and world.live:
             assert world.canary == (PASSED, PASSED)
         assert not (world.plan.shadow and world.live) or world.shadowed is PASSED
@@ -327,13 +327,13 @@ def test_only_a_verified_candidate_gets_a_share_and_only_by_the_plan() -> None:
             if after.is_split and after.split != world.split:
                 assert edges(world).step in (Step.SHADOW, Step.CANARY, Step.EXPERIMENT)
                 assert world.accepted is PASSED and world.slot(world.idle)[0] == world.release
-                assert not world.evidence.turned_down and after.live
+                assert not world.evidence.is_turned_down and after.live
                 assert after.share in ((world.plan.experiment,) if after.sticky else (0, *world.plan.weights))
 
 
 def test_traffic_that_nobody_vouches_for_is_taken_away_before_anything_else_happens() -> None:
     for world in arbitrary():
-        if world.is_split and world.evidence.turned_down:
+        if world.is_split and world.evidence.is_turned_down:
             assert edges(world).step is Step.WITHDRAW
     tried = {Step.SHADOW, Step.CANARY, Step.EXPERIMENT, Step.APPROVE, Step.SWITCH, Step.AWAIT, Step.SOAK}
     for world in doing(*set(Step) - tried - {Step.WITHDRAW}):
@@ -373,7 +373,7 @@ def test_a_deployment_stages_nothing_over_the_standby_while_what_is_live_is_on_t
 
 def test_only_a_release_that_was_turned_down_and_is_not_live_is_discarded() -> None:
     for world in doing(Step.DISCARD):
-        assert world.evidence.turned_down
+        assert world.evidence.is_turned_down
         assert world.slot(world.idle)[0] == world.release
         assert world.idle != world.live and not world.is_split
 
@@ -395,7 +395,7 @@ def test_a_run_ends_done_exactly_where_the_wanted_release_serves_all_traffic() -
 
 def test_a_run_ends_rejected_only_after_a_no_and_with_nothing_left_behind() -> None:
     for world in doing(Step.REJECTED):
-        assert world.evidence.turned_down and not world.is_split
+        assert world.evidence.is_turned_down and not world.is_split
         assert all(world.slot(colour)[0] != world.release for colour in (world.live, world.idle) if colour)
 
 

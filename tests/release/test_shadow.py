@@ -11,18 +11,25 @@ from hypothesis import strategies as st
 from include.data.spec import GroupsSpec
 from include.kernel.words.groups import name_slices
 from include.release.core.rollout import Verdict
-from include.release.core.shadow import Compared, Told, compare, judge, quantile, report
+from include.release.core.shadow import (
+    ShadowAnswer,
+    ShadowComparison,
+    build_report,
+    compare,
+    find_latency_quantile,
+    judge,
+)
 from include.release.spec import ShadowSpec
 
 SPEC = ShadowSpec(min_requests=10, slice_rows=5)
-SAME = Told(0.01, (0.2,), (False,), (("Home=rent",),))
+SAME = ShadowAnswer(0.01, (0.2,), (False,), (("Home=rent",),))
 OTHER_SLICE = replace(SAME, slices=(("Home=owner",),))
-FLIPPED = Told(0.01, (0.3,), (True,))
+FLIPPED = ShadowAnswer(0.01, (0.3,), (True,))
 SLOW = replace(SAME, seconds=0.05)
-MUTE = Told(0.01)
+MUTE = ShadowAnswer(0.01)
 
 
-def told(pairs: list[tuple[Told, Told | None]], **changes: object) -> tuple[Verdict, str]:
+def told(pairs: list[tuple[ShadowAnswer, ShadowAnswer | None]], **changes: object) -> tuple[Verdict, str]:
     found = judge(compare(pairs), SPEC.model_copy(update=changes))
     return found.verdict, found.why
 
@@ -39,9 +46,9 @@ def test_a_candidate_that_answers_alike_passes_once_there_are_enough_requests() 
     [
         (None, "100.0% were not answered, max_errors allows 1.0%"),
         (MUTE, "100.0% were not answered"),
-        (Told(0.01, (0.2, 0.2), (False, False)), "100.0% were not answered"),
+        (ShadowAnswer(0.01, (0.2, 0.2), (False, False)), "100.0% were not answered"),
         (FLIPPED, "100.0% of the decisions flipped, max_flips allows 25.0%"),
-        (Told(0.01, (0.4,), (False,)), "scores moved by 0.200 on average, max_score_delta allows 0.150"),
+        (ShadowAnswer(0.01, (0.4,), (False,)), "scores moved by 0.200 on average, max_score_delta allows 0.150"),
         (SLOW, "times as long, max_latency_ratio is 2.5"),
     ],
     ids=["silence", "refusal", "other rows", "flips", "scores", "latency"],
@@ -53,7 +60,7 @@ def test_each_limit_turns_a_candidate_down_with_a_sentence_and_never_early(candi
 
 
 def test_a_slice_is_judged_apart_when_it_has_enough_rows() -> None:
-    pairs: list[tuple[Told, Told | None]] = [(OTHER_SLICE, OTHER_SLICE)] * 30 + [(SAME, FLIPPED)] * 5
+    pairs: list[tuple[ShadowAnswer, ShadowAnswer | None]] = [(OTHER_SLICE, OTHER_SLICE)] * 30 + [(SAME, FLIPPED)] * 5
     assert told(pairs) == (
         Verdict.FAILED,
         "35 requests compared: 100.0% of the decisions flipped where Home=rent, slice_flips allows 40.0%",
@@ -62,7 +69,7 @@ def test_a_slice_is_judged_apart_when_it_has_enough_rows() -> None:
 
 
 def test_the_report_says_all_of_it_in_shares_and_milliseconds() -> None:
-    found = report(compare([(SAME, FLIPPED), (SAME, SAME), (OTHER_SLICE, OTHER_SLICE), (SAME, None)]))
+    found = build_report(compare([(SAME, FLIPPED), (SAME, SAME), (OTHER_SLICE, OTHER_SLICE), (SAME, None)]))
     assert (found["requests"], found["rows"], found["errors"]) == (4, 3, 0.25)
     assert found["flips"] == pytest.approx(1 / 3) and found["largest"] == pytest.approx(0.1)
     assert found["slices"]["Home=rent"]["flips"] == 0.5 and found["slices"]["Home=owner"]["flips"] == 0
@@ -89,6 +96,6 @@ def test_two_looks_added_are_one_long_look(first, second) -> None:
 
 def test_a_quantile_is_the_bound_of_the_bin_that_reaches_it() -> None:
     bins = compare([(replace(SAME, seconds=seconds), SAME) for seconds in (0.001, 0.001, 0.001, 1.0)]).live
-    assert quantile(bins, 0.5) == pytest.approx(0.001, rel=0.25)
-    assert quantile(bins, 0.99) == pytest.approx(1.0, rel=0.25)
-    assert quantile(Compared().live, 0.5) is None
+    assert find_latency_quantile(bins, 0.5) == pytest.approx(0.001, rel=0.25)
+    assert find_latency_quantile(bins, 0.99) == pytest.approx(1.0, rel=0.25)
+    assert find_latency_quantile(ShadowComparison().live, 0.5) is None

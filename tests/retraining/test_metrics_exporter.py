@@ -31,7 +31,7 @@ def report(version: str, alarm: bool = False, day: int = 20, **more: object) -> 
 
 
 def enter(what: str, subject: str) -> None:
-    count = len(open_ledger().lines())
+    count = len(open_ledger().read_lines())
     open_ledger().append(Entry(what=what, subject=subject, who="test", why="", key=f"{what}-{count}"))
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.retraining.core.policy import Approval, Decision, Facts, Judged, Trigger, decide
+from include.retraining.core.policy import Approval, Decision, Facts, GateVerdict, Trigger, decide
 from include.retraining.spec import RetrainingSpec
 
 AS_OF = date(2026, 9, 20)
@@ -125,8 +125,8 @@ def told(facts: Facts) -> tuple[str, str]:
     return decision.verdict, decision.sentence
 
 
-def refusals(count: int, days: int) -> tuple[Judged, ...]:
-    return (Judged("refused", ago(days)),) * count
+def refusals(count: int, days: int) -> tuple[GateVerdict, ...]:
+    return (GateVerdict("refused", ago(days)),) * count
 
 
 def test_an_approval_starts_the_cooldown_before_its_training_has_begun() -> None:
@@ -156,8 +156,8 @@ def test_two_refused_gates_open_the_breaker_and_time_lets_one_training_through()
 
 
 def test_a_gate_that_passes_closes_the_breaker_and_neither_doubt_nor_a_trial_by_hand_moves_it() -> None:
-    passed, doubt = Judged("passed", ago(6), manual=True), Judged("inconclusive", ago(6))
-    by_hand = Judged("refused", ago(6), manual=True)
+    passed, doubt = GateVerdict("passed", ago(6), manual=True), GateVerdict("inconclusive", ago(6))
+    by_hand = GateVerdict("refused", ago(6), manual=True)
     assert told(asked(gates=(*refusals(2, 7), passed)))[0] == "yes"
     assert told(asked(gates=(*refusals(2, 7), doubt)))[0] == "no"
     assert told(asked(gates=(*refusals(1, 7), by_hand, by_hand)))[0] == "yes"

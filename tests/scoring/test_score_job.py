@@ -43,7 +43,7 @@ def served(manifest, tmp_path):
     def serve(kind: str = "logistic", compiled: bool = True) -> str:
         model, place = credit.trained(kind), tmp_path / f"{kind}-{compiled}"
         if compiled:
-            digest = artifact.save_compiled(compiling.compiled(model.pipeline), model.meta, place)
+            digest = artifact.save_compiled(compiling.compile_pipeline(model.pipeline), model.meta, place)
         else:
             digest = artifact.save(model.pipeline, model.meta, place)
         copy_verified(place, tmp_path / "serving" / "artifacts", digest)
@@ -55,7 +55,7 @@ def served(manifest, tmp_path):
 @pytest.fixture
 def run(manifest, ask):
     def asked(digest: str, *days: date, version: str = "3", key: str = "k"):
-        known = {each.day: each.id for each in edge.store().history()}
+        known = {each.day: each.id for each in edge.store().read_history()}
         wanted = [{"day": str(day), "snapshot": known.get(day, "0" * 64)} for day in days or (FIRST,)]
         return ask("score", key, pinned={"version": version, "digest": digest, "days": wanted})
 
@@ -71,9 +71,9 @@ def test_every_row_has_the_score_the_model_gives_it_in_the_order_of_the_snapshot
     digest = served(kind, compiled)
     outputs = run(digest).outputs
     found = pl.read_parquet(f"{outputs['uris'][0]}/*.parquet")
-    rows = edge.store().rows(edge.store().snapshots()[:1])
+    rows = edge.store().read_rows(edge.store().list_snapshots()[:1])
     expected = credit.trained(kind).predict_frame(conform(rows, credit.columns()))
-    assert found.columns == [manifest.contract.id, *scoring.COLUMNS]
+    assert found.columns == [manifest.contract.id, *scoring.RESULT_COLUMNS]
     assert found[manifest.contract.id].to_list() == rows[manifest.contract.id].tolist()
     assert np.allclose(found["score"], expected, rtol=0, atol=1e-6)
     assert found["decision"].to_list() == [score >= 0.25 for score in found["score"]]
@@ -159,7 +159,7 @@ def test_an_artifact_that_misses_its_golden_rows_scores_nothing(manifest, run, t
     model = credit.trained("logistic")
     golden = tuple(each.model_copy(update={"probability": 1 - each.probability}) for each in model.meta.golden)
     meta = model.meta.model_copy(update={"golden": golden})
-    digest = artifact.save_compiled(compiling.compiled(model.pipeline), meta, tmp_path / "wrong")
+    digest = artifact.save_compiled(compiling.compile_pipeline(model.pipeline), meta, tmp_path / "wrong")
     copy_verified(tmp_path / "wrong", tmp_path / "serving" / "artifacts", digest)
     with pytest.raises(ArtifactRejected, match="golden"):
         run(digest)
@@ -172,8 +172,8 @@ def test_a_snapshot_that_is_not_in_this_store_is_named(served, run):
 
 
 def test_rows_that_were_damaged_score_nothing(served, run):
-    digest, [day, _] = served(), edge.store().snapshots()
-    path = edge.store().file(day)
+    digest, [day, _] = served(), edge.store().list_snapshots()
+    path = edge.store().fetch_file(day)
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataRefused, match="is not what was published"):
@@ -185,7 +185,7 @@ def test_without_a_served_copy_the_versions_artifact_is_fetched_and_held_to_its_
 ):
     monkeypatch.delenv("EVERGREEN_SERVING_DIR", raising=False)
     version = go_live(registry, ask("train").outputs["run_id"])
-    digest, day = artifact.digest(registry.fetch(version, tmp_path)), edge.store().snapshots()[-1]
+    digest, day = artifact.compute_digest(registry.fetch(version, tmp_path)), edge.store().list_snapshots()[-1]
     wanted = {"version": version, "digest": digest, "days": [{"day": str(day.day), "snapshot": day.id}]}
     assert ask("score", pinned=wanted).outputs["rows"] == day.rows
     with pytest.raises(ArtifactRejected, match="instead of 000000000000"):

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from include.kernel.errors import DataRefused, RequestInvalid
 from include.scoring.core import scoring
-from include.scoring.core.scoring import PART_ROWS, Tally, chosen, key, must_have, parts, pinned, total
+from include.scoring.core.scoring import (
+    PART_ROWS,
+    ScoreSummary,
+    build_result_key,
+    choose_days,
+    merge_summaries,
+    parse_pinned,
+    require_columns,
+    split_into_parts,
+)
 from tests import described
 
 FIRST = date(2026, 8, 1)
@@ -26,7 +35,7 @@ LATER = date(2026, 9, 1)
 
 
 def days(*args, **options):
-    return [each.day for each in chosen(HISTORY, *args, **options)]
+    return [each.day for each in choose_days(HISTORY, *args, **options)]
 
 
 def test_without_a_word_it_is_the_newest_day():
@@ -50,19 +59,19 @@ def test_the_form_goes_before_the_events_and_they_before_the_runs_own_day():
 def test_what_was_not_known_yet_is_not_scored():
     assert days(DAYS[2]) == DAYS[1:2]
     assert days(DAYS[2], (DAYS[2], None)) == []
-    assert chosen([], LATER) == []
+    assert choose_days([], LATER) == []
 
 
 def test_a_corrected_day_is_scored_as_it_was_known_then():
     corrected = snapshot(DAYS[0], id="c" * 64, known_on=DAYS[3])
     history = [*HISTORY, corrected]
-    assert [each.id for each in chosen(history, DAYS[2], (DAYS[0], None))] == [HISTORY[0].id]
-    assert [each.id for each in chosen(history, DAYS[3], (DAYS[0], None))] == ["c" * 64]
+    assert [each.id for each in choose_days(history, DAYS[2], (DAYS[0], None))] == [HISTORY[0].id]
+    assert [each.id for each in choose_days(history, DAYS[3], (DAYS[0], None))] == ["c" * 64]
 
 
 @given(st.integers(0, 5 * PART_ROWS))
 def test_the_parts_are_every_row_once_in_order_and_all_but_the_last_are_full(rows):
-    cut = parts(rows)
+    cut = split_into_parts(rows)
     assert [row for part in cut for row in (part.first, part.first + part.rows)] == [
         edge for index in range(len(cut)) for edge in (index * PART_ROWS, min((index + 1) * PART_ROWS, rows))
     ]
@@ -71,18 +80,23 @@ def test_the_parts_are_every_row_once_in_order_and_all_but_the_last_are_full(row
 
 
 def test_a_result_has_another_name_for_any_other_snapshot_version_or_artifact():
-    names = {key(*each) for each in (("s", "1", "d"), ("t", "1", "d"), ("s", "2", "d"), ("s", "1", "e"))}
+    names = {build_result_key(*each) for each in (("s", "1", "d"), ("t", "1", "d"), ("s", "2", "d"), ("s", "1", "e"))}
     assert len(names) == 4
-    assert key("s", "1", "d") in names
+    assert build_result_key("s", "1", "d") in names
 
 
 def test_tallies_add_up_whatever_their_order():
     tallies = [
-        Tally(rows=2, positives=1, total=share, histogram=(2, *[0] * 19)) for share in (0.1, 1e16, 0.2, -1e16, 0.3)
+        ScoreSummary(rows=2, positives=1, total=share, histogram=(2, *[0] * 19))
+        for share in (0.1, 1e16, 0.2, -1e16, 0.3)
     ]
-    assert total(tallies) == total(tallies[::-1])
-    assert (total(tallies).rows, total(tallies).positives, total(tallies).histogram[0]) == (10, 5, 10)
-    assert total([]) == Tally()
+    assert merge_summaries(tallies) == merge_summaries(tallies[::-1])
+    assert (
+        merge_summaries(tallies).rows,
+        merge_summaries(tallies).positives,
+        merge_summaries(tallies).histogram[0],
+    ) == (10, 5, 10)
+    assert merge_summaries([]) == ScoreSummary()
 
 
 @pytest.mark.parametrize(
@@ -96,15 +110,15 @@ def test_tallies_add_up_whatever_their_order():
 )
 def test_a_request_that_does_not_pin_what_it_scores_is_refused_by_field(params, says):
     with pytest.raises(RequestInvalid, match=says):
-        pinned(params)
+        parse_pinned(params)
 
 
 def test_a_snapshot_without_what_the_model_reads_is_refused():
     with pytest.raises(DataRefused, match=r"no column a, b, which the model reads"):
-        must_have(snapshot(FIRST, columns=("id",)), "id", ["a", "b"])
+        require_columns(snapshot(FIRST, columns=("id",)), "id", ["a", "b"])
 
 
-@pytest.mark.parametrize("name", scoring.COLUMNS)
+@pytest.mark.parametrize("name", scoring.RESULT_COLUMNS)
 def test_an_id_that_would_hide_a_column_of_the_result_is_refused(name):
     with pytest.raises(DataRefused, match="rename the id column"):
-        must_have(snapshot(FIRST, columns=(name,)), name, [])
+        require_columns(snapshot(FIRST, columns=(name,)), name, [])

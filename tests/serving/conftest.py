@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from include.kernel.files import write_atomic
 from include.model import artifact
-from include.model.blessing.blessing import envelope_digest
+from include.model.blessing.blessing import compute_envelope_digest
 from tests import blessed, credit
 
 Stage = Callable[..., str]
@@ -22,7 +22,7 @@ Stage = Callable[..., str]
 def bless(place: Path, key: Ed25519PrivateKey = blessed.KEY, **changes: Any) -> str:
     """Puts a signed blessing of the model `credit` into blessings/ and answers its hash."""
     envelope = blessed.envelope(blessed.document(**{"model": "credit", **changes}), key)
-    paper = envelope_digest(envelope)
+    paper = compute_envelope_digest(envelope)
     write_atomic(place / "blessings" / f"{paper}.json", envelope)
     return paper
 
@@ -47,7 +47,7 @@ def stage(source: Path, tmp_path: Path) -> Stage:
 
 
 def stage_in(directory: Path, source: Path, slot: str, version: str = "3", generation: int = 5) -> str:
-    digest = artifact.digest(source)
+    digest = artifact.compute_digest(source)
     artifact.copy_verified(source, directory / "artifacts", digest)
     paper = bless(directory, version=version, digest=digest)
     point(directory, slot, version=version, digest=digest, generation=generation, blessing=paper)

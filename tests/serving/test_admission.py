@@ -17,7 +17,7 @@ import pytest
 
 from include.kernel.files import write_atomic
 from include.model import artifact
-from include.model.blessing.blessing import public_pem
+from include.model.blessing.blessing import render_public_pem
 from include.model.compiled import compiling, runtimes
 from include.model.integrity import skops_allowlist
 from include.serving.slot import contents as slots
@@ -28,7 +28,7 @@ from tests.blessed import KEY, OTHER_KEY
 from tests.model.test_onnx_trust import EDITS, made
 from tests.serving.conftest import bless, point
 
-TRUSTING = Admission(keys=public_pem(KEY))
+TRUSTING = Admission(keys=render_public_pem(KEY))
 
 
 def why(place: Path, admission: Admission = TRUSTING) -> str:
@@ -108,7 +108,7 @@ class TestBlessing:
             bless(self.place, model="fraud", version="3", digest=self.digest)
         )
         point(self.place, digest=self.digest, blessing=bless(self.place, version="3", digest=self.digest))
-        said = why(self.place, Admission(keys=public_pem(KEY), model="fraud"))
+        said = why(self.place, Admission(keys=render_public_pem(KEY), model="fraud"))
         assert said.startswith("Version 3 of fraud carries the blessing of version 3 of credit")
 
     def test_every_key_is_refused_by_a_server_without_keys(self) -> None:
@@ -116,7 +116,7 @@ class TestBlessing:
 
     def test_allowing_the_unblessed_has_no_effect_once_a_key_is_trusted(self) -> None:
         point(self.place, digest=self.digest)
-        assert "names no blessing" in why(self.place, Admission(keys=public_pem(KEY), unblessed="allow"))
+        assert "names no blessing" in why(self.place, Admission(keys=render_public_pem(KEY), unblessed="allow"))
 
     @pytest.mark.parametrize("content", [None, b"", b"no key", b"\xff\xfe"])
     def test_keys_that_cannot_be_read_allow_nothing(self, content: bytes | None) -> None:
@@ -136,10 +136,10 @@ class TestKeys:
     def test_a_key_that_is_added_to_the_file_counts_at_the_next_load(self, stage: Any, tmp_path: Path) -> None:
         stage("blue")
         path = tmp_path / "trusted.pem"
-        path.write_text(public_pem(OTHER_KEY))
+        path.write_text(render_public_pem(OTHER_KEY))
         admission = Admission(keys_file=path)
         assert blessed.keyid(OTHER_KEY) in why(tmp_path, admission)
-        path.write_text(public_pem(OTHER_KEY) + public_pem(KEY))
+        path.write_text(render_public_pem(OTHER_KEY) + render_public_pem(KEY))
         assert isinstance(slots.load(tmp_path, "blue", admission), Loaded)
 
 
@@ -300,7 +300,7 @@ def test_the_gadget_of_these_tests_does_run_where_pickle_is_loaded(tmp_path: Pat
 def test_a_blessed_onnx_file_that_asks_for_more_than_numbers_is_refused(
     edit: Callable[..., None], tmp_path: Path
 ) -> None:
-    form = compiling.compiled(credit.trained("logistic").pipeline)
+    form = compiling.compile_pipeline(credit.trained("logistic").pipeline)
     model = onnx.load_from_string(form.data)
     edit(model)
     place = tmp_path / "bad"
@@ -323,22 +323,22 @@ class TestOtherLibraries:
         assert said.startswith("The model was trained with scikit-learn ") and "version_skew: warn" in said
 
     def test_it_is_served_with_a_warning_where_the_manifest_says_so(self, place: Path, caplog: Any) -> None:
-        slot = slots.load(place, "blue", Admission(keys=public_pem(KEY), skew="warn"))
+        slot = slots.load(place, "blue", Admission(keys=render_public_pem(KEY), skew="warn"))
         assert isinstance(slot, Loaded) and "it is served all the same" in caplog.text
 
     def test_another_patch_release_is_no_other_library(self) -> None:
         major, minor, *_ = credit.trained("boosting").meta.sklearn_version.split(".")
-        Admission().installed(f"{major}.{minor}.99")
+        Admission().check_version(f"{major}.{minor}.99")
 
     def test_the_compiled_form_does_not_ask(self, tmp_path: Path) -> None:
         meta = credit.trained("logistic").meta.model_copy(update={"sklearn_version": "0.24.2"})
-        artifact.save_compiled(compiling.compiled(credit.trained("logistic").pipeline), meta, tmp_path / "it")
+        artifact.save_compiled(compiling.compile_pipeline(credit.trained("logistic").pipeline), meta, tmp_path / "it")
         assert isinstance(slots.load(_released(tmp_path / "it", tmp_path), "blue", TRUSTING), Loaded)
 
 
 def _released(source: Path, place: Path) -> Path:
     """A release of what lies in `source`, blessed as it is."""
-    digest = artifact.digest(source)
+    digest = artifact.compute_digest(source)
     artifact.copy_verified(source, place / "artifacts", digest)
     point(place, digest=digest, blessing=bless(place, version="3", digest=digest))
     return place

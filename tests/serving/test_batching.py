@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from include.serving.exchange import Row
-from include.serving.predict.batching import Batcher, Late, ModelFailed, RowsFailed, ask
+from include.serving.predict.batching import Batcher, DeadlineExceeded, ModelFailed, RowsFailed, ask
 
 CONTROL: Row = {"p": 0.5}
 
@@ -116,7 +116,7 @@ async def test_a_deadline_ends_the_wait_for_a_slow_model(thread: ThreadPoolExecu
     batcher = Batcher(model, CONTROL, 100, thread=thread)
     model.gate.clear()
     began = time.monotonic()
-    with pytest.raises(Late):
+    with pytest.raises(DeadlineExceeded):
         await batcher.submit([CONTROL], soon(0.1))
     assert time.monotonic() - began < 2
     model.gate.set()
@@ -125,7 +125,7 @@ async def test_a_deadline_ends_the_wait_for_a_slow_model(thread: ThreadPoolExecu
 
 async def test_a_request_past_its_deadline_is_not_computed() -> None:
     model = Model()
-    with pytest.raises(Late):
+    with pytest.raises(DeadlineExceeded):
         await Batcher(model, CONTROL, 100).submit([CONTROL], time.monotonic() - 1)
     assert model.batches == []
 
@@ -135,7 +135,7 @@ def test_a_model_is_quick_once_enough_calls_were_short_and_while_nobody_shares_t
 
     def calls(count: int, seconds: float, requests: int = 1) -> None:
         for _ in range(count):
-            batcher._paced(requests, seconds, requests)
+            batcher._update_pace(requests, seconds, requests)
 
     assert not batcher.is_quick(1), "nothing is known"
     calls(5, 0.005)

@@ -59,7 +59,7 @@ class Server:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A serving directory with a compiled model, and a manifest that is quick to lose its patience."""
     place, trained = tmp_path_factory.mktemp("serving"), credit.trained("boosting")
-    artifact.save_compiled(compiling.compiled(trained.pipeline), trained.meta, place / "source")
+    artifact.save_compiled(compiling.compile_pipeline(trained.pipeline), trained.meta, place / "source")
     stage_in(place, place / "source", "blue")
     content = yaml.safe_load(DEFAULT_PATH.read_text())
     content["serving"] |= BEHAVIOUR

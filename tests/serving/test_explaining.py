@@ -194,11 +194,11 @@ def test_an_explanation_that_misses_the_score_is_withheld_and_counted(tmp_path: 
     """One leaf of one tree is wrong: rows that end in it are refused, the others are explained."""
 
     def wrong_leaf(source: Path) -> None:
-        tables = dict(np.load(source / explanation.TABLES))
+        tables = dict(np.load(source / explanation.TABLES_FILE))
         leaves = np.flatnonzero(tables["left"][: tables["starts"][1]] == -1)
         seen = [leaf for leaf in leaves if tables["weights"][leaf] < 0.2 * tables["weights"][0]]
         tables["values"][max(seen, key=lambda leaf: tables["weights"][leaf])] += 0.05
-        np.savez(source / explanation.TABLES, **tables)
+        np.savez(source / explanation.TABLES_FILE, **tables)
 
     with served(tmp_path, "boosting", wrong_leaf) as server:
         answers = [server.ask([row]) for row in ROWS]
@@ -211,7 +211,7 @@ def test_an_explanation_that_misses_the_score_is_withheld_and_counted(tmp_path: 
 
 def test_an_explainer_that_is_wrong_about_everything_is_never_asked(tmp_path: Path) -> None:
     def wrong_offset(source: Path) -> None:
-        path = source / explanation.FILE
+        path = source / explanation.EXPLANATION_FILE
         document = explanation.Explanation.model_validate_json(path.read_bytes())
         path.write_text(document.model_copy(update={"offset": document.offset + 1}).model_dump_json())
 
@@ -234,7 +234,7 @@ def test_a_linear_model_is_explained_without_any_process(tmp_path: Path) -> None
 
 def test_an_artifact_from_before_and_a_manifest_that_says_no_are_told_apart(tmp_path: Path) -> None:
     def from_before(source: Path) -> None:
-        for name in (explanation.FILE, explanation.TABLES):
+        for name in (explanation.EXPLANATION_FILE, explanation.TABLES_FILE):
             (source / name).unlink()
 
     with served(tmp_path, "boosting", from_before) as server:
@@ -256,7 +256,7 @@ def test_a_generic_pipeline_is_explained_by_its_own_process(tmp_path: Path) -> N
         for path in source.iterdir():
             path.unlink()
         artifact.save(model.pipeline, model.meta, source)
-        explanation.write(model, source, export.frame(ROWS, meta.columns))
+        explanation.write(model, source, export.build_frame(ROWS, meta.columns))
 
     with served(tmp_path, "logistic", generic) as server:
         answer = server.ask(ROWS[:3])

@@ -16,10 +16,10 @@ from include.model.compiled import compiling
 from include.serving.app import create_app
 from include.serving.endpoints.prediction import LONG_BODY, Endpoint
 from include.serving.predict.batching import Batcher
-from include.serving.predict.scoring import LARGE
+from include.serving.predict.scoring import MAX_INLINE_ROWS
 from include.serving.service import Service
 from include.serving.settings import Settings
-from include.serving.transport.fast_path import TOGETHER, FastLane, FastRequest, fast_lane
+from include.serving.transport.fast_path import TOGETHER, FastPath, FastRequest, build_fast_path
 from include.serving.wiring import open_service
 from tests import credit
 from tests.model_server import model_server
@@ -77,21 +77,21 @@ def test_every_request_is_counted_once(url: str) -> None:
 # --- the lane by itself ----------------------------------------------------------------------------------------------
 
 
-Make = Callable[..., tuple[FastLane, Service]]
+Make = Callable[..., tuple[FastPath, Service]]
 
 
 @pytest.fixture
 def lane(tmp_path: Path) -> Make:
-    def made(compiled: bool = True, **told: str) -> tuple[FastLane, Service]:
+    def made(compiled: bool = True, **told: str) -> tuple[FastPath, Service]:
         trained, source = credit.trained("boosting"), tmp_path / "source"
         if compiled:
-            artifact.save_compiled(compiling.compiled(trained.pipeline), trained.meta, source)
+            artifact.save_compiled(compiling.compile_pipeline(trained.pipeline), trained.meta, source)
         else:
             artifact.save(trained.pipeline, trained.meta, source)
         stage_in(tmp_path, source, "blue")
         settings = Settings(slot="blue", serving_dir=tmp_path, port=1, unblessed="allow", **told)
         service = open_service(settings)
-        found = fast_lane(create_app(service), service)
+        found = build_fast_path(create_app(service), service)
         assert found
         return found, service
 
@@ -108,7 +108,7 @@ class Client:
         self.anew = 0
         self.waiting: FastRequest | None = None
 
-    def awaits(self, request: FastRequest) -> bool:
+    def is_awaiting(self, request: FastRequest) -> bool:
         return self.waiting is request
 
     def answer(self, request: FastRequest, data: bytes) -> None:
@@ -120,7 +120,7 @@ class Client:
         self.anew += 1
 
 
-def offer(lane: FastLane, body: bytes = GOOD, **headers: str) -> Client:
+def offer(lane: FastPath, body: bytes = GOOD, **headers: str) -> Client:
     """A request that is whole, on a connection of its own."""
     sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     client, now = Client(), time.monotonic()
@@ -129,7 +129,7 @@ def offer(lane: FastLane, body: bytes = GOOD, **headers: str) -> Client:
     return client
 
 
-def ask(lane: FastLane, body: bytes = GOOD, **headers: str) -> bytes | None:
+def ask(lane: FastPath, body: bytes = GOOD, **headers: str) -> bytes | None:
     """The answer of the same turn; None where the request is begun anew."""
     lane._rested = 0.0  # however soon after the last one: it is alone
     client = offer(lane, body, **headers)
@@ -163,7 +163,7 @@ async def test_those_that_come_behind_it_in_the_same_turn_share_one_call_of_the_
 
 
 def batches(service: Service) -> int:
-    lines = service.metrics.text().decode().splitlines()
+    lines = service.metrics.render().decode().splitlines()
     return int(float(next(line.split()[-1] for line in lines if line.startswith("evergreen_batch_rows_count"))))
 
 
@@ -184,7 +184,7 @@ async def test_whoever_hung_up_meanwhile_is_counted_and_left_alone(lane: Make) -
     gone.waiting = None
     await turn()
     assert (gone.answers, gone.anew, len(stays.answers)) == ([], 0, 1)
-    assert 'path="/predict",slot="blue",status="499"' in service.metrics.text().decode()
+    assert 'path="/predict",slot="blue",status="499"' in service.metrics.render().decode()
 
 
 async def test_what_is_wrong_with_a_body_is_told_at_once_and_harms_nobody_else(lane: Make) -> None:
@@ -203,7 +203,7 @@ async def test_a_deadline_that_has_passed_is_a_task(lane: Make) -> None:
 
 async def test_more_rows_than_the_event_loop_takes_are_a_task(lane: Make) -> None:
     one, _ = lane()
-    assert ask(one, json.dumps({"rows": credit.rows()[: LARGE + 1]}).encode()) is None
+    assert ask(one, json.dumps({"rows": credit.rows()[: MAX_INLINE_ROWS + 1]}).encode()) is None
 
 
 async def test_a_model_that_takes_long_or_fails_is_a_task(lane: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,14 +212,14 @@ async def test_a_model_that_takes_long_or_fails_is_a_task(lane: Make, monkeypatc
     await turn()
     assert slow.anew == 1
     one, service = lane()
-    monkeypatch.setattr(type(service.holder.slot.model), "predict_proba", lambda self, rows: rows.nonsense)  # type: ignore[union-attr]
+    monkeypatch.setattr(type(service.current_model.slot.model), "predict_proba", lambda self, rows: rows.nonsense)  # type: ignore[union-attr]
     assert ask(one) is None
     assert service.scorer.waiting == 0
 
 
 async def test_our_own_failure_loses_nobody(lane: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one, _ = lane()
-    monkeypatch.setattr(Endpoint, "answered", lambda *_: 1 / 0)
+    monkeypatch.setattr(Endpoint, "record_and_render", lambda *_: 1 / 0)
     assert ask(one) is None
     monkeypatch.undo()
     assert ask(one)
@@ -251,11 +251,11 @@ async def test_only_short_predictions_of_known_length_take_it_and_none_while_the
     assert not one.may_take("/predict", [])
     assert not one.may_take("/predict", [(b"content-length", str(LONG_BODY + 1).encode())])
     assert not one.may_take("/predict", [(b"content-length", "\N{SUPERSCRIPT TWO}".encode())])
-    service.holder.draining = True
+    service.current_model.is_shutting_down = True
     assert not one.may_take("/predict", short)
 
 
 def test_there_is_none_where_clients_need_tokens(tmp_path: Path) -> None:
     settings = Settings(slot="blue", serving_dir=tmp_path, port=1, api_tokens="team:0123456789abcdef")
     service = open_service(settings)
-    assert fast_lane(create_app(service), service) is None
+    assert build_fast_path(create_app(service), service) is None

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from include.manifest import DEFAULT_PATH
 from include.serving.app import create_app
-from include.serving.endpoints.feedback import outcomes_of
+from include.serving.endpoints.feedback import parse_outcomes
 from include.serving.exchange import Outcome, Problem
 from include.serving.settings import Settings
 from include.serving.wiring import open_service
@@ -25,7 +25,7 @@ GOOD = {"request_id": "r-1", "label": "bad"}
 
 
 def read(content: Any) -> list[Outcome] | Problem:
-    return outcomes_of(json.dumps(content).encode(), ("bad", "good"), 10, NOW)
+    return parse_outcomes(json.dumps(content).encode(), ("bad", "good"), 10, NOW)
 
 
 def test_outcomes_are_read_with_what_may_be_left_out() -> None:
@@ -67,7 +67,7 @@ def test_a_field_that_is_not_right_is_named_with_its_row(field: str, value: Any)
 @pytest.mark.parametrize("field", ["request_id", "row", "label", "time", "further"])
 def test_what_was_sent_is_never_repeated(field: str) -> None:
     found = read({"outcome": {**GOOD, field: "Ada Lovelace!"}})
-    assert isinstance(found, Problem) and "Ada" not in json.dumps(found.document())
+    assert isinstance(found, Problem) and "Ada" not in json.dumps(found.build_document())
 
 
 @pytest.mark.parametrize(

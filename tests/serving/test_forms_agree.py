@@ -14,7 +14,7 @@ from include.model import artifact
 from include.model.artifact import Model
 from include.model.compiled import compiling
 from include.model.schema import Column
-from include.serving.protocols.request_body import rows_of
+from include.serving.protocols.request_body import parse_rows
 from include.serving.slot.input_schema import InputSchema
 from tests import credit
 
@@ -42,7 +42,7 @@ rows = st.fixed_dictionaries({column.name: _cell(column) for column in credit.co
 @pytest.fixture(scope="module", params=KINDS)
 def forms(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Model]:
     pipeline, place = credit.trained(request.param), tmp_path_factory.mktemp(request.param)
-    artifact.save_compiled(compiling.compiled(pipeline.pipeline), pipeline.meta, place)
+    artifact.save_compiled(compiling.compile_pipeline(pipeline.pipeline), pipeline.meta, place)
     return pipeline, artifact.load(place)
 
 
@@ -50,7 +50,7 @@ def forms(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Model
 @given(st.lists(rows, min_size=1, max_size=20))
 def test_both_forms_answer_every_accepted_row_alike(forms: tuple[Model, Model], sent: list[dict[str, str]]) -> None:
     texts = ("{" + ", ".join(f'"{name}": {cell}' for name, cell in row.items()) + "}" for row in sent)
-    accepted = rows_of(f'{{"rows": [{", ".join(texts)}]}}'.encode(), SCHEMA, 20)
+    accepted = parse_rows(f'{{"rows": [{", ".join(texts)}]}}'.encode(), SCHEMA, 20)
     assert isinstance(accepted, list)
     expected, found = (form.predict_proba(accepted) for form in forms)
     assert np.all(np.isfinite(expected)) and np.all((expected >= 0) & (expected <= 1))

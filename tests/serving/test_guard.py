@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 
 from include.kernel.errors import KeyInvalid
 from include.serving.app import create_app
-from include.serving.routes import POLICY, access_of
+from include.serving.routes import POLICY, get_access
 from include.serving.settings import Settings
-from include.serving.transport.guard import api_tokens
+from include.serving.transport.guard import read_api_tokens
 from include.serving.wiring import open_service
 from tests import credit
 from tests.ground import write_manifest
@@ -50,10 +50,10 @@ class TestPolicy:
         app = create_app(open_service(settings(place)))
         routes = {route.path for route in app.framework.routes if isinstance(route, APIRoute)}
         assert len(routes) >= 15 and {"/admin/reload", "/predict"} <= routes
-        assert (routes | set(app.hot)) - set(POLICY) == set()
+        assert (routes | set(app.handlers)) - set(POLICY) == set()
 
     def test_what_is_asked_of_a_path_is_what_the_table_says_of_it(self) -> None:
-        assert {path: access_of(path) for path in POLICY} == dict(POLICY)
+        assert {path: get_access(path) for path in POLICY} == dict(POLICY)
 
     @pytest.mark.parametrize("path", sorted(POLICY))
     def test_with_tokens_nobody_passes_without_one_but_to_the_open_routes(self, path: str, place: Path) -> None:
@@ -99,12 +99,12 @@ class TestTokens:
     )
     def test_tokens_that_are_none_end_the_start_in_a_sentence_that_repeats_none(self, text: str, place: Path) -> None:
         with pytest.raises(KeyInvalid) as refused:
-            api_tokens(settings(place, api_tokens=text))
+            read_api_tokens(settings(place, api_tokens=text))
         assert ANN not in str(refused.value) and "write name:token" in str(refused.value)
 
     def test_a_file_that_cannot_be_read_is_no_open_door(self, place: Path) -> None:
         with pytest.raises(KeyInvalid, match="EVERGREEN_API_TOKENS_FILE"):
-            api_tokens(settings(place, api_tokens_file=place / "nothing"))
+            read_api_tokens(settings(place, api_tokens_file=place / "nothing"))
 
     def test_no_token_is_in_the_settings_text_or_in_a_log(self, place: Path, caplog: Any) -> None:
         caplog.set_level(logging.DEBUG)

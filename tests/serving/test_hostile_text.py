@@ -36,7 +36,7 @@ def app(source: Path, tmp_path: Path) -> TestClient:
     for column in meta["columns"]:
         column["categories"] = [*column["categories"], HOSTILE] if column["kind"] == "category" else []
     (place / "artifact.json").write_text(json.dumps({**meta, "positive": "bad", "why": HOSTILE}))
-    digest = artifact.digest(place)
+    digest = artifact.compute_digest(place)
     artifact.copy_verified(place, tmp_path / "artifacts", digest)
     point(tmp_path, digest=digest, blessing=bless(tmp_path, version="3", digest=digest))
     return client(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from include.serving.app import create_app
-from include.serving.exchange import Answer, Parsed, Problem
+from include.serving.exchange import Answer, ParsedRequest, Problem
 from include.serving.protocols import mlflow_scoring, open_inference
 from include.serving.settings import Settings
 from include.serving.wiring import open_service
@@ -184,16 +184,19 @@ def test_a_wrong_address_or_method_is_answered_as_its_clients_read_it(
 def test_a_crash_is_told_as_its_clients_read_it(
     path: str, told: Any, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("include.serving.endpoints.prediction.Endpoint._parsed", lambda *_: 1 / 0)
+    monkeypatch.setattr("include.serving.endpoints.prediction.Endpoint._parse", lambda *_: 1 / 0)
     answer = client.post(path, json={})
     assert (answer.status_code, answer.json()) == (500, told)
 
 
 def test_an_answer_that_is_not_the_models_is_marked_in_every_protocol() -> None:
     answer = Answer("3", "blue", "d", [0.5], ["bad"], [True], "rule")
-    assert json.loads(mlflow_scoring.render(answer, Parsed([])).body) == {"predictions": [0.5], "served_by": "rule"}
+    assert json.loads(mlflow_scoring.render(answer, ParsedRequest([])).body) == {
+        "predictions": [0.5],
+        "served_by": "rule",
+    }
     wanted = {"model": "credit", "id": {}, "outputs": {"label": False}}
-    told = json.loads(open_inference.render(answer, Parsed([], wanted)).body)
+    told = json.loads(open_inference.render(answer, ParsedRequest([], wanted)).body)
     assert told["parameters"] == {"served_by": "rule"}
 
 

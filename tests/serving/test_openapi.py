@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from include.serving.app import create_app
-from include.serving.routes import access_of
+from include.serving.routes import get_access
 from include.serving.settings import Settings
 from include.serving.wiring import open_service
 from tests import credit
@@ -98,7 +98,7 @@ def test_where_clients_need_a_token_the_document_says_so(source: Path, tmp_path:
     paths = told.get("/openapi.json", headers={"authorization": "Bearer 0123456789abcdef"}).json()["paths"]
     for path, item in paths.items():
         for name, operation in item.items():
-            guarded = access_of(path) != "open"
+            guarded = get_access(path) != "open"
             if name != "parameters":
                 assert ("security" in operation, "401" in operation["responses"]) == (guarded, guarded)
     refusal = paths["/v2/models/{name}/infer"]["post"]["responses"]["429"][CONTENT]["application/json"]["schema"]

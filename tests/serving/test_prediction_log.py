@@ -15,18 +15,18 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from include.data.store.local_store import LocalObjects
+from include.data.store.local_store import LocalObjectStore
 from include.feedback.core.prediction_records import Layout
 from include.feedback.segments import Segments
 from include.feedback.spec import LogSpec
 from include.kernel.errors import RequestInvalid
 from include.model.schema import Column
-from include.serving.exchange import Answer, Asked, Outcome, Problem
-from include.serving.log.prediction_log import PredictionLog, PredictionRows
-from include.serving.log.segment_writer import FEW, GROUP, LOOKS, Item, SegmentWriter
+from include.serving.exchange import Answer, Outcome, Problem, RequestContext
+from include.serving.log.prediction_log import PredictionEncoder, PredictionLog
+from include.serving.log.segment_writer import FEW, MAX_POLLS, ROW_GROUP_ROWS, LogEntry, SegmentWriter
 from include.serving.log.spool import Spool
 from include.serving.slot.contents import Loaded, SlotFile
-from include.serving.slot.current_model import Holder
+from include.serving.slot.current_model import CurrentModel
 from tests.ground import wait_for
 
 COLUMNS = (Column(name="Income", kind="number"), Column(name="Home", kind="category"))
@@ -40,17 +40,17 @@ class Counts:
         self.rows: Counter[str] = Counter()
         self.look: Callable[[], float] = lambda: 0
 
-    def written(self, rows: int) -> None:
+    def count_written(self, rows: int) -> None:
         self.rows["written"] += rows
 
-    def lost(self, rows: int, reason: str) -> None:
+    def count_lost(self, rows: int, reason: str) -> None:
         self.rows[reason] += rows
 
-    def refused(self) -> None:
+    def count_refused(self) -> None:
         self.rows["refused"] += 1
 
-    def waiting(self, look: Callable[[], float]) -> None:
-        self.look = look
+    def watch_waiting(self, read_rows: Callable[[], float]) -> None:
+        self.look = read_rows
 
 
 def slot(*columns: Column, version: str = "3") -> Loaded:
@@ -63,15 +63,15 @@ class Logged:
 
     def __init__(self, root: Path, spool: bool = True, **spec: Any) -> None:
         self.root, self.counts = root / "store", {"predictions": Counts(), "feedback": Counts()}
-        self.holder = Holder("blue", slot(*COLUMNS), key="customer")
+        self.holder = CurrentModel("blue", slot(*COLUMNS), key="customer")
         self.spec = LogSpec(**{"flush_s": 60.0, "buffer_rows": 10_000, "rows_per_segment": 5000, **spec})
         self.log = PredictionLog(
-            self.spec, self.holder, lambda: Segments(LocalObjects(self.root)), self.counts.__getitem__,
+            self.spec, self.holder, lambda: Segments(LocalObjectStore(self.root)), self.counts.__getitem__,
             secret=SECRET, spool=root / "spool" if spool else None,
         )  # fmt: skip
 
     def predict(self, request: str, *rows: dict[str, Any], score: float = 0.25, version: str = "3") -> None:
-        asked, number = Asked(request, None, 0.0, 0.0), len(rows)
+        asked, number = RequestContext(request, None, 0.0, 0.0), len(rows)
         answer = Answer(version, "blue", "d" * 64, [score] * number, ["good"] * number, [False] * number)
         self.log.append(asked, rows, answer, 200, 0.002)
 
@@ -115,7 +115,7 @@ def test_a_prediction_is_written_with_all_its_fields_under_its_day(logged):
 
 def test_a_request_that_could_not_be_answered_is_written_without_an_answer(logged):
     one = logged()
-    one.log.append(Asked("r-9", None, 0.0, 0.0), [ROW], Problem(503, "The queue is full."), 503, 0.1)
+    one.log.append(RequestContext("r-9", None, 0.0, 0.0), [ROW], Problem(503, "The queue is full."), 503, 0.1)
     one.log.close()
     [row] = one.table().to_dicts()
     assert (row["status"], row["score"], row["version"], row["feature.Home"]) == (503, None, None, "rent")
@@ -151,7 +151,7 @@ def test_a_manifest_that_hashes_without_a_secret_is_refused_in_one_sentence(tmp_
     for secret in (None, "short"):
         with pytest.raises(RequestInvalid, match=r"hash names 'Income', but EVERGREEN_LOG_KEY .*; set it .*\.$"):
             PredictionLog(
-                LogSpec(hash=("Income",)), Holder("blue", slot()), lambda: Segments(LocalObjects(tmp_path)),
+                LogSpec(hash=("Income",)), CurrentModel("blue", slot()), lambda: Segments(LocalObjectStore(tmp_path)),
                 {"predictions": Counts(), "feedback": Counts()}.__getitem__, secret=secret,
             )  # fmt: skip
 
@@ -160,13 +160,13 @@ def test_a_callers_key_is_kept_as_a_keyed_hash_and_without_a_secret_not_at_all(l
     one = logged()
     for request, caller in (("r-1", "ann"), ("r-2", "bob"), ("r-3", "ann"), ("r-4", None)):
         answer = Answer("3", "blue", "d" * 64, [0.25, 0.25], ["good"] * 2, [False] * 2)
-        one.log.append(Asked(request, caller, 0.0, 0.0), [ROW, ROW], answer, 200, 0.002)
+        one.log.append(RequestContext(request, caller, 0.0, 0.0), [ROW, ROW], answer, 200, 0.002)
     one.log.close()
     callers = one.table().sort("request_id", "row")["caller"].to_list()
     assert callers[0] == callers[1] == callers[4] == callers[5] != callers[2]
     assert callers[6:] == [None, None] and "ann" not in callers[0] and len(callers[0]) == 32
-    item = Item(0, None, 1, (Asked("r", "ann", 0.0, 0.0), [ROW], None, 503, 0.1))
-    assert PredictionRows(Layout({}), b"").values([item])["caller"] == [None]
+    item = LogEntry(0, None, 1, (RequestContext("r", "ann", 0.0, 0.0), [ROW], None, 503, 0.1))
+    assert PredictionEncoder(Layout({}), b"").encode([item])["caller"] == [None]
 
 
 def test_a_sample_takes_whole_requests_by_their_id_and_twice_the_same(logged):
@@ -212,7 +212,7 @@ def test_a_long_segment_is_written_by_row_groups_in_the_order_of_its_rows(logged
     [path] = one.root.glob("predictions/*/*.parquet")
     groups = pq.ParquetFile(path).metadata
     sizes = [groups.row_group(number).num_rows for number in range(groups.num_row_groups)]
-    assert len(sizes) == 3 and min(sizes[:2]) >= GROUP
+    assert len(sizes) == 3 and min(sizes[:2]) >= ROW_GROUP_ROWS
     assert one.table()["request_id"].to_list() == [f"r-{number}" for number in range(9000)]
 
 
@@ -220,9 +220,9 @@ def test_a_segment_whose_row_group_cannot_be_written_is_lost_and_counted_and_the
     one = logged()
     with monkeypatch.context() as broken:
         broken.setattr(pq.ParquetWriter, "write_table", lambda *_: (_ for _ in ()).throw(MemoryError()))
-        for number in range(GROUP):
+        for number in range(ROW_GROUP_ROWS):
             one.predict(f"r-{number}", ROW)
-        wait_for(lambda: one.counts["predictions"].rows["unfit"] == GROUP)
+        wait_for(lambda: one.counts["predictions"].rows["unfit"] == ROW_GROUP_ROWS)
     one.predict("r-after", ROW)
     one.log.close()
     assert one.counts["predictions"].rows["written"] == 1 and one.table()["request_id"].to_list() == ["r-after"]
@@ -273,8 +273,8 @@ def test_outcomes_are_kept_and_refused_when_there_is_no_room(logged):
     one = logged(buffer_rows=2, rows_per_segment=2)
     happened = datetime(2026, 8, 1, 12, tzinfo=UTC)
     micros = int(happened.timestamp() * 1e6)
-    assert one.log.feedback([Outcome("r-1", 0, "bad", micros), Outcome("r-1", 1, "good", None)])
-    assert not one.log.feedback([Outcome("r-2", number, "bad", None) for number in range(3)])
+    assert one.log.offer_outcomes([Outcome("r-1", 0, "bad", micros), Outcome("r-1", 1, "good", None)])
+    assert not one.log.offer_outcomes([Outcome("r-2", number, "bad", None) for number in range(3)])
     one.log.close()
     first, second = one.table("feedback").to_dicts()
     assert (first["request_id"], first["row"], first["label"], first["happened"]) == ("r-1", 0, "bad", happened)
@@ -303,34 +303,34 @@ class Endless:
         self.batches: list[int] = []
         self.writer: SegmentWriter | None = None
 
-    def values(self, items):
+    def encode(self, items):
         self.batches.append(len(items))
-        assert self.writer and self.writer.offer(Item(0, self, 1, ()))
+        assert self.writer and self.writer.offer(LogEntry(0, self, 1, ()))
         return {"row": [0] * len(items)}
 
 
 def test_what_comes_while_a_batch_is_made_waits_for_the_next_look(tmp_path):
     encoder = Endless()
-    place = Segments(LocalObjects(tmp_path / "store"))
+    place = Segments(LocalObjectStore(tmp_path / "store"))
     writer = SegmentWriter("predictions", ("blue", "1"), LogSpec(), lambda: place, Counts(), Spool(None))
     encoder.writer = writer
     for _ in range(5):
-        writer.offer(Item(0, encoder, 1, ()))
-    for _ in range(2 * LOOKS):
-        writer._tick()
+        writer.offer(LogEntry(0, encoder, 1, ()))
+    for _ in range(2 * MAX_POLLS):
+        writer._poll()
     assert encoder.batches == [5, 1]
 
 
 def test_many_rows_do_not_wait_for_more_and_few_wait_some_looks(tmp_path):
-    encoder, place = Endless(), Segments(LocalObjects(tmp_path / "store"))
+    encoder, place = Endless(), Segments(LocalObjectStore(tmp_path / "store"))
     writer = SegmentWriter("predictions", ("blue", "1"), LogSpec(), lambda: place, Counts(), Spool(None))
     encoder.writer = writer
     for _ in range(FEW):
-        writer.offer(Item(0, encoder, 1, ()))
-    writer._tick()
+        writer.offer(LogEntry(0, encoder, 1, ()))
+    writer._poll()
     assert encoder.batches == [FEW]
-    for _ in range(LOOKS - 2):
-        writer._tick()
+    for _ in range(MAX_POLLS - 2):
+        writer._poll()
     assert encoder.batches == [FEW]
-    writer._tick()
+    writer._poll()
     assert encoder.batches == [FEW, 1]

@@ -125,7 +125,7 @@ def test_a_body_that_is_no_request_is_refused_alike_in_every_protocol(
     problem = read(form, body, {}, COLUMNS, 3)
     assert isinstance(problem, Problem)
     assert problem.status == status and problem.message.startswith(message)
-    assert SECRET not in json.dumps(problem.document())
+    assert SECRET not in json.dumps(problem.build_document())
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -151,7 +151,7 @@ anything = st.recursive(
 
 @given(st.lists(st.dictionaries(st.sampled_from(["Age", "Debt", "Job", "Shoe"]), anything) | anything, max_size=3))
 def test_the_quick_check_of_a_row_and_the_one_that_says_why_agree(rows: list[Any]) -> None:
-    found = InputSchema(COLUMNS).checked(rows)
+    found = InputSchema(COLUMNS).check_rows(rows)
     if isinstance(found, Problem):
         assert found.row is not None and found.status == 422
     else:

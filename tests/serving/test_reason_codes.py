@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from include import manifest
 from include.kernel.errors import ManifestInvalid
-from include.serving.explain.reason_codes import default_code, find
+from include.serving.explain.reason_codes import derive_code, find
 from include.serving.spec import ReasonSpec
 
 MOVED = {"Age": 0.3, "Income": -0.5, "Job": 0.1, "Home": 0.0, "Time in job": 0.3}
@@ -46,7 +46,7 @@ def test_neither_the_order_of_columns_nor_the_last_bits_change_what_is_told(valu
 
 @pytest.mark.parametrize("column, code", [("Time in job", "TIME_IN_JOB"), ("größe", "GRÖSSE"), ("%", "COLUMN")])
 def test_a_code_comes_from_the_columns_name(column: str, code: str):
-    assert default_code(column) == code
+    assert derive_code(column) == code
 
 
 @pytest.mark.parametrize(

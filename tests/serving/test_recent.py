@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from include.data.spec import GroupsSpec
-from include.feedback.core.prediction_records import sampled
-from include.model.blessing.blessing import public_pem
-from include.serving.exchange import Answer, Asked, Problem
+from include.feedback.core.prediction_records import is_sampled
+from include.model.blessing.blessing import render_public_pem
+from include.serving.exchange import Answer, Problem, RequestContext
 from include.serving.log import recent_answers as module
-from include.serving.log.recent_answers import Question, Recent
+from include.serving.log.recent_answers import RecentAnswerBuffer, RecentAnswersQuery
 from include.serving.words.headers import COPY
 from tests import blessed, credit
 from tests.serving.test_guard import ADMIN, bearer, client
@@ -32,21 +32,21 @@ class Clock:
 class Slot:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.recent = Recent(GROUPS, lambda: {"Home": {"rent"}}, self.clock)
+        self.recent = RecentAnswerBuffer(GROUPS, lambda: {"Home": {"rent"}}, self.clock)
 
     def answers(self, id_: str, rows: int = 1, answer: Answer | Problem | None = None, copy: bool = False) -> None:
         found = answer or Answer("3", "blue", "d" * 64, [0.4] * rows, ["good"] * rows, [True] * rows)
-        asked = Asked(id_, None, 0.0, self.clock.now, copy)
+        asked = RequestContext(id_, None, 0.0, self.clock.now, copy)
         self.recent.append(asked, [ROW] * rows, found, 0.01)
 
     def told(self, **question) -> list[str]:
-        return [each["id"] for each in self.recent.told(Question(**question))["answers"]]
+        return [each["id"] for each in self.recent.answer_query(RecentAnswersQuery(**question))["answers"]]
 
 
 @pytest.fixture
 def slot() -> Slot:
     made = Slot()
-    made.recent.told(Question())
+    made.recent.answer_query(RecentAnswersQuery())
     return made
 
 
@@ -59,7 +59,7 @@ def test_nothing_is_kept_before_the_first_question_nor_long_after_the_last() -> 
     slot.clock.now += module.LEASE_S + 1
     slot.answers("late")
     slot.answers("later")
-    assert slot.told() == [] and slot.recent.told(Question())["complete_for_s"] == 0
+    assert slot.told() == [] and slot.recent.answer_query(RecentAnswersQuery())["complete_for_s"] == 0
 
 
 def test_the_newest_come_first_and_only_those_that_are_old_enough_and_not_seen_yet(slot) -> None:
@@ -75,14 +75,14 @@ def test_the_newest_come_first_and_only_those_that_are_old_enough_and_not_seen_y
 def test_requests_are_found_by_their_id_and_an_id_that_came_twice_is_marked(slot) -> None:
     for id_ in ("a", "b", "a"):
         slot.answers(id_)
-    told = slot.recent.told(Question(ids=["b", "a", "nobody"]))["answers"]
+    told = slot.recent.answer_query(RecentAnswersQuery(ids=["b", "a", "nobody"]))["answers"]
     assert [(each["id"], each["repeated"]) for each in told] == [("b", False), ("a", True)]
 
 
 def test_no_value_of_a_row_is_told_but_the_slices_of_the_manifest_and_of_a_copy_not_even_those(slot) -> None:
     slot.answers("a", rows=2)
     slot.answers("b", copy=True)
-    copy, own = slot.recent.told(Question())["answers"]
+    copy, own = slot.recent.answer_query(RecentAnswersQuery())["answers"]
     assert own["slices"] == [("Home=rent", "Age=>=30")] * 2 and "slices" not in copy
     assert set(own) == {"number", "id", "age_s", "repeated", "seconds", "scores", "decisions", "slices"}
 
@@ -90,33 +90,33 @@ def test_no_value_of_a_row_is_told_but_the_slices_of_the_manifest_and_of_a_copy_
 def test_who_was_refused_or_answered_in_the_models_place_has_no_scores(slot) -> None:
     slot.answers("refused", answer=Problem(503, "The queue is full."))
     slot.answers("ruled", answer=Answer("3", "blue", "d" * 64, [0.5], ["good"], [True], "rule"))
-    assert all("scores" not in each for each in slot.recent.told(Question())["answers"])
+    assert all("scores" not in each for each in slot.recent.answer_query(RecentAnswersQuery())["answers"])
 
 
 def test_what_is_older_than_it_is_kept_goes_and_the_rest_is_told_to_be_complete(slot) -> None:
     slot.answers("old")
     slot.clock.now += module.KEEP_S + 1
     slot.answers("new")
-    told = slot.recent.told(Question())
+    told = slot.recent.answer_query(RecentAnswersQuery())
     assert [each["id"] for each in told["answers"]] == ["new"]
     assert told["complete_for_s"] == module.KEEP_S and told["share"] == 1
 
 
 def test_under_heavy_traffic_two_slots_keep_the_same_requests(monkeypatch) -> None:
-    monkeypatch.setattr(module, "KEPT_ROWS", 100)
+    monkeypatch.setattr(module, "MAX_ROWS", 100)
     slots = [Slot(), Slot()]
     for slot in slots:
-        slot.recent.told(Question())
+        slot.recent.answer_query(RecentAnswersQuery())
         for number in range(350):
             slot.answers(f"r-{number}")
     kept = [slot.told(limit=1000) for slot in slots]
-    share = slots[0].recent.told(Question())["share"]
+    share = slots[0].recent.answer_query(RecentAnswersQuery())["share"]
     assert kept[0] == kept[1] and 0 < len(kept[0]) <= 100 and share <= 0.5
-    assert set(kept[0]) == {f"r-{number}" for number in range(350) if sampled(f"r-{number}", share)}
+    assert set(kept[0]) == {f"r-{number}" for number in range(350) if is_sampled(f"r-{number}", share)}
 
 
 def test_one_answer_is_short_however_many_rows_a_request_has(slot, monkeypatch) -> None:
-    monkeypatch.setattr(module, "TOLD_ROWS", 10)
+    monkeypatch.setattr(module, "MAX_ANSWER_ROWS", 10)
     for id_ in "abc":
         slot.answers(id_, rows=8)
     assert slot.told() == ["c"]
@@ -126,7 +126,7 @@ class TestRoute:
     @pytest.fixture(autouse=True)
     def serving(self, stage, tmp_path: Path) -> None:
         stage("blue")
-        self.app = client(tmp_path, serving_token=ADMIN, trusted_keys=public_pem(blessed.KEY))
+        self.app = client(tmp_path, serving_token=ADMIN, trusted_keys=render_public_pem(blessed.KEY))
 
     def ask(self, content: bytes, token: str = ADMIN) -> httpx.Response:
         return self.app.post("/admin/recent", content=content, headers=bearer(token))

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from include.model import artifact
-from include.model.blessing.blessing import public_pem
+from include.model.blessing.blessing import render_public_pem
 from include.model.compiled import compiling
 from tests import blessed, credit
 from tests.serving.conftest import bless, point
@@ -25,8 +25,8 @@ def release(place: Path, version: str, kind: str = "logistic") -> str:
     """A compiled model as a release of this version leaves it; answers its digest."""
     source = place / f"source-{kind}"
     model = credit.trained(kind)
-    artifact.save_compiled(compiling.compiled(model.pipeline), model.meta, source)
-    digest = artifact.digest(source)
+    artifact.save_compiled(compiling.compile_pipeline(model.pipeline), model.meta, source)
+    digest = artifact.compute_digest(source)
     artifact.copy_verified(source, place / "artifacts", digest)
     point(place, version=version, digest=digest, blessing=bless(place, version=version, digest=digest))
     return digest
@@ -36,7 +36,7 @@ class TestOne:
     @pytest.fixture(autouse=True)
     def serving(self, tmp_path: Path) -> None:
         self.place, self.first = tmp_path, release(tmp_path, "3")
-        self.app = client(tmp_path, serving_token=ADMIN, trusted_keys=public_pem(blessed.KEY))
+        self.app = client(tmp_path, serving_token=ADMIN, trusted_keys=render_public_pem(blessed.KEY))
 
     def reload(self) -> httpx.Response:
         return self.app.post("/admin/reload", headers=bearer(ADMIN))
@@ -89,7 +89,7 @@ class TestOne:
         digest = release(self.place, "4", "boosting")
         kept = self.place / "kept"
         shutil.move(self.place / "artifacts" / digest, kept)
-        app = client(self.place, serving_token=ADMIN, trusted_keys=public_pem(blessed.KEY))
+        app = client(self.place, serving_token=ADMIN, trusted_keys=render_public_pem(blessed.KEY))
         assert app.post("/admin/reload", headers=bearer(ADMIN)).json()["error"]["message"].endswith("nothing serves.")
         shutil.move(kept, self.place / "artifacts" / digest)
         assert app.post("/admin/reload", headers=bearer(ADMIN)).status_code == 200
@@ -119,7 +119,7 @@ class TestOne:
 def test_reloads_under_load_drop_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two releases in turn, eight keep-alive clients: every answer is a 200 of a version that was held meanwhile."""
     monkeypatch.setenv("EVERGREEN_SERVING_TOKEN", ADMIN)
-    monkeypatch.setenv("EVERGREEN_TRUSTED_KEYS", public_pem(blessed.KEY))
+    monkeypatch.setenv("EVERGREEN_TRUSTED_KEYS", render_public_pem(blessed.KEY))
     release(tmp_path, "3")
     seen: list[tuple[int, str]] = []
     done = threading.Event()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from include.model.schema import Column
 from include.serving.exchange import Problem
-from include.serving.protocols.request_body import checked_list, document, rows_of
+from include.serving.protocols.request_body import check_rows, parse_json, parse_rows
 from include.serving.slot.input_schema import InputSchema
 
 AGE = Column(name="Age", kind="number", nullable=False)
@@ -53,7 +53,7 @@ BAD: list[tuple[str, str, int, int | None, str | None]] = [
 def test_a_bad_request_is_one_sentence_with_its_place(
     what: str, body: str, status: int, row: int | None, field: str | None
 ) -> None:
-    problem = rows_of(body.encode("utf-8", "surrogateescape"), SCHEMA, max_rows=3)
+    problem = parse_rows(body.encode("utf-8", "surrogateescape"), SCHEMA, max_rows=3)
     assert isinstance(problem, Problem)
     assert (problem.status, problem.row, problem.field) == (status, row, field)
     assert problem.message.endswith(".") and "\n" not in problem.message
@@ -61,9 +61,9 @@ def test_a_bad_request_is_one_sentence_with_its_place(
 
 @pytest.mark.parametrize("body", [case[1] for case in BAD], ids=[case[0] for case in BAD])
 def test_a_refusal_never_repeats_what_was_sent(body: str) -> None:
-    problem = rows_of(body.encode("utf-8", "surrogateescape"), SCHEMA, max_rows=3)
+    problem = parse_rows(body.encode("utf-8", "surrogateescape"), SCHEMA, max_rows=3)
     assert isinstance(problem, Problem)
-    said = json.dumps(problem.document())
+    said = json.dumps(problem.build_document())
     assert SECRET not in said and "31337" not in said and "1.5" not in said
 
 
@@ -76,7 +76,7 @@ def test_a_refusal_never_repeats_what_was_sent(body: str) -> None:
     ],
 )
 def test_a_good_request_becomes_complete_rows(body: str, rows: list[dict[str, Any]]) -> None:
-    assert rows_of(body.encode(), SCHEMA, max_rows=3) == rows
+    assert parse_rows(body.encode(), SCHEMA, max_rows=3) == rows
 
 
 def test_values_the_training_has_not_seen_pass_and_are_counted() -> None:
@@ -84,7 +84,7 @@ def test_values_the_training_has_not_seen_pass_and_are_counted() -> None:
     schema = InputSchema((AGE.model_copy(update={"low": 18.0, "high": 70.0}), DEBT, JOB))
     body = b"""{"rows": [{"Age": 17, "Debt": 1e308, "Job": "clown"}, {"Age": 71, "Debt": -1, "Job": "fixed"},
                         {"Age": 18, "Job": "clown"}, {"Age": 70, "Debt": 0}]}"""
-    rows = rows_of(body, schema, 4)
+    rows = parse_rows(body, schema, 4)
     assert not isinstance(rows, Problem)
     counted = {
         ("Age", "low"): 1,
@@ -93,7 +93,7 @@ def test_values_the_training_has_not_seen_pass_and_are_counted() -> None:
         ("Job", "unseen"): 2,
         ("Job", "missing"): 1,
     }
-    assert schema.oddities(rows) == counted
+    assert schema.count_anomalies(rows) == counted
 
 
 EDGES = [True, "", "1.5", "a:b", 'a":', "fixed", 0, -0.0, 1e308, 10**400, 2**63 + 1, "\ud800", [], {"Age": 1}]
@@ -106,16 +106,16 @@ PAYLOADS = st.dictionaries(st.sampled_from(["row", "rows"]), st.lists(ROWS | WHO
 @given(PAYLOADS | VALUES)
 def test_the_quick_parser_changes_no_verdict(payload: Any) -> None:
     body = json.dumps(payload).encode()
-    read = document(body)
-    found = rows_of(body, SCHEMA, 3)
+    read = parse_json(body)
+    found = parse_rows(body, SCHEMA, 3)
     if isinstance(read, dict) and read.keys() in ({"row"}, {"rows"}):
         rows = read["rows"] if "rows" in read else [read["row"]]
-        assert repr(found) == repr(checked_list(rows, "rows", SCHEMA, 3))
+        assert repr(found) == repr(check_rows(rows, "rows", SCHEMA, 3))
     else:
         assert isinstance(found, Problem)
 
 
 @pytest.mark.parametrize("body", ['{"row": {"Age": 1, "Age": 2}}', '{"rows": [{"Age": 1}], "rows": [{"Age": 2}]}'])
 def test_a_key_that_stands_twice_is_found_by_its_colon(body: str) -> None:
-    problem = rows_of(body.encode(), SCHEMA, 3)
+    problem = parse_rows(body.encode(), SCHEMA, 3)
     assert isinstance(problem, Problem) and "the same key twice" in problem.message

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from include.model.artifact import ArtifactMeta
 from include.model.schema import Column
-from include.serving.exchange import Answer, Asked, Problem
+from include.serving.exchange import Answer, Problem, RequestContext
 from include.serving.metrics import Metrics
-from include.serving.predict.circuit_breaker import Breaker
+from include.serving.predict.circuit_breaker import CircuitBreaker
 from include.serving.predict.scoring import Scorer
 from include.serving.slot.contents import Loaded, SlotFile
-from include.serving.slot.current_model import Holder
+from include.serving.slot.current_model import CurrentModel
 from include.serving.spec import BreakerSpec, ServingSpec
 
 META = ArtifactMeta(
@@ -57,12 +57,12 @@ def held(version: str, model: Model | None = None) -> Loaded:
 
 def scorer_of(slot: Loaded, previous: Loaded | None = None, **spec: Any) -> Scorer:
     behaviour = ServingSpec.model_validate({"breaker": {"failures": 3, "reset_s": 0.2}, **spec})
-    return Scorer(Holder("blue", slot, previous=previous), behaviour, Metrics("blue"))
+    return Scorer(CurrentModel("blue", slot, previous=previous), behaviour, Metrics("blue"))
 
 
-def asked(seconds: float = 5.0) -> Asked:
+def asked(seconds: float = 5.0) -> RequestContext:
     now = time.monotonic()
-    return Asked("r", None, now + seconds, now)
+    return RequestContext("r", None, now + seconds, now)
 
 
 async def outcome(scorer: Scorer, slot: Loaded, p: float = 0.7, seconds: float = 5.0) -> Answer | Problem:
@@ -97,7 +97,7 @@ async def test_how_many_rows_a_request_has_of_late_is_known_before_the_next_is_r
     for rows, low, high in ((50, 45, 50), (1, 1, 6)):
         for _ in range(60):
             await scorer.score(slot, [{"p": 0.7}] * rows, asked())
-        assert low <= scorer.rows_a_request <= high
+        assert low <= scorer.mean_rows <= high
 
 
 async def test_too_late_is_504() -> None:
@@ -163,11 +163,11 @@ async def test_the_cache_forgets_the_oldest_and_knows_models_apart() -> None:
 
 
 async def test_the_breaker_lets_one_try_through_each_time() -> None:
-    breaker = Breaker(BreakerSpec(failures=2, reset_s=10))
-    breaker.failed(0.0)
-    assert breaker.admits(0.1)
-    breaker.failed(0.2)
-    assert [breaker.admits(now) for now in (0.3, 10.1, 10.2, 10.3, 20.1, 20.3)] == [
+    breaker = CircuitBreaker(BreakerSpec(failures=2, reset_s=10))
+    breaker.record_failure(0.0)
+    assert breaker.admit(0.1)
+    breaker.record_failure(0.2)
+    assert [breaker.admit(now) for now in (0.3, 10.1, 10.2, 10.3, 20.1, 20.3)] == [
         False,
         False,
         True,
@@ -175,9 +175,9 @@ async def test_the_breaker_lets_one_try_through_each_time() -> None:
         False,
         True,
     ]
-    assert breaker.retry_after(20.4) == 10
-    breaker.succeeded()
-    assert breaker.admits(20.5) and breaker.admits(20.6)
+    assert breaker.compute_retry_after(20.4) == 10
+    breaker.record_success()
+    assert breaker.admit(20.5) and breaker.admit(20.6)
 
 
 async def test_a_request_the_model_would_not_reach_in_time_is_refused_at_once() -> None:

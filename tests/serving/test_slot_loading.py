@@ -6,7 +6,7 @@ import yaml
 
 from include.manifest import DEFAULT_PATH
 from include.model import artifact
-from include.model.blessing.blessing import public_pem
+from include.model.blessing.blessing import render_public_pem
 from include.serving.settings import Settings
 from include.serving.slot import contents as slots
 from include.serving.slot.admission import Admission
@@ -15,7 +15,7 @@ from include.serving.wiring import open_service
 from tests import blessed, credit
 from tests.serving.conftest import bless, point
 
-TRUSTING = Admission(keys=public_pem(blessed.KEY))
+TRUSTING = Admission(keys=render_public_pem(blessed.KEY))
 
 
 def load(place: Path, colour: str) -> Slot:
@@ -99,7 +99,7 @@ def test_the_fallback_is_the_version_an_earlier_release_left_in_the_other_slot(
     content["serving"]["fallback"] = "previous"
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(content))
     told = {"slot": "blue", "serving_dir": tmp_path, "port": 0, "manifest": tmp_path / "pipeline.yaml"}
-    previous = open_service(Settings.model_validate(told)).holder.previous
+    previous = open_service(Settings.model_validate(told)).current_model.previous
     assert (previous.file.version if previous else None) == kept
 
 
@@ -107,7 +107,7 @@ def test_a_manifest_that_cannot_be_read_breaks_the_slot_with_its_sentence(stage:
     stage("blue")
     (tmp_path / "pipeline.yaml").write_text("serving: {deadline: 1}")
     told = {"slot": "blue", "serving_dir": tmp_path, "port": 0, "manifest": tmp_path / "pipeline.yaml"}
-    slot = open_service(Settings.model_validate(told)).holder.slot
+    slot = open_service(Settings.model_validate(told)).current_model.slot
     assert isinstance(slot, Broken) and "serving.deadline is not a known setting" in slot.why
 
 

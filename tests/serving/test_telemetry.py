@@ -20,11 +20,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from include.kernel.errors import ArtifactRejected
-from include.model.blessing.blessing import private_pem, public_pem
+from include.model.blessing.blessing import render_private_pem, render_public_pem
 from include.serving.log.json_lines import JsonLines
 from include.serving.routes import POLICY
 from include.serving.spec import ServingSpec
-from include.serving.transport.telemetry import FAILURES_AT_ONCE, RequestLog, tracing
+from include.serving.transport.telemetry import FAILURES_AT_ONCE, RequestLog, make_tracing
 from tests import blessed, credit
 from tests.ground import wait_for, write_manifest
 from tests.serving.test_guard import ADMIN, ANN, bearer, client
@@ -121,7 +121,7 @@ def test_no_secret_and_no_value_of_a_person_is_anywhere_in_what_a_server_says(
     shown = write_manifest(tmp_path / "pipeline.yaml", {"serving.request_log": 1.0})
     for name, value in {**secrets, "EVERGREEN_MANIFEST": str(shown)}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("EVERGREEN_TRUSTED_KEYS", public_pem(blessed.KEY))
+    monkeypatch.setenv("EVERGREEN_TRUSTED_KEYS", render_public_pem(blessed.KEY))
     said = []
     with process(tmp_path) as (app, server):
         token = bearer(ANN)
@@ -142,7 +142,7 @@ def test_no_secret_and_no_value_of_a_person_is_anywhere_in_what_a_server_says(
     assert [line for line in records if line["logger"] == "evergreen.audit"]
     everything = log + command + "".join(answer.text + str(answer.headers) for answer in said)
     private = [*(value.removeprefix("ann:") for value in secrets.values())]
-    private += [private_pem(blessed.KEY), CANARY, str(NUMBER)]
+    private += [render_private_pem(blessed.KEY), CANARY, str(NUMBER)]
     assert [secret for secret in private if secret in everything] == []
 
 
@@ -268,7 +268,7 @@ class TestTraces:
         ],
     )
     def test_it_is_off_unless_a_collector_is_named(self, environ: dict[str, str]) -> None:
-        assert tracing("blue", environ) is None
+        assert make_tracing("blue", environ) is None
 
 
 def test_the_routes_in_metrics_are_those_of_the_policy() -> None:

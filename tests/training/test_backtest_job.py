@@ -24,7 +24,7 @@ def past(place, small, ask) -> Backtest:
 
 
 def days(ids: tuple[str, ...]) -> list[int]:
-    known = {snapshot.id: snapshot.day.day for snapshot in edge.store().snapshots()}
+    known = {snapshot.id: snapshot.day.day for snapshot in edge.store().list_snapshots()}
     return [known[each] for each in ids]
 
 
@@ -34,7 +34,7 @@ def lying_there() -> dict[str, bytes]:
 
 def test_a_fold_is_trained_on_what_was_known_and_judged_by_what_followed(past, registry):
     result = past()
-    [fold] = edge.backtests().folds()
+    [fold] = edge.backtests().read_folds()
     assert (days(fold.trained_on), days(fold.judged_by)) == ([1, 2], [4])
     assert (fold.first, fold.last, fold.rows) == (AS_OF, AS_OF, 1113)
     assert 0.6 < fold.model.auc.low < fold.model.auc.value < fold.model.auc.high < 1
@@ -49,8 +49,8 @@ def test_it_registers_no_version_and_blesses_nothing(past, registry):
     with registry.client() as client:
         assert list(client.search_model_versions(f"name = '{registry.name}'")) == []
     assert registry.champion() is None
-    assert {entry.details["intent"] for entry in edge.ledger().entries("model.trained")} == {"historical"}
-    assert {entry.what for entry in edge.ledger().entries()} == {"model.trained"}
+    assert {entry.details["intent"] for entry in edge.ledger().read_entries("model.trained")} == {"historical"}
+    assert {entry.what for entry in edge.ledger().read_entries()} == {"model.trained"}
 
 
 def test_made_again_by_another_run_it_is_the_same_to_the_byte_and_trains_nothing(past):
@@ -68,7 +68,7 @@ def test_in_any_order_the_folds_are_the_same_and_the_model_before_is_the_fold_be
     assert first["before"] is None and first["saved"] is None
     assert second["before"]["digest"] == first["model"]["digest"]
     page = edge.backtests().page.read_text()
-    assert [fold.as_of for fold in edge.backtests().folds()] == [AS_OF - timedelta(days=1), AS_OF]
+    assert [fold.as_of for fold in edge.backtests().read_folds()] == [AS_OF - timedelta(days=1), AS_OF]
     assert page.count("<tr>") == 3 and "2 folds" in page and page.count("<circle") == 3
     assert "src=" not in page and "href=" not in page  # self-contained
 
@@ -78,7 +78,7 @@ def test_too_little_before_or_after_is_a_no_that_says_so(past):
     assert (early.verdict, late.verdict) == ("no", "no")
     assert early.summary.startswith("As of 2026-08-02 only 1114 labelled rows on 1 days are known")
     assert late.summary.startswith("The 1 days from 2026-08-06 on and their labels are known on 2026-08-07 only")
-    assert edge.backtests().folds() == []
+    assert edge.backtests().read_folds() == []
 
 
 def test_a_live_run_is_no_backtest(place, ask):
@@ -93,4 +93,4 @@ def test_a_fold_that_cannot_be_read_is_named_with_what_to_do(place):
     with pytest.raises(
         DataRefused, match=r"2026-08-03.json is no fold that this code can read; remove it and backfill"
     ):
-        kept.folds()
+        kept.read_folds()

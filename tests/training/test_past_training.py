@@ -42,6 +42,6 @@ def test_a_historical_training_reproduces_the_digest_of_then_whatever_became_kno
     assert now.outputs["run_id"] != then.outputs["run_id"]  # it was really trained again
     assert now.outputs["snapshots"] == then.outputs["snapshots"]
     assert digests(registry, now) == digests(registry, then)
-    assert not set(split(edge.store().history(), later, place.label, place.train).ids[:2]) & set(
+    assert not set(split(edge.store().read_history(), later, place.label, place.train).ids[:2]) & set(
         then.outputs["snapshots"]
     )

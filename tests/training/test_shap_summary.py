@@ -16,7 +16,7 @@ def test_the_summary_ranks_the_columns_and_is_a_picture_too(kind: str, space: st
     serving = tmp_path / "serving"
     serving.mkdir()
     export.write(credit.trained(kind), serving, credit.rows()[:50])
-    shap_summary.write(serving, credit.rows()[:40], tmp_path)
+    shap_summary.write_summary(serving, credit.rows()[:40], tmp_path)
     told = json.loads((tmp_path / "shap.json").read_text())
     values = list(told["mean_absolute"].values())
     assert (told["rows"], told["space"]) == (40, space)
@@ -30,4 +30,4 @@ def test_an_artifact_that_keeps_nothing_to_explain_it_is_refused(tmp_path: Path)
     model = credit.trained("logistic")
     artifact.save(model.pipeline, model.meta, tmp_path)
     with pytest.raises(ArtifactRejected, match="train the model again"):
-        shap_summary.write(tmp_path, credit.rows()[:3], tmp_path)
+        shap_summary.write_summary(tmp_path, credit.rows()[:3], tmp_path)

@@ -8,7 +8,7 @@ from datetime import date
 import mlflow
 import pytest
 
-from include.kernel.code_digest import TRAINING, digest_code
+from include.kernel.code_digest import TRAINING, compute_code_digest
 from include.kernel.errors import NotEnoughData, Permanent, RequestInvalid
 from include.model import artifact
 from tests import credit, edge
@@ -33,7 +33,7 @@ class TestTrain:
         first, retry = ask("train"), ask("train")
         assert retry.outputs == first.outputs
         assert len(runs_of(registry, first.outputs["experiment_id"])) == 2
-        assert len(list(edge.ledger().entries("model.trained"))) == 1
+        assert len(list(edge.ledger().read_entries("model.trained"))) == 1
 
     def test_a_run_that_was_cut_off_is_replaced(self, place, ask, registry):
         first = ask("train")
@@ -66,9 +66,9 @@ class TestTrain:
         with registry.client() as client:
             tags = client.get_run(result.outputs["run_id"]).data.tags
         assert tags["evergreen.manifest"] == place.digest
-        assert tags["evergreen.code"] == digest_code(*TRAINING)
+        assert tags["evergreen.code"] == compute_code_digest(*TRAINING)
         assert (tags["evergreen.as_of"], tags["evergreen.intent"]) == ("2026-08-05", "historical")
-        assert tags["evergreen.data"].split(",") == [snapshot.id[:12] for snapshot in edge.store().snapshots()]
+        assert tags["evergreen.data"].split(",") == [snapshot.id[:12] for snapshot in edge.store().list_snapshots()]
 
     def test_a_model_may_be_trained_on_some_columns_only(self, place, ask, registry, tmp_path):
         result = ask("train", columns=["Income", "Age", "Home"])
@@ -84,7 +84,7 @@ class TestTrain:
     def test_nothing_of_the_future_is_trained_on(self, place, ask):
         """As of day four the labels of three days are known."""
         result = ask("train", as_of=date(2026, 8, 4))
-        assert result.outputs["snapshots"] == [s.id for s in edge.store().snapshots()[:3]]
+        assert result.outputs["snapshots"] == [s.id for s in edge.store().list_snapshots()[:3]]
 
     def test_too_few_rows_is_a_sentence_that_says_how_many_there_are(self, place, ask):
         with pytest.raises(NotEnoughData) as caught:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from include.kernel.job import Intent, JobRequest
-from include.kernel.work_units import shards
+from include.kernel.work_units import list_shards
 from include.training import fitting
 from include.training.wiring import plan_training
 from tests import edge
@@ -26,7 +26,7 @@ def spread(place, small):
 
 def made() -> dict[str, bytes]:
     objects = edge.store().objects
-    return {key: objects.read(key).data for key in objects.keys("pieces/tuning/")}
+    return {key: objects.read(key).data for key in objects.list_keys("pieces/tuning/")}
 
 
 def forget_all() -> None:
@@ -41,11 +41,11 @@ def no_search(*_):
 def test_the_training_finds_what_the_tasks_made_and_is_the_one_that_makes_it_itself(
     spread, ask, registry, tmp_path, monkeypatch
 ):
-    told = [ask("tune", **shard.params) for shard in shards(3)]
+    told = [ask("tune", **shard.params) for shard in list_shards(3)]
     assert [result.outputs["trials"] for result in told] == [2, 2, 1] and "2 of 3: 2 trials of" in told[1].summary
     assert len(made()) == 3 and list(edge.studies().glob("*")) == []
     alone = ask("train", intent="historical")
-    monkeypatch.setattr(fitting, "search", no_search)
+    monkeypatch.setattr(fitting, "search_params", no_search)
     found = ask("train")
     with registry.client() as client:
         runs = [client.get_run(result.outputs["run_id"]) for result in (found, alone)]
@@ -60,10 +60,10 @@ def test_the_training_finds_what_the_tasks_made_and_is_the_one_that_makes_it_its
 
 
 def test_a_task_that_was_killed_and_a_piece_that_was_damaged_cost_time_and_nothing_else(spread, ask, tmp_path):
-    for shard in shards(3)[:2]:
+    for shard in list_shards(3)[:2]:
         ask("tune", **shard.params)
     request = JobRequest(
-        job="tune", run_key="k", as_of=LAST, intent=Intent.LIVE, params={"columns": None, **shards(3)[2].params}
+        job="tune", run_key="k", as_of=LAST, intent=Intent.LIVE, params={"columns": None, **list_shards(3)[2].params}
     )
     killed(request, "include.training.fitting", "fold_scores", 3, tmp_path / "result.json")
     assert len(made()) == 2 and [path.suffix for path in edge.studies().glob("*.journal")] == [".journal"]
@@ -74,7 +74,7 @@ def test_a_task_that_was_killed_and_a_piece_that_was_damaged_cost_time_and_nothi
     after_all = made()
     assert len(after_all) == 3
     forget_all()
-    for shard in shards(3):
+    for shard in list_shards(3):
         ask("tune", **shard.params)
     assert made() == after_all
     assert ask("train").outputs == result.outputs

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from include.kernel.errors import ManifestInvalid
-from include.kernel.work_units import shards
+from include.kernel.work_units import list_shards
 from include.training.core import search
 from include.training.spec import SearchRange, TuningSpec
 from include.training.tuning import tune
@@ -61,7 +61,7 @@ def test_a_study_that_was_killed_goes_on_and_ends_with_the_same_parameters(tmp_p
 def test_the_first_trial_is_the_manifests_and_the_best_is_no_worse(tmp_path: Path) -> None:
     trials = tune("boosting", FIXED, SPEC, 7, tmp_path / "j.journal", losses)
     assert trials[0].params == {"rate": 0.5, "leaves": 3}
-    best = search.best([trials])
+    best = search.choose_best([trials])
     assert best is not None and isinstance(best["leaves"], int)
     assert len(trials) == 14 and total(best) < total(trials[0].params)
     assert "pruned" in {trial.state for trial in trials}
@@ -70,7 +70,7 @@ def test_the_first_trial_is_the_manifests_and_the_best_is_no_worse(tmp_path: Pat
 def test_studies_know_nothing_of_each_other_and_the_manifests_trial_is_made_once(tmp_path: Path) -> None:
     found = [
         tune("boosting", FIXED, SPEC, 7, tmp_path / f"{order}-{shard.index}.journal", losses, shard)
-        for order, around in enumerate((shards(3), reversed(shards(3))))
+        for order, around in enumerate((list_shards(3), reversed(list_shards(3))))
         for shard in around
     ]
     assert found[:3] == found[:2:-1]

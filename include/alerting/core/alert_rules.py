@@ -14,72 +14,85 @@ from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds as kinds
 from include.kernel.words.verdicts import SOAKED, Verdict
 
-Told = tuple[Severity, str, str]  # how soon somebody should look, the title, the runbook's section
+AlertText = tuple[Severity, str, str]  # how soon somebody should look, the title, the runbook's section
 
-RELEASES, ROLL_BACK = "a-release-is-rejected-or-reverted", "roll-back"
-SOAK_FAILED, DISAGREE = "a-first-release-fails-its-soak", "registry-and-world-disagree"
-ASKED = "a-release-waits-for-a-yes"
-DRIFTED, REFUSED, GATE = "a-drift-alarm", "data-is-refused", "the-gate-refuses"
+RELEASES_SECTION, ROLLBACK_SECTION = "a-release-is-rejected-or-reverted", "roll-back"
+SOAK_SECTION, RECONCILE_SECTION = "a-first-release-fails-its-soak", "registry-and-world-disagree"
+APPROVAL_SECTION = "a-release-waits-for-a-yes"
+DRIFT_SECTION, DATA_SECTION, GATE_SECTION = "a-drift-alarm", "data-is-refused", "the-gate-refuses"
 
 
-def of(entry: Entry) -> Alert | None:
+def build_alert(entry: Entry) -> Alert | None:
     """The alert of an entry; None for what nobody needs to be told."""
-    if entry.what not in TITLES:
+    if entry.what not in ALERT_RULES:
         return None
-    severity, title, section = TITLES[entry.what](entry)
-    text = "\n".join(f"{name}: {found}" for name, found in _lines(entry) if found)
-    return Alert(severity=severity, title=title[:200], text=text, runbook=section, key=_key(entry))
+    severity, title, section = ALERT_RULES[entry.what](entry)
+    text = "\n".join(f"{name}: {value}" for name, value in _list_lines(entry) if value)
+    return Alert(severity=severity, title=title[:200], text=text, runbook=section, key=_build_key(entry))
 
 
-def evidence(details: Mapping[str, Any]) -> str:
+def summarise_evidence(details: Mapping[str, Any]) -> str:
     """The verdicts of a rollout, or the hashes that an entry names, in one line."""
     if verdicts := details.get("evidence"):
-        return "; ".join(f"{part} {found['verdict']}: {found['why']}" for part, found in verdicts.items())
-    named = [name for name in ("digest", "generation", "blessing") if name in details]
-    return ", ".join(f"{name} {str(details[name])[:12]}" for name in named)
+        return "; ".join(f"{part} {verdict['verdict']}: {verdict['why']}" for part, verdict in verdicts.items())
+    names = [name for name in ("digest", "generation", "blessing") if name in details]
+    return ", ".join(f"{name} {str(details[name])[:12]}" for name in names)
 
 
-def soak_failed(verdicts: Mapping[str, Mapping[str, str]]) -> str | None:
+def explain_failed_soak(verdicts: Mapping[str, Mapping[str, str]]) -> str | None:
     """Why the soak failed, if it did."""
     soaked = verdicts.get(SOAKED, {})
     return str(soaked["why"]) if soaked.get("verdict") == Verdict.FAILED.value else None
 
 
-def _lines(entry: Entry) -> list[tuple[str, str]]:
-    return [("what", entry.what), ("who", entry.who), ("why", entry.why), ("evidence", evidence(entry.details))]
+def _list_lines(entry: Entry) -> list[tuple[str, str]]:
+    return [
+        ("what", entry.what),
+        ("who", entry.who),
+        ("why", entry.why),
+        ("evidence", summarise_evidence(entry.details)),
+    ]
 
 
-def _key(entry: Entry) -> str:
+def _build_key(entry: Entry) -> str:
     """A release is told by its generation, so that two runs which follow the same one tell it once."""
     about = entry.details.get("generation") or entry.key or entry.at.isoformat()
     return f"{entry.what}-{entry.subject}-{about}"[:255]
 
 
-def _done(entry: Entry) -> Told:
-    if soak_failed(entry.details.get("evidence", {})):
+def _describe_done(entry: Entry) -> AlertText:
+    if explain_failed_soak(entry.details.get("evidence", {})):
         title = f"Version {entry.subject} failed its soak and serves on: there is nothing to go back to"
-        return Severity.CRITICAL, title, SOAK_FAILED
-    return Severity.INFO, f"Version {entry.subject} serves all traffic", RELEASES
+        return Severity.CRITICAL, title, SOAK_SECTION
+    return Severity.INFO, f"Version {entry.subject} serves all traffic", RELEASES_SECTION
 
 
-def _plain(severity: Severity, title: str, section: str) -> Callable[[Entry], Told]:
+def _build_rule(severity: Severity, title: str, section: str) -> Callable[[Entry], AlertText]:
     return lambda entry: (severity, title.format(entry.subject), section)
 
 
-TITLES: dict[str, Callable[[Entry], Told]] = {
-    kinds.DEPLOY_WANTED: _plain(Severity.INFO, "The release of version {} begins", RELEASES),
-    kinds.ROLLBACK_WANTED: _plain(Severity.WARNING, "A rollback to version {} begins", ROLL_BACK),
-    kinds.ROLLBACK_REFUSED: _plain(Severity.CRITICAL, "The rollback to version {} was refused", ROLL_BACK),
-    kinds.DEPLOY_REFUSED: _plain(Severity.WARNING, "The release of version {} was refused", RELEASES),
-    kinds.RELEASE_ASKED: _plain(Severity.WARNING, "Version {} waits for a person's yes", ASKED),
-    kinds.RELEASE_SOAKING: _plain(Severity.INFO, "Version {} gets all traffic and is soaking", RELEASES),
-    kinds.RELEASE_DONE: _done,
-    kinds.RELEASE_REJECTED: _plain(Severity.WARNING, "Version {} was rejected and got no traffic of its own", RELEASES),
-    kinds.RELEASE_REVERTED: _plain(Severity.CRITICAL, "Version {} failed its soak and was reverted", RELEASES),
-    kinds.RELEASE_SUPERSEDED: _plain(Severity.INFO, "The release of version {} gave way to a newer wish", RELEASES),
-    kinds.RECONCILE_HEALED: _plain(Severity.WARNING, "Registry and world disagreed, and {} was put right", DISAGREE),
-    kinds.DRIFT_DETECTED: _plain(Severity.WARNING, "The world moved: {}", DRIFTED),
-    kinds.DATASET_REFUSED: _plain(Severity.WARNING, "The delivery of {} was refused", REFUSED),
-    kinds.GATE_REFUSED: _plain(Severity.INFO, "The gate refused the training {}", GATE),
-    kinds.RECONCILE_FOUND: _plain(Severity.CRITICAL, "Registry and world disagree about {}", DISAGREE),
+ALERT_RULES: dict[str, Callable[[Entry], AlertText]] = {
+    kinds.DEPLOY_WANTED: _build_rule(Severity.INFO, "The release of version {} begins", RELEASES_SECTION),
+    kinds.ROLLBACK_WANTED: _build_rule(Severity.WARNING, "A rollback to version {} begins", ROLLBACK_SECTION),
+    kinds.ROLLBACK_REFUSED: _build_rule(Severity.CRITICAL, "The rollback to version {} was refused", ROLLBACK_SECTION),
+    kinds.DEPLOY_REFUSED: _build_rule(Severity.WARNING, "The release of version {} was refused", RELEASES_SECTION),
+    kinds.RELEASE_ASKED: _build_rule(Severity.WARNING, "Version {} waits for a person's yes", APPROVAL_SECTION),
+    kinds.RELEASE_SOAKING: _build_rule(Severity.INFO, "Version {} gets all traffic and is soaking", RELEASES_SECTION),
+    kinds.RELEASE_DONE: _describe_done,
+    kinds.RELEASE_REJECTED: _build_rule(
+        Severity.WARNING, "Version {} was rejected and got no traffic of its own", RELEASES_SECTION
+    ),
+    kinds.RELEASE_REVERTED: _build_rule(
+        Severity.CRITICAL, "Version {} failed its soak and was reverted", RELEASES_SECTION
+    ),
+    kinds.RELEASE_SUPERSEDED: _build_rule(
+        Severity.INFO, "The release of version {} gave way to a newer wish", RELEASES_SECTION
+    ),
+    kinds.RECONCILE_HEALED: _build_rule(
+        Severity.WARNING, "Registry and world disagreed, and {} was put right", RECONCILE_SECTION
+    ),
+    kinds.DRIFT_DETECTED: _build_rule(Severity.WARNING, "The world moved: {}", DRIFT_SECTION),
+    kinds.DATASET_REFUSED: _build_rule(Severity.WARNING, "The delivery of {} was refused", DATA_SECTION),
+    kinds.GATE_REFUSED: _build_rule(Severity.INFO, "The gate refused the training {}", GATE_SECTION),
+    kinds.RECONCILE_FOUND: _build_rule(Severity.CRITICAL, "Registry and world disagree about {}", RECONCILE_SECTION),
 }

@@ -18,9 +18,9 @@ class Severity(StrEnum):
     WARNING = "warning"
     CRITICAL = "critical"
 
-    def reaches(self, least: Severity) -> bool:
+    def is_at_least(self, minimum: Severity) -> bool:
         order = list(Severity)
-        return order.index(self) >= order.index(least)
+        return order.index(self) >= order.index(minimum)
 
 
 class Alert(BaseModel):

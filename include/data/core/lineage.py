@@ -17,7 +17,7 @@ FILE: Final = "lineage.json"
 PARTS: Final[tuple[Part, ...]] = ("train", "calibration", "holdout")
 
 
-class SeenDay(BaseModel):
+class LineageDay(BaseModel):
     """One day as a training saw it: `id` is the snapshot's, `rows` all rows of it, before entities are parted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,24 +28,28 @@ class SeenDay(BaseModel):
     rows: int
 
 
-class Seen(BaseModel):
+class TrainingLineage(BaseModel):
     """The content of lineage.json. `entity`, when set, is the column by which parts were kept apart."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     as_of: date
     entity: str | None
-    days: tuple[SeenDay, ...]
+    days: tuple[LineageDay, ...]
 
-    def of(self, snapshot_id: str) -> SeenDay | None:
+    def find_day(self, snapshot_id: str) -> LineageDay | None:
         return next((seen for seen in self.days if seen.id == snapshot_id), None)
 
-    def after(self, part: Part) -> tuple[SeenDay, ...]:
+    def list_later_days(self, part: Part) -> tuple[LineageDay, ...]:
         """The days of the parts after `part`: a row whose entity is there was given up by this part."""
         later = PARTS[PARTS.index(part) + 1 :]
         return tuple(seen for seen in self.days if seen.part in later)
 
 
-def seen(days: Split, as_of: date) -> Seen:
-    found = (SeenDay(day=each.day, id=each.id, part=part, rows=each.rows) for part in PARTS for each in days.part(part))
-    return Seen(as_of=as_of, entity=days.entity, days=tuple(found))
+def build_lineage(days: Split, as_of: date) -> TrainingLineage:
+    found = (
+        LineageDay(day=each.day, id=each.id, part=part, rows=each.rows)
+        for part in PARTS
+        for each in days.get_part(part)
+    )
+    return TrainingLineage(as_of=as_of, entity=days.entity, days=tuple(found))

@@ -70,7 +70,7 @@ class Snapshot(BaseModel):
     @property
     def known_from(self) -> date:
         """Without a word about it: the day after its own."""
-        return self.known_on or known_on(self.day, self.day)
+        return self.known_on or compute_known_on(self.day, self.day)
 
 
 class Version(BaseModel):
@@ -82,12 +82,12 @@ class Version(BaseModel):
     known_on: date
 
 
-def known_on(day: date, as_of: date) -> date:
+def compute_known_on(day: date, as_of: date) -> date:
     """From when rows of `day` that a run of `as_of` delivers count as known: never before the day has ended."""
     return max(day + timedelta(days=1), as_of)
 
 
-def entered(history: Sequence[Version], new: Version, day: date, intent: Intent) -> tuple[Version, ...]:
+def enter_version(history: Sequence[Version], new: Version, day: date, intent: Intent) -> tuple[Version, ...]:
     """The history of `day`, oldest first, with `new` in it; unchanged when the same rows are known already.
 
     Raises `DataRefused` when `new` would change what a past day knew. A live run may correct a day on the very day it
@@ -123,17 +123,17 @@ class Split(BaseModel):
     def ids(self) -> tuple[str, ...]:
         return tuple(snapshot.id for snapshot in (*self.train, *self.calibration, *self.holdout))
 
-    def part(self, name: Part) -> tuple[Snapshot, ...]:
+    def get_part(self, name: Part) -> tuple[Snapshot, ...]:
         found: tuple[Snapshot, ...] = getattr(self, name)
         return found
 
-    def later(self, name: Part) -> tuple[Snapshot, ...]:
+    def list_later_days(self, name: Part) -> tuple[Snapshot, ...]:
         """The days of the parts after this one."""
         after = {"train": (*self.calibration, *self.holdout), "calibration": self.holdout, "holdout": ()}
         return after[name]
 
 
-def given_up(own: Iterable[Hashable], later: Iterable[Hashable]) -> set[Hashable]:
+def find_dropped_entities(own: Iterable[Hashable], later: Iterable[Hashable]) -> set[Hashable]:
     """The entities a part gives up, because a later part has rows of them too.
 
     The later part wins: the holdout stays as the world delivered it, and what is dropped are the oldest rows. None is
@@ -142,7 +142,7 @@ def given_up(own: Iterable[Hashable], later: Iterable[Hashable]) -> set[Hashable
     return (set(own) & set(later)) - {None}
 
 
-def visible(history: Iterable[Snapshot], as_of: date) -> list[Snapshot]:
+def select_visible(history: Iterable[Snapshot], as_of: date) -> list[Snapshot]:
     """Of every day the version known as of `as_of`, oldest day first; a later entry counts before an earlier one."""
     newest: dict[date, Snapshot] = {}
     for one in history:
@@ -151,26 +151,26 @@ def visible(history: Iterable[Snapshot], as_of: date) -> list[Snapshot]:
     return [newest[day] for day in sorted(newest)]
 
 
-def mature(snapshots: Iterable[Snapshot], as_of: date, label: LabelSpec) -> list[Snapshot]:
+def filter_matured(snapshots: Iterable[Snapshot], as_of: date, label: LabelSpec) -> list[Snapshot]:
     """Those of these snapshots whose labels are known as of `as_of`."""
     return [snapshot for snapshot in snapshots if snapshot.day + timedelta(days=label.delay_days) <= as_of]
 
 
-def matured(history: Iterable[Snapshot], as_of: date, label: LabelSpec) -> list[Snapshot]:
+def select_matured(history: Iterable[Snapshot], as_of: date, label: LabelSpec) -> list[Snapshot]:
     """Visible snapshots whose labels are known as of `as_of`, oldest first."""
-    return mature(visible(history, as_of), as_of, label)
+    return filter_matured(select_visible(history, as_of), as_of, label)
 
 
-def horizon(history: Iterable[Snapshot]) -> date | None:
+def compute_horizon(history: Iterable[Snapshot]) -> date | None:
     """The first day as of which everything in the history is known."""
     return max((snapshot.known_from for snapshot in history), default=None)
 
 
-def labelled_rows(history: Iterable[Snapshot], as_of: date, label: LabelSpec, since: date | None = None) -> int:
+def count_labelled_rows(history: Iterable[Snapshot], as_of: date, label: LabelSpec, since: date | None = None) -> int:
     """Rows with a known label; with `since`, only those of days that had none as of then."""
     history = tuple(history)
-    before = {snapshot.day for snapshot in matured(history, since, label)} if since else set()
-    return sum(snapshot.rows for snapshot in matured(history, as_of, label) if snapshot.day not in before)
+    before = {snapshot.day for snapshot in select_matured(history, since, label)} if since else set()
+    return sum(snapshot.rows for snapshot in select_matured(history, as_of, label) if snapshot.day not in before)
 
 
 def split(history: Iterable[Snapshot], as_of: date, label: LabelSpec, train: WindowSpec) -> Split:
@@ -178,7 +178,7 @@ def split(history: Iterable[Snapshot], as_of: date, label: LabelSpec, train: Win
 
     Raises `NotEnoughData` when there are fewer days or rows than the manifest asks for.
     """
-    window = matured(history, as_of, label)[-train.window_days :]
+    window = select_matured(history, as_of, label)[-train.window_days :]
     rows = sum(snapshot.rows for snapshot in window)
     aside = train.holdout_days + train.calibration_days
     if len(window) <= aside or rows < train.min_rows:

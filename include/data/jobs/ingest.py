@@ -20,22 +20,22 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from include.data.core.contract import Validation, wants_docs
-from include.data.core.snapshots import CONTRACT_REPORT, Snapshot, known_on
+from include.data.core.contract import Validation, should_render_docs
+from include.data.core.snapshots import CONTRACT_REPORT, Snapshot, compute_known_on
 from include.data.jobs.validate import open_parts
-from include.data.landing.landed_rows import Rows
+from include.data.landing.landed_rows import LandedRows
 from include.data.landing.landing import land_parts
-from include.data.sources.base import Part, Source
+from include.data.sources.base import DeliveryPart, Source
 from include.data.sources.open import open_source
 from include.data.spec import DataManifest
 from include.data.store.content import read_content
-from include.data.validation.landed_parts import Gathered, LandedParts
+from include.data.validation.landed_parts import GatheredRows, LandedParts
 from include.data.validation.polars_validator import validate
-from include.data.validation.reference_day import Comparison, compared, day_of
+from include.data.validation.reference_day import Comparison, compare_day, parse_day
 from include.data.wiring import find_data_docs, find_work_room, open_snapshot_store
-from include.kernel.code_digest import INGESTING, digest_code
+from include.kernel.code_digest import INGESTING, compute_code_digest
 from include.kernel.errors import Conflict, DataRefused
-from include.kernel.files import scratch, storing, write_atomic
+from include.kernel.files import open_scratch_directory, translate_write_errors, write_atomic
 from include.kernel.job import Intent, JobRequest, JobResult
 
 if TYPE_CHECKING:
@@ -46,89 +46,104 @@ log = logging.getLogger(__name__)
 
 def run(request: JobRequest, manifest: DataManifest) -> JobResult:
     """Params: `day` (ISO date), `scenario` (replay source only). Raises `DataRefused` when the contract is broken."""
-    day, scenario = day_of(request), request.params.get("scenario") or None
+    day, scenario = parse_day(request), request.params.get("scenario") or None
     store, docs = open_snapshot_store(), find_data_docs()
-    kept = open_parts(day, manifest) if manifest.fan_out.validation > 1 else None
-    with closing(open_source(manifest, scenario)) as source, scratch(find_work_room()) as room, storing(room):
-        landed, read = _landed(source, day, kept, room)
+    landed_parts = open_parts(day, manifest) if manifest.fan_out.validation > 1 else None
+    with (
+        closing(open_source(manifest, scenario)) as source,
+        open_scratch_directory(find_work_room()) as workspace,
+        translate_write_errors(workspace),
+    ):
+        landed, read = _land_delivery(source, day, landed_parts, workspace)
         source.close()  # what is held of a database is not held until the day is published
         if landed is None:
-            return _result(request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)})
+            return _build_result(
+                request, "no", f"no rows were delivered for {day}; nothing was published", {"day": str(day)}
+            )
         log.info("landed %d rows of %s from %s", landed.rows.count, day, read)
-        found = _validated(landed, kept, room, day, compared(day, request.as_of, manifest, store))
-        page = _page(landed.rows, found, request, day, manifest, docs)
-        accepted = _accepted(found, page, docs)
-        snapshot = _described(accepted, found, read, request, day, manifest)
-        changed = store.publish(snapshot, accepted, _beside(found, room), intent=request.intent)
-        shown = _shown(found, day, docs)
-        if kept:
-            kept.clear()
+        validation = _validate_rows(
+            landed, landed_parts, workspace, day, compare_day(day, request.as_of, manifest, store)
+        )
+        page = _write_docs_page(landed.rows, validation, request, day, manifest, docs)
+        accepted = _require_accepted(validation, page, docs)
+        snapshot = _describe_snapshot(accepted, validation, read, request, day, manifest)
+        changed = store.publish(snapshot, accepted, _collect_evidence(validation, workspace), intent=request.intent)
+        shown = _publish_quarantine_page(validation, day, docs)
+        if landed_parts:
+            landed_parts.clear()
     pages = {"data_docs": page, "quarantine_page": shown}
-    return _told(request, snapshot, {"uri": store.uri(snapshot), "changed": changed, **pages})
+    return _describe_result(request, snapshot, {"uri": store.build_uri(snapshot), "changed": changed, **pages})
 
 
-def _landed(source: Source, day: date, kept: LandedParts | None, room: Path) -> tuple[Gathered | None, str]:
+def _land_delivery(
+    source: Source, day: date, landed_parts: LandedParts | None, workspace: Path
+) -> tuple[GatheredRows | None, str]:
     """The delivered rows and what they were read from. Raises `Conflict` when that changed while it was read."""
-    read, parts, budget = source.describe(day), source.parts(day), source.budget()
-    landed = kept.gather(parts, budget, room) if kept else _read(parts, budget, room)
+    read, parts, budget = source.describe(day), source.list_parts(day), source.make_budget()
+    landed = landed_parts.gather(parts, budget, workspace) if landed_parts else _read_parts(parts, budget, workspace)
     if source.describe(day) != read:
         raise Conflict(f"The delivery of {day} changed while it was read ({read}); try again when it is complete.")
     return landed, read
 
 
-def _read(parts: Sequence[Part], budget: Budget, room: Path) -> Gathered | None:
+def _read_parts(parts: Sequence[DeliveryPart], budget: Budget, workspace: Path) -> GatheredRows | None:
     """The same rows in one file, none of which was found."""
-    landing = land_parts((part.read(budget) for part in parts), room)
+    landing = land_parts((part.read(budget) for part in parts), workspace)
     if landing is None:
         return None
-    rows = Rows.landed(landing)
-    return Gathered(rows, (None,) * len(rows.fragments))
+    rows = LandedRows.build_from_landing(landing)
+    return GatheredRows(rows, (None,) * len(rows.fragments))
 
 
-def _validated(landed: Gathered, kept: LandedParts | None, room: Path, day: date, against: Comparison) -> Validation:
+def _validate_rows(
+    landed: GatheredRows, landed_parts: LandedParts | None, workspace: Path, day: date, comparison: Comparison
+) -> Validation:
     return validate(
         landed.rows,
-        against.manifest,
+        comparison.manifest,
         day,
-        directory=room,
-        reference=against.reference,
-        published=against.published,
-        place=f"{day} of {against.manifest.source.place}",
-        marks=kept.marks(landed, against.rules()) if kept else (),
+        directory=workspace,
+        reference=comparison.reference,
+        published=comparison.published,
+        place=f"{day} of {comparison.manifest.source.place}",
+        checks=landed_parts.read_checks(landed, comparison.build_rules()) if landed_parts else (),
     )
 
 
-def _page(
-    landed: Rows, found: Validation, request: JobRequest, day: date, manifest: DataManifest, docs: Path
+def _write_docs_page(
+    landed: LandedRows, validation: Validation, request: JobRequest, day: date, manifest: DataManifest, docs: Path
 ) -> str | None:
     """The day's page of Data Docs, where the manifest wants one. It is evidence: without it the verdict stands."""
     live = request.intent is Intent.LIVE
-    if not wants_docs(manifest.contract.data_docs, live, bool(found.refusal)):
+    if not should_render_docs(manifest.contract.data_docs, live, bool(validation.refusal)):
         return None
     from include.data.validation import data_docs
 
-    rules = [outcome.expectation for outcome in found.outcomes]
-    told = found.refusal or f"{found.rows - found.quarantined} of {found.rows} rows of {day} were accepted."
+    rules = [outcome.expectation for outcome in validation.outcomes]
+    note = (
+        validation.refusal
+        or f"{validation.rows - validation.quarantined} of {validation.rows} rows of {day} were accepted."
+    )
     try:
-        return str(data_docs.write(landed, rules, manifest.name, day, told, docs))
+        return str(data_docs.write(landed, rules, manifest.name, day, note, docs))
     except Exception:  # whatever the engine stumbles over, the day has its verdict already
         log.warning("no page of Data Docs for %s", day, exc_info=True)
         return None
 
 
-def _accepted(found: Validation, page: str | None, docs: Path) -> Path:
+def _require_accepted(validation: Validation, page: str | None, docs: Path) -> Path:
     """The file of the rows that may be published. Raises `DataRefused`."""
-    if found.refusal or found.accepted is None:
+    if validation.refusal or validation.accepted is None:
         where = f" Its page is {docs / 'site' / page}." if page else ""
-        raise DataRefused(f"{found.refusal}{where}", page)
-    log.info("%d expectations run, %d rows set aside", len(found.outcomes), found.quarantined)
-    for warning in found.warnings:
+        raise DataRefused(f"{validation.refusal}{where}", page)
+    log.info("%d expectations run, %d rows set aside", len(validation.outcomes), validation.quarantined)
+    for warning in validation.warnings:
         log.warning("warning: %s", warning)
-    return found.accepted
+    return validation.accepted
 
 
-def _described(
-    accepted: Path, found: Validation, source: str, request: JobRequest, day: date, manifest: DataManifest
+def _describe_snapshot(
+    accepted: Path, validation: Validation, source: str, request: JobRequest, day: date, manifest: DataManifest
 ) -> Snapshot:
     content, begin = read_content(accepted), datetime.combine(day, time(), UTC)
     return Snapshot(
@@ -139,44 +154,44 @@ def _described(
         types=content.types,
         interval=(begin, begin + timedelta(days=1)),
         source=source,
-        quarantined=found.quarantined,
+        quarantined=validation.quarantined,
         manifest=manifest.digest,
-        code=digest_code(*INGESTING),
-        expectations=len(found.outcomes),
-        warnings=found.warnings,
-        known_on=known_on(day, request.as_of),
+        code=compute_code_digest(*INGESTING),
+        expectations=len(validation.outcomes),
+        warnings=validation.warnings,
+        known_on=compute_known_on(day, request.as_of),
     )
 
 
-def _beside(found: Validation, room: Path) -> dict[str, Path]:
+def _collect_evidence(validation: Validation, workspace: Path) -> dict[str, Path]:
     """What is kept beside the rows: the report, and the rows that were set aside with a page to read them."""
-    report = room / CONTRACT_REPORT
-    report.write_text(json.dumps([asdict(outcome) for outcome in found.outcomes], default=str, indent=1))
-    return {path.name: path for path in (report, found.quarantine, found.page) if path}
+    report = workspace / CONTRACT_REPORT
+    report.write_text(json.dumps([asdict(outcome) for outcome in validation.outcomes], default=str, indent=1))
+    return {path.name: path for path in (report, validation.quarantine, validation.page) if path}
 
 
-def _shown(found: Validation, day: date, docs: Path) -> str | None:
+def _publish_quarantine_page(validation: Validation, day: date, docs: Path) -> str | None:
     """The page of the rows that were set aside, where a browser finds it: its place in the site of Data Docs."""
-    if found.page is None:
+    if validation.page is None:
         return None
     place = f"quarantine/{day}.html"
-    write_atomic(docs / "site" / place, found.page.read_text())
+    write_atomic(docs / "site" / place, validation.page.read_text())
     return place
 
 
-def _told(request: JobRequest, snapshot: Snapshot, more: dict[str, object]) -> JobResult:
+def _describe_result(request: JobRequest, snapshot: Snapshot, more: dict[str, object]) -> JobResult:
     aside = f", {snapshot.quarantined} were set aside" if snapshot.quarantined else ""
     warned = f", {len(snapshot.warnings)} warnings" if snapshot.warnings else ""
-    news = "published" if more["changed"] else "already published, nothing rewritten"
+    state = "published" if more["changed"] else "already published, nothing rewritten"
     summary = (
         f"{snapshot.rows} rows of {snapshot.day} passed {snapshot.expectations} expectations{aside}{warned}: "
-        f"snapshot {snapshot.id[:12]} {news}"
+        f"snapshot {snapshot.id[:12]} {state}"
     )
     outputs = snapshot.model_dump(mode="json", exclude={"columns", "types", "files"})
-    return _result(request, "yes", summary, {**outputs, **more})
+    return _build_result(request, "yes", summary, {**outputs, **more})
 
 
-def _result(request: JobRequest, verdict: str, summary: str, outputs: dict[str, object]) -> JobResult:
+def _build_result(request: JobRequest, verdict: str, summary: str, outputs: dict[str, object]) -> JobResult:
     return JobResult.model_validate(
         {"job": "ingest", "run_key": request.run_key, "verdict": verdict, "summary": summary, "outputs": outputs}
     )

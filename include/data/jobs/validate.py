@@ -14,17 +14,17 @@ from datetime import date
 from pathlib import Path
 
 from include.data.core.contract import Expectation
-from include.data.sources.base import Part, Source
+from include.data.sources.base import DeliveryPart, Source
 from include.data.sources.open import open_source
 from include.data.spec import DataManifest
 from include.data.validation.landed_parts import LandedParts
-from include.data.validation.reference_day import compared, day_of
+from include.data.validation.reference_day import compare_day, parse_day
 from include.data.wiring import find_work_room, open_snapshot_store, open_work_units
-from include.kernel.code_digest import INGESTING, digest_code
+from include.kernel.code_digest import INGESTING, compute_code_digest
 from include.kernel.errors import Permanent
-from include.kernel.files import scratch, storing
+from include.kernel.files import open_scratch_directory, translate_write_errors
 from include.kernel.job import JobRequest, JobResult
-from include.kernel.work_units import Shard, asked
+from include.kernel.work_units import Shard, read_shard
 
 log = logging.getLogger(__name__)
 
@@ -32,47 +32,60 @@ log = logging.getLogger(__name__)
 def open_parts(day: date, manifest: DataManifest) -> LandedParts:
     """Where parts of `day` are kept between this job and `ingest`."""
     units = open_work_units(manifest.fan_out.keep_days)
-    return LandedParts(open_snapshot_store().objects, units, day, digest_code(*INGESTING))
+    return LandedParts(open_snapshot_store().objects, units, day, compute_code_digest(*INGESTING))
 
 
 def run(request: JobRequest, manifest: DataManifest) -> JobResult:
     """Params: `day` (ISO date), `scenario` (replay source only), `shard` and `shards`. Raises what is temporary."""
-    day, shard = day_of(request), asked(request)
+    day, shard = parse_day(request), read_shard(request)
     with closing(open_source(manifest, request.params.get("scenario") or None)) as source:
-        parts = source.parts(day)
+        parts = source.list_parts(day)
         if len(parts) < 2:
-            return _result(request, "no", f"{day} was not delivered in parts; ingest reads it alone", 0, [])
-        rules = compared(day, request.as_of, manifest, open_snapshot_store()).rules()
-        kept, place = open_parts(day, manifest), find_work_room()
+            return _build_result(request, "no", f"{day} was not delivered in parts; ingest reads it alone", 0, [])
+        rules = compare_day(day, request.as_of, manifest, open_snapshot_store()).build_rules()
+        landed_parts, scratch_root = open_parts(day, manifest), find_work_room()
         refused = [
-            told for part in shard.share(parts) if (told := _checked(source, part, kept, place, manifest, rules))
+            told
+            for part in shard.select_share(parts)
+            if (told := _check_part(source, part, landed_parts, scratch_root, manifest, rules))
         ]
-    return _told(request, shard, day, len(parts), refused)
+    return _describe_result(request, shard, day, len(parts), refused)
 
 
-def _checked(
-    source: Source, part: Part, kept: LandedParts, place: Path, manifest: DataManifest, rules: list[Expectation]
+def _check_part(
+    source: Source,
+    part: DeliveryPart,
+    landed_parts: LandedParts,
+    scratch_root: Path,
+    manifest: DataManifest,
+    rules: list[Expectation],
 ) -> str | None:
     """Sees to it that the part is kept. Its refusal, where it cannot be read."""
-    with scratch(place) as room, storing(room):
+    with open_scratch_directory(scratch_root) as workspace, translate_write_errors(workspace):
         try:
-            landed = kept.find(part, room) or kept.land(part, source.budget(), room)
+            landed = landed_parts.find(part, workspace) or landed_parts.land(part, source.make_budget(), workspace)
         except Permanent as refusal:
             log.warning("left to ingest: %s", refusal)
             return str(refusal)
-        kept.mark(landed, manifest, rules)
+        landed_parts.keep_checks(landed, manifest, rules)
         log.info("%s: %d rows are read and checked", part.name, landed.rows.count if landed.rows else 0)
     return None
 
 
-def _told(request: JobRequest, shard: Shard, day: date, parts: int, refused: list[str]) -> JobResult:
-    share = len(shard.share(range(parts)))
-    left = f"; left to ingest: {' '.join(refused)}" if refused else ""
-    summary = f"shard {shard}: {share - len(refused)} of {parts} parts of {day} are read and checked{left}"
-    return _result(request, "yes", summary, share, refused)
+def _describe_result(request: JobRequest, shard: Shard, day: date, parts: int, refusals: list[str]) -> JobResult:
+    share = len(shard.select_share(range(parts)))
+    left = f"; left to ingest: {' '.join(refusals)}" if refusals else ""
+    summary = f"shard {shard}: {share - len(refusals)} of {parts} parts of {day} are read and checked{left}"
+    return _build_result(request, "yes", summary, share, refusals)
 
 
-def _result(request: JobRequest, verdict: str, summary: str, share: int, refused: list[str]) -> JobResult:
-    outputs = {"parts": share, "refused": len(refused)}
-    told = {"job": request.job, "run_key": request.run_key, "verdict": verdict, "summary": summary, "outputs": outputs}
-    return JobResult.model_validate(told)
+def _build_result(request: JobRequest, verdict: str, summary: str, share: int, refusals: list[str]) -> JobResult:
+    outputs = {"parts": share, "refused": len(refusals)}
+    fields = {
+        "job": request.job,
+        "run_key": request.run_key,
+        "verdict": verdict,
+        "summary": summary,
+        "outputs": outputs,
+    }
+    return JobResult.model_validate(fields)

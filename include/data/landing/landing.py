@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.kernel.errors import DataRefused
-from include.kernel.files import storing
+from include.kernel.files import translate_write_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LANDED = "landed.parquet"
-FILE = b"file"  # key of a batch's schema metadata: the file or object it was read from
+LANDED_FILE = "landed.parquet"
+FILE_KEY = b"file"  # key of a batch's schema metadata: the file or object it was read from
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,20 @@ def land_parts(
 ) -> Landing | None:
     """The same for the batches of several parts, one part after the other."""
     counts: list[int] = []
-    full = _counted(parts, counts)
+    full = _read_filled_batches(parts, counts)
     first = next(full, None)
     if first is None:
         return None
-    wanted = _checked(first) if schema is None else schema
-    path = directory / LANDED
-    with storing(path):
-        rows = _write(path, wanted, (_fitted(batch, wanted) for batch in chain([first], full)))
+    wanted = _check_schema(first) if schema is None else schema
+    path = directory / LANDED_FILE
+    with translate_write_errors(path):
+        rows = _write(path, wanted, (_fit_batch(batch, wanted) for batch in chain([first], full)))
     ends = list(accumulate(counts))
     spans = tuple(range(end - count, end) for end, count in zip(ends, counts, strict=True))
     return Landing(path, rows, tuple(wanted.names), spans)
 
 
-def _counted(parts: Iterable[Iterable[pa.RecordBatch]], counts: list[int]) -> Iterator[pa.RecordBatch]:
+def _read_filled_batches(parts: Iterable[Iterable[pa.RecordBatch]], counts: list[int]) -> Iterator[pa.RecordBatch]:
     """The batches that have rows; `counts` becomes how many of them each part had."""
     for part in parts:
         counts.append(0)
@@ -73,11 +73,13 @@ def _counted(parts: Iterable[Iterable[pa.RecordBatch]], counts: list[int]) -> It
                 yield batch
 
 
-def _checked(first: pa.RecordBatch) -> pa.Schema:
+def _check_schema(first: pa.RecordBatch) -> pa.Schema:
     names = first.schema.names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataRefused(f"{_file(first)} names column {twice[0]!r} twice; deliver it with one column of each name.")
+        raise DataRefused(
+            f"{_read_file_name(first)} names column {twice[0]!r} twice; deliver it with one column of each name."
+        )
     return first.schema.remove_metadata()
 
 
@@ -99,34 +101,34 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind))
 
 
-def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def _fit_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The batch with the columns of `schema`, in that order. Raises `DataRefused`."""
     import pyarrow as pa
 
     if batch.schema.equals(schema):
         return batch
-    problem = _difference(batch.schema, schema)
+    problem = _explain_difference(batch.schema, schema)
     if problem:
-        raise DataRefused(f"{_file(batch)} {problem}; deliver all files of a day with the same columns.")
+        raise DataRefused(f"{_read_file_name(batch)} {problem}; deliver all files of a day with the same columns.")
     columns = [batch.column(each.name).cast(each.type) for each in schema]  # casts a column of nulls, or nothing
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _difference(found: pa.Schema, wanted: pa.Schema) -> str | None:
+def _explain_difference(delivered: pa.Schema, expected: pa.Schema) -> str | None:
     import pyarrow as pa
 
-    missing = [name for name in wanted.names if name not in found.names]
-    unknown = [name for name in found.names if name not in wanted.names]
-    if missing or unknown or len(found) != len(wanted):
+    missing = [name for name in expected.names if name not in delivered.names]
+    unknown = [name for name in delivered.names if name not in expected.names]
+    if missing or unknown or len(delivered) != len(expected):
         lacks = f"lacks column(s) {', '.join(map(repr, missing))}" if missing else ""
         has = f"has {', '.join(map(repr, unknown))}" if unknown else ""
         return (" and ".join(filter(None, (lacks, has))) or "names a column twice") + ", unlike the rows before it"
-    for each in wanted:
-        kind = found.field(each.name).type
+    for each in expected:
+        kind = delivered.field(each.name).type
         if kind != each.type and not pa.types.is_null(kind):
             return f"holds column {each.name!r} as {kind}, where the rows before it hold {each.type}"
     return None
 
 
-def _file(batch: pa.RecordBatch) -> str:
-    return ((batch.schema.metadata or {}).get(FILE) or b"the delivery").decode()
+def _read_file_name(batch: pa.RecordBatch) -> str:
+    return ((batch.schema.metadata or {}).get(FILE_KEY) or b"the delivery").decode()

@@ -39,13 +39,13 @@ class Budget:
         self.needed = 0.0
         self.spent = 0
 
-    def covers(self, nbytes: float) -> bool:
+    def can_cover(self, nbytes: float) -> bool:
         return nbytes <= self._left
 
     def check(self, name: str, nbytes: float) -> None:
         """Raises `DataRefused` when `nbytes` more would be too much."""
         self.needed = max(self.needed, self.spent + nbytes)
-        if not self.covers(nbytes):
+        if not self.can_cover(nbytes):
             raise DataRefused(
                 f"{name} unfolds to more than source.max_gib = {self._max_gib:g} GiB; "
                 "deliver a smaller file, or raise the bound in the manifest if the volume is right."
@@ -57,7 +57,7 @@ class Budget:
         self.spent += nbytes
 
 
-class Part(ABC):
+class DeliveryPart(ABC):
     """What of a day can be read by itself: one file, one object."""
 
     @property
@@ -66,7 +66,7 @@ class Part(ABC):
         """What refusals call it."""
 
     @abstractmethod
-    def content(self) -> str | None:
+    def find_identity(self) -> str | None:
         """What tells its bytes from any others: size and digest. None where only reading them all would.
 
         Raises what reading would raise for a part that is not what it was delivered as.
@@ -81,20 +81,20 @@ class Source(ABC):
     """Rows by day. Raises `DataRefused` naming file, column and fix, `AccessRefused`, or `ServiceUnavailable`."""
 
     @abstractmethod
-    def parts(self, day: date) -> Sequence[Part]:
+    def list_parts(self, day: date) -> Sequence[DeliveryPart]:
         """The parts of `day` in the order of delivery; none where nothing was delivered."""
 
     @abstractmethod
-    def budget(self) -> Budget:
+    def make_budget(self) -> Budget:
         """What one day may unfold to, all of it still to be spent."""
 
-    def batches(self, day: date) -> Iterator[pa.RecordBatch]:
+    def read_batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """The rows of `day` in the order of delivery, at most `MAX_BATCH_ROWS` a batch, all of one schema.
 
         No delivery, or one without rows, gives no batch.
         """
-        budget = self.budget()
-        for part in self.parts(day):
+        budget = self.make_budget()
+        for part in self.list_parts(day):
             yield from part.read(budget)
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class Source(ABC):
         """What is read for `day`, as URIs with size and digest where there is one; holds no secret, for the lineage."""
 
 
-class WholeDay(Part):
+class WholeDay(DeliveryPart):
     """A day that only one reader can read, and that has no digest before it was read."""
 
     def __init__(self, name: str, rows: Callable[[Budget], Iterator[pa.RecordBatch]]) -> None:
@@ -117,13 +117,13 @@ class WholeDay(Part):
     def name(self) -> str:
         return self._name
 
-    def content(self) -> None:
+    def find_identity(self) -> None:
         return None
 
     def read(self, budget: Budget) -> Iterator[pa.RecordBatch]:
         return self._rows(budget)
 
 
-def absolute(path: str) -> Path:
+def resolve_path(path: str) -> Path:
     """A path of the manifest: from the project's root unless it starts with a slash."""
     return Path(path) if Path(path).is_absolute() else ROOT / path

@@ -25,19 +25,19 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from include.data.landing.landing import FILE
+from include.data.landing.landing import FILE_KEY
 from include.data.sources.base import MAX_BATCH_ROWS, Budget
 from include.kernel.errors import DataRefused
 
 BATCH_BYTES = 64 * 2**20
 CSV_BLOCK_BYTES = 4 * 2**20  # a longer line is refused
 CHUNK_BYTES = 2**20
-SHOWN = 80  # characters of a name that came with the data
-NAMED_AT_MOST = 5  # files a description names one by one
+NAME_CHARACTERS = 80  # characters of a name that came with the data
+MAX_NAMED_FILES = 5  # files a description names one by one
 
 
 @dataclass(frozen=True)
-class Survey:
+class FileSurvey:
     """What one pass over the bytes tells, before any of them is trusted. `quotes` counts quotation marks."""
 
     size: int
@@ -50,16 +50,16 @@ class Survey:
         return f"size={self.size}&sha256={self.sha256}"
 
 
-def survey(handle: BinaryIO) -> Survey:
+def survey(handle: BinaryIO) -> FileSurvey:
     handle.seek(0)
     digest, size, quotes, last = hashlib.sha256(), 0, 0, b""
     while chunk := handle.read(CHUNK_BYTES):
         digest.update(chunk)
         size, quotes, last = size + len(chunk), quotes + chunk.count(b'"'), chunk[-1:]
-    return Survey(size, digest.hexdigest(), quotes, last)
+    return FileSurvey(size, digest.hexdigest(), quotes, last)
 
 
-def read(handle: BinaryIO, name: str, known: Survey, budget: Budget) -> Iterator[pa.RecordBatch]:
+def read(handle: BinaryIO, name: str, known: FileSurvey, budget: Budget) -> Iterator[pa.RecordBatch]:
     """The rows of one open file; `name` is what messages call it, and its ending says the format.
 
     Each batch carries the name along, since who compares the files of a day must name the one that differs.
@@ -68,19 +68,19 @@ def read(handle: BinaryIO, name: str, known: Survey, budget: Budget) -> Iterator
     """
     if not known.size:
         raise DataRefused(f"{name} is empty (0 bytes); deliver the file again, whole.")
-    batches = _parquet(handle, name, budget) if name.endswith(".parquet") else _csv(handle, name, known)
+    batches = _read_parquet(handle, name, budget) if name.endswith(".parquet") else _read_csv(handle, name, known)
     for batch in batches:
         budget.spend(name, batch.nbytes)
-        yield batch.replace_schema_metadata({FILE: name.encode()})
+        yield batch.replace_schema_metadata({FILE_KEY: name.encode()})
 
 
-def shown(text: str) -> str:
+def quote_name(text: str) -> str:
     """A name that came with the data, safe in one line of a message: quoted, escaped, bounded."""
     quoted = ascii(text) if not text.isprintable() else repr(text)
-    return quoted if len(quoted) <= SHOWN else f"{quoted[:SHOWN]}..."
+    return quoted if len(quoted) <= NAME_CHARACTERS else f"{quoted[:NAME_CHARACTERS]}..."
 
 
-def _path(handle: BinaryIO) -> str:
+def _render_handle_path(handle: BinaryIO) -> str:
     """The open file itself, under a name that libraries can open, also when its directory entry is gone."""
     return f"/dev/fd/{handle.fileno()}"
 
@@ -88,8 +88,8 @@ def _path(handle: BinaryIO) -> str:
 # --- CSV --------------------------------------------------------------------------------------------------------------
 
 
-def _csv(handle: BinaryIO, name: str, known: Survey) -> Iterator[pa.RecordBatch]:
-    columns = _header(handle, name)
+def _read_csv(handle: BinaryIO, name: str, known: FileSurvey) -> Iterator[pa.RecordBatch]:
+    columns = _read_header(handle, name)
     if known.last not in (b"\n", b"\r"):
         raise DataRefused(
             f"{name} cannot be read (its last line has no end, so it was cut off); deliver the file again, whole."
@@ -98,15 +98,15 @@ def _csv(handle: BinaryIO, name: str, known: Survey) -> Iterator[pa.RecordBatch]
         _check_quotes(handle, name)
     ragged: list[pacsv.InvalidRow] = []
     try:
-        with pacsv.open_csv(_path(handle), **_csv_options(columns, ragged)) as reader:
+        with pacsv.open_csv(_render_handle_path(handle), **_build_csv_options(columns, ragged)) as reader:
             for batch in reader:
                 for start in range(0, batch.num_rows, MAX_BATCH_ROWS):
                     yield batch.slice(start, MAX_BATCH_ROWS)
     except pa.ArrowInvalid as error:
-        raise DataRefused(_csv_problem(name, columns, ragged, str(error))) from error
+        raise DataRefused(_explain_csv_problem(name, columns, ragged, str(error))) from error
 
 
-def _csv_options(columns: list[str], ragged: list[pacsv.InvalidRow]) -> dict[str, object]:
+def _build_csv_options(columns: list[str], ragged: list[pacsv.InvalidRow]) -> dict[str, object]:
     def remember(row: pacsv.InvalidRow) -> str:
         ragged.append(row)
         return "error"
@@ -120,8 +120,8 @@ def _csv_options(columns: list[str], ragged: list[pacsv.InvalidRow]) -> dict[str
     }
 
 
-def _header(handle: BinaryIO, name: str) -> list[str]:
-    with open(_path(handle), encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+def _read_header(handle: BinaryIO, name: str) -> list[str]:
+    with open(_render_handle_path(handle), encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         try:
             columns = next(csv.reader(text), [])
         except csv.Error as error:
@@ -140,7 +140,7 @@ def _check_header(name: str, columns: list[str]) -> None:
         raise DataRefused(f"{name}: {where} its header, row 1, has no name; deliver it with a name for every column.")
     if twice:
         raise DataRefused(
-            f"{name}: its header, row 1, names column {shown(twice[0])} {columns.count(twice[0])} times; "
+            f"{name}: its header, row 1, names column {quote_name(twice[0])} {columns.count(twice[0])} times; "
             "deliver it with one name for one column."
         )
     if len(columns) == 1 and (found := next((mark for mark in ";\t|" if mark in columns[0]), None)):
@@ -150,7 +150,7 @@ def _check_header(name: str, columns: list[str]) -> None:
 def _check_quotes(handle: BinaryIO, name: str) -> None:
     """For a file with an odd number of quotation marks: a cell that never ends would swallow the rows behind it."""
     row = 1
-    with open(_path(handle), encoding="utf-8", errors="replace", newline="") as text:
+    with open(_render_handle_path(handle), encoding="utf-8", errors="replace", newline="") as text:
         try:
             for row, _ in enumerate(csv.reader(text, strict=True), 2):  # noqa: B007  (the row that comes next)
                 pass
@@ -161,7 +161,7 @@ def _check_quotes(handle: BinaryIO, name: str) -> None:
             ) from error
 
 
-def _csv_problem(name: str, columns: list[str], ragged: list[pacsv.InvalidRow], cause: str) -> str:
+def _explain_csv_problem(name: str, columns: list[str], ragged: list[pacsv.InvalidRow], cause: str) -> str:
     if ragged:
         row = ragged[0]
         where = f"row {row.number}" if row.number else "a row"
@@ -172,42 +172,44 @@ def _csv_problem(name: str, columns: list[str], ragged: list[pacsv.InvalidRow], 
         )
     if found := re.match(r"In CSV column #(\d+): (?:Row #(\d+): )?.*invalid UTF8", cause):
         where = f"row {found[2]}, " if found[2] else ""
-        return f"{name}: {where}column {shown(columns[int(found[1])])} is not UTF-8 text; deliver the file as UTF-8."
+        return (
+            f"{name}: {where}column {quote_name(columns[int(found[1])])} is not UTF-8 text; deliver the file as UTF-8."
+        )
     if "straddling" in cause:
         cause = f"a line is longer than {CSV_BLOCK_BYTES // 2**20} MiB, as after a quotation mark that is never closed"
-    return f"{name} cannot be read ({shown(cause)}); deliver the file again, whole."
+    return f"{name} cannot be read ({quote_name(cause)}); deliver the file again, whole."
 
 
 # --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-def _parquet(handle: BinaryIO, name: str, budget: Budget) -> Iterator[pa.RecordBatch]:
+def _read_parquet(handle: BinaryIO, name: str, budget: Budget) -> Iterator[pa.RecordBatch]:
     try:
-        metadata = pq.read_metadata(_path(handle))
+        metadata = pq.read_metadata(_render_handle_path(handle))
         schema = metadata.schema.to_arrow_schema()
-        file = _opened(handle, metadata, [field.name for field in schema if _is_text(field.type)])
-    except DAMAGED as error:
-        raise _damaged(name, "", error) from error
+        file = _open_parquet(handle, metadata, [field.name for field in schema if _is_text(field.type)])
+    except DAMAGE_ERRORS as error:
+        raise _build_damage_error(name, "", error) from error
     _check_columns(name, schema)
-    budget.check(name, _least_bytes(metadata, schema))
+    budget.check(name, _estimate_least_bytes(metadata, schema))
     rows, weighed = 0, False
-    batches = file.iter_batches(batch_size=_batch_rows(metadata, schema))
-    while (batch := _next(batches, handle, name, metadata)) is not None:
-        if not weighed and _unfolded_bytes(batch) > BATCH_BYTES:
+    batches = file.iter_batches(batch_size=_compute_batch_rows(metadata, schema))
+    while (batch := _read_next(batches, handle, name, metadata)) is not None:
+        if not weighed and _count_unfolded_bytes(batch) > BATCH_BYTES:
             budget.check(name, _weigh(handle, metadata))
             weighed = True
-        for piece in _pieces(batch):
-            yield _plain(piece, name, rows)
-            rows += piece.num_rows
+        for part in _split_batch(batch):
+            yield _decode_batch(part, name, rows)
+            rows += part.num_rows
 
 
 # What pyarrow raises for bytes that are no Parquet; its own errors are OSError, ValueError and others besides.
-DAMAGED = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
+DAMAGE_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
 
 
-def _opened(handle: BinaryIO, metadata: pq.FileMetaData, dictionaries: list[str]) -> pq.ParquetFile:
+def _open_parquet(handle: BinaryIO, metadata: pq.FileMetaData, dictionaries: list[str]) -> pq.ParquetFile:
     return pq.ParquetFile(
-        _path(handle),
+        _render_handle_path(handle),
         metadata=metadata,
         read_dictionary=dictionaries,
         pre_buffer=False,  # else every page that was read stays in memory
@@ -215,40 +217,42 @@ def _opened(handle: BinaryIO, metadata: pq.FileMetaData, dictionaries: list[str]
     )
 
 
-def _next(
+def _read_next(
     batches: Iterator[pa.RecordBatch], handle: BinaryIO, name: str, metadata: pq.FileMetaData
 ) -> pa.RecordBatch | None:
     try:
         return next(batches, None)
-    except DAMAGED as error:
-        raise _damaged(name, _culprit(handle, metadata), error) from error
+    except DAMAGE_ERRORS as error:
+        raise _build_damage_error(name, _find_damaged_column(handle, metadata), error) from error
 
 
-def _damaged(name: str, where: str, error: BaseException) -> DataRefused:
-    cause = shown(" ".join(str(error).split()) or type(error).__name__)
+def _build_damage_error(name: str, where: str, error: BaseException) -> DataRefused:
+    cause = quote_name(" ".join(str(error).split()) or type(error).__name__)
     return DataRefused(f"{name} cannot be read ({where}{cause}); deliver the file again, whole.")
 
 
-def _culprit(handle: BinaryIO, metadata: pq.FileMetaData) -> str:
+def _find_damaged_column(handle: BinaryIO, metadata: pq.FileMetaData) -> str:
     """The first column and row group that cannot be read by itself; empty when each of them can."""
-    file = _opened(handle, metadata, [])
+    file = _open_parquet(handle, metadata, [])
     for column in metadata.schema.to_arrow_schema().names:
         for group in range(metadata.num_row_groups):
             try:
                 for _ in file.iter_batches(batch_size=1024, row_groups=[group], columns=[column]):
                     pass
-            except DAMAGED:
-                return f"column {shown(column)} in row group {group + 1} of {metadata.num_row_groups} is damaged: "
+            except DAMAGE_ERRORS:
+                return f"column {quote_name(column)} in row group {group + 1} of {metadata.num_row_groups} is damaged: "
     return ""
 
 
 def _check_columns(name: str, schema: pa.Schema) -> None:
     for field in schema:
         if schema.names.count(field.name) > 1:
-            raise DataRefused(f"{name} has column {shown(field.name)} twice; deliver it with one name for one column.")
+            raise DataRefused(
+                f"{name} has column {quote_name(field.name)} twice; deliver it with one name for one column."
+            )
         if pa.types.is_nested(field.type):
             raise DataRefused(
-                f"Column {shown(field.name)} of {name} holds {shown(str(field.type))}; deliver plain values, "
+                f"Column {quote_name(field.name)} of {name} holds {quote_name(str(field.type))}; deliver plain values, "
                 "one for each row and column."
             )
 
@@ -259,82 +263,82 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(is_one(kind) for is_one in text)
 
 
-def _fixed_width(schema: pa.Schema) -> int:
+def _estimate_row_bytes(schema: pa.Schema) -> int:
     """Bytes a row takes in memory at least."""
     return sum(4 if _is_text(field.type) or field.type.id == pa.null().id else 8 for field in schema)
 
 
-def _least_bytes(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
+def _estimate_least_bytes(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
     pages: int = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     rows: int = metadata.num_rows
-    return max(pages, rows * _fixed_width(schema))
+    return max(pages, rows * _estimate_row_bytes(schema))
 
 
-def _batch_rows(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
+def _compute_batch_rows(metadata: pq.FileMetaData, schema: pa.Schema) -> int:
     """As many rows as fit `BATCH_BYTES`, by what the file says of its row groups."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     widest: float = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0.0)
-    return int(min(max(BATCH_BYTES // (widest + _fixed_width(schema) + 1), 1), MAX_BATCH_ROWS))
+    return int(min(max(BATCH_BYTES // (widest + _estimate_row_bytes(schema) + 1), 1), MAX_BATCH_ROWS))
 
 
 def _weigh(handle: BinaryIO, metadata: pq.FileMetaData) -> int:
     """Bytes of the whole file unfolded, for one whose dictionaries promise much; nothing is unfolded for it."""
     texts = [field.name for field in metadata.schema.to_arrow_schema() if _is_text(field.type)]
     try:
-        return sum(map(_unfolded_bytes, _opened(handle, metadata, texts).iter_batches(columns=texts)))
-    except DAMAGED:
+        return sum(map(_count_unfolded_bytes, _open_parquet(handle, metadata, texts).iter_batches(columns=texts)))
+    except DAMAGE_ERRORS:
         return 0  # told when it is read
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def _split_batch(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch, halved until a piece is small enough unfolded, or one row."""
-    if batch.num_rows <= 1 or _unfolded_bytes(batch) <= BATCH_BYTES:
+    if batch.num_rows <= 1 or _count_unfolded_bytes(batch) <= BATCH_BYTES:
         yield batch
         return
     half = batch.num_rows // 2
-    yield from _pieces(batch.slice(0, half))
-    yield from _pieces(batch.slice(half))
+    yield from _split_batch(batch.slice(0, half))
+    yield from _split_batch(batch.slice(half))
 
 
-def _unfolded_bytes(batch: pa.RecordBatch) -> int:
-    return sum(map(_unfolded_column, batch.columns))
+def _count_unfolded_bytes(batch: pa.RecordBatch) -> int:
+    return sum(map(_count_column_bytes, batch.columns))
 
 
-def _unfolded_column(column: pa.Array) -> int:
+def _count_column_bytes(column: pa.Array) -> int:
     if not pa.types.is_dictionary(column.type) or not _is_text(column.type):
         return int(column.nbytes)
     lengths = pc.binary_length(column.dictionary).cast(pa.int64())
     return int(pc.sum(lengths.take(column.indices)).as_py() or 0)
 
 
-def _plain(batch: pa.RecordBatch, name: str, before: int) -> pa.RecordBatch:
+def _decode_batch(batch: pa.RecordBatch, name: str, before: int) -> pa.RecordBatch:
     """Dictionaries and the many types of text become plain text, so that files of a day differ in content alone."""
     columns = []
     for field, column in zip(batch.schema, batch.columns, strict=True):
         try:
-            columns.append(_as_text(column) if _is_text(field.type) else _unwrapped(column))
+            columns.append(_convert_to_text(column) if _is_text(field.type) else _decode_dictionary(column))
         except pa.ArrowInvalid as error:
             raise DataRefused(
-                f"{name}: column {shown(field.name)} is not UTF-8 text between rows {before + 1} and "
+                f"{name}: column {quote_name(field.name)} is not UTF-8 text between rows {before + 1} and "
                 f"{before + batch.num_rows}; deliver the file as UTF-8."
             ) from error
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
-def _as_text(column: pa.Array) -> pa.Array:
-    plain = _unwrapped(column).cast(pa.string())
+def _convert_to_text(column: pa.Array) -> pa.Array:
+    plain = _decode_dictionary(column).cast(pa.string())
     plain.validate(full=True)  # Parquet's reader does not look whether text is text
     return plain
 
 
-def _unwrapped(column: pa.Array) -> pa.Array:
+def _decode_dictionary(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def described(pattern: str, files: list[tuple[str, int, str]]) -> str:
+def describe_files(pattern: str, files: list[tuple[str, int, str]]) -> str:
     """The files of a day, each a URI, a size in bytes and an identity; many of them as one with their list's digest."""
     named = [f"{quote(uri, safe=':/')}?{identity}" for uri, _, identity in files]
-    if len(named) <= NAMED_AT_MOST:
+    if len(named) <= MAX_NAMED_FILES:
         return " ".join(named)
     digest = hashlib.sha256("\n".join(named).encode()).hexdigest()
     return f"{quote(pattern, safe=':/*')}?files={len(named)}&size={sum(size for _, size, _ in files)}&sha256={digest}"

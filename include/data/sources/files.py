@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from include.data.sources import delivered_files
-from include.data.sources.base import Budget, Part, Source, absolute
-from include.data.sources.delivered_files import Survey
+from include.data.sources.base import Budget, DeliveryPart, Source, resolve_path
+from include.data.sources.delivered_files import FileSurvey
 from include.data.spec import FilesSource
 from include.kernel.errors import Conflict, DataRefused, ServiceUnavailable
 
@@ -31,7 +31,7 @@ WILDCARDS = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True)
-class DeliveredFile(Part):
+class DeliveredFile(DeliveryPart):
     source: Files
     path: Path
 
@@ -39,8 +39,8 @@ class DeliveredFile(Part):
     def name(self) -> str:
         return str(self.path)
 
-    def content(self) -> str:
-        return self.source.checked(self.path).identity
+    def find_identity(self) -> str:
+        return self.source.check_file(self.path).identity
 
     def read(self, budget: Budget) -> Iterator[pa.RecordBatch]:
         return self.source.read(self.path, budget)
@@ -49,55 +49,55 @@ class DeliveredFile(Part):
 class Files(Source):
     def __init__(self, spec: FilesSource) -> None:
         self._spec = spec
-        self._known: dict[Path, tuple[tuple[int, int], Survey]] = {}
+        self._known: dict[Path, tuple[tuple[int, int], FileSurvey]] = {}
 
-    def parts(self, day: date) -> list[DeliveredFile]:
-        return [DeliveredFile(self, path) for path in self._paths(day)]
+    def list_parts(self, day: date) -> list[DeliveredFile]:
+        return [DeliveredFile(self, path) for path in self._list_paths(day)]
 
-    def budget(self) -> Budget:
+    def make_budget(self) -> Budget:
         return Budget(self._spec.max_gib)
 
     def describe(self, day: date) -> str:
         files = []
-        for path in self._paths(day):
-            with _opened(path) as handle:
+        for path in self._list_paths(day):
+            with _open_file(path) as handle:
                 known = self._survey(path, handle)
                 files.append((f"file://{path}", known.size, known.identity))
-        return delivered_files.described(self._spec.path.format(day=day), files)
+        return delivered_files.describe_files(self._spec.path.format(day=day), files)
 
-    def _paths(self, day: date) -> list[Path]:
+    def _list_paths(self, day: date) -> list[Path]:
         """The files of `day` in the order of their names. Raises `ServiceUnavailable` when their folder is gone."""
-        pattern = str(absolute(self._spec.path.format(day=day)))
-        folder = _lasting(str(absolute(self._spec.path)))
+        pattern = str(resolve_path(self._spec.path.format(day=day)))
+        folder = _find_fixed_folder(str(resolve_path(self._spec.path)))
         if not folder.is_dir():
             raise ServiceUnavailable(f"The folder {folder} of source.path is not there; mount or create it.")
         found = glob.glob(pattern, recursive=True) if WILDCARDS.search(pattern) else [pattern]
         return [Path(path) for path in sorted(found) if os.path.lexists(path)]
 
-    def checked(self, path: Path) -> Survey:
+    def check_file(self, path: Path) -> FileSurvey:
         """The file as it is now. Raises `DataRefused` when it is not the one its checksum was written for."""
-        with _opened(path) as handle:
+        with _open_file(path) as handle:
             known = self._survey(path, handle)
-        _check_sum(path, known)
+        _check_checksum(path, known)
         return known
 
     def read(self, path: Path, budget: Budget) -> Iterator[pa.RecordBatch]:
-        with _opened(path) as handle:
-            stamp = _stamp(handle)
+        with _open_file(path) as handle:
+            stamp = _read_stamp(handle)
             known = self._survey(path, handle)
-            _check_sum(path, known)
+            _check_checksum(path, known)
             yield from delivered_files.read(handle, str(path), known, budget)
-            if _stamp(handle) != stamp:
+            if _read_stamp(handle) != stamp:
                 raise Conflict(f"{path} was still being written while it was read; deliver it by a rename.")
 
-    def _survey(self, path: Path, handle: BinaryIO) -> Survey:
-        stamp = _stamp(handle)
+    def _survey(self, path: Path, handle: BinaryIO) -> FileSurvey:
+        stamp = _read_stamp(handle)
         if path not in self._known or self._known[path][0] != stamp:
             self._known[path] = (stamp, delivered_files.survey(handle))
         return self._known[path][1]
 
 
-def _lasting(pattern: str) -> Path:
+def _find_fixed_folder(pattern: str) -> Path:
     """The part of a pattern that is the same on every day: the folder deliveries come into."""
     parts = Path(pattern).parts
     ends = next(number for number, part in enumerate(parts) if "{" in part or WILDCARDS.search(part))
@@ -105,7 +105,7 @@ def _lasting(pattern: str) -> Path:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _open_file(path: Path) -> Iterator[BinaryIO]:
     try:
         handle = open(path, "rb")  # noqa: SIM115  (closed below; only the opening may fail in these ways)
     except FileNotFoundError as error:
@@ -118,12 +118,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield handle
 
 
-def _stamp(handle: BinaryIO) -> tuple[int, int]:
+def _read_stamp(handle: BinaryIO) -> tuple[int, int]:
     seen = os.fstat(handle.fileno())
     return seen.st_size, seen.st_mtime_ns
 
 
-def _check_sum(path: Path, known: Survey) -> None:
+def _check_checksum(path: Path, known: FileSurvey) -> None:
     beside = path.with_name(f"{path.name}.sha256")
     if not beside.exists():
         return

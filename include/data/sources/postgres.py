@@ -34,13 +34,13 @@ from psycopg.types.string import TextLoader
 
 from include.data.sources.base import POSTGRES_CONNECTION as CONNECTION
 from include.data.sources.base import POSTGRES_VARIABLE as VARIABLE
-from include.data.sources.base import Budget, Part, Source, WholeDay
-from include.data.sources.delivered_files import shown
+from include.data.sources.base import Budget, DeliveryPart, Source, WholeDay
+from include.data.sources.delivered_files import quote_name
 from include.data.spec import PostgresSource
 from include.kernel.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable
 
 Connection = psycopg.Connection[Any]
-TYPES = {
+ARROW_TYPES = {
     "bool": pa.bool_(),
     "int2": pa.int64(),
     "int4": pa.int64(),
@@ -54,7 +54,7 @@ TYPES = {
 }
 
 
-class Moment:
+class SharedTransaction:
     """A transaction that several slices are read in; it begins when it is needed, and anew after an error."""
 
     def __init__(self, connect: Callable[[], AbstractContextManager[Connection]]) -> None:
@@ -64,51 +64,51 @@ class Moment:
         self.digests: dict[tuple[date, date], str] = {}
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def open_connection(self) -> Iterator[Connection]:
         if self._connection is None:
             self._connection = self._held.enter_context(self._connect())
         try:
             yield self._connection
         except BaseException:
             with suppress(psycopg.Error):  # of a connection that is broken, which is told already
-                self.end()
+                self.close()
             raise
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._connection = None
         self.digests.clear()
         self._held.close()
 
 
 @dataclass(frozen=True)
-class Slice(Part):
+class TableSlice(DeliveryPart):
     """The rows of [since, until), both in UTC."""
 
     source: Postgres
-    moment: Moment
+    transaction: SharedTransaction
     since: datetime
     until: datetime
 
     @property
     def name(self) -> str:
-        return self.source.named(self._span)
+        return self.source.build_span_uri(self._span)
 
     @property
     def _span(self) -> tuple[datetime, datetime]:
         return self.since, self.until
 
-    def content(self) -> str:
-        with self.source.explained(), self.moment.connection() as connection:
-            if self._span not in self.moment.digests:
-                self.moment.digests[self._span] = self.source.digest(connection, self._span)
-            return self.moment.digests[self._span]
+    def find_identity(self) -> str:
+        with self.source.translate_errors(), self.transaction.open_connection() as connection:
+            if self._span not in self.transaction.digests:
+                self.transaction.digests[self._span] = self.source.compute_digest(connection, self._span)
+            return self.transaction.digests[self._span]
 
     def read(self, budget: Budget) -> Iterator[pa.RecordBatch]:
-        with self.source.explained(), self.moment.connection() as connection:
-            yield from self.source.fetched(connection, self._span, budget)
+        with self.source.translate_errors(), self.transaction.open_connection() as connection:
+            yield from self.source.fetch_batches(connection, self._span, budget)
 
 
-def spans(day: date, count: int) -> list[tuple[datetime, datetime]]:
+def split_day(day: date, count: int) -> list[tuple[datetime, datetime]]:
     """The day in `count` equal spans, to the microsecond."""
     began, whole = datetime.combine(day, time()), timedelta(days=1)
     edges = [began + whole * number // count for number in range(count + 1)]
@@ -120,50 +120,52 @@ class Postgres(Source):
         """Raises `RequestInvalid` when the environment does not say where the server is."""
         self._spec = spec
         self._id_column = id_column
-        self._moment: Moment | None = None
+        self._transaction: SharedTransaction | None = None
         self._dsn = os.environ.get(VARIABLE, "")
         if not self._dsn:
             raise RequestInvalid(f"{VARIABLE} is not set; create the Airflow Connection {CONNECTION}, or set it.")
 
-    def parts(self, day: date) -> Sequence[Part]:
+    def list_parts(self, day: date) -> Sequence[DeliveryPart]:
         if self._spec.slices == 1:
             return [WholeDay(self._spec.table, lambda budget: self._read(day, budget))]
         self.close()
-        self._moment = Moment(self._connected)
-        return [Slice(self, self._moment, since, until) for since, until in spans(day, self._spec.slices)]
+        self._transaction = SharedTransaction(self._connect)
+        return [TableSlice(self, self._transaction, since, until) for since, until in split_day(day, self._spec.slices)]
 
-    def budget(self) -> Budget:
+    def make_budget(self) -> Budget:
         return Budget(self._spec.max_gib)
 
     def close(self) -> None:
-        if self._moment:
-            self._moment.end()
+        if self._transaction:
+            self._transaction.close()
 
     def _read(self, day: date, budget: Budget) -> Iterator[pa.RecordBatch]:
-        with self.explained(), self._connected() as connection:
-            yield from self.fetched(connection, (day, day + timedelta(days=1)), budget)
+        with self.translate_errors(), self._connect() as connection:
+            yield from self.fetch_batches(connection, (day, day + timedelta(days=1)), budget)
 
-    def fetched(self, connection: Connection, span: tuple[date, date], budget: Budget) -> Iterator[pa.RecordBatch]:
+    def fetch_batches(
+        self, connection: Connection, span: tuple[date, date], budget: Budget
+    ) -> Iterator[pa.RecordBatch]:
         """The rows of [since, until) in their order."""
         with connection.cursor(name="evergreen_source") as cursor:
-            cursor.execute(self._query(), span)
-            schema = self._schema(cursor)
+            cursor.execute(self._build_query(), span)
+            schema = self._read_schema(cursor)
             while rows := cursor.fetchmany(self._spec.fetch_rows):
-                batch = self._batch(schema, rows)
+                batch = self._build_batch(schema, rows)
                 budget.spend(self._spec.table, batch.nbytes)
                 yield batch
 
-    def digest(self, connection: Connection, span: tuple[date, date]) -> str:
+    def compute_digest(self, connection: Connection, span: tuple[date, date]) -> str:
         """What tells the rows of a span from any others: their number, names, types and values in their order."""
-        [(rows, values)] = connection.execute(self._digest_query(), span).fetchall()
-        columns = connection.execute(self._query() + sql.SQL(" LIMIT 0"), span).description or ()
-        told = json.dumps([[column.name, column.type_code] for column in columns])
-        return f"rows={rows}&sha256={values}&columns={hashlib.sha256(told.encode()).hexdigest()}"
+        [(rows, values)] = connection.execute(self._build_digest_query(), span).fetchall()
+        columns = connection.execute(self._build_query() + sql.SQL(" LIMIT 0"), span).description or ()
+        text = json.dumps([[column.name, column.type_code] for column in columns])
+        return f"rows={rows}&sha256={values}&columns={hashlib.sha256(text.encode()).hexdigest()}"
 
     def describe(self, day: date) -> str:
         return f"{self._place}?{self._spec.interval_column}={day}/{day + timedelta(days=1)}&tz=UTC"
 
-    def named(self, span: tuple[date, date]) -> str:
+    def build_span_uri(self, span: tuple[date, date]) -> str:
         return f"{self._place}?{self._spec.interval_column}={span[0].isoformat()}/{span[1].isoformat()}&tz=UTC"
 
     @property
@@ -173,23 +175,23 @@ class Postgres(Source):
         return f"postgresql://{where}/{self._spec.table}"
 
     @contextmanager
-    def _connected(self) -> Iterator[Connection]:
+    def _connect(self) -> Iterator[Connection]:
         """A connection in a transaction that sees one moment of the table."""
-        with psycopg.connect(self._dsn, **self._options()) as connection:
+        with psycopg.connect(self._dsn, **self._build_options()) as connection:
             connection.read_only = True
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             milliseconds = str(int(self._spec.statement_timeout_s * 1000))
             connection.execute("SELECT set_config('TimeZone', 'UTC', true)")
             connection.execute("SELECT set_config('statement_timeout', %s, true)", (milliseconds,))
-            _load_plainly(connection)
+            _register_loaders(connection)
             yield connection
 
-    def _options(self) -> dict[str, Any]:
+    def _build_options(self) -> dict[str, Any]:
         """A server that vanished is noticed after a minute: idle seconds, then seconds between so many probes."""
         lively = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         return {"connect_timeout": self._spec.connect_timeout_s, "application_name": "evergreen", **lively}
 
-    def _query(self) -> sql.Composed:
+    def _build_query(self) -> sql.Composed:
         columns = [sql.Identifier(name) for name in self._spec.columns]
         interval = sql.Identifier(self._spec.interval_column)
         return sql.SQL(
@@ -201,7 +203,7 @@ class Postgres(Source):
             id=sql.Identifier(self._id_column),
         )
 
-    def _digest_query(self) -> sql.Composed:
+    def _build_digest_query(self) -> sql.Composed:
         """Rows as the text the server sends, which is what they are read from; the alias is no column's name."""
         row = sql.Identifier("evergreen row")
         columns = sql.SQL(", ").join(map(sql.Identifier, self._spec.columns))
@@ -218,45 +220,45 @@ class Postgres(Source):
         )
 
     @staticmethod
-    def _schema(cursor: psycopg.ServerCursor[Any]) -> pa.Schema:
-        known = {cursor.connection.adapters.types[name].oid: kind for name, kind in TYPES.items()}
+    def _read_schema(cursor: psycopg.ServerCursor[Any]) -> pa.Schema:
+        known = {cursor.connection.adapters.types[name].oid: kind for name, kind in ARROW_TYPES.items()}
         return pa.schema(
             [(column.name, known.get(column.type_code, pa.string())) for column in cursor.description or ()]
         )
 
-    def _batch(self, schema: pa.Schema, rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
+    def _build_batch(self, schema: pa.Schema, rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
         columns = zip(*rows, strict=True)
-        arrays = [self._array(field, values) for field, values in zip(schema, columns, strict=True)]
+        arrays = [self._build_array(field, values) for field, values in zip(schema, columns, strict=True)]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _array(self, field: pa.Field, values: tuple[Any, ...]) -> pa.Array:
+    def _build_array(self, field: pa.Field, values: tuple[Any, ...]) -> pa.Array:
         try:
             return pa.array(values, field.type)
         except (pa.ArrowException, OverflowError) as error:
             raise DataRefused(
-                f"Column {shown(field.name)} of table {self._spec.table} holds what is no {field.type} "
-                f"({shown(str(error))}); read it through a view that casts it."
+                f"Column {quote_name(field.name)} of table {self._spec.table} holds what is no {field.type} "
+                f"({quote_name(str(error))}); read it through a view that casts it."
             ) from error
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Turns what the server refuses into a sentence of ours."""
         try:
             yield
         except psycopg.Error as error:
-            raise _problem(error, self._spec, self._place) from error
+            raise _translate_error(error, self._spec, self._place) from error
 
 
-def _load_plainly(connection: psycopg.Connection[Any]) -> None:
+def _register_loaders(connection: psycopg.Connection[Any]) -> None:
     """Types without a plain Arrow counterpart are left as the text the server sends."""
     for info in connection.adapters.types:
         loader = FloatLoader if info.name == "numeric" else TextLoader
-        if info.name == "numeric" or info.name not in TYPES:
+        if info.name == "numeric" or info.name not in ARROW_TYPES:
             connection.adapters.register_loader(info.oid, loader)
         connection.adapters.register_loader(info.array_oid, TextLoader)
 
 
-def _problem(error: psycopg.Error, spec: PostgresSource, place: str) -> EvergreenError:
+def _translate_error(error: psycopg.Error, spec: PostgresSource, place: str) -> EvergreenError:
     cause = " ".join((error.diag.message_primary or str(error)).split())
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
         return DataRefused(f"{place}: there is no table {spec.table}; create it, or correct source.table.")
@@ -264,7 +266,7 @@ def _problem(error: psycopg.Error, spec: PostgresSource, place: str) -> Evergree
         return DataRefused(f"{place}: {cause}; add it, or correct the manifest.")
     if isinstance(error, psycopg.errors.UndefinedFunction | psycopg.errors.DatatypeMismatch):
         return DataRefused(f"{place}: {spec.interval_column} is no date or timestamp; correct source.interval_column.")
-    if _is_about_rights(error, cause):
+    if _is_access_refusal(error, cause):
         return AccessRefused(
             f"{place} refused us ({cause}); renew the password in the Airflow Connection {CONNECTION}, or grant its "
             "user SELECT on the table."
@@ -276,7 +278,7 @@ def _problem(error: psycopg.Error, spec: PostgresSource, place: str) -> Evergree
     return ServiceUnavailable(f"{place} cannot be read now ({cause}); start the server or try again later.")
 
 
-def _is_about_rights(error: psycopg.Error, cause: str) -> bool:
+def _is_access_refusal(error: psycopg.Error, cause: str) -> bool:
     """A refused login carries no code in libpq's answer, only its text."""
     known = psycopg.errors.InsufficientPrivilege | psycopg.errors.InvalidPassword
     refused = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", 'role "')

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from typing import TYPE_CHECKING
 
-from include.data.sources.base import MAX_BATCH_ROWS, Source, WholeDay, absolute
+from include.data.sources.base import MAX_BATCH_ROWS, Source, WholeDay, resolve_path
 from include.data.spec import ReplaySource
 from include.kernel.errors import DataRefused, RequestInvalid
 
@@ -29,12 +29,12 @@ class Replay(Source):
         self._spec = spec
         self._id_column = id_column
         self._scenario = scenario or ""
-        self._change = _scenario(scenario)
+        self._change = _choose_scenario(scenario)
 
-    def parts(self, day: date) -> list[WholeDay]:
+    def list_parts(self, day: date) -> list[WholeDay]:
         return [WholeDay(self._spec.path, lambda budget: self._read_day(day))]
 
-    def budget(self) -> Budget:
+    def make_budget(self) -> Budget:
         from include.data.sources.base import Budget
 
         return Budget(math.inf)  # the file is the project's own
@@ -42,7 +42,7 @@ class Replay(Source):
     def _read_day(self, day: date) -> Iterator[pa.RecordBatch]:
         rows = self._deal(day)
         if rows is not None:
-            yield from _arrow(rows).to_batches(max_chunksize=MAX_BATCH_ROWS)
+            yield from _convert_to_arrow(rows).to_batches(max_chunksize=MAX_BATCH_ROWS)
 
     def describe(self, day: date) -> str:
         scenario = f"?scenario={self._scenario}" if self._scenario else ""
@@ -64,7 +64,7 @@ class Replay(Source):
     def _read(self) -> pl.DataFrame:
         import polars as pl
 
-        path = absolute(self._spec.path)
+        path = resolve_path(self._spec.path)
         try:
             return pl.read_csv(path, infer_schema_length=None)
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -72,25 +72,25 @@ class Replay(Source):
             raise DataRefused(f"{path} cannot be read ({cause}); set source.path to the replay's file.") from error
 
 
-def _arrow(rows: pl.DataFrame) -> pa.Table:
+def _convert_to_arrow(rows: pl.DataFrame) -> pa.Table:
     from polars import CompatLevel
 
     table = rows.to_arrow(compat_level=CompatLevel.oldest())
-    return table.cast(_plain(table.schema))
+    return table.cast(_flatten_schema(table.schema))
 
 
-def _plain(schema: pa.Schema) -> pa.Schema:
+def _flatten_schema(schema: pa.Schema) -> pa.Schema:
     import pyarrow as pa
 
     large = pa.large_string()
     return pa.schema([field.with_type(pa.string()) if field.type == large else field for field in schema])
 
 
-def _unchanged(rows: pl.DataFrame) -> pl.DataFrame:
+def _keep_rows(rows: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def _new_market(rows: pl.DataFrame) -> pl.DataFrame:
+def _apply_new_market(rows: pl.DataFrame) -> pl.DataFrame:
     """Loans grow by a third, and three relations turn round: seniority, income and records now speak the other way.
 
     Mirroring a column's values keeps every row's outcome and changes what the column says about it, so a model that
@@ -107,12 +107,12 @@ def _new_market(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-SCENARIOS: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {"new_market": _new_market}
+SCENARIOS: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {"new_market": _apply_new_market}
 
 
-def _scenario(name: str | None) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def _choose_scenario(name: str | None) -> Callable[[pl.DataFrame], pl.DataFrame]:
     if not name:
-        return _unchanged
+        return _keep_rows
     if name not in SCENARIOS:
         raise RequestInvalid(f"There is no scenario {name!r}; choose one of {', '.join(SCENARIOS)} or leave it empty.")
     return SCENARIOS[name]

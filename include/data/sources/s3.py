@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from include.data.sources import delivered_files
-from include.data.sources.base import Budget, Part, Source
+from include.data.sources.base import Budget, DeliveryPart, Source
 from include.data.spec import S3Source
 from include.data.store import s3_client
 from include.kernel.errors import Conflict, ServiceUnavailable
@@ -36,7 +36,7 @@ COPY_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedObject:
     bucket: str
     key: str
     size: int
@@ -52,15 +52,15 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class DeliveredObject(Part):
+class DeliveredObject(DeliveryPart):
     source: S3
-    listed: Listed
+    listed: ListedObject
 
     @property
     def name(self) -> str:
         return self.listed.uri
 
-    def content(self) -> str:
+    def find_identity(self) -> str:
         return self.listed.identity
 
     def read(self, budget: Budget) -> Iterator[pa.RecordBatch]:
@@ -70,57 +70,57 @@ class DeliveredObject(Part):
 class S3(Source):
     def __init__(self, spec: S3Source) -> None:
         self._spec = spec
-        self._client = s3_client.client(spec.connect_timeout_s, spec.read_timeout_s, spec.attempts)
+        self._client = s3_client.make_client(spec.connect_timeout_s, spec.read_timeout_s, spec.attempts)
 
-    def parts(self, day: date) -> list[DeliveredObject]:
-        return [DeliveredObject(self, found) for found in self._listed(day)]
+    def list_parts(self, day: date) -> list[DeliveredObject]:
+        return [DeliveredObject(self, found) for found in self._list_objects(day)]
 
-    def budget(self) -> Budget:
+    def make_budget(self) -> Budget:
         return Budget(self._spec.max_gib)
 
     def describe(self, day: date) -> str:
-        named = [(found.uri, found.size, found.identity) for found in self._listed(day)]
-        return delivered_files.described(self._spec.uri.format(day=day), named)
+        named = [(found.uri, found.size, found.identity) for found in self._list_objects(day)]
+        return delivered_files.describe_files(self._spec.uri.format(day=day), named)
 
-    def _listed(self, day: date) -> list[Listed]:
+    def _list_objects(self, day: date) -> list[ListedObject]:
         """The objects of `day` in the order of their keys."""
         pattern = self._spec.uri.format(day=day)
         bucket, key = pattern.removeprefix("s3://").split("/", 1)
         fixed = re.split(r"[*?[]", key, maxsplit=1)[0]
-        with _explained(pattern):
+        with _translate_errors(pattern):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=fixed)
             found = [
-                Listed(bucket, entry["Key"], entry["Size"], entry["ETag"].strip('"'))
+                ListedObject(bucket, entry["Key"], entry["Size"], entry["ETag"].strip('"'))
                 for page in pages
                 for entry in page.get("Contents", ())
             ]
-        return sorted((each for each in found if _matches(each.key, key)), key=lambda each: each.key)
+        return sorted((each for each in found if _is_matching_key(each.key, key)), key=lambda each: each.key)
 
-    def read(self, found: Listed, budget: Budget) -> Iterator[pa.RecordBatch]:
-        budget.check(found.uri, found.size)
+    def read(self, listed: ListedObject, budget: Budget) -> Iterator[pa.RecordBatch]:
+        budget.check(listed.uri, listed.size)
         with tempfile.TemporaryFile(prefix="evergreen-") as spool:
-            self._copy(found, spool)
+            self._copy(listed, spool)
             handle = cast(BinaryIO, spool)
-            yield from delivered_files.read(handle, found.uri, delivered_files.survey(handle), budget)
+            yield from delivered_files.read(handle, listed.uri, delivered_files.survey(handle), budget)
 
-    def _copy(self, found: Listed, spool: IO[bytes]) -> None:
+    def _copy(self, listed: ListedObject, spool: IO[bytes]) -> None:
         """Raises `ServiceUnavailable` when every attempt came short or damaged."""
         problem = ""
         for _ in range(self._spec.attempts):
             spool.seek(0)
             spool.truncate()
-            problem = self._attempt(found, spool)
+            problem = self._attempt_copy(listed, spool)
             if not problem:
                 return
         raise ServiceUnavailable(
-            f"{found.uri} came damaged {self._spec.attempts} times ({problem}); try again later, or upload it again."
+            f"{listed.uri} came damaged {self._spec.attempts} times ({problem}); try again later, or upload it again."
         )
 
-    def _attempt(self, found: Listed, spool: IO[bytes]) -> str:
+    def _attempt_copy(self, listed: ListedObject, spool: IO[bytes]) -> str:
         """Copies the object once. What was wrong with the copy, or nothing."""
-        with _explained(found.uri):
+        with _translate_errors(listed.uri):
             answer = self._client.get_object(
-                Bucket=found.bucket, Key=found.key, IfMatch=found.etag, ChecksumMode="ENABLED"
+                Bucket=listed.bucket, Key=listed.key, IfMatch=listed.etag, ChecksumMode="ENABLED"
             )
         try:
             for chunk in answer["Body"].iter_chunks(COPY_BYTES):
@@ -128,29 +128,31 @@ class S3(Source):
         except BotoCoreError as error:  # the body broke off, stood still, or is not what its checksum says
             return " ".join(str(error).split())
         spool.flush()
-        return self._difference(found, answer, spool)
+        return self._explain_difference(listed, answer, spool)
 
-    def _difference(self, found: Listed, answer: Any, spool: IO[bytes]) -> str:
-        if spool.tell() != found.size:
-            return f"{spool.tell()} of {found.size} bytes"
-        if not re.fullmatch(r"[0-9a-f]{32}(-\d+)?", found.etag) or "SSEKMSKeyId" in answer:
+    def _explain_difference(self, listed: ListedObject, answer: Any, spool: IO[bytes]) -> str:
+        if spool.tell() != listed.size:
+            return f"{spool.tell()} of {listed.size} bytes"
+        if not re.fullmatch(r"[0-9a-f]{32}(-\d+)?", listed.etag) or "SSEKMSKeyId" in answer:
             return ""
-        part = self._part_bytes(found) if "-" in found.etag else found.size
-        return "" if _etag(spool, part, "-" in found.etag) == found.etag else "its ETag does not fit its bytes"
+        part = self._fetch_part_size(listed) if "-" in listed.etag else listed.size
+        return (
+            "" if _compute_etag(spool, part, "-" in listed.etag) == listed.etag else "its ETag does not fit its bytes"
+        )
 
-    def _part_bytes(self, found: Listed) -> int:
-        with _explained(found.uri):
-            first = self._client.head_object(Bucket=found.bucket, Key=found.key, PartNumber=1)
+    def _fetch_part_size(self, listed: ListedObject) -> int:
+        with _translate_errors(listed.uri):
+            first = self._client.head_object(Bucket=listed.bucket, Key=listed.key, PartNumber=1)
         return int(first["ContentLength"])
 
 
-def _matches(key: str, pattern: str) -> bool:
+def _is_matching_key(key: str, pattern: str) -> bool:
     """Whether a key fits, part by part: a wildcard does not reach over a slash, as on a disk."""
     parts, wanted = key.split("/"), pattern.split("/")
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
-def _etag(spool: IO[bytes], part_bytes: int, of_parts: bool) -> str:
+def _compute_etag(spool: IO[bytes], part_bytes: int, of_parts: bool) -> str:
     spool.seek(0)
     digests = [hashlib.md5(part, usedforsecurity=False) for part in iter(lambda: spool.read(part_bytes), b"")]
     if not of_parts:
@@ -160,13 +162,13 @@ def _etag(spool: IO[bytes], part_bytes: int, of_parts: bool) -> str:
 
 
 @contextmanager
-def _explained(place: str) -> Iterator[None]:
+def _translate_errors(place: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
         status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"].get("Code")
         if status in (404, 412) and code != "NoSuchBucket":
             raise Conflict(f"{place} was replaced or deleted while it was read; try again.") from error
-        raise s3_client.explained(error, place) from error
+        raise s3_client.translate_error(error, place) from error
     except BotoCoreError as error:
-        raise s3_client.explained(error, place) from error
+        raise s3_client.translate_error(error, place) from error

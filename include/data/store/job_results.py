@@ -9,33 +9,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from include.kernel.errors import StorageUnavailable
-from include.kernel.job import JobRequest, JobResult, result_key, seal, unseal
+from include.kernel.job import JobRequest, JobResult, build_result_key, seal_result, unseal_result
 
 if TYPE_CHECKING:
-    from include.data.store.snapshot_store import Objects
+    from include.data.store.snapshot_store import ObjectStore
 
 
-class Results:
-    def __init__(self, objects: Objects) -> None:
+class JobResults:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
-    def leave(self, request: JobRequest, attempt: str, text: str) -> str:
+    def save(self, request: JobRequest, attempt: str, text: str) -> str:
         """Stores the result of this attempt, once; gives its sha256."""
-        sealed = seal(text)
-        self._objects.write(result_key(request, attempt), sealed, None)
-        return unseal(sealed)[1]
+        sealed = seal_result(text)
+        self._objects.write(build_result_key(request, attempt), sealed, None)
+        return unseal_result(sealed)[1]
 
     def read(self, request: JobRequest, attempt: str, expected: str | None = None) -> JobResult | None:
         """None where the attempt left none. Raises `StorageUnavailable` for one that is damaged, or another's.
 
         `expected` is the sha256 of the pod's receipt, where there is one.
         """
-        key = result_key(request, attempt)
+        key = build_result_key(request, attempt)
         found = self._objects.read(key)
         if found is None:
             return None
         try:
-            text, sha256 = unseal(found.data)
+            text, sha256 = unseal_result(found.data)
             result = JobResult.model_validate_json(text)
             if (result.job, result.run_key) != (request.job, request.run_key) or sha256 != (expected or sha256):
                 raise ValueError("it belongs to another run")

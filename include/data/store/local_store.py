@@ -14,25 +14,25 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from include.data.store.snapshot_store import ContentStore, Found, Objects
-from include.kernel.files import locked, scratch, storing, write_atomic
+from include.data.store.snapshot_store import ObjectStore, SnapshotStore, StoredObject
+from include.kernel.files import hold_lock, open_scratch_directory, translate_write_errors, write_atomic
 
 
-class LocalObjects(Objects):
+class LocalObjectStore(ObjectStore):
     def __init__(self, root: Path) -> None:
         self._root = root
         self.uri = str(root)
 
-    def read(self, key: str) -> Found | None:
+    def read(self, key: str) -> StoredObject | None:
         try:
             data = (self._root / key).read_bytes()
         except FileNotFoundError:
             return None
-        return Found(data, hashlib.sha256(data).hexdigest())
+        return StoredObject(data, hashlib.sha256(data).hexdigest())
 
     def write(self, key: str, data: bytes, tag: str | None) -> bool:
         path = self._root / key
-        with storing(path), locked(self._root / ".lock"):
+        with translate_write_errors(path), hold_lock(self._root / ".lock"):
             found = self.read(key)
             if (found.tag if found else None) != tag:
                 return False
@@ -43,7 +43,7 @@ class LocalObjects(Objects):
         path = self._root / key
         if path.exists():
             return
-        with storing(path):
+        with translate_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 _link(file, path)
@@ -53,8 +53,8 @@ class LocalObjects(Objects):
                 self._copy(file, path)
 
     def _copy(self, file: Path, path: Path) -> None:
-        with scratch(self._root / "scratch") as room:
-            _link(Path(shutil.copyfile(file, room / path.name)), path)
+        with open_scratch_directory(self._root / "scratch") as workspace:
+            _link(Path(shutil.copyfile(file, workspace / path.name)), path)
 
     def fetch(self, key: str, md5: str) -> Path | None:
         path = self._root / key
@@ -65,7 +65,7 @@ class LocalObjects(Objects):
         path = self._root / key
         if path.exists():
             return
-        with storing(path):
+        with translate_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_name(f".{path.name}")
             with open(draft, "wb") as file:
@@ -74,14 +74,14 @@ class LocalObjects(Objects):
                 os.fsync(file.fileno())
             os.replace(draft, path)
 
-    def local(self, key: str, room: Path) -> Path | None:
+    def fetch_into(self, key: str, workspace: Path) -> Path | None:
         return self.fetch(key, "")
 
     def remove(self, key: str) -> None:
-        with storing(self._root / key):
+        with translate_write_errors(self._root / key):
             (self._root / key).unlink(missing_ok=True)
 
-    def keys(self, prefix: str) -> list[str]:
+    def list_keys(self, prefix: str) -> list[str]:
         files = (path for path in (self._root / prefix).rglob("[!.]*") if path.is_file())
         return sorted(str(path.relative_to(self._root)) for path in files)
 
@@ -103,6 +103,6 @@ def _replace(path: Path, data: bytes) -> None:
     write_atomic(path, data)
 
 
-class LocalStore(ContentStore):
+class LocalSnapshotStore(SnapshotStore):
     def __init__(self, root: Path) -> None:
-        super().__init__(LocalObjects(root))
+        super().__init__(LocalObjectStore(root))

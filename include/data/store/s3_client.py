@@ -18,7 +18,7 @@ REFUSED_CODES = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidT
 BUSY_CODES = {"RequestTimeout", "SlowDown", "ThrottlingException", "TooManyRequestsException"}
 
 
-def client(connect_timeout_s: float = 5.0, read_timeout_s: float = 30.0, attempts: int = 5) -> Any:
+def make_client(connect_timeout_s: float = 5.0, read_timeout_s: float = 30.0, attempts: int = 5) -> Any:
     """A boto3 S3 client. Objects are checked against the checksum they were stored with, where they have one."""
     import boto3
     from botocore.config import Config
@@ -34,18 +34,18 @@ def client(connect_timeout_s: float = 5.0, read_timeout_s: float = 30.0, attempt
     )
 
 
-def explained(error: Exception, place: str) -> EvergreenError:
+def translate_error(error: Exception, place: str) -> EvergreenError:
     """What boto3 raised about `place` (an s3:// URI), as the house's error: one sentence with the fix, and no key."""
     from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
 
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return AccessRefused(f"There are no keys for {place}; create the Airflow Connection {CONNECTION}.")
     if isinstance(error, ClientError):
-        return _answered(error, place)
-    return ServiceUnavailable(f"{place} cannot be reached ({_one_line(error)}); start its server or try again later.")
+        return _translate_answer(error, place)
+    return ServiceUnavailable(f"{place} cannot be reached ({_join_lines(error)}); start its server or try again later.")
 
 
-def _answered(error: Any, place: str) -> EvergreenError:
+def _translate_answer(error: Any, place: str) -> EvergreenError:
     code, status = str(error.response["Error"].get("Code")), error.response["ResponseMetadata"]["HTTPStatusCode"]
     if status in (401, 403) or code in REFUSED_CODES:
         return AccessRefused(
@@ -60,5 +60,5 @@ def _answered(error: Any, place: str) -> EvergreenError:
     return RequestInvalid(f"{place} answered {status} ({code}); correct it in the manifest, or the region.")
 
 
-def _one_line(error: Exception) -> str:
+def _join_lines(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__

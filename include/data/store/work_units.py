@@ -14,47 +14,47 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from include.kernel.errors import Conflict
-from include.kernel.work_units import PREFIX, Piece, expired
+from include.kernel.work_units import PREFIX, WorkUnit, list_expired
 
 if TYPE_CHECKING:
-    from include.data.store.snapshot_store import Objects
+    from include.data.store.snapshot_store import ObjectStore
 
 log = logging.getLogger(__name__)
 
 
-class Pieces:
+class WorkUnitStore:
     """Raises `Conflict`, and what its objects raise."""
 
-    def __init__(self, objects: Objects, keep_days: int) -> None:
+    def __init__(self, objects: ObjectStore, keep_days: int) -> None:
         """`keep_days`: days of data after which `sweep` takes a piece for old."""
         self._objects = objects
         self._keep_days = keep_days
 
-    def read(self, piece: Piece) -> bytes | None:
+    def read(self, unit: WorkUnit) -> bytes | None:
         """The content; None where there is no such piece, or a damaged one."""
-        found = self._objects.read(piece.place)
-        return piece.unwrap(found.data) if found else None
+        found = self._objects.read(unit.place)
+        return unit.unwrap(found.data) if found else None
 
-    def has(self, piece: Piece) -> bool:
-        return self.read(piece) is not None
+    def has(self, unit: WorkUnit) -> bool:
+        return self.read(unit) is not None
 
-    def get(self, piece: Piece, make: Callable[[], bytes]) -> bytes:
+    def get_or_make(self, unit: WorkUnit, make: Callable[[], bytes]) -> bytes:
         """The content, made by `make` if it is not there, and then kept."""
-        found = self.read(piece)
-        return found if found is not None else self._keep(piece, make())
+        found = self.read(unit)
+        return found if found is not None else self._keep(unit, make())
 
-    def _keep(self, piece: Piece, content: bytes) -> bytes:
+    def _keep(self, unit: WorkUnit, content: bytes) -> bytes:
         """In the place of a damaged one, if there is any. Gives the content that counts."""
-        found = self._objects.read(piece.place)
+        found = self._objects.read(unit.place)
         if found is not None:
-            if (other := piece.unwrap(found.data)) is not None:
+            if (other := unit.unwrap(found.data)) is not None:
                 return other
-            log.warning("%s/%s is damaged, and made again", self._objects.uri, piece.place)
-        if self._objects.write(piece.place, piece.wrap(content), found.tag if found else None):
+            log.warning("%s/%s is damaged, and made again", self._objects.uri, unit.place)
+        if self._objects.write(unit.place, unit.wrap(content), found.tag if found else None):
             return content
-        stored = self.read(piece)
+        stored = self.read(unit)
         if stored is None:
-            raise Conflict(f"{self._objects.uri}/{piece.place} is being written by another run too; try again.")
+            raise Conflict(f"{self._objects.uri}/{unit.place} is being written by another run too; try again.")
         return stored
 
     def sweep(self, kind: str, today: date) -> int:
@@ -62,7 +62,7 @@ class Pieces:
 
         `today` is a day of the data: that of the newest work of this kind.
         """
-        gone = expired(self._objects.keys(f"{PREFIX}/{kind}/"), today, self._keep_days)
+        gone = list_expired(self._objects.list_keys(f"{PREFIX}/{kind}/"), today, self._keep_days)
         for place in gone:
             self._objects.remove(place)
         return len(gone)

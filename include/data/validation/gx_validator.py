@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DELIVERED, READ, KNOWN = "{} (as delivered)", "{} (can be read)", "{} (known values)"
-OURS = tuple(pattern.format("") for pattern in (DELIVERED, READ, KNOWN))
+DERIVED_SUFFIXES = tuple(pattern.format("") for pattern in (DELIVERED, READ, KNOWN))
 CHECK = "check: {}"
-ON_DELIVERED = ("typed", "complete", "zoned")
-NUMBERS = [
+DELIVERED_RULES = ("typed", "complete", "zoned")
+NUMBER_TYPES = [
     "int",
     "int64",
     "int32",
@@ -46,43 +46,49 @@ def validate(rows: pd.DataFrame, rules: Sequence[Expectation], published: Iterab
 
     `published` are the ids of other days, for the rule `new_id`.
     """
-    return _outcomes(rows, readable(rows, rules), rules, published)
+    return _run_rules(rows, cast_frame(rows, rules), rules, published)
 
 
-def validate_readable(rows: pd.DataFrame, rules: Sequence[Expectation]) -> list[Outcome]:
+def validate_typed(rows: pd.DataFrame, rules: Sequence[Expectation]) -> list[Outcome]:
     """The same for rows that were delivered in the types of their contract: nothing is read again, nothing copied."""
     checks = {
-        _column(rule, rows): rule.arguments["check"] for rule in rules if rule.rule == "holds" and runs(rule, rows)
+        _choose_column(rule, rows): rule.arguments["check"]
+        for rule in rules
+        if rule.rule == "holds" and can_run(rule, rows)
     }
-    return _outcomes(rows, rows.assign(**{name: _held(rows, check) for name, check in checks.items()}), rules, ())
+    return _run_rules(
+        rows, rows.assign(**{name: _evaluate_check(rows, check) for name, check in checks.items()}), rules, ()
+    )
 
 
-def _outcomes(
+def _run_rules(
     rows: pd.DataFrame, frame: pd.DataFrame, rules: Sequence[Expectation], published: Iterable[str]
 ) -> list[Outcome]:
-    runnable = [rule for rule in rules if runs(rule, rows)]
+    runnable = [rule for rule in rules if can_run(rule, rows)]
     results = run(frame, runnable, published)
     found = dict(zip(map(id, runnable), results, strict=True))
-    return [_outcome(rule, rows, found.get(id(rule))) for rule in rules]
+    return [_build_outcome(rule, rows, found.get(id(rule))) for rule in rules]
 
 
-def runs(rule: Expectation, rows: pd.DataFrame) -> bool:
+def can_run(rule: Expectation, rows: pd.DataFrame) -> bool:
     """Whether the columns of a rule are there; `exists` is answered without the engine."""
     if rule.rule == "holds":
-        return all(name in rows.columns for name in row_rules.columns(row_rules.parse(rule.arguments["check"])))
+        return all(name in rows.columns for name in row_rules.list_columns(row_rules.parse(rule.arguments["check"])))
     return rule.rule != "exists" and (rule.column is None or rule.column in rows.columns)
 
 
-def _outcome(rule: Expectation, rows: pd.DataFrame, result: Any) -> Outcome:
+def _build_outcome(rule: Expectation, rows: pd.DataFrame, result: Any) -> Outcome:
     if rule.rule == "exists":
         there = rule.column in rows.columns
         return Outcome(rule, there, "" if there else "no such column")
     if result is None:
         return Outcome(rule, True)
-    return Outcome(rule, bool(result.success), _observed(result), int(result.result.get("unexpected_count") or 0))
+    return Outcome(
+        rule, bool(result.success), _describe_observed(result), int(result.result.get("unexpected_count") or 0)
+    )
 
 
-def _observed(result: Any) -> str:
+def _describe_observed(result: Any) -> str:
     found = result.result or {}
     if "observed_value" in found:
         return str(found["observed_value"])
@@ -91,7 +97,7 @@ def _observed(result: Any) -> str:
     return ""
 
 
-def readable(rows: pd.DataFrame, rules: Sequence[Expectation]) -> pd.DataFrame:
+def cast_frame(rows: pd.DataFrame, rules: Sequence[Expectation]) -> pd.DataFrame:
     """The rows with each column in the type of its contract, as delivered beside it, and what other rules look at.
 
     A cell that cannot be read is missing in the typed column and stays what it was in the delivered one.
@@ -103,26 +109,28 @@ def readable(rows: pd.DataFrame, rules: Sequence[Expectation]) -> pd.DataFrame:
     for name in rows.columns:
         columns[name] = READERS[kinds[name]](rows[name]) if name in kinds else rows[name]
         if name in kinds:
-            given = columns[DELIVERED.format(name)] = _delivered(rows[name], kinds[name])
+            given = columns[DELIVERED.format(name)] = _clean_delivered(rows[name], kinds[name])
             columns[READ.format(name)] = columns[name].notna().astype(object).where(given.notna(), None)
     frame = pd.DataFrame(columns, index=rows.index)
     for rule in rules:
-        if rule.rule == "holds" and runs(rule, rows):
-            frame[_column(rule, frame)] = _held(frame, rule.arguments["check"])
-        elif rule.rule == "mix_shift" and runs(rule, rows):
-            frame[_column(rule, frame)] = frame[rule.column].where(frame[rule.column].isin(rule.arguments["shares"]))
+        if rule.rule == "holds" and can_run(rule, rows):
+            frame[_choose_column(rule, frame)] = _evaluate_check(frame, rule.arguments["check"])
+        elif rule.rule == "mix_shift" and can_run(rule, rows):
+            frame[_choose_column(rule, frame)] = frame[rule.column].where(
+                frame[rule.column].isin(rule.arguments["shares"])
+            )
     return frame
 
 
-def _missing(value: object) -> bool:
+def _is_missing(value: object) -> bool:
     import pandas as pd
 
     return value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
-def _delivered(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
+def _clean_delivered(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
     """As it came, value by value unless numbers came as numbers; a text that says NaN for a number is missing."""
-    if kind in ("number", "integer") and _numeric(column):
+    if kind in ("number", "integer") and _is_numeric(column):
         return column
     column = column.astype(object)
     if kind not in ("number", "integer"):
@@ -131,79 +139,79 @@ def _delivered(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
     return column.mask(said, None)
 
 
-def _number(value: object) -> float | None:
+def _parse_number(value: object) -> float | None:
     from decimal import Decimal
 
-    if isinstance(value, bool) or _missing(value):
+    if isinstance(value, bool) or _is_missing(value):
         return None
     if isinstance(value, str):
         return float(value) if re.fullmatch(NUMBER_TEXT, value) else None
     return float(value) if isinstance(value, int | float | Decimal) else None
 
 
-def _numeric(column: pd.Series[Any]) -> bool:
+def _is_numeric(column: pd.Series[Any]) -> bool:
     import pandas as pd
 
     return pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
 
 
-def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
-    if _numeric(column):
+def _read_numbers(column: pd.Series[Any]) -> pd.Series[Any]:
+    if _is_numeric(column):
         return column.astype("float64")
-    return column.astype(object).map(_number).astype("float64")
+    return column.astype(object).map(_parse_number).astype("float64")
 
 
-def _integers(column: pd.Series[Any]) -> pd.Series[Any]:
-    numbers = _numbers(column)
+def _read_integers(column: pd.Series[Any]) -> pd.Series[Any]:
+    numbers = _read_numbers(column)
     return numbers.where((numbers % 1 == 0) & (numbers.abs() < 2**63))
 
 
-def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
+def _read_texts(column: pd.Series[Any]) -> pd.Series[Any]:
     return column.astype(object).map(lambda value: value if isinstance(value, str) else None).astype(object)
 
 
-def _ids(column: pd.Series[Any]) -> pd.Series[Any]:
-    return column.astype(object).map(_id).astype(object)
+def _read_ids(column: pd.Series[Any]) -> pd.Series[Any]:
+    return column.astype(object).map(_parse_id).astype(object)
 
 
-def _id(value: object) -> str | None:
+def _parse_id(value: object) -> str | None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if whole or isinstance(value, str) else None
 
 
-def _moment(value: object) -> float | None:
+def _parse_time(value: object) -> float | None:
     """Microseconds since 1970, UTC; exact in a float until the year 2255."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value) if re.fullmatch(TIME_TEXT, value) else None
         except ValueError:
             return None
-    if not isinstance(value, datetime) or _missing(value):
+    if not isinstance(value, datetime) or _is_missing(value):
         return None
-    return float((_zoned(value) - datetime(1970, 1, 1, tzinfo=UTC)) // (datetime.resolution))
+    return float((_attach_utc(value) - datetime(1970, 1, 1, tzinfo=UTC)) // (datetime.resolution))
 
 
-def _zoned(moment: datetime) -> datetime:
+def _attach_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _moments(column: pd.Series[Any]) -> pd.Series[Any]:
-    return column.astype(object).map(_moment).astype("float64")
+def _read_times(column: pd.Series[Any]) -> pd.Series[Any]:
+    return column.astype(object).map(_parse_time).astype("float64")
 
 
 READERS: dict[str, Callable[[Any], Any]] = {
-    "number": _numbers,
-    "integer": _integers,
-    "category": _texts,
-    "id": _ids,
-    "timestamp": _moments,
+    "number": _read_numbers,
+    "integer": _read_integers,
+    "category": _read_texts,
+    "id": _read_ids,
+    "timestamp": _read_times,
 }
 
 
-def _held(frame: pd.DataFrame, check: str) -> pd.Series[Any]:
+def _evaluate_check(frame: pd.DataFrame, check: str) -> pd.Series[Any]:
     """Whether the rule holds; missing where one of its cells is missing or infinite."""
     tree = row_rules.parse(check)
-    named = frame[list(row_rules.columns(tree))]
+    named = frame[list(row_rules.list_columns(tree))]
     judged = (named.notna() & ~named.isin([math.inf, -math.inf])).all(axis=1)
     holds: pd.Series[Any] = row_rules.evaluate(tree, lambda name: frame[name])
     return holds.astype(object).where(judged)
@@ -217,23 +225,25 @@ def run(frame: pd.DataFrame, rules: Sequence[Expectation], published: Iterable[s
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     source = context.data_sources.add_pandas("memory")
     batch = source.add_dataframe_asset("day").add_batch_definition_whole_dataframe("all")
-    suite = context.suites.add(gx.ExpectationSuite(name="contract", expectations=translated(frame, rules, published)))
+    suite = context.suites.add(
+        gx.ExpectationSuite(name="contract", expectations=translate_rules(frame, rules, published))
+    )
     definition = gx.ValidationDefinition(name="contract", data=batch, suite=suite)
     validation = context.validation_definitions.add(definition)
     result = validation.run(batch_parameters={"dataframe": frame}, result_format={"result_format": "SUMMARY"})
-    return _in_order(result.results, suite)
+    return _sort_results(result.results, suite)
 
 
-def _in_order(results: list[Any], suite: Any) -> list[Any]:
+def _sort_results(results: list[Any], suite: Any) -> list[Any]:
     """Great Expectations may group its results by metric; the suite's ids put them back into order."""
     by_id = {result.expectation_config.id: result for result in results}
     return [by_id[expectation.id] for expectation in suite.expectations]
 
 
-Translated = tuple[str, dict[str, Any]]
+Translation = tuple[str, dict[str, Any]]
 
 
-def translated(frame: pd.DataFrame, rules: Sequence[Expectation], published: Iterable[str] = ()) -> list[Any]:
+def translate_rules(frame: pd.DataFrame, rules: Sequence[Expectation], published: Iterable[str] = ()) -> list[Any]:
     """Each rule as an expectation of Great Expectations, with its severity."""
     import great_expectations.expectations as known
 
@@ -242,79 +252,81 @@ def translated(frame: pd.DataFrame, rules: Sequence[Expectation], published: Ite
     return [getattr(known, name)(severity=rule.severity, **arguments) for rule, name, arguments in named]
 
 
-def gxe(what: str, column: str, **arguments: Any) -> Translated:
+def build_expectation(what: str, column: str, **arguments: Any) -> Translation:
     return f"ExpectColumn{what}", {"column": column, **arguments}
 
 
-def _translate(rule: Expectation, frame: pd.DataFrame, published: list[str]) -> Translated:
-    column, given = _column(rule, frame), rule.arguments
+def _translate(rule: Expectation, frame: pd.DataFrame, published: list[str]) -> Translation:
+    column, given = _choose_column(rule, frame), rule.arguments
     match rule.rule:
         case "row_count":
             return "ExpectTableRowCountToBeBetween", {"min_value": given["min"], "max_value": given["max"]}
         case "declared":
-            return "ExpectTableColumnsToMatchSet", {"column_set": _declared(frame, given["columns"])}
+            return "ExpectTableColumnsToMatchSet", {"column_set": _list_allowed_columns(frame, given["columns"])}
         case "typed":
-            return _typed(rule, column, frame)
+            return _translate_type(rule, column, frame)
         case "unique":
-            return gxe("ValuesToBeUnique", column)
+            return build_expectation("ValuesToBeUnique", column)
         case "complete":
-            return gxe("ValuesToNotBeNull", column, mostly=round(1 - given["max_missing"], 12))
+            return build_expectation("ValuesToNotBeNull", column, mostly=round(1 - given["max_missing"], 12))
         case "new_id":
-            return gxe("ValuesToNotBeInSet", column, value_set=published)
+            return build_expectation("ValuesToNotBeInSet", column, value_set=published)
         case "holds":
-            return gxe("ValuesToBeInSet", column, value_set=[True])
+            return build_expectation("ValuesToBeInSet", column, value_set=[True])
         case "in_set" | "known_values":
-            return gxe("ValuesToBeInSet", column, value_set=list(given["values"]))
+            return build_expectation("ValuesToBeInSet", column, value_set=list(given["values"]))
     return _translate_bound(rule, column)
 
 
-def _translate_bound(rule: Expectation, column: str) -> Translated:
+def _translate_bound(rule: Expectation, column: str) -> Translation:
     given, most = rule.arguments, sys.float_info.max
     match rule.rule:
         case "finite":
-            return gxe("ValuesToBeBetween", column, min_value=-most, max_value=most)
+            return build_expectation("ValuesToBeBetween", column, min_value=-most, max_value=most)
         case "in_range":
-            return gxe("ValuesToBeBetween", column, min_value=given["min"], max_value=given["max"])
+            return build_expectation("ValuesToBeBetween", column, min_value=given["min"], max_value=given["max"])
         case "matches":
-            return gxe("ValuesToMatchRegex", column, regex=rf"\A(?:{given['pattern']})\Z")
+            return build_expectation("ValuesToMatchRegex", column, regex=rf"\A(?:{given['pattern']})\Z")
         case "zoned":
             either = "ValuesToMatchRegex" if given["zone"] == "required" else "ValuesToNotMatchRegex"
-            return gxe(either, column, regex=rf"{ZONE_TEXT}\Z")
+            return build_expectation(either, column, regex=rf"{ZONE_TEXT}\Z")
         case "in_day":
-            since, until = _moment(given["since"]), _moment(given["until"])
-            return gxe("ValuesToBeBetween", column, min_value=since, max_value=until, strict_max=True)
+            since, until = _parse_time(given["since"]), _parse_time(given["until"])
+            return build_expectation("ValuesToBeBetween", column, min_value=since, max_value=until, strict_max=True)
         case "mean_shift":
-            return gxe("MeanToBeBetween", column, min_value=given["min"], max_value=given["max"])
+            return build_expectation("MeanToBeBetween", column, min_value=given["min"], max_value=given["max"])
         case "mix_shift":
             expected = {"values": list(given["shares"]), "weights": list(given["shares"].values())}
-            return gxe("KLDivergenceToBeLessThan", column, partition_object=expected, threshold=given["max"])
+            return build_expectation(
+                "KLDivergenceToBeLessThan", column, partition_object=expected, threshold=given["max"]
+            )
     raise AssertionError(rule.rule)
 
 
-def _column(rule: Expectation, frame: pd.DataFrame) -> str:
+def _choose_column(rule: Expectation, frame: pd.DataFrame) -> str:
     """The column of the frame a rule is about."""
     if rule.rule == "holds":
         return CHECK.format(rule.arguments["check"])
     if rule.rule == "mix_shift":
         return KNOWN.format(rule.column)
     delivered = DELIVERED.format(rule.column)
-    return delivered if rule.rule in ON_DELIVERED and delivered in frame.columns else str(rule.column)
+    return delivered if rule.rule in DELIVERED_RULES and delivered in frame.columns else str(rule.column)
 
 
-def _declared(frame: pd.DataFrame, columns: Iterable[str]) -> list[str]:
+def _list_allowed_columns(frame: pd.DataFrame, columns: Iterable[str]) -> list[str]:
     """What may be there: the declared columns that are, and ours beside them."""
-    derived = [name for name in frame.columns if name.endswith(OURS) or name.startswith(CHECK.format(""))]
+    derived = [name for name in frame.columns if name.endswith(DERIVED_SUFFIXES) or name.startswith(CHECK.format(""))]
     return [*(name for name in columns if name in frame.columns), *derived]
 
 
-def _typed(rule: Expectation, column: str, frame: pd.DataFrame) -> Translated:
+def _translate_type(rule: Expectation, column: str, frame: pd.DataFrame) -> Translation:
     match rule.arguments["kind"]:
         case "category":
-            return gxe("ValuesToBeInTypeList", column, type_list=["str"])
+            return build_expectation("ValuesToBeInTypeList", column, type_list=["str"])
         case "id":
-            return gxe("ValuesToBeInTypeList", column, type_list=["str", "int"])
+            return build_expectation("ValuesToBeInTypeList", column, type_list=["str", "int"])
         case "number" if frame[column].dtype == object:
-            return gxe("ValuesToMatchRegex", column, regex=rf"\A(?:{NUMBER_TEXT})\Z")
+            return build_expectation("ValuesToMatchRegex", column, regex=rf"\A(?:{NUMBER_TEXT})\Z")
         case "number":
-            return gxe("ValuesToBeInTypeList", column, type_list=NUMBERS)
-    return gxe("ValuesToBeInSet", READ.format(rule.column), value_set=[True])
+            return build_expectation("ValuesToBeInTypeList", column, type_list=NUMBER_TYPES)
+    return build_expectation("ValuesToBeInSet", READ.format(rule.column), value_set=[True])

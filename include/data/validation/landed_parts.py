@@ -25,26 +25,30 @@ import polars as pl
 import pyarrow as pa
 
 from include.data.core.contract import Expectation
-from include.data.landing.landed_rows import Rows
-from include.data.landing.landing import FILE, land
+from include.data.landing.landed_rows import LandedRows
+from include.data.landing.landing import FILE_KEY, land
 from include.data.spec import DataManifest
-from include.data.store.snapshot_store import Objects, md5_of
+from include.data.store.snapshot_store import ObjectStore, compute_md5
 from include.data.validation import column_casts, row_checks
-from include.data.validation.row_checks import Marks
+from include.data.validation.row_checks import RowChecks
 from include.kernel.errors import Conflict, RequestInvalid
-from include.kernel.files import linked
-from include.kernel.work_units import PREFIX, Piece, piece
+from include.kernel.files import link_or_copy
+from include.kernel.work_units import PREFIX, WorkUnit, build_work_unit
 
 if TYPE_CHECKING:
-    from include.data.sources.base import Budget, Part
-    from include.data.store.work_units import Pieces
+    from include.data.sources.base import Budget, DeliveryPart
+    from include.data.store.work_units import WorkUnitStore
 
-DESCRIBED, MARKED, ROWS = "landed", "marks", "landed-rows"  # kinds of pieces; the last one are the files themselves
-ENGINES = f"pyarrow {pa.__version__}, polars {pl.__version__}"
+DESCRIPTION_KIND, CHECKS_KIND, ROWS_KIND = (
+    "landed",
+    "marks",
+    "landed-rows",
+)  # kinds of pieces; the last one are the files themselves
+ENGINE_VERSIONS = f"pyarrow {pa.__version__}, polars {pl.__version__}"
 
 
 @dataclass(frozen=True)
-class Described:
+class PartDescription:
     """What is stored of a landed part beside its file; without `md5` it has no rows."""
 
     md5: str | None
@@ -57,137 +61,152 @@ class LandedPart:
     """A part that was landed, in `rows`; None where it has none. `needed` and `spent` are bytes of a day's budget."""
 
     name: str
-    piece: Piece
+    work_unit: WorkUnit
     needed: float
     spent: int
-    rows: Rows | None
+    rows: LandedRows | None
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def read_batches(self) -> Iterator[pa.RecordBatch]:
         """What the source would give, batch by batch."""
-        for batch in self.rows.row_groups() if self.rows else ():
-            yield batch.replace_schema_metadata({FILE: self.name.encode()})
+        for batch in self.rows.read_row_groups() if self.rows else ():
+            yield batch.replace_schema_metadata({FILE_KEY: self.name.encode()})
 
 
 @dataclass(frozen=True)
-class Gathered:
+class GatheredRows:
     """The rows of a day, and for each of their fragments the part it was found as; None for one that was read here."""
 
-    rows: Rows
-    found: tuple[LandedPart | None, ...]
+    rows: LandedRows
+    parts: tuple[LandedPart | None, ...]
 
 
 class LandedParts:
     """The parts of one day. `code` is the digest of the code that reads and checks."""
 
-    def __init__(self, objects: Objects, pieces: Pieces, day: date, code: str) -> None:
+    def __init__(self, objects: ObjectStore, work_units: WorkUnitStore, day: date, code: str) -> None:
         self._objects = objects
-        self._pieces = pieces
+        self._work_units = work_units
         self._day = day
         self._code = code
 
-    def find(self, part: Part, room: Path) -> LandedPart | None:
+    def find(self, part: DeliveryPart, workspace: Path) -> LandedPart | None:
         """The part as somebody landed it; None where nobody did, or what is left of it is damaged."""
-        content = part.content()
+        content = part.find_identity()
         if content is None:
             return None
-        named = self._named(part, content)
-        found = self._pieces.read(named)
-        if found is None:
+        unit = self._build_description_unit(part, content)
+        stored = self._work_units.read(unit)
+        if stored is None:
             return None
-        told = Described(**json.loads(found))
-        path = self._fetched(told.md5, room) if told.md5 else None
-        if told.md5 and not path:
+        description = PartDescription(**json.loads(stored))
+        path = self._fetch_rows(description.md5, workspace) if description.md5 else None
+        if description.md5 and not path:
             return None
-        return LandedPart(part.name, named, told.needed, told.spent, Rows.of(path) if path else None)
+        return LandedPart(
+            part.name, unit, description.needed, description.spent, LandedRows.build_from_file(path) if path else None
+        )
 
-    def land(self, part: Part, budget: Budget, room: Path) -> LandedPart:
+    def land(self, part: DeliveryPart, budget: Budget, workspace: Path) -> LandedPart:
         """Reads the part and keeps its rows. `budget` is that of a day of its own, `room` an empty directory.
 
         Raises `Conflict` when it changed while it was read, and what its source raises.
         """
-        content = part.content()
+        content = part.find_identity()
         if content is None:
             raise RequestInvalid(f"{part.name} has no digest before it is read, so it is not kept; ingest reads it.")
-        landed = land(part.read(budget), room)
-        if part.content() != content:
+        landed = land(part.read(budget), workspace)
+        if part.find_identity() != content:
             raise Conflict(f"{part.name} changed while it was read; deliver it by a rename.")
-        md5 = md5_of(landed.path) if landed else None
-        told = Described(md5, budget.needed, budget.spent)
+        md5 = compute_md5(landed.path) if landed else None
+        description = PartDescription(md5, budget.needed, budget.spent)
         if landed and md5:
-            self._keep(md5, landed.path, room)
-        named = self._named(part, content)
-        self._pieces.get(named, lambda: json.dumps(asdict(told)).encode())
-        return LandedPart(part.name, named, told.needed, told.spent, Rows.landed(landed) if landed else None)
+            self._keep_rows(md5, landed.path, workspace)
+        unit = self._build_description_unit(part, content)
+        self._work_units.get_or_make(unit, lambda: json.dumps(asdict(description)).encode())
+        return LandedPart(
+            part.name,
+            unit,
+            description.needed,
+            description.spent,
+            LandedRows.build_from_landing(landed) if landed else None,
+        )
 
-    def gather(self, parts: Iterable[Part], budget: Budget, room: Path) -> Gathered | None:
+    def gather(self, parts: Iterable[DeliveryPart], budget: Budget, workspace: Path) -> GatheredRows | None:
         """The whole day: parts that were landed elsewhere from there, the others read here; None without any rows.
 
         The first part with rows says which columns there are. Raises what reading the day in one go would raise.
         """
         schema: pa.Schema | None = None
-        gathered: list[tuple[Rows, LandedPart | None]] = []
+        gathered: list[tuple[LandedRows, LandedPart | None]] = []
         for number, part in enumerate(parts):
-            own = room / f"part-{number}"
+            own = workspace / f"part-{number}"
             own.mkdir()
-            found = _paid(self.find(part, own), budget)
+            found = _spend_budget(self.find(part, own), budget)
             rows = found.rows if found else None
             if rows is None or (schema is not None and rows.schema != schema):
-                landed = land(found.batches() if found else part.read(budget), own, schema)
-                found, rows = None, Rows.landed(landed) if landed else None
+                landed = land(found.read_batches() if found else part.read(budget), own, schema)
+                found, rows = None, LandedRows.build_from_landing(landed) if landed else None
             if rows:
                 schema = schema or rows.schema
                 gathered.append((rows, found))
         fragments = tuple(each for rows, _ in gathered for each in rows.fragments)
-        return Gathered(Rows(fragments), tuple(found for _, found in gathered)) if fragments else None
+        return GatheredRows(LandedRows(fragments), tuple(found for _, found in gathered)) if fragments else None
 
-    def mark(self, part: LandedPart, manifest: DataManifest, rules: Sequence[Expectation]) -> None:
+    def keep_checks(self, part: LandedPart, manifest: DataManifest, rules: Sequence[Expectation]) -> None:
         """Keeps which rows of the part break which of the rules, unless that is there already."""
         if part.rows:
-            rows, there = part.rows, [cell for cell in column_casts.form(part.rows.schema, manifest) if cell.kind]
-            raws = row_checks.batches(rows, there)
-            self._pieces.get(self._marked(part, rules), lambda: row_checks.mark(raws, there, rules).dump())
+            rows, columns = (
+                part.rows,
+                [cell for cell in column_casts.list_casts(part.rows.schema, manifest) if cell.kind],
+            )
+            raws = row_checks.read_batches(rows, columns)
+            self._work_units.get_or_make(
+                self._build_checks_unit(part, rules), lambda: row_checks.check_rows(raws, columns, rules).dump()
+            )
 
-    def marks(self, gathered: Gathered, rules: Sequence[Expectation]) -> list[Marks | None]:
+    def read_checks(self, gathered: GatheredRows, rules: Sequence[Expectation]) -> list[RowChecks | None]:
         """What was kept of each fragment."""
-        found = [self._pieces.read(self._marked(part, rules)) if part else None for part in gathered.found]
+        found = [
+            self._work_units.read(self._build_checks_unit(part, rules)) if part else None for part in gathered.parts
+        ]
         return [None if each is None else row_checks.load(each) for each in found]
 
     def clear(self) -> None:
         """Removes what is kept of the day, and of refused days long gone. Whoever looks for it does without."""
-        for kind in (DESCRIBED, MARKED, ROWS):
-            self._pieces.sweep(kind, self._day)
-            for key in self._objects.keys(f"{PREFIX}/{kind}/{self._day}/"):
+        for kind in (DESCRIPTION_KIND, CHECKS_KIND, ROWS_KIND):
+            self._work_units.sweep(kind, self._day)
+            for key in self._objects.list_keys(f"{PREFIX}/{kind}/{self._day}/"):
                 self._objects.remove(key)
 
-    def _named(self, part: Part, content: str) -> Piece:
-        return piece(DESCRIBED, self._day, part.name, content, self._code, ENGINES)
+    def _build_description_unit(self, part: DeliveryPart, content: str) -> WorkUnit:
+        return build_work_unit(DESCRIPTION_KIND, self._day, part.name, content, self._code, ENGINE_VERSIONS)
 
-    def _marked(self, part: LandedPart, rules: Sequence[Expectation]) -> Piece:
-        told = json.dumps([asdict(rule) for rule in rules], default=str)
-        return piece(MARKED, self._day, part.piece.key, hashlib.sha256(told.encode()).hexdigest())
+    def _build_checks_unit(self, part: LandedPart, rules: Sequence[Expectation]) -> WorkUnit:
+        text = json.dumps([asdict(rule) for rule in rules], default=str)
+        return build_work_unit(CHECKS_KIND, self._day, part.work_unit.key, hashlib.sha256(text.encode()).hexdigest())
 
-    def _place(self, md5: str) -> str:
-        return f"{PREFIX}/{ROWS}/{self._day}/{md5}"
+    def _build_rows_key(self, md5: str) -> str:
+        return f"{PREFIX}/{ROWS_KIND}/{self._day}/{md5}"
 
-    def _fetched(self, md5: str, room: Path) -> Path | None:
+    def _fetch_rows(self, md5: str, workspace: Path) -> Path | None:
         """The landed file of these bytes, in `room`, where nobody takes it away."""
-        own = room / f"{md5}.parquet"
+        own = workspace / f"{md5}.parquet"
         with suppress(FileNotFoundError):
-            path = self._objects.local(self._place(md5), room)
-            if path is not None and md5_of(path) == md5:
-                return own if own.exists() else linked(path, own)
+            path = self._objects.fetch_into(self._build_rows_key(md5), workspace)
+            if path is not None and compute_md5(path) == md5:
+                return own if own.exists() else link_or_copy(path, own)
         return None
 
-    def _keep(self, md5: str, path: Path, room: Path) -> None:
+    def _keep_rows(self, md5: str, path: Path, workspace: Path) -> None:
         """Stores the file, also in the place of a damaged one."""
-        if self._fetched(md5, room) is None:
-            self._objects.remove(self._place(md5))
-            self._objects.keep(self._place(md5), path)
+        if self._fetch_rows(md5, workspace) is None:
+            self._objects.remove(self._build_rows_key(md5))
+            self._objects.keep(self._build_rows_key(md5), path)
 
 
-def _paid(found: LandedPart | None, budget: Budget) -> LandedPart | None:
+def _spend_budget(part: LandedPart | None, budget: Budget) -> LandedPart | None:
     """The part, its bytes spent; None where the day is too large with it: to read it, then, is to be told so."""
-    if found is None or not budget.covers(found.needed):
+    if part is None or not budget.can_cover(part.needed):
         return None
-    budget.spend(found.name, found.spent)
-    return found
+    budget.spend(part.name, part.spent)
+    return part

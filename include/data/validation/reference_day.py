@@ -11,10 +11,10 @@ from datetime import date
 from pathlib import Path
 
 from include.data.core.contract import Expectation, Reference
-from include.data.core.snapshots import Snapshot, visible
+from include.data.core.snapshots import Snapshot, select_visible
 from include.data.spec import DataManifest
-from include.data.store.snapshot_store import ContentStore
-from include.data.validation.polars_validator import rules_of, summarise
+from include.data.store.snapshot_store import SnapshotStore
+from include.data.validation.polars_validator import list_rules, summarise
 from include.kernel.errors import RequestInvalid
 from include.kernel.job import JobRequest
 
@@ -26,32 +26,32 @@ class Comparison:
     manifest: DataManifest
     day: date
     reference: Reference | None
-    watched: list[Snapshot]
+    id_snapshots: list[Snapshot]
     published: list[Path]  # their rows
 
-    def rules(self) -> list[Expectation]:
+    def build_rules(self) -> list[Expectation]:
         """The day's rules, as they mark rows."""
-        return rules_of(self.manifest, self.day, self.reference, bool(self.watched))
+        return list_rules(self.manifest, self.day, self.reference, bool(self.id_snapshots))
 
 
-def day_of(request: JobRequest) -> date:
+def parse_day(request: JobRequest) -> date:
     try:
         return date.fromisoformat(str(request.params["day"]))
     except (KeyError, ValueError) as error:
         raise RequestInvalid(f"{request.job} needs params.day as an ISO date, such as 2026-08-01.") from error
 
 
-def compared(day: date, as_of: date, manifest: DataManifest, store: ContentStore) -> Comparison:
-    earlier, watched = _earlier(day, as_of, manifest, store), manifest.contract.unique_days
-    reference = summarise(store.file(earlier[-1]), manifest) if earlier else None
-    taken = earlier[-watched:] if watched else []
-    return Comparison(manifest, day, reference, taken, [store.file(snapshot) for snapshot in taken])
+def compare_day(day: date, as_of: date, manifest: DataManifest, store: SnapshotStore) -> Comparison:
+    earlier, unique_days = _list_earlier(day, as_of, manifest, store), manifest.contract.unique_days
+    reference = summarise(store.fetch_file(earlier[-1]), manifest) if earlier else None
+    taken = earlier[-unique_days:] if unique_days else []
+    return Comparison(manifest, day, reference, taken, [store.fetch_file(snapshot) for snapshot in taken])
 
 
-def _earlier(day: date, as_of: date, manifest: DataManifest, store: ContentStore) -> list[Snapshot]:
+def _list_earlier(day: date, as_of: date, manifest: DataManifest, store: SnapshotStore) -> list[Snapshot]:
     """The published days before this one, as far as the contract compares with any."""
     contract = manifest.contract
     open_categories = any(spec.kind == "category" and not spec.values for spec in contract.columns.values())
     if not (contract.unique_days or contract.shift or open_categories):
         return []
-    return [snapshot for snapshot in visible(store.history(), as_of) if snapshot.day < day]
+    return [snapshot for snapshot in select_visible(store.read_history(), as_of) if snapshot.day < day]

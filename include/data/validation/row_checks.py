@@ -20,15 +20,15 @@ import polars as pl
 from polars import selectors
 
 from include.data.core.contract import Expectation
-from include.data.landing.landed_rows import Rows
+from include.data.landing.landed_rows import LandedRows
 from include.data.validation import column_casts
-from include.data.validation.column_casts import Cell
+from include.data.validation.column_casts import ColumnCast
 
-BATCH = 131_072  # rows; one batch of 20 columns is some 20 MB
+BATCH_ROWS = 131_072  # rows; one batch of 20 columns is some 20 MB
 
 
 @dataclass(frozen=True)
-class Marks:
+class RowChecks:
     """`bad` has a column a rule about rows (named by its place in the list), true where a row breaks it.
 
     `sums` are (sum, values) of the columns whose mean is compared, `counts` the rows of each expected value.
@@ -37,49 +37,51 @@ class Marks:
     bad: pl.DataFrame
     sums: Mapping[str, tuple[float, int]]
     counts: Mapping[str, Mapping[str, int]]
-    untidy: bool = False  # some cell is NaN, which is published as missing
+    has_nan: bool = False  # some cell is NaN, which is published as missing
 
     def dump(self) -> bytes:
         """One line of JSON, and the marks as an Arrow file."""
-        head = json.dumps({"sums": self.sums, "counts": self.counts, "untidy": self.untidy})
+        head = json.dumps({"sums": self.sums, "counts": self.counts, "untidy": self.has_nan})
         file = io.BytesIO()
         self.bad.write_ipc(file, compression="zstd")
         return head.encode() + b"\n" + file.getvalue()
 
 
-def load(dumped: bytes) -> Marks:
+def load(dumped: bytes) -> RowChecks:
     head, _, file = dumped.partition(b"\n")
-    told = json.loads(head)
-    sums = {name: (float(total), int(count)) for name, (total, count) in told["sums"].items()}
-    return Marks(pl.read_ipc(io.BytesIO(file)), sums, told["counts"], told["untidy"])
+    head_fields = json.loads(head)
+    sums = {name: (float(total), int(count)) for name, (total, count) in head_fields["sums"].items()}
+    return RowChecks(pl.read_ipc(io.BytesIO(file)), sums, head_fields["counts"], head_fields["untidy"])
 
 
-def batches(rows: Rows, of: Sequence[Cell]) -> Iterator[pl.DataFrame]:
+def read_batches(rows: LandedRows, columns: Sequence[ColumnCast]) -> Iterator[pl.DataFrame]:
     """These columns, at most `BATCH` rows at a time."""
-    return chain.from_iterable(parts(rows, of))
+    return chain.from_iterable(read_parts(rows, columns))
 
 
-def parts(rows: Rows, of: Sequence[Cell]) -> Iterator[Iterator[pl.DataFrame]]:
+def read_parts(rows: LandedRows, columns: Sequence[ColumnCast]) -> Iterator[Iterator[pl.DataFrame]]:
     """The same a part of the delivery."""
-    names = [cell.name for cell in of]
-    for part in rows.parts(names, BATCH):
+    names = [cell.name for cell in columns]
+    for part in rows.read_fragments(names, BATCH_ROWS):
         yield (cast(pl.DataFrame, pl.from_arrow(batch)).select(names) for batch in part)
 
 
-def mark(raws: Iterable[pl.DataFrame], there: Sequence[Cell], rules: Sequence[Expectation]) -> Marks:
+def check_rows(raws: Iterable[pl.DataFrame], casts: Sequence[ColumnCast], rules: Sequence[Expectation]) -> RowChecks:
     """Marks the rows of a part, delivered with the columns `there`."""
-    marks = {str(n): told for n, rule in enumerate(rules) if (told := column_casts.mark(rule, there)) is not None}
+    marks = {
+        str(n): told for n, rule in enumerate(rules) if (told := column_casts.build_row_check(rule, casts)) is not None
+    }
     asked = [told.fill_null(False).alias(name) for name, told in marks.items()]
-    found, totals, untidy = [], _Totals.of(rules, there), False
+    found, totals, untidy = [], _Totals.build(rules, casts), False
     for raw in raws:
-        typed = raw.select(expression for cell in there for expression in cell.expressions())
+        typed = raw.select(expression for cell in casts for expression in cell.list_expressions())
         found.append(typed.select(asked) if asked else pl.DataFrame())
         totals.add(typed)
         untidy = untidy or _has_nan(raw)
-    return Marks(pl.concat(found) if found else pl.DataFrame(), totals.sums, totals.counts, untidy)
+    return RowChecks(pl.concat(found) if found else pl.DataFrame(), totals.sums, totals.counts, untidy)
 
 
-def joined(parts: Sequence[Marks]) -> Marks:
+def merge(parts: Sequence[RowChecks]) -> RowChecks:
     """The marks of a day from those of its parts, in their order; parts without rows say nothing."""
     bad = [part.bad for part in parts if part.bad.width]
     sums: dict[str, tuple[float, int]] = {}
@@ -91,10 +93,10 @@ def joined(parts: Sequence[Marks]) -> Marks:
         for name, found in part.counts.items():
             _add(counts.setdefault(name, {}), found)
     ordered = {name: dict(sorted(found.items())) for name, found in counts.items()}
-    return Marks(pl.concat(bad) if bad else pl.DataFrame(), sums, ordered, any(part.untidy for part in parts))
+    return RowChecks(pl.concat(bad) if bad else pl.DataFrame(), sums, ordered, any(part.has_nan for part in parts))
 
 
-def counted(values: pl.Series) -> dict[str, int]:
+def count_values(values: pl.Series) -> dict[str, int]:
     found = values.drop_nulls().value_counts()
     return dict(zip(found.to_series(0).to_list(), found.to_series(1).to_list(), strict=True))
 
@@ -118,8 +120,8 @@ class _Totals:
     expected: dict[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, rules: Sequence[Expectation], there: Sequence[Cell]) -> _Totals:
-        names = {cell.name for cell in there}
+    def build(cls, rules: Sequence[Expectation], casts: Sequence[ColumnCast]) -> _Totals:
+        names = {cell.name for cell in casts}
         about = [rule for rule in rules if rule.column in names]
         means = {str(rule.column): (0.0, 0) for rule in about if rule.rule == "mean_shift"}
         mixes = {str(rule.column): tuple(rule.arguments["shares"]) for rule in about if rule.rule == "mix_shift"}
@@ -129,4 +131,4 @@ class _Totals:
         for name, (total, count) in self.sums.items():
             self.sums[name] = (total + float(typed[name].sum()), count + typed[name].count())
         for name, values in self.expected.items():
-            _add(self.counts[name], counted(typed[name].filter(typed[name].is_in(list(values)))))
+            _add(self.counts[name], count_values(typed[name].filter(typed[name].is_in(list(values)))))

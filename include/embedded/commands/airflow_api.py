@@ -8,21 +8,21 @@ from typing import Any, TypeVar
 
 import httpx
 
-ENDED = ("success", "failed")
-Found = TypeVar("Found")
+END_STATES = ("success", "failed")
+Value = TypeVar("Value")
 
 
 class PlayStopped(Exception):
     """Something did not happen in time, or went another way than it should; the message says what."""
 
 
-def wait_for(what: str, look: Callable[[], Found | None], seconds: float, interval: float = 0.5) -> Found:
+def wait_for(what: str, poll: Callable[[], Value | None], seconds: float, interval: float = 0.5) -> Value:
     """The first answer of `look` that is not None. Raises `PlayStopped` after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = look()
-        if found is not None:
-            return found
+        value = poll()
+        if value is not None:
+            return value
         time.sleep(interval)
     raise PlayStopped(f"{what}: not seen within {seconds:g} s.")
 
@@ -38,16 +38,16 @@ class AirflowApi:
     def get(self, path: str, **params: Any) -> dict[str, Any]:
         """Asks again while Airflow answers 5xx or, on a machine that is busy, not in time."""
 
-        def look() -> httpx.Response | None:
+        def poll() -> httpx.Response | None:
             try:
                 answer = self._http.get(path, params=params)
             except httpx.ReadTimeout:
                 return None
             return None if answer.is_server_error else answer
 
-        return self._checked(wait_for(f"an answer to GET {path}", look, 240))
+        return self._parse_answer(wait_for(f"an answer to GET {path}", poll, 240))
 
-    def page(self, url: str) -> str:
+    def read_page(self, url: str) -> str:
         """A page under Airflow's address, as a person who is logged in reads it."""
         return self._http.get(url).raise_for_status().text
 
@@ -57,66 +57,66 @@ class AirflowApi:
     def _send(self, method: str, path: str, content: dict[str, Any]) -> dict[str, Any]:
         """Asks again while Airflow answers 5xx: its SQLite was locked, and nothing was done."""
 
-        def look() -> httpx.Response | None:
+        def poll() -> httpx.Response | None:
             answer = self._http.request(method, path, json=content)
             return None if answer.is_server_error else answer
 
-        return self._checked(wait_for(f"an answer to {method} {path}", look, 60))
+        return self._parse_answer(wait_for(f"an answer to {method} {path}", poll, 60))
 
-    def _checked(self, answer: httpx.Response) -> dict[str, Any]:
+    def _parse_answer(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.is_error:
             raise PlayStopped(
                 f"Airflow answered {answer.status_code} to {answer.request.url.path}: {answer.text[:300]}"
             )
-        found: dict[str, Any] = answer.json()
-        return found
+        content: dict[str, Any] = answer.json()
+        return content
 
-    def dag_ids(self) -> set[str]:
+    def list_dag_ids(self) -> set[str]:
         return {dag["dag_id"] for dag in self.get("/dags", limit=100)["dags"]}
 
-    def import_errors(self) -> list[str]:
+    def list_import_errors(self) -> list[str]:
         return [error["stack_trace"] for error in self.get("/importErrors")["import_errors"]]
 
     def unpause(self, dag_id: str, paused: bool = False) -> None:
         self._send("PATCH", f"/dags/{dag_id}", {"is_paused": paused})
 
-    def trigger(self, dag_id: str, **conf: Any) -> str:
+    def start_run(self, dag_id: str, **conf: Any) -> str:
         """The run id of a new manual run."""
         return str(self.post(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
 
-    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+    def list_runs(self, dag_id: str) -> list[dict[str, Any]]:
         """All runs, oldest first."""
         return list(self.get(f"/dags/{dag_id}/dagRuns", limit=100, order_by="id")["dag_runs"])
 
-    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+    def read_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         return self.get(f"/dags/{dag_id}/dagRuns/{run_id}")
 
-    def ended(self, dag_id: str, run_id: str, seconds: float) -> dict[str, Any]:
+    def wait_for_end(self, dag_id: str, run_id: str, seconds: float) -> dict[str, Any]:
         """Waits for the end of a run."""
 
-        def look() -> dict[str, Any] | None:
-            found = self.run(dag_id, run_id)
-            return found if found["state"] in ENDED else None
+        def poll() -> dict[str, Any] | None:
+            found = self.read_run(dag_id, run_id)
+            return found if found["state"] in END_STATES else None
 
-        return wait_for(f"the end of {dag_id} {run_id}", look, seconds)
+        return wait_for(f"the end of {dag_id} {run_id}", poll, seconds)
 
-    def next_run(self, dag_id: str, known: set[str], seconds: float) -> dict[str, Any]:
+    def wait_for_next_run(self, dag_id: str, known: set[str], seconds: float) -> dict[str, Any]:
         """Waits for a run that is not among `known`, and for its end."""
 
-        def look() -> str | None:
-            return next((run["dag_run_id"] for run in self.runs(dag_id) if run["dag_run_id"] not in known), None)
+        def poll() -> str | None:
+            return next((run["dag_run_id"] for run in self.list_runs(dag_id) if run["dag_run_id"] not in known), None)
 
-        run_id = wait_for(f"a new run of {dag_id}", look, seconds)
-        return self.ended(dag_id, run_id, seconds)
+        run_id = wait_for(f"a new run of {dag_id}", poll, seconds)
+        return self.wait_for_end(dag_id, run_id, seconds)
 
-    def run_ids(self, dag_id: str) -> set[str]:
-        return {run["dag_run_id"] for run in self.runs(dag_id)}
+    def list_run_ids(self, dag_id: str) -> set[str]:
+        return {run["dag_run_id"] for run in self.list_runs(dag_id)}
 
-    def task_states(self, dag_id: str, run_id: str) -> dict[str, str]:
-        found = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
-        return {task["task_id"]: task["state"] for task in found}
+    def read_task_states(self, dag_id: str, run_id: str) -> dict[str, str]:
+        instances = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        return {task["task_id"]: task["state"] for task in instances}
 
-    def returned(self, dag_id: str, run_id: str, task_id: str) -> Any:
+    def read_result(self, dag_id: str, run_id: str, task_id: str) -> Any:
         """What a task returned."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.get(path, deserialize=True)["value"]
@@ -127,17 +127,17 @@ class AirflowApi:
         self._send("PATCH", path, {"chosen_options": [option], "params_input": form})
 
     def backfill(self, dag_id: str, first: str, last: str, active: int) -> int:
-        wish = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
-        return int(self.post("/backfills", {**wish, "max_active_runs": active, "reprocess_behavior": "none"})["id"])
+        request = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
+        return int(self.post("/backfills", {**request, "max_active_runs": active, "reprocess_behavior": "none"})["id"])
 
-    def asset_events(self, name: str) -> list[dict[str, Any]]:
+    def list_asset_events(self, name: str) -> list[dict[str, Any]]:
         """All events of an asset, oldest first."""
         assets = [asset["id"] for asset in self.get("/assets", limit=100)["assets"] if asset["name"] == name]
         if not assets:
             return []
         return list(self.get("/assets/events", asset_id=assets[0], limit=100, order_by="timestamp")["asset_events"])
 
-    def url(self, dag_id: str, run_id: str = "", task_id: str = "") -> str:
+    def build_page_url(self, dag_id: str, run_id: str = "", task_id: str = "") -> str:
         """The page in the UI."""
         run = f"/runs/{run_id}" if run_id else ""
         return f"{self.base}/dags/{dag_id}{run}" + (f"/tasks/{task_id}" if task_id else "")

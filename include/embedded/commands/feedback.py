@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from include.embedded.configuration.settings import see_as_the_stack
+from include.embedded.configuration.settings import apply_stack_defaults
 from include.feedback.wiring import open_segments
 from include.kernel.errors import EvergreenError, RequestInvalid
 from include.manifest import read_manifest
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    asked = argparse.ArgumentParser(prog="make feedback", description=__doc__)
-    asked.add_argument("file", help="CSV or Parquet: request_id, label, and row and time if there are any")
-    given = asked.parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="make feedback", description=__doc__)
+    parser.add_argument("file", help="CSV or Parquet: request_id, label, and row and time if there are any")
+    options = parser.parse_args(arguments)
     try:
-        see_as_the_stack()
-        print(import_file(given.file, read_manifest(), open_segments()))
+        apply_stack_defaults()
+        print(import_file(options.file, read_manifest(), open_segments()))
     except EvergreenError as error:
         print(error, file=sys.stderr)
         return error.exit_code

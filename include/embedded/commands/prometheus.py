@@ -16,16 +16,16 @@ from include.embedded.configuration.settings import REPO, EmbeddedSettings
 from include.kernel.files import write_atomic
 
 ROOT = REPO
-MONITORING = REPO / "k8s" / "components" / "monitoring"
+MONITORING_DIR = REPO / "k8s" / "components" / "monitoring"
 
 
-def rules() -> dict[str, Any]:
+def read_rules() -> dict[str, Any]:
     """The groups of rules, as a plain Prometheus reads them."""
-    found: dict[str, Any] = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]
-    return found
+    spec: dict[str, Any] = yaml.safe_load((MONITORING_DIR / "rules.yaml").read_text())["spec"]
+    return spec
 
 
-def configuration(settings: EmbeddedSettings, alertmanager: str = "127.0.0.1:9093") -> dict[str, Any]:
+def build_configuration(settings: EmbeddedSettings, alertmanager: str = "127.0.0.1:9093") -> dict[str, Any]:
     """The stack's four places with metrics; job names are what the rules call them."""
     slots = [f"{settings.host}:{port}" for port in (settings.blue_port, settings.green_port)]
     proxy = f"{settings.host}:{settings.envoy_admin_port}"
@@ -48,20 +48,20 @@ def configuration(settings: EmbeddedSettings, alertmanager: str = "127.0.0.1:909
     }
 
 
-def write(settings: EmbeddedSettings) -> str:
+def write_configuration(settings: EmbeddedSettings) -> str:
     """Writes prometheus.yml, rules.yml and alertmanager.yml; returns the command that starts Prometheus."""
-    place = settings.home / "prometheus"
-    write_atomic(place / "rules.yml", yaml.safe_dump(rules(), sort_keys=False))
-    write_atomic(place / "prometheus.yml", yaml.safe_dump(configuration(settings), sort_keys=False))
-    write_atomic(place / "alertmanager.yml", (MONITORING / "alertmanager.yaml").read_text())
+    directory = settings.home / "prometheus"
+    write_atomic(directory / "rules.yml", yaml.safe_dump(read_rules(), sort_keys=False))
+    write_atomic(directory / "prometheus.yml", yaml.safe_dump(build_configuration(settings), sort_keys=False))
+    write_atomic(directory / "alertmanager.yml", (MONITORING_DIR / "alertmanager.yaml").read_text())
     return (
-        f"prometheus --config.file={place / 'prometheus.yml'} --storage.tsdb.path={place / 'data'} "
+        f"prometheus --config.file={directory / 'prometheus.yml'} --storage.tsdb.path={directory / 'data'} "
         f"--web.listen-address=127.0.0.1:9090"
     )
 
 
 def main() -> int:
-    print(write(EmbeddedSettings()))
+    print(write_configuration(EmbeddedSettings()))
     return 0
 
 

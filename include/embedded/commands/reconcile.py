@@ -20,13 +20,13 @@ from include.registry.wiring import open_registry
 from include.release.wiring import open_reconciler
 
 app = typer.Typer(add_completion=False)
-DISAGREES, AWAY = 65, 75
+EXIT_DISAGREES, EXIT_AWAY = 65, 75
 
 
 @app.command()
 def main() -> None:
     """Exit 0 when all agree in the end, 65 when something is left for a person, 75 when something is away."""
-    os.environ.update(Stack(EmbeddedSettings(), Console()).environment())
+    os.environ.update(Stack(EmbeddedSettings(), Console()).build_env())
     try:
         manifest = read_manifest()
         reconciler = open_reconciler(manifest, open_registry(manifest.name), at_once=True)
@@ -34,11 +34,11 @@ def main() -> None:
     except EvergreenError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(error.exit_code) from None
-    for told, sentences in (("healed", outcome.healed), ("for you", outcome.found)):
+    for heading, sentences in (("healed", outcome.repaired), ("for you", outcome.unresolved)):
         for sentence in sentences:
-            typer.echo(f"{told:8} {sentence}")
+            typer.echo(f"{heading:8} {sentence}")
     typer.echo(outcome.sentence)
-    raise typer.Exit(DISAGREES if outcome.found else 0 if outcome.compared else AWAY)
+    raise typer.Exit(EXIT_DISAGREES if outcome.unresolved else 0 if outcome.has_compared_registry else EXIT_AWAY)
 
 
 if __name__ == "__main__":

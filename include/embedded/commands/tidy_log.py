@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.data.wiring import find_work_room
-from include.embedded.configuration.settings import see_as_the_stack
+from include.embedded.configuration.settings import apply_stack_defaults
 from include.feedback.wiring import open_segments
 from include.kernel.errors import EvergreenError
-from include.kernel.files import scratch
+from include.kernel.files import open_scratch_directory
 from include.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 
 def main() -> int:
     try:
-        see_as_the_stack()
-        print(tidy(open_segments(), read_manifest().serving.log.keep_days, find_work_room()))
+        apply_stack_defaults()
+        print(run_repair(open_segments(), read_manifest().serving.log.keep_days, find_work_room()))
     except EvergreenError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def tidy(segments: Segments, keep_days: int, place: Path) -> str:
+def run_repair(segments: Segments, keep_days: int, scratch_root: Path) -> str:
     """What was done, in one sentence. Raises `DataRefused` for a damaged segment, and what the store raises."""
-    from include.feedback.log_repair import keep_up
+    from include.feedback.log_repair import repair_log
 
-    with scratch(place) as room:
-        done = keep_up(segments, datetime.now(UTC).date(), keep_days, room)
-    return f"{done.replaced} segments became {done.written}; {done.expired_days} days past their time were removed."
+    with open_scratch_directory(scratch_root) as workspace:
+        report = repair_log(segments, datetime.now(UTC).date(), keep_days, workspace)
+    return (
+        f"{report.replaced} segments became {report.written}; {report.expired_days} days past their time were removed."
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import httpx
 from include.manifest import Manifest
 from include.serving.words import headers
 
-CLIENTS = 2  # keep-alive connections; one could hide what a switch does to the other
+CLIENT_COUNT = 2  # keep-alive connections; one could hide what a switch does to the other
 
 
 class Traffic:
@@ -24,9 +24,9 @@ class Traffic:
     def __init__(self, url: str, rows: list[dict[str, object]], per_second: float) -> None:
         self._url = f"{url}/predict"
         self._rows = rows
-        self._pause = CLIENTS / per_second
+        self._pause = CLIENT_COUNT / per_second
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(CLIENTS)]
+        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(CLIENT_COUNT)]
         self.versions: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
 
@@ -45,12 +45,12 @@ class Traffic:
                 thread.join()
 
     def _run(self, number: int) -> None:
-        rows = itertools.islice(itertools.cycle(self._rows), number, None, CLIENTS)
+        rows = itertools.islice(itertools.cycle(self._rows), number, None, CLIENT_COUNT)
         with httpx.Client(timeout=10) as client:
-            for row, _ in zip(rows, self._beats(), strict=False):
+            for row, _ in zip(rows, self._iterate_ticks(), strict=False):
                 self._ask(client, row)
 
-    def _beats(self) -> Iterator[None]:
+    def _iterate_ticks(self) -> Iterator[None]:
         """One beat a pause, kept to the clock: a slow answer is followed by a short wait, not by a slower rate."""
         due = time.monotonic()
         while not self._stop.is_set():
@@ -70,17 +70,17 @@ class Traffic:
             self.failures[str(answer.status_code)] += 1
 
 
-def rows_of(path: Path, manifest: Manifest) -> list[dict[str, object]]:
+def read_rows(path: Path, manifest: Manifest) -> list[dict[str, object]]:
     """The rows of a CSV as a client would send them: the contract's columns, empty fields as null."""
     with path.open(newline="") as file:
-        return [_typed(row, manifest) for row in csv.DictReader(file)]
+        return [_convert_row(row, manifest) for row in csv.DictReader(file)]
 
 
-def _typed(row: Mapping[str, str], manifest: Manifest) -> dict[str, object]:
-    return {name: _value(row[name], spec.kind) for name, spec in manifest.contract.columns.items()}
+def _convert_row(row: Mapping[str, str], manifest: Manifest) -> dict[str, object]:
+    return {name: _convert_value(row[name], spec.kind) for name, spec in manifest.contract.columns.items()}
 
 
-def _value(text: str, kind: str) -> object:
+def _convert_value(text: str, kind: str) -> object:
     if text == "":
         return None
     return float(text) if kind == "number" else text

@@ -19,27 +19,27 @@ from pydantic import BaseModel, ConfigDict, Field
 from include.model.blessing import blessing
 
 
-def _fernet_key() -> str:
+def _generate_fernet_key() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
-def _signing_key() -> str:
+def _generate_signing_key() -> str:
     return secrets.token_hex(64)
 
 
 class Credentials(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    jwt_secret: str = Field(default_factory=_signing_key, min_length=64)
-    api_secret: str = Field(default_factory=_signing_key, min_length=64)
-    fernet_key: str = Field(default_factory=_fernet_key)
+    jwt_secret: str = Field(default_factory=_generate_signing_key, min_length=64)
+    api_secret: str = Field(default_factory=_generate_signing_key, min_length=64)
+    fernet_key: str = Field(default_factory=_generate_fernet_key)
     supervisor_user: str = "evergreen"
     supervisor_password: str = Field(default_factory=lambda: secrets.token_hex(16))
     serving_token: str = Field(default_factory=lambda: secrets.token_hex(16))
     log_key: str = Field(default_factory=lambda: secrets.token_hex(32), min_length=16)
 
 
-def credentials(home: Path) -> Credentials:
+def load_credentials(home: Path) -> Credentials:
     """Those of this home; what there is none of is made now, once."""
     path = home / "secrets.json"
     known = Credentials.model_validate_json(path.read_text()) if path.exists() else Credentials()
@@ -51,11 +51,11 @@ def credentials(home: Path) -> Credentials:
 def ensure_keys(signing: Path, trusted: Path) -> None:
     """A signing key, made now if there is none, and its public half among the trusted keys. Raises `KeyInvalid`."""
     if not signing.exists():
-        write_private(signing, blessing.private_pem(blessing.new_key()))
-    own = blessing.private_key(signing.read_text())
+        write_private(signing, blessing.render_private_pem(blessing.generate_key()))
+    own = blessing.parse_private_key(signing.read_text())
     known = trusted.read_text() if trusted.exists() else ""
-    if not known.strip() or blessing.key_id(own.public_key()) not in blessing.public_keys(known):
-        write_private(trusted, known + blessing.public_pem(own))
+    if not known.strip() or blessing.compute_key_id(own.public_key()) not in blessing.parse_public_keys(known):
+        write_private(trusted, known + blessing.render_public_pem(own))
 
 
 def write_private(path: Path, text: str) -> None:

@@ -18,8 +18,19 @@ from include.embedded.configuration.credentials import Credentials
 from include.embedded.configuration.settings import REPO, EmbeddedSettings
 from include.release.core.rollout import Colour
 
-STACK = "EVERGREEN_STACK"  # every process of a stack carries its home under this name; that is how strays are found
-FOREIGN = ("AIRFLOW_", "MLFLOW_", "EVERGREEN_", "SUPERVISOR_", "PYTHONPATH", "PYTHONHOME", "OTEL_", "PYTHONDONTWRITE")
+STACK_VARIABLE = (
+    "EVERGREEN_STACK"  # every process of a stack carries its home under this name; that is how strays are found
+)
+FOREIGN_PREFIXES = (
+    "AIRFLOW_",
+    "MLFLOW_",
+    "EVERGREEN_",
+    "SUPERVISOR_",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "OTEL_",
+    "PYTHONDONTWRITE",
+)
 
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
@@ -33,18 +44,18 @@ THREAD_CAPS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 PYTHON_PATH = f"{REPO}{os.pathsep}{REPO / 'plugins'}"
 LOCAL_SETTINGS = REPO / "include" / "embedded" / "local_settings"  # a folder of its own: Airflow takes what it finds
-WRITERS_PATIENCE = 30  # seconds
+SQLITE_TIMEOUT_S = 30  # seconds
 
 
-def inherited(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+def inherit_env(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The caller's environment without what belongs to other installations."""
-    return {name: value for name, value in environ.items() if not name.startswith(FOREIGN)}
+    return {name: value for name, value in environ.items() if not name.startswith(FOREIGN_PREFIXES)}
 
 
-def shared(settings: EmbeddedSettings) -> dict[str, str]:
+def build_shared_env(settings: EmbeddedSettings) -> dict[str, str]:
     """What every program gets."""
     return {
-        STACK: str(settings.home),
+        STACK_VARIABLE: str(settings.home),
         "EVERGREEN_HOME": str(settings.home),
         "EVERGREEN_MANIFEST": str(settings.manifest),
         "EVERGREEN_STORE": str(settings.store_dir),
@@ -61,11 +72,11 @@ def shared(settings: EmbeddedSettings) -> dict[str, str]:
     }
 
 
-def mlflow() -> dict[str, str]:
+def build_mlflow_env() -> dict[str, str]:
     return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # else it starts a dozen worker processes we never use
 
 
-def slot(settings: EmbeddedSettings, secret: Credentials, colour: Colour) -> dict[str, str]:
+def build_slot_env(settings: EmbeddedSettings, secret: Credentials, colour: Colour) -> dict[str, str]:
     port = settings.blue_port if colour == "blue" else settings.green_port
     return {
         "EVERGREEN_SLOT": colour,
@@ -76,31 +87,31 @@ def slot(settings: EmbeddedSettings, secret: Credentials, colour: Colour) -> dic
     }
 
 
-def exporter(settings: EmbeddedSettings) -> dict[str, str]:
+def build_exporter_env(settings: EmbeddedSettings) -> dict[str, str]:
     return {"EVERGREEN_EXPORTER_PORT": str(settings.exporter_port)}
 
 
-def airflow(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
+def build_airflow_env(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
     """What Airflow and therefore every task and local job gets."""
-    return {**_addresses(settings, secret), **_airflow_options(settings, secret)}
+    return {**_build_addresses(settings, secret), **_build_airflow_options(settings, secret)}
 
 
-def task(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
+def build_task_env(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
     """What a task sees, for a command or a shell beside the stack.
 
     Without the stack's mark: `down` would take all that the shell starts for a stray.
     """
-    seen = shared(settings) | airflow(settings, secret)
-    return {name: value for name, value in seen.items() if name != STACK}
+    env = build_shared_env(settings) | build_airflow_env(settings, secret)
+    return {name: value for name, value in env.items() if name != STACK_VARIABLE}
 
 
-def _addresses(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
+def _build_addresses(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
     login = f"{secret.supervisor_user}:{secret.supervisor_password}"
     return {
         "AIRFLOW_CONN_MLFLOW_DEFAULT": settings.mlflow_url,
         # paths and no keys: what stands in an environment is inherited by every child
-        "AIRFLOW_CONN_BLESSING_SIGNER": _file_connection(settings.signing_key),
-        "AIRFLOW_CONN_BLESSING_TRUST": _file_connection(settings.trusted_keys),
+        "AIRFLOW_CONN_BLESSING_SIGNER": _build_file_connection(settings.signing_key),
+        "AIRFLOW_CONN_BLESSING_TRUST": _build_file_connection(settings.trusted_keys),
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
         "EVERGREEN_AIRFLOW_URL": settings.airflow_url,
         "EVERGREEN_MLFLOW_URL": settings.mlflow_url,
@@ -113,11 +124,11 @@ def _addresses(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str
     }
 
 
-def _file_connection(path: Path) -> str:
+def _build_file_connection(path: Path) -> str:
     return "generic://?" + urlencode({"path": str(path)})
 
 
-def _airflow_options(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
+def _build_airflow_options(settings: EmbeddedSettings, secret: Credentials) -> dict[str, str]:
     options = {
         "core.dags_folder": settings.dags,
         "core.plugins_folder": REPO / "plugins",
@@ -128,7 +139,7 @@ def _airflow_options(settings: EmbeddedSettings, secret: Credentials) -> dict[st
         "core.fernet_key": secret.fernet_key,
         "core.hostname_callable": "include.embedded.configuration.address.this_machine",
         "core.simple_auth_manager_users": f"{settings.user}:admin",
-        "core.simple_auth_manager_passwords_file": passwords_file(settings),
+        "core.simple_auth_manager_passwords_file": locate_passwords_file(settings),
         # Both are needed: with a port of one's own and no URLs, every task calls port 8080.
         "core.execution_api_server_url": f"{settings.airflow_url}/execution/",
         "api.base_url": settings.airflow_url,
@@ -138,7 +149,7 @@ def _airflow_options(settings: EmbeddedSettings, secret: Credentials) -> dict[st
         "api.secret_key": secret.api_secret,
         "api_auth.jwt_secret": secret.jwt_secret,
         # Writers wait for one another; with the default patience of 5 s a busy moment becomes an error 500.
-        "database.sql_alchemy_conn": f"sqlite:///{settings.airflow_dir / 'airflow.db'}?timeout={WRITERS_PATIENCE}",
+        "database.sql_alchemy_conn": f"sqlite:///{settings.airflow_dir / 'airflow.db'}?timeout={SQLITE_TIMEOUT_S}",
         "database.load_default_connections": False,
         "logging.worker_log_server_port": settings.worker_log_port,
         "logging.trigger_log_server_port": settings.trigger_log_port,
@@ -152,5 +163,5 @@ def _airflow_options(settings: EmbeddedSettings, secret: Credentials) -> dict[st
     return {"AIRFLOW_HOME": str(settings.airflow_dir), "PYTHONPATH": path, **env}
 
 
-def passwords_file(settings: EmbeddedSettings) -> Path:
+def locate_passwords_file(settings: EmbeddedSettings) -> Path:
     return settings.airflow_dir / "passwords.json"

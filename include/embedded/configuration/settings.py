@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, get_args
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from include.serving.words.slot_files import ARTIFACTS, BLESSINGS, ROUTE, SLOTS, routes_path
+from include.serving.words.slot_files import ARTIFACTS, BLESSINGS, ROUTE, SLOTS, locate_routes_file
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -59,7 +59,7 @@ class EmbeddedSettings(BaseSettings):
 
     @field_validator("home", "dags", "manifest")
     @classmethod
-    def _plain_path(cls, path: Path) -> Path:
+    def _check_path(cls, path: Path) -> Path:
         """supervisor's file has no escape for these characters, so a clear refusal beats a broken start."""
         path = path.expanduser().absolute()
         if set("\"'#;\n") & set(str(path)):
@@ -68,7 +68,7 @@ class EmbeddedSettings(BaseSettings):
 
     @field_validator("home")
     @classmethod
-    def _own_directory(cls, home: Path) -> Path:
+    def _check_home(cls, home: Path) -> Path:
         """`reset` deletes it with all it holds."""
         if any(place.is_relative_to(home) for place in (REPO, Path.home())):
             raise ValueError(f"{home} holds more than this stack; name a directory of its own")
@@ -100,7 +100,7 @@ class EmbeddedSettings(BaseSettings):
 
     @property
     def route_file(self) -> Path:
-        return routes_path(self.serving_dir)
+        return locate_routes_file(self.serving_dir)
 
     @property
     def logs_dir(self) -> Path:
@@ -123,43 +123,43 @@ class EmbeddedSettings(BaseSettings):
         serving = [self.serving_dir / name for name in (SLOTS, ARTIFACTS, BLESSINGS, ROUTE, "verdicts")]
         return (self.airflow_dir, self.mlflow_dir / "artifacts", self.store_dir, self.logs_dir, *serving)
 
-    def url(self, port: int) -> str:
+    def build_url(self, port: int) -> str:
         return f"http://{self.host}:{port}"
 
     @property
     def airflow_url(self) -> str:
-        return self.url(self.airflow_port)
+        return self.build_url(self.airflow_port)
 
     @property
     def mlflow_url(self) -> str:
-        return self.url(self.mlflow_port)
+        return self.build_url(self.mlflow_port)
 
     @property
     def serving_url(self) -> str:
-        return self.url(self.serving_port)
+        return self.build_url(self.serving_port)
 
     @property
     def envoy_admin_url(self) -> str:
-        return self.url(self.envoy_admin_port)
+        return self.build_url(self.envoy_admin_port)
 
     @property
     def blue_url(self) -> str:
-        return self.url(self.blue_port)
+        return self.build_url(self.blue_port)
 
     @property
     def green_url(self) -> str:
-        return self.url(self.green_port)
+        return self.build_url(self.green_port)
 
     @property
     def exporter_url(self) -> str:
-        return self.url(self.exporter_port)
+        return self.build_url(self.exporter_port)
 
     @property
     def supervisor_url(self) -> str:
-        return self.url(self.supervisor_port)
+        return self.build_url(self.supervisor_port)
 
 
-def see_as_the_stack() -> None:
+def apply_stack_defaults() -> None:
     """For commands beside the stack: what the caller has set counts; the rest is as in the embedded stack."""
     settings = EmbeddedSettings()
     os.environ.setdefault("EVERGREEN_STORE", str(settings.store_dir))

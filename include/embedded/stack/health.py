@@ -19,7 +19,7 @@ Probe = Callable[[float], str | None]  # given the process's start (epoch second
 CLIENT = httpx.Client(timeout=2.0, trust_env=False)
 
 
-def answers(url: str) -> Probe:
+def build_http_probe(url: str) -> Probe:
     """Healthy when the URL answers 200."""
 
     def probe(_started: float) -> str | None:
@@ -31,7 +31,7 @@ def answers(url: str) -> Probe:
     return probe
 
 
-def beats(airflow_url: str, component: str) -> Probe:
+def build_heartbeat_probe(airflow_url: str, component: str) -> Probe:
     """Healthy when Airflow says so of the component, by a heartbeat of this very process."""
 
     def probe(started: float) -> str | None:
@@ -40,12 +40,12 @@ def beats(airflow_url: str, component: str) -> Probe:
             return response
         if response.status_code != 200:
             return f"answers {response.status_code}"
-        return _verdict(response.json().get(component) or {}, component, started)
+        return _check_heartbeat(response.json().get(component) or {}, component, started)
 
     return probe
 
 
-def _verdict(report: dict[str, Any], component: str, started: float) -> str | None:
+def _check_heartbeat(report: dict[str, Any], component: str, started: float) -> str | None:
     if report.get("status") != "healthy":
         return f"{component} is {report.get('status') or 'unknown'}"
     beat = report.get(f"latest_{component}_heartbeat")

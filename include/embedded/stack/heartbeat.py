@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 Say = Callable[[str], None]
-EVERY = 5.0
+REPORT_INTERVAL_S = 5.0
 
 
 class CommandFailed(Exception):
@@ -25,7 +25,7 @@ def run(
     say: Say,
     *,
     env: Mapping[str, str] | None = None,
-    every: float = EVERY,
+    every: float = REPORT_INTERVAL_S,
 ) -> float:
     """Run it to its end and return the seconds it took; its output goes to `log`, and is shown only on failure."""
     started = time.monotonic()
@@ -36,11 +36,11 @@ def run(
         offset = output.tell()
         code = _wait(label, subprocess.Popen(command, stdout=output, stderr=output, env=env), say, started, every)
     if code != 0:
-        raise CommandFailed(f"{label} failed with exit code {code}; the end of {log}:\n{tail(log, offset=offset)}")
+        raise CommandFailed(f"{label} failed with exit code {code}; the end of {log}:\n{read_tail(log, offset=offset)}")
     return time.monotonic() - started
 
 
-def tail(path: Path, lines: int = 20, offset: int = 0) -> str:
+def read_tail(path: Path, lines: int = 20, offset: int = 0) -> str:
     """The last lines of a log, of what was written after `offset`."""
     if not path.exists():
         return "(no output)"

@@ -11,12 +11,12 @@ from include.embedded.stack.programs import Port
 
 
 def require_free(ports: Iterable[Port]) -> None:
-    taken = [sentence(port) for port in ports if not is_free(port.number)]
-    if taken:
-        raise StackError("\n".join(taken))
+    problems = [describe_taken_port(port) for port in ports if not is_free(port.number)]
+    if problems:
+        raise StackError("\n".join(problems))
 
 
-def sentence(port: Port) -> str:
+def describe_taken_port(port: Port) -> str:
     return f"Port {port.number} ({port.label}) is taken; set {port.setting} to a free one and run `make up` again."
 
 

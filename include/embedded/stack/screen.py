@@ -15,7 +15,7 @@ from rich.text import Text
 
 from include.embedded.configuration.settings import EmbeddedSettings
 
-EVERY = 5.0
+REPORT_INTERVAL_S = 5.0
 
 
 class Progress:
@@ -24,8 +24,8 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.started = time.monotonic()
-        self.said = 0.0
-        self.before: set[str] = set()
+        self.last_line_at = 0.0
+        self.healthy_before: set[str] = set()
         self.live = Live(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
@@ -40,30 +40,30 @@ class Progress:
     def show(self, report: Mapping[str, str | None]) -> None:
         """`report`: for each program what is missing, None when it is healthy."""
         if self.live:
-            self.live.update(self._table(report))
+            self.live.update(self._build_table(report))
         else:
-            self._lines(report)
+            self._print_lines(report)
 
-    def _table(self, report: Mapping[str, str | None]) -> Table:
+    def _build_table(self, report: Mapping[str, str | None]) -> Table:
         table = Table(title=f"{time.monotonic() - self.started:.0f} s", box=None, show_header=False)
         for name, missing in report.items():
             mark = Text("…", "yellow") if missing else Text("✓", "green")
             table.add_row(mark, name, Text(missing or "healthy"))
         return table
 
-    def _lines(self, report: Mapping[str, str | None]) -> None:
+    def _print_lines(self, report: Mapping[str, str | None]) -> None:
         seconds = time.monotonic() - self.started
         healthy = {name for name, missing in report.items() if missing is None}
-        for name in sorted(healthy - self.before):
+        for name in sorted(healthy - self.healthy_before):
             self.console.print(f"{seconds:4.0f} s  {name} is healthy")
-        if not healthy - self.before and seconds - self.said >= EVERY:
+        if not healthy - self.healthy_before and seconds - self.last_line_at >= REPORT_INTERVAL_S:
             self.console.print(f"{seconds:4.0f} s  waiting for {', '.join(sorted(set(report) - healthy))}")
-        elif not healthy - self.before:
+        elif not healthy - self.healthy_before:
             return
-        self.before, self.said = healthy, seconds
+        self.healthy_before, self.last_line_at = healthy, seconds
 
 
-def addresses(settings: EmbeddedSettings) -> Table:
+def build_address_table(settings: EmbeddedSettings) -> Table:
     """Where everything is."""
     login = f"{settings.user} / {settings.password}"
     rows = [

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.embedded.configuration.credentials import Credentials
-from include.embedded.configuration.environment import inherited, shared
+from include.embedded.configuration.environment import build_shared_env, inherit_env
 from include.embedded.configuration.settings import REPO, EmbeddedSettings, ProgramName
 from include.embedded.stack.programs import Program
 
-DOWN = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
+DOWN_STATES = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 RETRIES = 3
 RPC_TIMEOUT = 10.0
 
@@ -38,7 +38,7 @@ class Status:
 
     @property
     def is_down(self) -> bool:
-        return self.state in DOWN
+        return self.state in DOWN_STATES
 
 
 class _Transport(xmlrpc.client.Transport):
@@ -70,7 +70,7 @@ class Supervisor:
     def launch(self) -> subprocess.Popen[bytes]:
         """In a session of its own, so that Ctrl-C at `make up` does not reach it."""
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.settings.supervisor_config)]
-        env = inherited() | shared(self.settings)
+        env = inherit_env() | build_shared_env(self.settings)
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(command, cwd=REPO, env=env, start_new_session=True, **quiet)  # type: ignore[call-overload,no-any-return]
 
@@ -82,8 +82,8 @@ class Supervisor:
             time.sleep(0.05)
         return False
 
-    def statuses(self) -> dict[ProgramName, Status]:
-        return {info["name"]: _status(info) for info in self.rpc.getAllProcessInfo()}
+    def read_statuses(self) -> dict[ProgramName, Status]:
+        return {info["name"]: _parse_status(info) for info in self.rpc.getAllProcessInfo()}
 
     def start(self, name: ProgramName) -> None:
         """Without waiting; asking for one that already runs is no mistake."""
@@ -93,27 +93,27 @@ class Supervisor:
             if "ALREADY_STARTED" not in fault.faultString and "SPAWN_ERROR" not in fault.faultString:
                 raise
 
-    def shutdown(self) -> None:
+    def shut_down(self) -> None:
         self.rpc.shutdown()
 
 
-def _status(info: dict[str, Any]) -> Status:
+def _parse_status(info: dict[str, Any]) -> Status:
     runs = info["pid"] != 0
     uptime = float(info["now"] - info["start"]) if runs else 0.0
     return Status(info["name"], info["statename"], info["pid"], float(info["start"]), uptime)
 
 
-def config(settings: EmbeddedSettings, secret: Credentials, programs: list[Program]) -> str:
+def render_config(settings: EmbeddedSettings, secret: Credentials, programs: list[Program]) -> str:
     """The whole file, and so a full record of how the stack was started: when it differs, the stack must restart."""
     head = f"""[supervisord]
 nodaemon=true
 silent=true
-directory={_plain(REPO)}
-logfile={_plain(settings.logs_dir / "supervisord.log")}
+directory={_escape_percent(REPO)}
+logfile={_escape_percent(settings.logs_dir / "supervisord.log")}
 logfile_maxbytes=10MB
 logfile_backups=1
-pidfile={_plain(settings.supervisor_pid)}
-childlogdir={_plain(settings.logs_dir)}
+pidfile={_escape_percent(settings.supervisor_pid)}
+childlogdir={_escape_percent(settings.logs_dir)}
 minfds=1024
 
 [inet_http_server]
@@ -129,32 +129,32 @@ serverurl={settings.supervisor_url}
 username={secret.supervisor_user}
 password={secret.supervisor_password}
 """
-    return head + "".join(_section(program, settings) for program in programs)
+    return head + "".join(_render_section(program, settings) for program in programs)
 
 
-def _section(program: Program, settings: EmbeddedSettings) -> str:
+def _render_section(program: Program, settings: EmbeddedSettings) -> str:
     return f"""
 [program:{program.name}]
-command={_plain(shlex.join(program.command))}
-environment={_environment(shared(settings) | program.env)}
+command={_escape_percent(shlex.join(program.command))}
+environment={_render_environment(build_shared_env(settings) | program.env)}
 autostart=false
 autorestart=true
 startsecs={program.steady_after}
 startretries={RETRIES}
 stopasgroup=true
 killasgroup=true
-stopwaitsecs={program.patience}
+stopwaitsecs={program.stop_timeout_s}
 redirect_stderr=true
-stdout_logfile={_plain(settings.logs_dir / program.name)}.log
+stdout_logfile={_escape_percent(settings.logs_dir / program.name)}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 """
 
 
-def _environment(env: dict[str, str]) -> str:
-    return ",".join(f'{name}="{_plain(value)}"' for name, value in env.items())
+def _render_environment(env: dict[str, str]) -> str:
+    return ",".join(f'{name}="{_escape_percent(value)}"' for name, value in env.items())
 
 
-def _plain(value: object) -> str:
+def _escape_percent(value: object) -> str:
     """A percent sign starts an expansion in this file."""
     return str(value).replace("%", "%%")

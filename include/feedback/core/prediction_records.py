@@ -41,8 +41,8 @@ ServedBy = Literal["model", "rule", "previous"]  # what in a model's place answe
 
 BY_MODEL: Final = "model"
 
-FEATURE: Final = "feature."
-CALLER: Final = "x-evergreen-key"  # the header
+FEATURE_PREFIX: Final = "feature."
+CALLER_HEADER: Final = "x-evergreen-key"  # the header
 PREDICTION: Final[Mapping[str, Kind]] = {
     "request_id": "text",
     "row": "integer",
@@ -66,14 +66,14 @@ FEEDBACK: Final[Mapping[str, Kind]] = {
     "happened": "time",
     "received": "time",
 }
-KEY_BYTES = 16
-SEGMENT = re.compile(
+MIN_KEY_BYTES = 16
+SEGMENT_KEY = re.compile(
     r"\A(?P<stream>predictions|feedback)/(?P<day>\d{4}-\d\d-\d\d)/(?P<name>[A-Za-z0-9_.-]+)\.parquet\Z"
 )
 
 
 @dataclass(frozen=True)
-class Served:
+class ServingStatistics:
     """Answers of one version in the prediction log: requests, failed ones, and milliseconds by (p95, p99)."""
 
     requests: int
@@ -91,10 +91,10 @@ class Layout:
 
     @property
     def columns(self) -> dict[str, Kind]:
-        return {**PREDICTION, **{FEATURE + name: kind for name, kind in self.features.items()}}
+        return {**PREDICTION, **{FEATURE_PREFIX + name: kind for name, kind in self.features.items()}}
 
 
-def layout(inputs: Mapping[str, Literal["number", "category"]], spec: LogSpec, key: str | None) -> Layout:
+def build_layout(inputs: Mapping[str, Literal["number", "category"]], spec: LogSpec, key: str | None) -> Layout:
     """`inputs` are the model's columns by name. A hashed column is text, whatever it was."""
     kept = {name: kind for name, kind in inputs.items() if name not in spec.drop}
     kinds: dict[str, Kind] = {
@@ -103,49 +103,49 @@ def layout(inputs: Mapping[str, Literal["number", "category"]], spec: LogSpec, k
     return Layout(kinds, frozenset(spec.hash), None if key in spec.drop else key)
 
 
-def checked_secret(spec: LogSpec, secret: str | None) -> bytes:
+def require_secret(spec: LogSpec, secret: str | None) -> bytes:
     """The key of the hashes. Raises `RequestInvalid` when the manifest hashes a column and there is none."""
-    if spec.hash and len((secret or "").encode()) < KEY_BYTES:
+    if spec.hash and len((secret or "").encode()) < MIN_KEY_BYTES:
         raise RequestInvalid(
             f"serving.log.hash names {spec.hash[0]!r}, but EVERGREEN_LOG_KEY is not set to a secret of at least "
-            f"{KEY_BYTES} bytes; set it (openssl rand -hex 32), or name the column under serving.log.drop."
+            f"{MIN_KEY_BYTES} bytes; set it (openssl rand -hex 32), or name the column under serving.log.drop."
         )
     return (secret or "").encode()
 
 
-def hashed(secret: bytes, column: str, value: float | str | None) -> str | None:
+def hash_value(secret: bytes, column: str, value: float | str | None) -> str | None:
     """HMAC-SHA256 over column and value, 32 hex digits of it. What is missing stays missing."""
     if value is None:
         return None
-    told = value if isinstance(value, str) else repr(float(value))
-    return hmac.digest(secret, f"{column}\0{told}".encode(errors="surrogatepass"), "sha256").hex()[:32]
+    text = value if isinstance(value, str) else repr(float(value))
+    return hmac.digest(secret, f"{column}\0{text}".encode(errors="surrogatepass"), "sha256").hex()[:32]
 
 
-def sampled(request_id: str, share: float) -> bool:
+def is_sampled(request_id: str, share: float) -> bool:
     """Whether a request is logged: decided by its id, so that all rows and all copies of it share one fate."""
     return share >= 1 or zlib.crc32(request_id.encode()) < share * 2**32
 
 
-def segment_name(began: datetime, writer: str, boot: str, number: int) -> str:
+def build_segment_name(began: datetime, writer: str, boot: str, number: int) -> str:
     """`writer` is the slot or whatever writes, `boot` a random name of its process."""
     return f"{began.astimezone(UTC):%Y%m%dT%H%M%S}-{writer}-{boot}-{number:06d}"
 
 
-def segment_key(stream: Stream, day: date, name: str) -> str:
+def build_segment_key(stream: Stream, day: date, name: str) -> str:
     return f"{stream}/{day}/{name}.parquet"
 
 
-def day_of_segment(key: str) -> date | None:
+def parse_segment_day(key: str) -> date | None:
     """The day of a segment's key; None for any other file that lies there."""
-    found = SEGMENT.match(key)
-    return date.fromisoformat(found["day"]) if found else None
+    match = SEGMENT_KEY.match(key)
+    return date.fromisoformat(match["day"]) if match else None
 
 
-def expired(days: Iterable[date], today: date, keep_days: int) -> list[date]:
+def list_expired_days(days: Iterable[date], today: date, keep_days: int) -> list[date]:
     """Days whose records may no longer be kept; with `keep_days` 0 there are none."""
     return sorted(day for day in days if keep_days and day < today - timedelta(days=keep_days))
 
 
-def wait_s(failures: int) -> float:
+def compute_backoff_s(failures: int) -> float:
     """Seconds until a place that refused is asked again: doubling, half a minute at most."""
     return float(min(30, 2 ** min(failures, 5)))

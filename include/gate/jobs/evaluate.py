@@ -17,14 +17,14 @@ from typing import Any
 
 from include.data.core.lineage import PARTS
 from include.data.core.snapshots import Split, split
-from include.data.dataset import Dataset, Rows, list_columns
+from include.data.dataset import Dataset, LabelledRows, list_columns
 from include.data.wiring import open_snapshot_store
 from include.gate import curves, evidence, gate_page, infra_validation, policy_rego
 from include.gate.core import gate
-from include.gate.core.gate import GateReport, InfraMeasured, Scores, Verdict
+from include.gate.core.gate import GateReport, InfraMeasurement, Scores, Verdict
 from include.gate.policy_rego import RegoPolicy
 from include.gate.spec import GateManifest
-from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.code_digest import JUDGING, compute_code_digest
 from include.kernel.environment import ROOT
 from include.kernel.job import JobRequest, JobResult
 from include.model import artifact
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Judged:
+class ModelPair:
     """Both models, and the challenger's digest."""
 
     run_id: str
@@ -48,141 +48,154 @@ class Judged:
 
 def run(request: JobRequest, manifest: GateManifest) -> JobResult:
     """Params: `run_id` of the challenger. Verdict `yes` only when the gate passed; inconclusive is a no."""
-    policy = _policy(manifest)
+    policy = _read_policy(manifest)
     registry, run_id = open_registry(manifest.name), str(request.params["run_id"])
     data = Dataset(open_snapshot_store(), manifest)
-    days = split(data.store.history(), request.as_of, manifest.label, manifest.train)
+    days = split(data.store.read_history(), request.as_of, manifest.label, manifest.train)
     with tempfile.TemporaryDirectory() as scratch:
-        place = _download(registry, run_id, Path(scratch))
-        with _served(place, manifest) as server:
-            judged = _judged(registry, run_id, place)
+        directory = _download(registry, run_id, Path(scratch))
+        with _run_server(directory, manifest) as server:
+            pair = _load_models(registry, run_id, directory)
             rows = data.read_part(days, "holdout", list_columns(manifest))
-            scores = Scores(rows.truth, _predict(judged.challenger, rows), _predict_maybe(judged.champion, rows))
-            known = _evidence(registry, judged, manifest, data, days, rows)
-            known = replace(known, infra=_measured(server, judged, manifest))
-    report = _asked(gate.judge(scores, manifest.gate, known), policy, judged)
-    document = _document(report, scores, known, judged, manifest) | {"policy": _named(policy), "data": _days(days)}
+            scores = Scores(rows.truth, _predict(pair.challenger, rows), _predict_if_any(pair.champion, rows))
+            measured_evidence = _collect_evidence(registry, pair, manifest, data, days, rows)
+            measured_evidence = replace(measured_evidence, infra=_measure_infra(server, pair, manifest))
+    report = _apply_policy(gate.judge(scores, manifest.gate, measured_evidence), policy, pair)
+    document = _build_document(report, scores, measured_evidence, pair, manifest) | {
+        "policy": _describe_policy(policy),
+        "data": _describe_days(days),
+    }
     drawing = curves.draw(scores, manifest.gate.threshold)
-    _publish(registry, run_id, document, {"gate.html": gate_page.page(document, drawing), CURVES: drawing})
-    _tell(report)
+    _publish(registry, run_id, document, {"gate.html": gate_page.render_gate_page(document, drawing), CURVES: drawing})
+    _log_checks(report)
     return JobResult(
         job="evaluate",
         run_key=request.run_key,
         verdict="yes" if report.verdict is Verdict.PASSED else "no",
         summary=report.sentence,
-        outputs={"gate": document, "digest": judged.digest, "run_id": run_id, "snapshots": list(days.ids)}
-        | {"manifest": manifest.digest, "code": digest_code(*JUDGING)},
+        outputs={"gate": document, "digest": pair.digest, "run_id": run_id, "snapshots": list(days.ids)}
+        | {"manifest": manifest.digest, "code": compute_code_digest(*JUDGING)},
     )
 
 
-def _policy(manifest: GateManifest) -> RegoPolicy | None:
+def _read_policy(manifest: GateManifest) -> RegoPolicy | None:
     """Tried on an empty report, so that a file that cannot be run is found before anything is measured."""
     if manifest.gate.policy is None:
         return None
     policy = policy_rego.read(ROOT / manifest.gate.policy)
-    policy.denials({})
+    policy.list_denials({})
     return policy
 
 
-def _named(policy: RegoPolicy | None) -> dict[str, str] | None:
+def _describe_policy(policy: RegoPolicy | None) -> dict[str, str] | None:
     return {"file": policy.name, "sha256": policy.digest} if policy else None
 
 
-def _asked(report: GateReport, policy: RegoPolicy | None, judged: Judged) -> GateReport:
+def _apply_policy(report: GateReport, policy: RegoPolicy | None, pair: ModelPair) -> GateReport:
     """What the policy sees is what gate.json would say without it."""
     if policy is None:
         return report
-    seen = {**report.as_dict(), "champion_version": judged.champion_version, "run_id": judged.run_id}
-    return report.denied(policy.denials(seen), policy.name)
+    policy_input = {**report.convert_to_dict(), "champion_version": pair.champion_version, "run_id": pair.run_id}
+    return report.add_denials(policy.list_denials(policy_input), policy.name)
 
 
-def _served(place: Path, manifest: GateManifest) -> AbstractContextManager[infra_validation.Server | None]:
-    return infra_validation.server(place, artifact.digest(place)) if manifest.gate.infra else nullcontext()
+def _run_server(
+    directory: Path, manifest: GateManifest
+) -> AbstractContextManager[infra_validation.ValidationServer | None]:
+    return (
+        infra_validation.run_server(directory, artifact.compute_digest(directory))
+        if manifest.gate.infra
+        else nullcontext()
+    )
 
 
-def _measured(server: infra_validation.Server | None, judged: Judged, manifest: GateManifest) -> InfraMeasured | None:
+def _measure_infra(
+    server: infra_validation.ValidationServer | None, pair: ModelPair, manifest: GateManifest
+) -> InfraMeasurement | None:
     if server is None:
         return None
     explain = manifest.gate.infra is not None and manifest.gate.infra.explain
-    return replace(
-        server.measure(manifest.serving.ready_timeout_s, explain), tolerance=judged.challenger.meta.tolerance
-    )
+    return replace(server.measure(manifest.serving.ready_timeout_s, explain), tolerance=pair.challenger.meta.tolerance)
 
 
-def _judged(registry: MlflowRegistry, run_id: str, place: Path) -> Judged:
-    version = registry.champion()
-    champion = _champion(registry, version, place.parent)
-    return Judged(run_id, artifact.load(place), artifact.digest(place), champion, version)
+def _load_models(registry: MlflowRegistry, run_id: str, directory: Path) -> ModelPair:
+    version = registry.find_champion()
+    champion = _load_champion(registry, version, directory.parent)
+    return ModelPair(run_id, artifact.load(directory), artifact.compute_digest(directory), champion, version)
 
 
 def _download(registry: MlflowRegistry, run_id: str, scratch: Path) -> Path:
-    with registry.client() as client:
+    with registry.open_client() as client:
         return Path(client.download_artifacts(run_id, SERVING, str(scratch)))
 
 
-def _champion(registry: MlflowRegistry, version: str | None, scratch: Path) -> Model | None:
+def _load_champion(registry: MlflowRegistry, version: str | None, scratch: Path) -> Model | None:
     if version is None:
         return None
-    place = scratch / "champion"
-    place.mkdir()
-    return artifact.load(registry.fetch(version, place))
+    directory = scratch / "champion"
+    directory.mkdir()
+    return artifact.load(registry.fetch(version, directory))
 
 
-def _predict(model: Model, rows: Rows) -> Any:
+def _predict(model: Model, rows: LabelledRows) -> Any:
     return model.predict_frame(rows.inputs[[column.name for column in model.meta.columns]])
 
 
-def _predict_maybe(model: Model | None, rows: Rows) -> Any:
+def _predict_if_any(model: Model | None, rows: LabelledRows) -> Any:
     return None if model is None else _predict(model, rows)
 
 
-def _evidence(
-    registry: MlflowRegistry, judged: Judged, manifest: GateManifest, data: Dataset, days: Split, rows: Rows
+def _collect_evidence(
+    registry: MlflowRegistry, pair: ModelPair, manifest: GateManifest, data: Dataset, days: Split, rows: LabelledRows
 ) -> gate.Evidence:
     training = data.read_part(days, "train", list_columns(manifest))
-    with registry.client() as client:
-        logged = dict(client.get_run(judged.run_id).data.metrics)
-    asked = {column.name: column.kind for column in judged.challenger.meta.columns}
-    known = Scores(training.truth, _predict(judged.challenger, training))
+    with registry.open_client() as client:
+        logged = dict(client.get_run(pair.run_id).data.metrics)
+    requested = {column.name: column.kind for column in pair.challenger.meta.columns}
+    training_scores = Scores(training.truth, _predict(pair.challenger, training))
     return gate.Evidence(
-        training=known,
-        folds=evidence.folds(logged),
-        groups=evidence.groups(rows.inputs, manifest.groups, manifest.groups.columns),
-        protected=evidence.groups(rows.inputs, manifest.groups, manifest.groups.protected),
-        features=evidence.features(rows.inputs[list(asked)], training.inputs, training.truth),
-        schema=({name: spec.kind for name, spec in manifest.contract.columns.items()}, asked),
+        training=training_scores,
+        folds=evidence.read_fold_aucs(logged),
+        groups=evidence.assign_groups(rows.inputs, manifest.groups, manifest.groups.columns),
+        protected=evidence.assign_groups(rows.inputs, manifest.groups, manifest.groups.protected),
+        features=evidence.encode_features(rows.inputs[list(requested)], training.inputs, training.truth),
+        schema=({name: spec.kind for name, spec in manifest.contract.columns.items()}, requested),
     )
 
 
-def _document(
-    report: GateReport, scores: Scores, known: gate.Evidence, judged: Judged, manifest: GateManifest
+def _build_document(
+    report: GateReport, scores: Scores, measured_evidence: gate.Evidence, pair: ModelPair, manifest: GateManifest
 ) -> dict[str, Any]:
     """gate.json: the report, the metrics with their intervals, and the slices."""
     models = {"challenger": scores.challenger, "champion": scores.champion}
-    seen = {name: score for name, score in models.items() if score is not None}
+    scores_by_model = {name: score for name, score in models.items() if score is not None}
     return {
-        **report.as_dict(),
-        "metrics": {name: gate.metrics(scores.truth, score, manifest.gate) for name, score in seen.items()},
-        "intervals": {name: gate.intervals(scores.truth, score, manifest.gate) for name, score in seen.items()},
-        "slices": gate.by_slice(scores, known.groups or {}, manifest.gate),
-        "folds": list(known.folds or ()),
-        "champion_version": judged.champion_version,
-        "run_id": judged.run_id,
+        **report.convert_to_dict(),
+        "metrics": {
+            name: gate.compute_metrics(scores.truth, score, manifest.gate) for name, score in scores_by_model.items()
+        },
+        "intervals": {
+            name: gate.estimate_intervals(scores.truth, score, manifest.gate) for name, score in scores_by_model.items()
+        },
+        "slices": gate.measure_slices(scores, measured_evidence.groups or {}, manifest.gate),
+        "folds": list(measured_evidence.folds or ()),
+        "champion_version": pair.champion_version,
+        "run_id": pair.run_id,
     }
 
 
-def _days(days: Split) -> dict[str, dict[str, Any]]:
+def _describe_days(days: Split) -> dict[str, dict[str, Any]]:
     """Which days each part of the split is made of, and how many rows they hold."""
-    parts = {name: days.part(name) for name in PARTS}
+    parts = {name: days.get_part(name) for name in PARTS}
     return {
         name: {
-            "first": str(found[0].day),
-            "last": str(found[-1].day),
-            "rows": sum(snapshot.rows for snapshot in found),
-            "snapshots": [snapshot.id for snapshot in found],
+            "first": str(snapshots[0].day),
+            "last": str(snapshots[-1].day),
+            "rows": sum(snapshot.rows for snapshot in snapshots),
+            "snapshots": [snapshot.id for snapshot in snapshots],
         }
-        for name, found in parts.items()
-        if found
+        for name, snapshots in parts.items()
+        if snapshots
     }
 
 
@@ -190,19 +203,19 @@ def _publish(registry: MlflowRegistry, run_id: str, document: dict[str, Any], pa
     from mlflow.entities import Metric, RunTag
 
     now = int(time.time() * 1000)
-    found = [
+    measurements = [
         Metric(f"holdout_{name}{end}", value, now, 0)
         for name, values in document["intervals"]["challenger"].items()
         for end, value in zip(("", "_low", "_high"), values, strict=True)
     ]
-    with registry.client() as client:
+    with registry.open_client() as client:
         client.log_dict(run_id, document, GATE_REPORT)
         for name, text in pages.items():
             client.log_text(run_id, text, name)
-        client.log_batch(run_id, metrics=found, tags=[RunTag("evergreen.gate", document["verdict"])])
+        client.log_batch(run_id, metrics=measurements, tags=[RunTag("evergreen.gate", document["verdict"])])
 
 
-def _tell(report: GateReport) -> None:
+def _log_checks(report: GateReport) -> None:
     for check in report.checks:
-        told = f"{check.verdict.value} (warns)" if check.warns else check.verdict.value
-        log.info("%-22s %-20s %s", check.name, told, check.reason)
+        outcome = f"{check.verdict.value} (warns)" if check.warns else check.verdict.value
+        log.info("%-22s %-20s %s", check.name, outcome, check.reason)

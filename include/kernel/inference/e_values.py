@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 # How much of the largest allowed bet is placed. Nobody knows the best one beforehand, so the money is spread over all.
-FRACTIONS = tuple(0.9 * 0.6**step for step in range(16))
+BET_FRACTIONS = tuple(0.9 * 0.6**step for step in range(16))
 
 
 @dataclass(frozen=True)
-class Split:
+class PeriodCounts:
     """One period of constant weight: requests of either slot, and how many of them had the event."""
 
     weight: float  # with which probability a request went to the candidate, 0 < weight < 1
@@ -41,17 +41,17 @@ class Split:
         return self.candidate + self.stable - self.candidate_events - self.stable_events
 
 
-def evidence_above(periods: Sequence[Split], margin: float) -> float:
+def compute_evidence_above(periods: Sequence[PeriodCounts], margin: float) -> float:
     """Log e-value against "the candidate's share exceeds the stable one by `margin` at most" (-1 < margin < 1)."""
-    return _mixture([_log_wealth(periods, margin, fraction) for fraction in FRACTIONS])
+    return _compute_log_mean([_compute_log_wealth(periods, margin, fraction) for fraction in BET_FRACTIONS])
 
 
-def evidence_below(periods: Sequence[Split], margin: float) -> float:
+def compute_evidence_below(periods: Sequence[PeriodCounts], margin: float) -> float:
     """Log e-value against "the candidate's share exceeds the stable one by `margin` at least"."""
-    return _mixture([_log_wealth(periods, margin, -fraction) for fraction in FRACTIONS])
+    return _compute_log_mean([_compute_log_wealth(periods, margin, -fraction) for fraction in BET_FRACTIONS])
 
 
-def evidence_of_other_weight(candidate: int, stable: int, weight: float) -> float:
+def compute_weight_evidence(candidate: int, stable: int, weight: float) -> float:
     """Log e-value against "each request went to the candidate with probability `weight`".
 
     The likelihood of the split under all weights alike (a uniform prior), over that under the one which is said.
@@ -75,37 +75,37 @@ class Interval:
     high: float
 
 
-STEPS = 40  # halvings of the interval from -1 to 1
+BISECTION_STEPS = 40  # halvings of the interval from -1 to 1
 
 
-def interval(losses: Losses, alpha: float) -> Interval:
+def compute_confidence_sequence(losses: Losses, alpha: float) -> Interval:
     """Of the candidate's mean loss minus the stable one: a confidence sequence, right at all looks but for `alpha`.
 
     It holds every difference that no gambler has refuted (Waudby-Smith and Ramdas 2024, section 4). Each wealth falls,
     or rises, with the margin it bets on, so the two ends are found by halving.
     """
     enough = math.log(2 / alpha)
-    low = _end(lambda margin: _graded(losses, margin, 1) >= enough, -1.0, 1.0)
-    high = _end(lambda margin: _graded(losses, margin, -1) >= enough, 1.0, -1.0)
+    low = _find_interval_end(lambda margin: _compute_loss_evidence(losses, margin, 1) >= enough, -1.0, 1.0)
+    high = _find_interval_end(lambda margin: _compute_loss_evidence(losses, margin, -1) >= enough, 1.0, -1.0)
     return Interval(low, high)
 
 
-def _end(is_refuted: Callable[[float], bool], refuted: float, kept: float) -> float:
+def _find_interval_end(is_refuted: Callable[[float], bool], refuted: float, unrefuted: float) -> float:
     """Where refuted margins end, coming from `refuted`; that one itself where none is refuted."""
     if not is_refuted(refuted):
         return refuted
-    for _ in range(STEPS):
-        middle = (refuted + kept) / 2
-        refuted, kept = (middle, kept) if is_refuted(middle) else (refuted, middle)
+    for _ in range(BISECTION_STEPS):
+        middle = (refuted + unrefuted) / 2
+        refuted, unrefuted = (middle, unrefuted) if is_refuted(middle) else (refuted, middle)
     return refuted
 
 
-def _graded(losses: Losses, margin: float, side: int) -> float:
+def _compute_loss_evidence(losses: Losses, margin: float, side: int) -> float:
     """Log e-value; with `side` 1 against "exceeds by `margin` at most", with -1 against "by `margin` at least"."""
-    return _mixture([_graded_wealth(losses, margin, side * fraction) for fraction in FRACTIONS])
+    return _compute_log_mean([_compute_loss_wealth(losses, margin, side * fraction) for fraction in BET_FRACTIONS])
 
 
-def _graded_wealth(losses: Losses, margin: float, fraction: float) -> float:
+def _compute_loss_wealth(losses: Losses, margin: float, fraction: float) -> float:
     """As `_log_wealth`, where a caller's loss takes the place of an event."""
     weight = losses.weight
     bet = fraction / (1 / (1 - weight) + margin if fraction > 0 else 1 / weight - margin)
@@ -114,39 +114,39 @@ def _graded_wealth(losses: Losses, margin: float, fraction: float) -> float:
     return candidate + stable
 
 
-def average(evidence: Iterable[float]) -> float:
+def compute_mean_evidence(evidence: Iterable[float]) -> float:
     """Log of the mean of e-values, which is an e-value against all of their hypotheses being true at once."""
-    return _mixture(list(evidence))
+    return _compute_log_mean(list(evidence))
 
 
-def difference(periods: Sequence[Split]) -> float:
+def compute_share_difference(periods: Sequence[PeriodCounts]) -> float:
     """Share of the candidate minus that of the stable slot, over all periods; 0 where one of them has no request."""
-    candidate = _share(sum(p.candidate_events for p in periods), sum(p.candidate for p in periods))
-    stable = _share(sum(p.stable_events for p in periods), sum(p.stable for p in periods))
+    candidate = _compute_share(sum(p.candidate_events for p in periods), sum(p.candidate for p in periods))
+    stable = _compute_share(sum(p.stable_events for p in periods), sum(p.stable for p in periods))
     return 0.0 if candidate is None or stable is None else candidate - stable
 
 
-def _share(events: int, requests: int) -> float | None:
+def _compute_share(events: int, requests: int) -> float | None:
     return events / requests if requests else None
 
 
-def _log_wealth(periods: Sequence[Split], margin: float, fraction: float) -> float:
+def _compute_log_wealth(periods: Sequence[PeriodCounts], margin: float, fraction: float) -> float:
     """Of a gambler with this fraction; a positive one bets on a larger difference than `margin`, a negative on less."""
     wealth = 0.0
     for period in periods:
-        candidate, stable, other = _growth(period.weight, margin, fraction)
+        candidate, stable, other = _compute_log_growth(period.weight, margin, fraction)
         wealth += period.candidate_events * candidate + period.stable_events * stable + period.others * other
     return wealth
 
 
 @lru_cache(maxsize=4096)
-def _growth(weight: float, margin: float, fraction: float) -> tuple[float, float, float]:
+def _compute_log_growth(weight: float, margin: float, fraction: float) -> tuple[float, float, float]:
     """By what the log wealth grows with a candidate's event, a stable slot's event, and a request without one."""
     gain, loss = 1 / weight - margin, 1 / (1 - weight) + margin
     bet = fraction / (loss if fraction > 0 else gain)  # so that no single request can take all the wealth
     return math.log1p(bet * gain), math.log1p(-bet * loss), math.log1p(-bet * margin)
 
 
-def _mixture(logs: Sequence[float]) -> float:
+def _compute_log_mean(logs: Sequence[float]) -> float:
     largest = max(logs)
     return largest + math.log(sum(math.exp(each - largest) for each in logs) / len(logs))

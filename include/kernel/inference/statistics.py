@@ -18,7 +18,7 @@ from scipy import special, stats
 
 Floats = NDArray[np.float64]
 LN2 = math.log(2)
-EXACT_HITS = 2000  # up to which the exact test is affordable
+EXACT_TEST_HITS = 2000  # up to which the exact test is affordable
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class Change:
     p_value: float
 
 
-def weights(rows: int, resamples: int, seed: int) -> Floats:
+def draw_bootstrap_weights(rows: int, resamples: int, seed: int) -> Floats:
     """Bootstrap weights, shape (resamples + 1, rows): the first row is the sample itself (all ones)."""
     draw = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=resamples)
     return np.vstack([np.ones(rows), draw]).astype(np.float64)
 
 
-def interval(values: Floats, confidence: float) -> Interval:
+def compute_percentile_interval(values: Floats, confidence: float) -> Interval:
     """Percentile interval (Efron 1979) of a statistic whose first entry is the one of the sample itself."""
     low, high = np.nanquantile(values[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values[0]), float(low), float(high))
 
 
-def auc(truth: Floats, score: Floats, weight: Floats) -> Floats:
+def compute_auc(truth: Floats, score: Floats, weight: Floats) -> Floats:
     """Area under the ROC curve per row of `weight`, ties counted half (Mann and Whitney 1947).
 
     truth: (n,) of 0 and 1; score: (n,); weight: (b, n). Returns (b,); NaN where a resample holds one class only.
@@ -65,35 +65,37 @@ def auc(truth: Floats, score: Floats, weight: Floats) -> Floats:
         return np.asarray((positive * below).sum(axis=1) / pairs)
 
 
-def mean(per_row: Floats, weight: Floats) -> Floats:
+def compute_weighted_mean(per_row: Floats, weight: Floats) -> Floats:
     """Weighted mean of a per-row loss, shape (b,)."""
     return np.asarray(weight @ per_row / weight.sum(axis=1))
 
 
-def brier(truth: Floats, score: Floats) -> Floats:
+def compute_brier_losses(truth: Floats, score: Floats) -> Floats:
     """Squared error per row (Brier 1950), shape (n,)."""
     return np.asarray((score - truth) ** 2)
 
 
-def cost(truth: Floats, score: Floats, threshold: float, false_approval: float, false_denial: float) -> Floats:
+def compute_decision_costs(
+    truth: Floats, score: Floats, threshold: float, false_approval: float, false_denial: float
+) -> Floats:
     """Cost per row of deciding by `threshold`: positives below it are wrongly approved, other rows wrongly denied."""
     denied = score >= threshold
     return np.where(truth == 1, np.where(denied, 0.0, false_approval), np.where(denied, false_denial, 0.0))
 
 
-def delong(truth: Floats, scores: Floats) -> tuple[Floats, Floats]:
+def estimate_auc_covariance(truth: Floats, scores: Floats) -> tuple[Floats, Floats]:
     """AUCs of k models on the same rows and their covariance (DeLong et al. 1988), one sort a model (Sun and Xu 2014).
 
     truth: (n,) of 0 and 1, at least two of each; scores: (k, n). Returns (k,) and (k, k).
     """
     positive = truth == 1
-    placed = np.vstack([_placements(positive, score) for score in scores])
+    placed = np.vstack([_compute_placements(positive, score) for score in scores])
     over, under = placed[:, positive], placed[:, ~positive]
     covariance = np.cov(over) / over.shape[1] + np.cov(under) / under.shape[1]
     return over.mean(axis=1), np.atleast_2d(covariance)
 
 
-def _placements(positive: NDArray[np.bool_], score: Floats) -> Floats:
+def _compute_placements(positive: NDArray[np.bool_], score: Floats) -> Floats:
     """Of each row, the share of the other class that it is ranked rightly against, ties counted half; shape (n,)."""
     order = np.argsort(score)
     ranked, group = positive[order], np.cumsum(np.r_[True, np.diff(score[order]) > 0]) - 1
@@ -105,42 +107,42 @@ def _placements(positive: NDArray[np.bool_], score: Floats) -> Floats:
     return placed
 
 
-def z(confidence: float) -> float:
+def compute_normal_quantile(confidence: float) -> float:
     """The two-sided normal quantile."""
     return float(stats.norm.ppf((1 + confidence) / 2))
 
 
-def normal_below(value: float) -> float:
+def compute_lower_p_value(value: float) -> float:
     """The one-sided p-value of a standard normal that came out at `value` or lower."""
     return float(special.ndtr(value))
 
 
-def auc_interval(truth: Floats, score: Floats, confidence: float) -> Interval:
+def estimate_auc(truth: Floats, score: Floats, confidence: float) -> Interval:
     """AUC with DeLong's interval on the logit scale, which stays within 0 and 1 (Qin and Hotilovac 2008)."""
-    areas, covariance = delong(truth, score[None])
-    return _logit_interval(float(areas[0]), math.sqrt(covariance[0, 0]), confidence)
+    areas, covariance = estimate_auc_covariance(truth, score[None])
+    return _compute_logit_interval(float(areas[0]), math.sqrt(covariance[0, 0]), confidence)
 
 
-def _logit_interval(value: float, error: float, confidence: float) -> Interval:
+def _compute_logit_interval(value: float, error: float, confidence: float) -> Interval:
     if not 0 < value < 1:
         return Interval(value, value, value)
-    middle, half = math.log(value / (1 - value)), z(confidence) * error / (value * (1 - value))
+    middle, half = math.log(value / (1 - value)), compute_normal_quantile(confidence) * error / (value * (1 - value))
     return Interval(value, *(float(special.expit(middle + side * half)) for side in (-1, 1)))
 
 
-def auc_gain(truth: Floats, challenger: Floats, champion: Floats) -> tuple[float, float]:
+def estimate_auc_gain(truth: Floats, challenger: Floats, champion: Floats) -> tuple[float, float]:
     """Challenger's AUC minus champion's on the same rows, and its standard error by DeLong's covariance."""
-    areas, covariance = delong(truth, np.vstack([challenger, champion]))
+    areas, covariance = estimate_auc_covariance(truth, np.vstack([challenger, champion]))
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     return float(areas[0] - areas[1]), math.sqrt(max(variance, 0.0))
 
 
-def wald(value: float, error: float, confidence: float) -> Interval:
-    half = z(confidence) * error
+def compute_wald_interval(value: float, error: float, confidence: float) -> Interval:
+    half = compute_normal_quantile(confidence) * error
     return Interval(value, value - half, value + half)
 
 
-def paired_mean(difference: Floats, confidence: float) -> Interval:
+def estimate_paired_mean(difference: Floats, confidence: float) -> Interval:
     """Mean of per-row differences with Student's t interval.
 
     Degrees of freedom count the rows that differ: where two models decide alike, a row says nothing about which is
@@ -154,7 +156,7 @@ def paired_mean(difference: Floats, confidence: float) -> Interval:
     return Interval(value, float(value - half), float(value + half))
 
 
-def proportion(hits: float, rows: float, confidence: float) -> Interval:
+def estimate_proportion(hits: float, rows: float, confidence: float) -> Interval:
     """Share of `rows` with Jeffreys' interval (Brown, Cai and DasGupta 2001); without rows it may be anything."""
     if rows <= 0:
         return Interval(0.0, 0.0, 1.0)
@@ -162,7 +164,7 @@ def proportion(hits: float, rows: float, confidence: float) -> Interval:
     return Interval(hits / rows, float(min(low, hits / rows)), float(max(high, hits / rows)))
 
 
-def average_precision(truth: Floats, score: Floats) -> float:
+def compute_average_precision(truth: Floats, score: Floats) -> float:
     """Precision averaged over the recall it is reached at (scikit-learn's definition); NaN without a positive."""
     if not truth.any():
         return math.nan
@@ -173,10 +175,10 @@ def average_precision(truth: Floats, score: Floats) -> float:
     return float((np.diff(found, prepend=0.0) * precision).sum() / found[-1])
 
 
-def average_precision_interval(truth: Floats, score: Floats, confidence: float) -> Interval:
+def estimate_average_precision(truth: Floats, score: Floats, confidence: float) -> Interval:
     """Logit interval with the number of positives as sample size (Boyd, Eng and Page 2013, section 3.2)."""
-    value = average_precision(truth, score)
-    return _logit_interval(value, math.sqrt(value * (1 - value) / truth.sum()), confidence)
+    value = compute_average_precision(truth, score)
+    return _compute_logit_interval(value, math.sqrt(value * (1 - value) / truth.sum()), confidence)
 
 
 @dataclass(frozen=True)
@@ -191,36 +193,36 @@ class Confusion:
     @property
     def f1(self) -> Any:
         hits = 2 * self.true_positive
-        return _share(hits, hits + self.false_negative + self.false_positive)
+        return _compute_share(hits, hits + self.false_negative + self.false_positive)
 
     @property
     def precision(self) -> Any:
-        return _share(self.true_positive, self.true_positive + self.false_positive)
+        return _compute_share(self.true_positive, self.true_positive + self.false_positive)
 
     @property
     def recall(self) -> Any:
-        return _share(self.true_positive, self.true_positive + self.false_negative)
+        return _compute_share(self.true_positive, self.true_positive + self.false_negative)
 
     @property
     def specificity(self) -> Any:
-        return _share(self.true_negative, self.true_negative + self.false_positive)
+        return _compute_share(self.true_negative, self.true_negative + self.false_positive)
 
 
-def _share(part: Any, whole: Any) -> Any:
+def _compute_share(part: Any, whole: Any) -> Any:
     return part / np.maximum(whole, 1)  # nothing of nothing is 0, as in scikit-learn
 
 
-def confusion(truth: Floats, denied: NDArray[np.bool_]) -> Confusion:
+def count_confusion(truth: Floats, denied: NDArray[np.bool_]) -> Confusion:
     """truth (n,) of 0 and 1; denied (n,): called positive."""
-    return _confusion(np.bincount((2 * truth + denied).astype(np.int64), minlength=4))
+    return _build_confusion(np.bincount((2 * truth + denied).astype(np.int64), minlength=4))
 
 
-def _confusion(cells: Any) -> Confusion:
+def _build_confusion(cells: Any) -> Confusion:
     """cells (..., 4) in the order truth, decision: 00, 01, 10, 11."""
     return Confusion(cells[..., 3], cells[..., 2], cells[..., 1], cells[..., 0])
 
 
-def resampled_decisions(
+def resample_decisions(
     truth: Floats, first: NDArray[np.bool_], second: NDArray[np.bool_], resamples: int, seed: int
 ) -> tuple[Confusion, Confusion]:
     """Paired bootstrap of two models' decisions, the sample itself first; arrays of shape (resamples + 1,).
@@ -230,10 +232,10 @@ def resampled_decisions(
     seen = np.bincount((4 * truth + 2 * first + second).astype(np.int64), minlength=8)
     draws = np.random.default_rng(seed).multinomial(len(truth), seen / seen.sum(), size=resamples)
     cells = np.vstack([seen, draws]).reshape(-1, 2, 2, 2).astype(np.float64)
-    return _confusion(cells.sum(axis=3).reshape(-1, 4)), _confusion(cells.sum(axis=2).reshape(-1, 4))
+    return _build_confusion(cells.sum(axis=3).reshape(-1, 4)), _build_confusion(cells.sum(axis=2).reshape(-1, 4))
 
 
-def calibration_bins(truth: Floats, score: Floats, bins: int) -> tuple[Floats, Floats, Floats]:
+def compute_calibration_bins(truth: Floats, score: Floats, bins: int) -> tuple[Floats, Floats, Floats]:
     """Equally filled bins of the score: rows, mean of truth minus score, and that mean's variance; each (bins,)."""
     order = np.argsort(score, kind="stable")
     parts = [part for part in np.array_split((truth - score)[order], bins) if len(part) > 1]
@@ -241,7 +243,7 @@ def calibration_bins(truth: Floats, score: Floats, bins: int) -> tuple[Floats, F
     return rows, np.array([part.mean() for part in parts]), np.array([part.var(ddof=1) / len(part) for part in parts])
 
 
-def calibration_error(
+def estimate_calibration_error(
     truth: Floats, score: Floats, bins: int, confidence: float, resamples: int, seed: int
 ) -> Interval:
     """Expected calibration error over equally filled bins, less the noise that it counts as error.
@@ -250,7 +252,7 @@ def calibration_error(
     bias is read off the resamples and taken away (of a perfect model's, about half), and the interval is the reversed
     percentile one (Davison and Hinkley 1997, 5.2). Gaps are drawn as normal: they are means of many rows.
     """
-    rows, gap, variance = calibration_bins(truth, score, bins)
+    rows, gap, variance = compute_calibration_bins(truth, score, bins)
     weight, drawn = rows / rows.sum(), np.random.default_rng(seed).normal(size=(resamples, len(rows)))
     plain = float(weight @ np.abs(gap))
     again = np.abs(gap + drawn * np.sqrt(variance)) @ weight
@@ -259,7 +261,7 @@ def calibration_error(
     return Interval(float(value), float(min(ends[0], value)), float(max(ends[1], value)))
 
 
-def calibrated(truth: Floats, score: Floats, bins: int, seed: int, draws: int = 10_000) -> float:
+def compute_calibration_p_value(truth: Floats, score: Floats, bins: int, seed: int, draws: int = 10_000) -> float:
     """p-value of the test that scores are probabilities: how often chance alone makes an error as large as this one.
 
     The mean absolute gap over equally filled bins, against binomial draws at each bin's mean score, which vary a little
@@ -274,30 +276,33 @@ def calibrated(truth: Floats, score: Floats, bins: int, seed: int, draws: int = 
     return float((errors >= errors[0] - 1e-9).mean())
 
 
-def group_rates(hits: Floats, rows: Floats, resamples: int, seed: int) -> Floats:
+def draw_group_rates(hits: Floats, rows: Floats, resamples: int, seed: int) -> Floats:
     """Rates of g groups, the sample first, then draws of Jeffreys' posterior (never stuck at 0 or 1): (b + 1, g)."""
     drawn = np.random.default_rng(seed).beta(hits + 0.5, rows - hits + 0.5, size=(resamples, len(rows)))
     return np.vstack([hits / rows, drawn])
 
 
-def rows_needed(rows: int, distance: float, half: float, confidence: float, power: float = 0.8) -> float:
+def estimate_rows_needed(rows: int, distance: float, half: float, confidence: float, power: float = 0.8) -> float:
     """Rows on which a one-sided look at an interval passes with `power`, if the estimate is the truth.
 
     The textbook's sample size (Chow et al. 2008, 3.2) for a mean whose interval on `rows` rows reaches `half` to the
     side of a threshold that lies `distance` away. Raises `ZeroDivisionError` where the estimate is the threshold.
     """
-    wanted, known = z(confidence) + float(stats.norm.ppf(power)), z(confidence)
+    wanted, known = (
+        compute_normal_quantile(confidence) + float(stats.norm.ppf(power)),
+        compute_normal_quantile(confidence),
+    )
     return rows * (half / distance * wanted / known) ** 2
 
 
-def deviation(values: Floats, confidence: float) -> Interval:
+def estimate_deviation(values: Floats, confidence: float) -> Interval:
     """Standard deviation with its chi-square interval; values are taken as normal."""
     free, found = len(values) - 1, float(np.std(values, ddof=1))
     high, low = stats.chi2.ppf([(1 - confidence) / 2, (1 + confidence) / 2], free)
     return Interval(found, found * math.sqrt(free / low), found * math.sqrt(free / high))
 
 
-def holm(p_values: list[float], alpha: float) -> list[bool]:
+def reject_by_holm(p_values: list[float], alpha: float) -> list[bool]:
     """Which hypotheses Holm's step-down procedure (1979) rejects at family-wise error rate `alpha`."""
     rejected, order = [False] * len(p_values), sorted(range(len(p_values)), key=p_values.__getitem__)
     for rank, index in enumerate(order):
@@ -307,7 +312,7 @@ def holm(p_values: list[float], alpha: float) -> list[bool]:
     return rejected
 
 
-def psi(reference: Floats, current: Floats) -> float:
+def compute_psi(reference: Floats, current: Floats) -> float:
     """Population stability index of two histograms over the same bins (counts); empty bins count as half a row.
 
     Bins that are empty in both are none, or half a row of few would stand against half a row of many.
@@ -317,14 +322,14 @@ def psi(reference: Floats, current: Floats) -> float:
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def jensen_shannon(reference: Floats, current: Floats) -> float:
+def compute_jensen_shannon(reference: Floats, current: Floats) -> float:
     """Jensen-Shannon distance (Lin 1991; base 2, so 0 to 1) of two histograms over the same bins (counts)."""
     p, q = (counts / max(counts.sum(), 1) for counts in (reference, current))
     middle = (p + q) / 2
     return math.sqrt(max(float(special.rel_entr(p, middle).sum() + special.rel_entr(q, middle).sum()) / 2, 0) / LN2)
 
 
-def kolmogorov_smirnov(distance: float, rows: int, others: int) -> float:
+def compute_ks_p_value(distance: float, rows: int, others: int) -> float:
     """p-value of a two-sample distance: the limit law at n m / (n + m) rows with Stephens' correction (1970).
 
     It is within a tenth of the exact law from forty rows on, which takes a second at a million. Ties make the
@@ -336,7 +341,7 @@ def kolmogorov_smirnov(distance: float, rows: int, others: int) -> float:
     return float(special.kolmogorov((root + 0.12 + 0.11 / root) * distance))
 
 
-def homogeneity(reference: Floats, current: Floats) -> float:
+def compute_homogeneity_p_value(reference: Floats, current: Floats) -> float:
     """p-value of the chi-square test that two histograms over the same bins share one distribution.
 
     The smallest bins are counted as one until five rows of either side are expected in it (Cochran 1954): in the far
@@ -353,32 +358,37 @@ def homogeneity(reference: Floats, current: Floats) -> float:
     return float(special.chdtrc(table.shape[1] - 1, ((table - even) ** 2 / even).sum()))
 
 
-def rose(hits: int, rows: int, before: int, rows_before: int) -> float:
+def compute_increase_p_value(hits: int, rows: int, before: int, rows_before: int) -> float:
     """p-value that a share rose by chance alone: Fisher's exact test while hits are few, else the normal test."""
     together, everything = hits + before, rows + rows_before
     if not rows or not rows_before or hits * rows_before <= before * rows:
         return 1.0  # it did not rise
-    if together <= EXACT_HITS:  # hypergeometric, the two margins swapped so that the sum is short
+    if together <= EXACT_TEST_HITS:  # hypergeometric, the two margins swapped so that the sum is short
         return float(stats.hypergeom.sf(hits - 1, everything, rows, together))
     error = math.sqrt(together / everything * (1 - together / everything) * (1 / rows + 1 / rows_before))
-    return 1 - normal_below((hits / rows - before / rows_before) / error) if error else 1.0
+    return 1 - compute_lower_p_value((hits / rows - before / rows_before) / error) if error else 1.0
 
 
-def changed(hits: int, rows: int, before: int, rows_before: int) -> float:
+def compute_change_p_value(hits: int, rows: int, before: int, rows_before: int) -> float:
     """p-value that a share changed by chance alone: the smaller side's, doubled. Exact, where chi-square is not."""
-    sides = rose(hits, rows, before, rows_before), rose(rows - hits, rows, rows_before - before, rows_before)
+    sides = (
+        compute_increase_p_value(hits, rows, before, rows_before),
+        compute_increase_p_value(rows - hits, rows, rows_before - before, rows_before),
+    )
     return min(1.0, 2 * min(sides))
 
 
-def shift(mean: float, variance: float, rows: int, before: tuple[float, float, int], confidence: float) -> Change:
+def estimate_mean_shift(
+    mean: float, variance: float, rows: int, before: tuple[float, float, int], confidence: float
+) -> Change:
     """How far a mean moved from (mean, variance, rows) before, both of many rows: Welch's test with the normal law."""
     error = math.sqrt(variance / rows + before[1] / before[2])
     moved = mean - before[0]
-    p_value = 2 * normal_below(-abs(moved) / error) if error else float(moved == 0)
-    return Change(wald(moved, error, confidence), p_value)
+    p_value = 2 * compute_lower_p_value(-abs(moved) / error) if error else float(moved == 0)
+    return Change(compute_wald_interval(moved, error, confidence), p_value)
 
 
-def false_discovery(p_values: list[float], alpha: float) -> list[bool]:
+def reject_by_false_discovery(p_values: list[float], alpha: float) -> list[bool]:
     """Which hypotheses the Benjamini-Hochberg procedure (1995) rejects at false-discovery rate `alpha`."""
     if not p_values:
         return []

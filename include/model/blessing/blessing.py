@@ -34,9 +34,9 @@ if TYPE_CHECKING:  # where it is used it is imported: every DAG file would pay f
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PAYLOAD_TYPE = "application/vnd.evergreen.blessing+json"
-RETRAIN = "train again, and the new version gets one"
-PEM = re.compile(r"-----BEGIN [A-Z ]+-----(.*?)-----END [A-Z ]+-----", re.DOTALL)
-Trusted: TypeAlias = "Mapping[str, Ed25519PublicKey]"
+RETRAIN_ADVICE = "train again, and the new version gets one"
+PEM_BLOCK = re.compile(r"-----BEGIN [A-Z ]+-----(.*?)-----END [A-Z ]+-----", re.DOTALL)
+TrustedKeys: TypeAlias = "Mapping[str, Ed25519PublicKey]"
 
 
 class _Document(BaseModel):
@@ -93,28 +93,28 @@ class Envelope(_Document):
 # --- making one ----------------------------------------------------------------------------------------------------
 
 
-def report_digest(report: Mapping[str, Any]) -> str:
+def compute_report_digest(report: Mapping[str, Any]) -> str:
     """sha256 over the report's JSON with sorted keys: to compare a blessing with a `gate.json` beside it."""
     return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()
 
 
-def findings(report: Mapping[str, Any]) -> tuple[Finding, ...]:
+def list_findings(report: Mapping[str, Any]) -> tuple[Finding, ...]:
     return tuple(
         Finding(
             name=check["name"],
             verdict=check["verdict"],
-            **{part: _number(check.get(part)) for part in ("value", "low", "high", "threshold")},
+            **{part: _convert_number(check.get(part)) for part in ("value", "low", "high", "threshold")},
             blocks=check.get("blocks", True),
         )
         for check in report["checks"]
     )
 
 
-def _number(value: Any) -> float | None:
+def _convert_number(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def may_be_blessed(report: Mapping[str, Any], intent: Intent, approval: Approval | None) -> None:
+def check_blessable(report: Mapping[str, Any], intent: Intent, approval: Approval | None) -> None:
     """Raises `NotBlessed` unless the gate passed the model, or could not tell and a person said yes."""
     verdict = report.get("verdict")
     if intent is not Intent.LIVE:
@@ -129,116 +129,134 @@ def may_be_blessed(report: Mapping[str, Any], intent: Intent, approval: Approval
 
 def sign(blessing: Blessing, key: Ed25519PrivateKey) -> str:
     """The envelope as JSON. The same blessing and key give the same envelope, byte by byte."""
-    may_be_blessed({"verdict": blessing.verdict, "checks": blessing.checks}, blessing.intent, blessing.approval)
+    check_blessable({"verdict": blessing.verdict, "checks": blessing.checks}, blessing.intent, blessing.approval)
     payload = json.dumps(blessing.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
-    signature = _Signature(keyid=key_id(key.public_key()), sig=_text(key.sign(_covered(payload))))
-    return Envelope(payload=_text(payload), payloadType=PAYLOAD_TYPE, signatures=(signature,)).model_dump_json()
+    signature = _Signature(
+        keyid=compute_key_id(key.public_key()), sig=_encode_base64(key.sign(_encode_signed_bytes(payload)))
+    )
+    return Envelope(
+        payload=_encode_base64(payload), payloadType=PAYLOAD_TYPE, signatures=(signature,)
+    ).model_dump_json()
 
 
-def envelope_digest(envelope: str) -> str:
+def compute_envelope_digest(envelope: str) -> str:
     """sha256 over the signed document's bytes: a short name for one blessing."""
     return hashlib.sha256(base64.b64decode(Envelope.model_validate_json(envelope).payload)).hexdigest()
 
 
-def _covered(payload: bytes, kind: str = PAYLOAD_TYPE) -> bytes:
+def _encode_signed_bytes(payload: bytes, kind: str = PAYLOAD_TYPE) -> bytes:
     """DSSE's pre-authentication encoding: lengths keep type and body from running into each other."""
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
 
 
-def _text(data: bytes) -> str:
+def _encode_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
 # --- believing one -------------------------------------------------------------------------------------------------
 
 
-def verify(envelope: str, trusted: Trusted, model: str | None, version: str, digest: str | None = None) -> Blessing:
+def verify(
+    envelope: str, trusted_keys: TrustedKeys, model: str | None, version: str, digest: str | None = None
+) -> Blessing:
     """The blessing inside, if it is signed by a trusted key and is a live one of this version (and artifact).
 
     `model` is None for a caller who learns its name from the artifact and compares then. Raises `NotBlessed` with the
     one reason why not. Nothing of the document is looked at before its signature holds.
     """
-    what = f"Version {version} of {model or 'the model'}"
-    blessing = _document(_signed(_envelope(envelope, what), trusted, what), what)
+    subject = f"Version {version} of {model or 'the model'}"
+    blessing = _parse_blessing(_verify_signature(_parse_envelope(envelope, subject), trusted_keys, subject), subject)
     if (blessing.model, blessing.version) != (model or blessing.model, version):
         named = f"version {blessing.version} of {blessing.model}"
-        raise NotBlessed(f"{what} carries the blessing of {named}; a blessing is of one version alone: {RETRAIN}.")
+        raise NotBlessed(
+            f"{subject} carries the blessing of {named}; a blessing is of one version alone: {RETRAIN_ADVICE}."
+        )
     if digest is not None and blessing.digest != digest:
         raise NotBlessed(
-            f"{what} has the artifact {digest[:12]}, but its blessing is of {blessing.digest[:12]}; {RETRAIN}."
+            f"{subject} has the artifact {digest[:12]}, but its blessing is of "
+            f"{blessing.digest[:12]}; {RETRAIN_ADVICE}."
         )
     if blessing.intent is not Intent.LIVE:
-        raise NotBlessed(f"{what} comes from a {blessing.intent.value} training and is never deployed.")
-    may_be_blessed({"verdict": blessing.verdict, "checks": blessing.checks}, blessing.intent, blessing.approval)
+        raise NotBlessed(f"{subject} comes from a {blessing.intent.value} training and is never deployed.")
+    check_blessable({"verdict": blessing.verdict, "checks": blessing.checks}, blessing.intent, blessing.approval)
     return blessing
 
 
-def _envelope(text: str, what: str) -> Envelope:
+def _parse_envelope(text: str, subject: str) -> Envelope:
     try:
         return Envelope.model_validate_json(text)
     except ValidationError:
         if '"digest"' in text and '"run_key"' in text:
-            raise NotBlessed(f"{what} carries a blessing of an earlier kind, without a signature; {RETRAIN}.") from None
-        raise NotBlessed(f"{what} carries something that is no signed blessing; {RETRAIN}.") from None
+            raise NotBlessed(
+                f"{subject} carries a blessing of an earlier kind, without a signature; {RETRAIN_ADVICE}."
+            ) from None
+        raise NotBlessed(f"{subject} carries something that is no signed blessing; {RETRAIN_ADVICE}.") from None
 
 
-def _signed(envelope: Envelope, trusted: Trusted, what: str) -> bytes:
+def _verify_signature(envelope: Envelope, trusted_keys: TrustedKeys, subject: str) -> bytes:
     """The payload's bytes, once a trusted key's signature over them holds."""
     if envelope.payloadType != PAYLOAD_TYPE or not envelope.signatures:
-        raise NotBlessed(f"{what} carries a document without a signature as a blessing has it; {RETRAIN}.")
-    known = [signature for signature in envelope.signatures if signature.keyid in trusted]
+        raise NotBlessed(f"{subject} carries a document without a signature as a blessing has it; {RETRAIN_ADVICE}.")
+    known = [signature for signature in envelope.signatures if signature.keyid in trusted_keys]
     if not known:
         signers = ", ".join(signature.keyid for signature in envelope.signatures)
         raise NotBlessed(
-            f"{what} is blessed by key {signers}, and trusted is {', '.join(trusted) or 'none'}; if that key is yours, "
+            f"{subject} is blessed by key {signers}, and trusted is "
+            f"{', '.join(trusted_keys) or 'none'}; if that key is yours, "
             "add its public half to the trusted keys."
         )
-    payload = _bytes(envelope.payload)
-    if not any(_holds(trusted[signature.keyid], _bytes(signature.sig), payload) for signature in known):
-        raise NotBlessed(f"{what} has a blessing whose signature does not fit its text: it was altered; {RETRAIN}.")
+    payload = _decode_base64(envelope.payload)
+    if not any(
+        _is_signed_by(trusted_keys[signature.keyid], _decode_base64(signature.sig), payload) for signature in known
+    ):
+        raise NotBlessed(
+            f"{subject} has a blessing whose signature does not fit its text: it was altered; {RETRAIN_ADVICE}."
+        )
     return payload
 
 
-def _holds(key: Ed25519PublicKey, signature: bytes, payload: bytes) -> bool:
+def _is_signed_by(key: Ed25519PublicKey, signature: bytes, payload: bytes) -> bool:
     from cryptography.exceptions import InvalidSignature
 
     try:
-        key.verify(signature, _covered(payload))
+        key.verify(signature, _encode_signed_bytes(payload))
     except InvalidSignature:
         return False
     return True
 
 
-def _bytes(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return b""
 
 
-def _document(payload: bytes, what: str) -> Blessing:
+def _parse_blessing(payload: bytes, subject: str) -> Blessing:
     try:
         return Blessing.model_validate_json(payload)
     except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"]) or "the document"
-        raise NotBlessed(f"{what} has a signed blessing that is not valid at {place}; {RETRAIN}.") from None
+        location = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"]) or "the document"
+        raise NotBlessed(
+            f"{subject} has a signed blessing that is not valid at {location}; {RETRAIN_ADVICE}."
+        ) from None
 
 
 # --- keys ----------------------------------------------------------------------------------------------------------
 
 
-def key_id(key: Ed25519PublicKey) -> str:
+def compute_key_id(key: Ed25519PublicKey) -> str:
     """The first 16 hex digits of the sha256 over the raw public key."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
-def private_key(text: str) -> Ed25519PrivateKey:
+def parse_private_key(text: str) -> Ed25519PrivateKey:
     """From PEM (PKCS #8), or from the one line of base64 within it. Raises `KeyInvalid`, never with the key's text."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-    blocks = _blocks(text)
+    blocks = _split_pem_blocks(text)
     try:
         key = load_der_private_key(base64.b64decode(blocks[0]), None) if len(blocks) == 1 else None
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -248,15 +266,15 @@ def private_key(text: str) -> Ed25519PrivateKey:
     return key
 
 
-def public_keys(text: str) -> dict[str, Ed25519PublicKey]:
+def parse_public_keys(text: str) -> dict[str, Ed25519PublicKey]:
     """Key id -> key, from any number of PEM blocks, or of their base64 lines. Raises `KeyInvalid`."""
-    found = [_public_key(block) for block in _blocks(text)]
-    if not found:
+    keys = [_parse_public_key(block) for block in _split_pem_blocks(text)]
+    if not keys:
         raise KeyInvalid("There is no trusted key; put the public half of the signing key there, in PEM.")
-    return {key_id(key): key for key in found}
+    return {compute_key_id(key): key for key in keys}
 
 
-def _public_key(block: str) -> Ed25519PublicKey:
+def _parse_public_key(block: str) -> Ed25519PublicKey:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -270,24 +288,24 @@ def _public_key(block: str) -> Ed25519PublicKey:
     return key
 
 
-def _blocks(text: str) -> Sequence[str]:
+def _split_pem_blocks(text: str) -> Sequence[str]:
     """The base64 of each PEM block; of text without any, each word."""
-    return ["".join(block.split()) for block in PEM.findall(text)] or text.split()
+    return ["".join(block.split()) for block in PEM_BLOCK.findall(text)] or text.split()
 
 
-def new_key() -> Ed25519PrivateKey:
+def generate_key() -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.generate()
 
 
-def private_pem(key: Ed25519PrivateKey) -> str:
+def render_private_pem(key: Ed25519PrivateKey) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def public_pem(key: Ed25519PrivateKey) -> str:
+def render_public_pem(key: Ed25519PrivateKey) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

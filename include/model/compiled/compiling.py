@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from include.model.compiled.encoding import Categories, Encoding, Numbers
 from include.model.compiled.runtimes import INPUT, OUTPUT, Runtime
 
-OPSET, ML_OPSET, IR = 17, 3, 8  # read by every ONNX Runtime since 1.12
+OPSET_VERSION, ML_OPSET_VERSION, IR_VERSION = 17, 3, 8  # read by every ONNX Runtime since 1.12
 TOLERANCE, TORCH_TOLERANCE = 1e-6, 1e-5
 Layer = tuple[NDArray[Any], NDArray[Any]]
 
@@ -34,7 +34,7 @@ class NotCompilable(Exception):
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledForm:
     """`data` is the model file; `tolerance` is how far a probability may lie from the pipeline's."""
 
     runtime: Runtime
@@ -43,7 +43,7 @@ class Compiled:
     tolerance: float = TOLERANCE
 
 
-def compiled(pipeline: Any) -> Compiled:
+def compile_pipeline(pipeline: Any) -> CompiledForm:
     """The compiled form of a Pipeline of "prepare" (ColumnTransformer) and "model". Raises `NotCompilable`."""
     steps = getattr(pipeline, "steps", [])
     if [name for name, _ in steps] != ["prepare", "model"]:
@@ -51,24 +51,24 @@ def compiled(pipeline: Any) -> Compiled:
     model = steps[1][1]
     for kind in type(model).__mro__:
         if kind.__name__ in COMPILERS:
-            return COMPILERS[kind.__name__](model, encoding_of(steps[0][1]))
+            return COMPILERS[kind.__name__](model, build_encoding(steps[0][1]))
     raise NotCompilable(f"{type(model).__name__} has no compiled form")
 
 
-def encoding_of(prepare: Any) -> Encoding:
+def build_encoding(prepare: Any) -> Encoding:
     """What a fitted ColumnTransformer of `pipelines` does to its columns, as data. Raises `NotCompilable`."""
     numbers, categories = Numbers(), Categories()
     for name, fitted, columns in prepare.transformers_:
         if name == "numbers":
-            numbers = _numbers(fitted, [str(column) for column in columns])
+            numbers = _build_numbers(fitted, [str(column) for column in columns])
         elif name == "categories":
-            categories = _categories(fitted, [str(column) for column in columns])
+            categories = _build_categories(fitted, [str(column) for column in columns])
         elif fitted != "drop":
             raise NotCompilable(f"the columns of {name!r} are prepared in a way that is not known as data")
     return Encoding(numbers=numbers, categories=categories)
 
 
-def _numbers(fitted: Any, names: list[str]) -> Numbers:
+def _build_numbers(fitted: Any, names: list[str]) -> Numbers:
     tables: dict[str, Any] = {"names": names}
     for step in getattr(fitted, "steps", [("", fitted)]):
         kind = type(step[1]).__name__
@@ -78,106 +78,111 @@ def _numbers(fitted: Any, names: list[str]) -> Numbers:
     return Numbers(**{name: np.asarray(values).tolist() for name, values in tables.items()})
 
 
-def _filled(imputer: Any, _: dict[str, Any]) -> dict[str, Any]:
+def _read_imputer(imputer: Any, _: dict[str, Any]) -> dict[str, Any]:
     indicators = imputer.indicator_.features_ if imputer.add_indicator else []
     return {"fill": imputer.statistics_, "indicators": indicators}
 
 
-def _held(scaler: Any, _: dict[str, Any]) -> dict[str, Any]:
+def _read_clipper(scaler: Any, _: dict[str, Any]) -> dict[str, Any]:
     """(value - min) / range held between 0 and 1, as: held between min and max, then shifted and scaled."""
     width = 1 / scaler.scale_
     return {"low": scaler.data_min_, "high": scaler.data_min_ + width, "shift": scaler.data_min_, "scale": width}
 
 
-def _scaled(scaler: Any, before: dict[str, Any]) -> dict[str, Any]:
+def _read_scaler(scaler: Any, before: dict[str, Any]) -> dict[str, Any]:
     """After ((x - a) / b - c) / d stands (x - (a + b c)) / (b d)."""
     shift, scale = before.get("shift", 0.0), before.get("scale", 1.0)
     return {"shift": shift + scale * scaler.mean_, "scale": scale * scaler.scale_}
 
 
 NUMBER_STEPS: dict[str, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
-    "FunctionTransformer": lambda step, _: {} if step.func is None else _unknown(step),  # what "passthrough" becomes
-    "MinMaxScaler": _held,
-    "SimpleImputer": _filled,
-    "StandardScaler": _scaled,
+    "FunctionTransformer": lambda step, _: (
+        {} if step.func is None else _refuse_function(step)
+    ),  # what "passthrough" becomes
+    "MinMaxScaler": _read_clipper,
+    "SimpleImputer": _read_imputer,
+    "StandardScaler": _read_scaler,
 }
 
 
-def _unknown(step: Any) -> dict[str, Any]:
+def _refuse_function(step: Any) -> dict[str, Any]:
     raise NotCompilable(f"{type(step).__name__} calls a function")
 
 
-def _categories(encoder: Any, names: list[str]) -> Categories:
+def _build_categories(encoder: Any, names: list[str]) -> Categories:
     style = {"OneHotEncoder": "onehot", "OrdinalEncoder": "ordinal"}.get(type(encoder).__name__)
     plain = all(getattr(encoder, name, None) is None for name in ("drop", "min_frequency", "max_categories"))
     if style is None or not plain:
         raise NotCompilable(f"this {type(encoder).__name__} is not known as data")
-    values = {name: [_text(value) for value in found] for name, found in zip(names, encoder.categories_, strict=True)}
+    values = {
+        name: [_convert_category(value) for value in found]
+        for name, found in zip(names, encoder.categories_, strict=True)
+    }
     return Categories(style=style, values=values)
 
 
-def _text(value: Any) -> str | None:
+def _convert_category(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _logistic(model: Any, encoding: Encoding) -> Compiled:
-    return Compiled("onnx", matrix_model([(model.coef_.T, model.intercept_)]), encoding)
+def _compile_logistic(model: Any, encoding: Encoding) -> CompiledForm:
+    return CompiledForm("onnx", build_matrix_model([(model.coef_.T, model.intercept_)]), encoding)
 
 
-def _network(model: Any, encoding: Encoding) -> Compiled:
-    from include.model.network import layers
+def _compile_network(model: Any, encoding: Encoding) -> CompiledForm:
+    from include.model.network import read_layers
 
     narrow = encoding.model_copy(update={"dtype": "float32"})
-    return Compiled("onnx", matrix_model(layers(model)), narrow, TORCH_TOLERANCE)
+    return CompiledForm("onnx", build_matrix_model(read_layers(model)), narrow, TORCH_TOLERANCE)
 
 
-def _forest(model: Any, encoding: Encoding) -> Compiled:
+def _compile_forest(model: Any, encoding: Encoding) -> CompiledForm:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
     inputs = [(INPUT, FloatTensorType([None, encoding.width]))]
-    opsets, options = {"": OPSET, "ai.onnx.ml": ML_OPSET}, {id(model): {"zipmap": False}}
-    found = convert_sklearn(model, "forest", inputs, target_opset=opsets, options=options)
-    return Compiled(
-        "onnx", found.SerializeToString(deterministic=True), encoding.model_copy(update={"dtype": "float32"})
+    opsets, options = {"": OPSET_VERSION, "ai.onnx.ml": ML_OPSET_VERSION}, {id(model): {"zipmap": False}}
+    onnx_model = convert_sklearn(model, "forest", inputs, target_opset=opsets, options=options)
+    return CompiledForm(
+        "onnx", onnx_model.SerializeToString(deterministic=True), encoding.model_copy(update={"dtype": "float32"})
     )
 
 
-def _boosting(model: Any, encoding: Encoding) -> Compiled:
+def _compile_boosting(model: Any, encoding: Encoding) -> CompiledForm:
     import treelite.sklearn
 
-    return Compiled("treelite", bytes(treelite.sklearn.import_model(model).serialize_bytes()), encoding)
+    return CompiledForm("treelite", bytes(treelite.sklearn.import_model(model).serialize_bytes()), encoding)
 
 
-COMPILERS: dict[str, Callable[[Any, Encoding], Compiled]] = {
-    "HistGradientBoostingClassifier": _boosting,
-    "LogisticRegression": _logistic,
-    "NeuralNetBinaryClassifier": _network,
-    "RandomForestClassifier": _forest,
+COMPILERS: dict[str, Callable[[Any, Encoding], CompiledForm]] = {
+    "HistGradientBoostingClassifier": _compile_boosting,
+    "LogisticRegression": _compile_logistic,
+    "NeuralNetBinaryClassifier": _compile_network,
+    "RandomForestClassifier": _compile_forest,
 }
 
 
-def matrix_model(layers: Sequence[Layer]) -> bytes:
+def build_matrix_model(layers: Sequence[Layer]) -> bytes:
     """ONNX: each layer is x W + b, between two a ReLU, at the end a sigmoid. Weights (in, out), biases (out,)."""
     from onnx import checker, helper, numpy_helper
 
     nodes, tables, name = [], [], INPUT
-    for place, (weight, bias) in enumerate(layers):
-        last = place == len(layers) - 1
-        tables += [numpy_helper.from_array(weight, f"w{place}"), numpy_helper.from_array(bias, f"b{place}")]
-        nodes.append(helper.make_node("MatMul", [name, f"w{place}"], [f"m{place}"]))
-        nodes.append(helper.make_node("Add", [f"m{place}", f"b{place}"], [f"a{place}"]))
-        name = OUTPUT if last else f"r{place}"
-        nodes.append(helper.make_node("Sigmoid" if last else "Relu", [f"a{place}"], [name]))
+    for position, (weight, bias) in enumerate(layers):
+        is_last = position == len(layers) - 1
+        tables += [numpy_helper.from_array(weight, f"w{position}"), numpy_helper.from_array(bias, f"b{position}")]
+        nodes.append(helper.make_node("MatMul", [name, f"w{position}"], [f"m{position}"]))
+        nodes.append(helper.make_node("Add", [f"m{position}", f"b{position}"], [f"a{position}"]))
+        name = OUTPUT if is_last else f"r{position}"
+        nodes.append(helper.make_node("Sigmoid" if is_last else "Relu", [f"a{position}"], [name]))
     kind, width = helper.np_dtype_to_tensor_dtype(layers[0][0].dtype), layers[0][0].shape[0]
     ends = [helper.make_tensor_value_info(*end) for end in ((INPUT, kind, [None, width]), (OUTPUT, kind, [None, 1]))]
     graph = helper.make_graph(nodes, "layers", [ends[0]], [ends[1]], tables)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET_VERSION)], ir_version=IR_VERSION)
     checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def int8(model: Compiled) -> Compiled:
+def quantize_model(model: CompiledForm) -> CompiledForm:
     """The same ONNX model with weights and activations as 8-bit integers (dynamic quantization, ONNX Runtime).
 
     Raises `NotCompilable` when the model is no network, whose weights alone are worth it.

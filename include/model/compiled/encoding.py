@@ -53,7 +53,7 @@ class Numbers(_Table):
         return len(self.names) + len(self.indicators)
 
     @model_validator(mode="after")
-    def _tables_fit(self) -> Numbers:
+    def _check_tables(self) -> Numbers:
         if self.fill and len(self.fill) != len(self.names):
             raise ValueError("fill needs one value for each name")
         if any(not 0 <= position < len(self.names) for position in self.indicators):
@@ -106,49 +106,49 @@ class Encoder:
         self._numbers = encoding.numbers
         self._tables = {name: np.array(getattr(encoding.numbers, name)) for name in ("fill", "low", "high", "shift")}
         self._scale, self._indicators = np.array(encoding.numbers.scale), list(encoding.numbers.indicators)
-        self._categories, self._style = list(_places(encoding.categories).items()), encoding.categories.style
+        self._categories, self._style = list(_index_categories(encoding.categories).items()), encoding.categories.style
         self._width, self.dtype = encoding.categories.width, np.dtype(encoding.dtype)
         steps = (encoding.numbers.fill, encoding.numbers.low, encoding.numbers.scale)
         self._is_plain = not any(steps) and (self._style == "ordinal" or not self._categories)
         self.owners = encoding.owners
 
-    def rows(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
+    def encode_rows(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
         """What a row lacks is missing."""
         if self._is_plain:
-            return self._cast(_floats([self._values(row) for row in rows]))
-        numbers = _floats([[row.get(name) for name in self._names] for row in rows])
-        places = [[known[row.get(name)] for name, known in self._categories] for row in rows]
-        return self._matrix(numbers.reshape(len(rows), -1), np.array(places, dtype=np.intp).reshape(len(rows), -1))
+            return self._cast(_convert_to_floats([self._encode_plain_row(row) for row in rows]))
+        numbers = _convert_to_floats([[row.get(name) for name in self._names] for row in rows])
+        codes = [[known[row.get(name)] for name, known in self._categories] for row in rows]
+        return self._build_matrix(numbers.reshape(len(rows), -1), np.array(codes, dtype=np.intp).reshape(len(rows), -1))
 
-    def _values(self, row: Mapping[str, Any]) -> list[Any]:
+    def _encode_plain_row(self, row: Mapping[str, Any]) -> list[Any]:
         """The row of a matrix that needs no further step: for one row a call of numpy takes longer than all of this."""
         return [*map(row.get, self._names), *(known[row.get(name)] for name, known in self._categories)]
 
-    def frame(self, table: pd.DataFrame) -> NDArray[Any]:
+    def encode_frame(self, table: pd.DataFrame) -> NDArray[Any]:
         """The same for a table that `schema.frame` or `schema.conform` built."""
         numbers = np.empty((len(table), len(self._names)))
-        places = np.empty((len(table), len(self._categories)), dtype=np.intp)
+        codes = np.empty((len(table), len(self._categories)), dtype=np.intp)
         for position, name in enumerate(self._names):
             numbers[:, position] = table[name]
         for position, (name, known) in enumerate(self._categories):
-            places[:, position] = [known[value] for value in table[name]]
-        return self._matrix(numbers, places)
+            codes[:, position] = [known[value] for value in table[name]]
+        return self._build_matrix(numbers, codes)
 
-    def batch(self, table: pl.DataFrame) -> NDArray[Any]:
+    def encode_batch(self, table: pl.DataFrame) -> NDArray[Any]:
         """The same for rows as they lie in a snapshot: each column at once, each value of a category once."""
         numbers = np.empty((table.height, len(self._names)))
-        places = np.empty((table.height, len(self._categories)), dtype=np.intp)
+        codes = np.empty((table.height, len(self._categories)), dtype=np.intp)
         for position, name in enumerate(self._names):
-            numbers[:, position] = _number_column(table[name])
+            numbers[:, position] = _convert_numbers(table[name])
         for position, (name, known) in enumerate(self._categories):
-            places[:, position] = _place_column(table[name], known)
-        return self._matrix(numbers, places)
+            codes[:, position] = _find_codes(table[name], known)
+        return self._build_matrix(numbers, codes)
 
-    def _matrix(self, numbers: Floats, places: NDArray[np.intp]) -> NDArray[Any]:
-        prepared = self._cast(self._prepared(numbers))
+    def _build_matrix(self, numbers: Floats, codes: NDArray[np.intp]) -> NDArray[Any]:
+        prepared = self._cast(self._prepare_numbers(numbers))
         if not self._categories:
             return prepared
-        return np.concatenate([prepared, self._encoded(places)], axis=1)
+        return np.concatenate([prepared, self._encode_categories(codes)], axis=1)
 
     def _cast(self, matrix: Floats) -> NDArray[Any]:
         if matrix.dtype == self.dtype:
@@ -156,7 +156,7 @@ class Encoder:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, as in every float32 model
             return matrix.astype(self.dtype)
 
-    def _prepared(self, numbers: Floats) -> Floats:
+    def _prepare_numbers(self, numbers: Floats) -> Floats:
         tables = self._tables
         if len(tables["fill"]):
             missing = np.isnan(numbers)
@@ -167,15 +167,15 @@ class Encoder:
             numbers = np.minimum(np.maximum(numbers, tables["low"]), tables["high"])
         return (numbers - tables["shift"]) / self._scale if len(self._scale) else numbers
 
-    def _encoded(self, places: NDArray[np.intp]) -> NDArray[Any]:
+    def _encode_categories(self, codes: NDArray[np.intp]) -> NDArray[Any]:
         if self._style == "ordinal":
-            return places.astype(self.dtype)
-        out = np.zeros((len(places), self._width + 1), dtype=self.dtype)  # the last column takes the unseen ones
-        out[np.arange(len(places))[:, None], places] = 1
+            return codes.astype(self.dtype)
+        out = np.zeros((len(codes), self._width + 1), dtype=self.dtype)  # the last column takes the unseen ones
+        out[np.arange(len(codes))[:, None], codes] = 1
         return out[:, :-1]
 
 
-class _Places(dict[Any, int]):
+class _CategoryIndex(dict[Any, int]):
     """Where a value stands; a value of another type than str is looked up as `schema.frame` would have written it."""
 
     def __init__(self, values: Sequence[str | None], first: int, unseen: int) -> None:
@@ -186,32 +186,32 @@ class _Places(dict[Any, int]):
         return self.get(None if is_missing(value) else str(value), self._unseen)
 
 
-def _places(categories: Categories) -> dict[str, _Places]:
+def _index_categories(categories: Categories) -> dict[str, _CategoryIndex]:
     """onehot: columns of the matrix, the one behind the last for unseen. ordinal: codes."""
     if categories.style == "ordinal":
-        return {name: _Places(values, 0, -1) for name, values in categories.values.items()}
-    found, first = {}, 0
+        return {name: _CategoryIndex(values, 0, -1) for name, values in categories.values.items()}
+    indexes, first = {}, 0
     for name, values in categories.values.items():
-        found[name] = _Places(values, first, categories.width)
+        indexes[name] = _CategoryIndex(values, first, categories.width)
         first += len(values)
-    return found
+    return indexes
 
 
-def _number_column(values: pl.Series) -> Floats:
+def _convert_numbers(values: pl.Series) -> Floats:
     import polars as pl
 
     return values.cast(pl.Float64).fill_null(math.nan).to_numpy()
 
 
-def _place_column(values: pl.Series, known: Mapping[Any, int]) -> NDArray[np.int64]:
+def _find_codes(values: pl.Series, known: Mapping[Any, int]) -> NDArray[np.int64]:
     import polars as pl
 
-    found = values.unique()
-    places = [known[value] for value in found.to_list()]
-    return values.replace_strict(found, places, return_dtype=pl.Int64).to_numpy()
+    distinct = values.unique()
+    codes = [known[value] for value in distinct.to_list()]
+    return values.replace_strict(distinct, codes, return_dtype=pl.Int64).to_numpy()
 
 
-def _floats(values: list[list[Any]]) -> Floats:
+def _convert_to_floats(values: list[list[Any]]) -> Floats:
     """numpy reads None as NaN by itself; only what it cannot read is looked at one by one."""
     try:
         return np.array(values, dtype=np.float64)

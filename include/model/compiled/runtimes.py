@@ -18,7 +18,7 @@ from include.kernel.errors import ArtifactRejected
 
 Runtime = Literal["onnx", "treelite"]
 Score = Callable[[NDArray[Any]], NDArray[np.float64]]
-FILES: dict[Runtime, str] = {"onnx": "model.onnx", "treelite": "model.treelite"}
+MODEL_FILES: dict[Runtime, str] = {"onnx": "model.onnx", "treelite": "model.treelite"}
 INPUT, OUTPUT = "features", "probabilities"
 
 
@@ -27,7 +27,7 @@ def open_model(runtime: Runtime, data: bytes, width: int) -> Score:
     return OPENERS[runtime](data, width)
 
 
-def _onnx(data: bytes, width: int) -> Score:
+def _open_onnx(data: bytes, width: int) -> Score:
     import onnxruntime as ort
 
     from include.model.integrity import onnx_allowlist
@@ -52,7 +52,7 @@ def _onnx(data: bytes, width: int) -> Score:
     return score
 
 
-def _treelite(data: bytes, width: int) -> Score:
+def _open_treelite(data: bytes, width: int) -> Score:
     import treelite
 
     try:
@@ -63,10 +63,10 @@ def _treelite(data: bytes, width: int) -> Score:
         raise ArtifactRejected(f"model.treelite reads {model.num_feature} features instead of {width}; train it again.")
     _check_output(model)
     _check_bounds(model)
-    return _walked(model, width)
+    return _build_tree_score(model, width)
 
 
-def _walked(model: Any, width: int) -> Score:
+def _build_tree_score(model: Any, width: int) -> Score:
     """treelite's own C function with a configuration made once: `gtil.predict` makes one at each call, through JSON,
     which for one row takes 49 us instead of 16. What it checks each time is checked here and in `_check_output`."""
     from treelite.core import _LIB, _check_call
@@ -110,4 +110,4 @@ def _check_bounds(model: Any) -> None:
             raise ArtifactRejected("model.treelite holds a tree whose nodes point outside of it; train it again.")
 
 
-OPENERS: dict[Runtime, Callable[[bytes, int], Score]] = {"onnx": _onnx, "treelite": _treelite}
+OPENERS: dict[Runtime, Callable[[bytes, int], Score]] = {"onnx": _open_onnx, "treelite": _open_treelite}

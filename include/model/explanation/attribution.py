@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 
 from include.kernel.errors import ArtifactRejected, Permanent
 from include.model.artifact import ArtifactMeta, CompiledModel, Files, Model, ServableModel
-from include.model.calibration import EDGE, Calibration, log_odds
+from include.model.calibration import MIN_PROBABILITY, Calibration, compute_log_odds
 from include.model.explanation import explanation
 from include.model.explanation.explanation import Explanation
-from include.model.schema import frame
+from include.model.schema import build_frame
 
 Floats = NDArray[np.float64]
 Rows = Sequence[Mapping[str, Any]]
-Told = Literal["log_odds", "probability", "score_log_odds", "score"]
-ADDITIVE = 1e-6
-SATURATED = 20.0  # log-odds beyond which a float64 probability no longer tells them
-ORDERS = 8  # sampled orders, each walked both ways; exact for interactions of two columns from the first one on
+AnswerSpace = Literal["log_odds", "probability", "score_log_odds", "score"]
+ADDITIVE_TOLERANCE = 1e-6
+SATURATED_LOG_ODDS = 20.0  # log-odds beyond which a float64 probability no longer tells them
+SAMPLED_ORDERS = 8  # sampled orders, each walked both ways; exact for interactions of two columns from the first one on
 SEED = 0
 
 
@@ -42,7 +42,7 @@ class TooLarge(Permanent):
 
 
 @dataclass(frozen=True)
-class Attributed:
+class Attribution:
     """`base` + the sum of a row of `contributions` (n, input columns) is the raw score, in the explanation's space.
 
     `score` (n,) is what the model itself computed, as a probability before calibration.
@@ -54,39 +54,41 @@ class Attributed:
 
 
 @dataclass(frozen=True)
-class Explained:
+class RowExplanation:
     """One row as it is answered. `space` says what `base` + the sum of `contributions` is:
 
     log_odds        the log-odds of the served probability       score_log_odds  the log-odds of the score before
     probability     the served probability                       score           the score before calibration
     """
 
-    space: Told
+    space: AnswerSpace
     base: float
     contributions: dict[str, float]
 
 
 class Explainer(Protocol):
-    def __call__(self, rows: Rows) -> Attributed: ...
+    def __call__(self, rows: Rows) -> Attribution: ...
 
 
-def explainer(files: Files, model: Model) -> Explainer:
+def build_explainer(files: Files, model: Model) -> Explainer:
     """For the artifact of these files, which holds `model`. Raises `ArtifactRejected`."""
     document = explanation.read(files)
     if document is None:
-        raise ArtifactRejected(missing(model.meta.name))
+        raise ArtifactRejected(describe_missing(model.meta.name))
     if isinstance(model, CompiledModel):
         if document.method == "linear":
             return LinearExplainer(document, model)
         if document.method == "trees":
             return TreeExplainer(document, model, files)
     if document.method != "permutation" or not document.background:
-        raise ArtifactRejected(f"{explanation.FILE} does not fit the model beside it; train the model again.")
+        raise ArtifactRejected(
+            f"{explanation.EXPLANATION_FILE} does not fit the model beside it; train the model again."
+        )
     return PermutationExplainer(document, model)
 
 
-def missing(name: str) -> str:
-    return f"The artifact of {name} holds no {explanation.FILE}; train the model again and release it."
+def describe_missing(name: str) -> str:
+    return f"The artifact of {name} holds no {explanation.EXPLANATION_FILE}; train the model again and release it."
 
 
 class LinearExplainer:
@@ -94,19 +96,21 @@ class LinearExplainer:
 
     def __init__(self, document: Explanation, model: CompiledModel) -> None:
         self._model = model
-        self._owned = explanation.by_column(model.encoder.owners, _names(model.meta))
+        self._owned = explanation.build_ownership_matrix(model.encoder.owners, _list_column_names(model.meta))
         self._weights, self._means = np.array(document.coefficients), np.array(document.means)
         if not len(self._weights) == len(self._means) == len(self._owned):
-            raise ArtifactRejected(f"{explanation.FILE} has another width than the model; train the model again.")
+            raise ArtifactRejected(
+                f"{explanation.EXPLANATION_FILE} has another width than the model; train the model again."
+            )
         self._base = document.offset + float(self._weights @ self._means)
 
-    def __call__(self, rows: Rows) -> Attributed:
-        matrix = self._model.encoder.rows(rows)
+    def __call__(self, rows: Rows) -> Attribution:
+        matrix = self._model.encoder.encode_rows(rows)
         with np.errstate(over="ignore", invalid="ignore"):
             moved = ((matrix - self._means) * self._weights) @ self._owned
         if not np.isfinite(moved).all():
             raise TooLarge("A number of the row is too large to be explained; send one that can be true.")
-        return Attributed(self._base, moved, self._model.raw(matrix))
+        return Attribution(self._base, moved, self._model.score_matrix(matrix))
 
 
 class TreeExplainer:
@@ -115,10 +119,13 @@ class TreeExplainer:
     def __init__(self, document: Explanation, model: CompiledModel, files: Files) -> None:
         import shap
 
-        self._model, self._owned = model, explanation.by_column(model.encoder.owners, _names(model.meta))
+        self._model, self._owned = (
+            model,
+            explanation.build_ownership_matrix(model.encoder.owners, _list_column_names(model.meta)),
+        )
         trees = explanation.read_tables(files, len(self._owned))
         ensemble = {
-            "trees": [_as_shap_names_it(tree) for tree in trees],
+            "trees": [_rename_for_shap(tree) for tree in trees],
             "base_offset": document.offset,
             "internal_dtype": np.float64,
             "input_dtype": model.encoder.dtype.type,
@@ -126,13 +133,13 @@ class TreeExplainer:
         self._shap = shap.TreeExplainer(ensemble, feature_perturbation="tree_path_dependent")
         self._base = float(np.ravel(self._shap.expected_value)[0])
 
-    def __call__(self, rows: Rows) -> Attributed:
-        matrix = self._model.encoder.rows(rows)
-        found = self._shap.shap_values(matrix, check_additivity=False)  # ours is stricter, see `settle`
-        return Attributed(self._base, found @ self._owned, self._model.raw(matrix))
+    def __call__(self, rows: Rows) -> Attribution:
+        matrix = self._model.encoder.encode_rows(rows)
+        shap_values = self._shap.shap_values(matrix, check_additivity=False)  # ours is stricter, see `settle`
+        return Attribution(self._base, shap_values @ self._owned, self._model.score_matrix(matrix))
 
 
-def _as_shap_names_it(tree: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _rename_for_shap(tree: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     children = {f"children_{name}": tree[name] for name in ("left", "right", "default")}
     plain = {name: tree[name] for name in ("features", "thresholds")}
     return {**children, **plain, "values": tree["values"][:, None], "node_sample_weight": tree["weights"]}
@@ -147,63 +154,67 @@ class PermutationExplainer:
     """
 
     def __init__(self, document: Explanation, model: Model) -> None:
-        self._columns = _names(model.meta)
+        self._columns = _list_column_names(model.meta)
         self._by_name = np.argsort(np.array(self._columns))
         self._log_odds = document.space == "log_odds"
-        self._game: _Game = _Encoded(model, document) if isinstance(model, CompiledModel) else _Table(model, document)
+        self._game: _Game = (
+            _MatrixGame(model, document) if isinstance(model, CompiledModel) else _FrameGame(model, document)
+        )
 
-    def __call__(self, rows: Rows) -> Attributed:
-        found = [self._one(row) for row in rows]
-        bases, moved, scores = zip(*found, strict=True)
-        return Attributed(bases[0], np.stack(moved), np.array(scores))
+    def __call__(self, rows: Rows) -> Attribution:
+        explained = [self._explain_row(row) for row in rows]
+        bases, moved, scores = zip(*explained, strict=True)
+        return Attribution(bases[0], np.stack(moved), np.array(scores))
 
-    def _one(self, row: Mapping[str, Any]) -> tuple[float, Floats, float]:
+    def _explain_row(self, row: Mapping[str, Any]) -> tuple[float, Floats, float]:
         import shap
 
-        own, size = self._game.own(row), len(self._columns)
+        prepared_row, size = self._game.prepare_row(row), len(self._columns)
         masker = shap.maskers.Independent(np.zeros((1, size)), max_samples=1)
-        made = shap.PermutationExplainer(lambda known: self._value(own, known), masker, seed=SEED)
-        found = made(np.ones((1, size)), max_evals=ORDERS * (2 * size + 1), silent=True)
+        made = shap.PermutationExplainer(lambda known: self._compute_value(prepared_row, known), masker, seed=SEED)
+        explained = made(np.ones((1, size)), max_evals=SAMPLED_ORDERS * (2 * size + 1), silent=True)
         moved = np.empty(size)
-        moved[self._by_name] = found.values[0]
-        score = self._game.scores(own, np.ones((1, size), dtype=bool))
-        return float(np.ravel(found.base_values)[0]), moved, float(score[0, 0])
+        moved[self._by_name] = explained.values[0]
+        score = self._game.score_coalitions(prepared_row, np.ones((1, size), dtype=bool))
+        return float(np.ravel(explained.base_values)[0]), moved, float(score[0, 0])
 
-    def _value(self, own: Any, known: Floats) -> Floats:
+    def _compute_value(self, prepared_row: Any, known: Floats) -> Floats:
         """The mean over the background of the score, in the space, for sets of known players (m, columns): (m,)."""
         masks = np.zeros(known.shape, dtype=bool)
         masks[:, self._by_name] = known > 0
-        scores = self._game.scores(own, masks)
-        found: Floats = (log_odds(scores) if self._log_odds else scores).mean(axis=1)
-        return found
+        scores = self._game.score_coalitions(prepared_row, masks)
+        values: Floats = (compute_log_odds(scores) if self._log_odds else scores).mean(axis=1)
+        return values
 
 
 class _Game(Protocol):
     """A row of which some columns are known, the others taken from each row of the background."""
 
-    def own(self, row: Mapping[str, Any]) -> Any: ...
-    def scores(self, own: Any, masks: NDArray[np.bool_]) -> Floats:
+    def prepare_row(self, row: Mapping[str, Any]) -> Any: ...
+    def score_coalitions(self, prepared_row: Any, masks: NDArray[np.bool_]) -> Floats:
         """For masks (m, columns) the raw scores (m, rows of the background)."""
         ...
 
 
-class _Encoded:
+class _MatrixGame:
     """On the matrix a compiled model reads."""
 
     def __init__(self, model: CompiledModel, document: Explanation) -> None:
         self._model = model
-        self._background = model.encoder.rows(document.background)
-        self._owner = np.argmax(explanation.by_column(model.encoder.owners, _names(model.meta)), axis=1)
+        self._background = model.encoder.encode_rows(document.background)
+        self._owner = np.argmax(
+            explanation.build_ownership_matrix(model.encoder.owners, _list_column_names(model.meta)), axis=1
+        )
 
-    def own(self, row: Mapping[str, Any]) -> NDArray[Any]:
-        return self._model.encoder.rows([row])
+    def prepare_row(self, row: Mapping[str, Any]) -> NDArray[Any]:
+        return self._model.encoder.encode_rows([row])
 
-    def scores(self, own: NDArray[Any], masks: NDArray[np.bool_]) -> Floats:
-        mixed = np.where(masks[:, None, self._owner], own[None], self._background[None])
-        return self._model.raw(mixed.reshape(-1, mixed.shape[2])).reshape(mixed.shape[:2])
+    def score_coalitions(self, prepared_row: NDArray[Any], masks: NDArray[np.bool_]) -> Floats:
+        mixed = np.where(masks[:, None, self._owner], prepared_row[None], self._background[None])
+        return self._model.score_matrix(mixed.reshape(-1, mixed.shape[2])).reshape(mixed.shape[:2])
 
 
-class _Table:
+class _FrameGame:
     """On a DataFrame, for a pipeline that serves by itself, also behind a feature function."""
 
     def __init__(self, model: Model, document: Explanation) -> None:
@@ -211,37 +222,43 @@ class _Table:
             raise ArtifactRejected("This form of a model cannot be explained; train the model again.")
         self._model, self._background = model, document.background
 
-    def own(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    def prepare_row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         return row
 
-    def scores(self, own: Mapping[str, Any], masks: NDArray[np.bool_]) -> Floats:
-        names = _names(self._model.meta)
+    def score_coalitions(self, prepared_row: Mapping[str, Any], masks: NDArray[np.bool_]) -> Floats:
+        names = _list_column_names(self._model.meta)
         mixed = [
-            {name: own.get(name) if known else other.get(name) for name, known in zip(names, mask, strict=True)}
+            {
+                name: prepared_row.get(name) if known else other.get(name)
+                for name, known in zip(names, mask, strict=True)
+            }
             for mask in masks
             for other in self._background
         ]
-        return self._model.raw_frame(frame(mixed, self._model.meta.columns)).reshape(len(masks), -1)
+        return self._model.score_frame(build_frame(mixed, self._model.meta.columns)).reshape(len(masks), -1)
 
 
-def settle(document: Explanation, meta: ArtifactMeta, found: Attributed, served: Sequence[float]) -> list[Explained]:
+def build_explanations(
+    document: Explanation, meta: ArtifactMeta, attribution: Attribution, served: Sequence[float]
+) -> list[RowExplanation]:
     """The rows as they are answered, in the space of the served probabilities (n,) where calibration allows it.
 
     Raises `NotAdditive` when the contributions miss the score, or the score is not the one that was served.
     """
-    columns = _names(meta)
-    rows = found.contributions.tolist()
-    for row, score, probability in zip(rows, found.score.tolist(), served, strict=True):
-        _check_sum(document, found.base, row, score)
-        _check_served(meta.calibration, score, probability, max(ADDITIVE, document.precision))
-    told, slope, shift = _as_served(document, meta.calibration)
-    base = slope * found.base + shift
+    columns = _list_column_names(meta)
+    rows = attribution.contributions.tolist()
+    for row, score, probability in zip(rows, attribution.score.tolist(), served, strict=True):
+        _check_sum(document, attribution.base, row, score)
+        _check_served(meta.calibration, score, probability, max(ADDITIVE_TOLERANCE, document.precision))
+    space, slope, shift = _choose_space(document, meta.calibration)
+    base = slope * attribution.base + shift
     return [
-        Explained(told, base, {name: slope * value for name, value in zip(columns, row, strict=True)}) for row in rows
+        RowExplanation(space, base, {name: slope * value for name, value in zip(columns, row, strict=True)})
+        for row in rows
     ]
 
 
-def _as_served(document: Explanation, calibration: Calibration) -> tuple[Told, float, float]:
+def _choose_space(document: Explanation, calibration: Calibration) -> tuple[AnswerSpace, float, float]:
     """What the answer adds up to, and the straight line that leads there from the raw score's space."""
     if calibration.method == "none":
         return document.space, 1.0, 0.0
@@ -255,15 +272,19 @@ def _as_served(document: Explanation, calibration: Calibration) -> tuple[Told, f
 def _check_sum(document: Explanation, base: float, row: Sequence[float], score: float) -> None:
     total = base + math.fsum(row)
     if document.space == "probability":
-        apart, allowed = abs(total - score), ADDITIVE + document.precision
-    elif abs(total) <= SATURATED:
-        held = min(max(score, EDGE), 1 - EDGE)
-        apart = abs(total - math.log(held / (1 - held)))
-        allowed = ADDITIVE + document.precision / (held * (1 - held))  # what rounding a probability does to log-odds
+        distance, allowed = abs(total - score), ADDITIVE_TOLERANCE + document.precision
+    elif abs(total) <= SATURATED_LOG_ODDS:
+        clipped = min(max(score, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
+        distance = abs(total - math.log(clipped / (1 - clipped)))
+        allowed = ADDITIVE_TOLERANCE + document.precision / (
+            clipped * (1 - clipped)
+        )  # what rounding a probability does to log-odds
     else:
-        apart, allowed = abs(_probability(total) - score), ADDITIVE + document.precision
-    if not apart <= allowed:  # written so that NaN counts as apart
-        raise NotAdditive(f"The contributions of a row miss the model's score by {apart:.2g}, so they are not shown.")
+        distance, allowed = abs(_compute_sigmoid(total) - score), ADDITIVE_TOLERANCE + document.precision
+    if not distance <= allowed:  # written so that NaN counts as apart
+        raise NotAdditive(
+            f"The contributions of a row miss the model's score by {distance:.2g}, so they are not shown."
+        )
 
 
 def _check_served(calibration: Calibration, score: float, served: float, tolerance: float) -> None:
@@ -276,9 +297,9 @@ def _check_served(calibration: Calibration, score: float, served: float, toleran
         )
 
 
-def _probability(total: float) -> float:
+def _compute_sigmoid(total: float) -> float:
     return 1 / (1 + math.exp(-total)) if total > 0 else 1 - 1 / (1 + math.exp(min(total, 700)))
 
 
-def _names(meta: ArtifactMeta) -> list[str]:
+def _list_column_names(meta: ArtifactMeta) -> list[str]:
     return [column.name for column in meta.columns]

@@ -30,13 +30,13 @@ from include.model import artifact
 from include.model.artifact import CompiledModel, Files, ServableModel
 from include.model.schema import Column, is_missing
 
-FILE, TABLES = "explanation.json", "explanation.npz"
+EXPLANATION_FILE, TABLES_FILE = "explanation.json", "explanation.npz"
 Row = dict[str, float | str | None]
 Tables = dict[str, NDArray[Any]]
 Space = Literal["log_odds", "probability"]
-EXACT = 1e-15  # float64 throughout
-TREE = ("left", "right", "default", "features", "thresholds", "values", "weights")  # one entry a node
-POINTERS = TREE[:4]  # whole numbers, which compiled code follows unchecked
+EXACT_PRECISION = 1e-15  # float64 throughout
+NODE_FIELDS = ("left", "right", "default", "features", "thresholds", "values", "weights")  # one entry a node
+POINTER_FIELDS = NODE_FIELDS[:4]  # whole numbers, which compiled code follows unchecked
 
 
 class Explanation(BaseModel):
@@ -51,7 +51,9 @@ class Explanation(BaseModel):
     method: Literal["linear", "trees", "permutation"]
     space: Space
     reference: str = Field(description="what the base value stands for, in words")
-    precision: float = Field(EXACT, ge=0, description="how far an explained score may lie from the model's own")
+    precision: float = Field(
+        EXACT_PRECISION, ge=0, description="how far an explained score may lie from the model's own"
+    )
     offset: float = Field(0.0, description="linear: the intercept; trees: what is added to the sum of the trees")
     coefficients: tuple[float, ...] = ()
     means: tuple[float, ...] = ()
@@ -65,41 +67,44 @@ def write(model: ServableModel, directory: Path, inputs: Any, sample: int = 0, s
     a permutation, none at 0.
     """
     saved = artifact.load(directory)
-    made, tables = _exact(model.pipeline, saved, inputs) or (_permutation(model, saved, inputs, sample, seed), {})
-    (directory / FILE).write_text(made.model_dump_json(indent=1) + "\n")
+    document, tables = _explain_exactly(model.pipeline, saved, inputs) or (
+        _explain_permutation(model, saved, inputs, sample, seed),
+        {},
+    )
+    (directory / EXPLANATION_FILE).write_text(document.model_dump_json(indent=1) + "\n")
     if tables:
-        np.savez_compressed(directory / TABLES, allow_pickle=False, **tables)
-    return made
+        np.savez_compressed(directory / TABLES_FILE, allow_pickle=False, **tables)
+    return document
 
 
 def read(files: Files) -> Explanation | None:
     """None for an artifact that keeps nothing to explain it. Raises `ArtifactRejected`."""
-    if FILE not in files:
+    if EXPLANATION_FILE not in files:
         return None
     try:
-        return Explanation.model_validate_json(files[FILE])
+        return Explanation.model_validate_json(files[EXPLANATION_FILE])
     except ValidationError as error:
-        raise ArtifactRejected(f"{FILE} cannot be read; train the model again.") from error
+        raise ArtifactRejected(f"{EXPLANATION_FILE} cannot be read; train the model again.") from error
 
 
 def read_tables(files: Files, width: int) -> list[Tables]:
     """The trees, each checked so that no node points outside of its tree. Raises `ArtifactRejected`."""
     try:
-        with np.load(io.BytesIO(files[TABLES]), allow_pickle=False) as file:
-            tables = {name: file[name] for name in ("starts", *TREE)}
+        with np.load(io.BytesIO(files[TABLES_FILE]), allow_pickle=False) as file:
+            tables = {name: file[name] for name in ("starts", *NODE_FIELDS)}
     except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
-        raise ArtifactRejected(f"{TABLES} cannot be read; train the model again.") from error
+        raise ArtifactRejected(f"{TABLES_FILE} cannot be read; train the model again.") from error
     starts = tables.pop("starts")
-    trees = [{name: tables[name][a:b] for name in TREE} for a, b in pairwise(starts)]
-    if not trees or not all(_sound(tree, width) for tree in trees):
-        raise ArtifactRejected(f"{TABLES} holds a tree whose nodes point outside of it; train the model again.")
+    trees = [{name: tables[name][a:b] for name in NODE_FIELDS} for a, b in pairwise(starts)]
+    if not trees or not all(_is_sound(tree, width) for tree in trees):
+        raise ArtifactRejected(f"{TABLES_FILE} holds a tree whose nodes point outside of it; train the model again.")
     return trees
 
 
-def _sound(tree: Tables, width: int) -> bool:
+def _is_sound(tree: Tables, width: int) -> bool:
     """Children lie inside and behind their parent, all nodes have all entries, a column asked is one of `width`."""
     sizes = {table.shape for table in tree.values()}
-    if len(sizes) != 1 or min(sizes) < (1,) or any(tree[name].dtype.kind != "i" for name in POINTERS):
+    if len(sizes) != 1 or min(sizes) < (1,) or any(tree[name].dtype.kind != "i" for name in POINTER_FIELDS):
         return False
     inner = tree["left"] != -1
     children = np.stack([tree[name][inner] for name in ("left", "right")])
@@ -111,7 +116,7 @@ def _sound(tree: Tables, width: int) -> bool:
     return bool(inside and default and leaves and weighed and known)
 
 
-def _exact(pipeline: Any, saved: Any, inputs: Any) -> tuple[Explanation, Tables] | None:
+def _explain_exactly(pipeline: Any, saved: Any, inputs: Any) -> tuple[Explanation, Tables] | None:
     """What explains a compiled model by its own structure; None where there is no such way."""
     if not isinstance(saved, CompiledModel):
         return None
@@ -122,26 +127,26 @@ def _exact(pipeline: Any, saved: Any, inputs: Any) -> tuple[Explanation, Tables]
     return None
 
 
-def _linear(estimator: Any, saved: CompiledModel, inputs: Any) -> tuple[Explanation, Tables]:
+def _explain_linear(estimator: Any, saved: CompiledModel, inputs: Any) -> tuple[Explanation, Tables]:
     return Explanation(
         method="linear",
         space="log_odds",
         reference="the mean of the training rows",
         offset=float(estimator.intercept_[0]),
         coefficients=tuple(estimator.coef_[0].tolist()),
-        means=tuple(saved.encoder.frame(inputs).mean(axis=0, dtype=np.float64).tolist()),
+        means=tuple(saved.encoder.encode_frame(inputs).mean(axis=0, dtype=np.float64).tolist()),
     ), {}
 
 
-def _boosting(estimator: Any, saved: CompiledModel, _: Any) -> tuple[Explanation, Tables] | None:
+def _explain_boosting(estimator: Any, saved: CompiledModel, _: Any) -> tuple[Explanation, Tables] | None:
     nodes = [trees[0].nodes for trees in estimator._predictors]
     if any(tree["is_categorical"].any() for tree in nodes):
         return None  # TreeSHAP takes such a split for a number, and the sum is far off
     offset = float(np.ravel(estimator._baseline_prediction)[0])
-    return _trees("log_odds", saved, offset), _joined([_boosted(tree) for tree in nodes])
+    return _describe_trees("log_odds", saved, offset), _join_trees([_read_boosted_tree(tree) for tree in nodes])
 
 
-def _boosted(nodes: Any) -> Tables:
+def _read_boosted_tree(nodes: Any) -> Tables:
     leaf = nodes["is_leaf"].astype(bool)
     left, right = (np.where(leaf, -1, nodes[name].astype(np.int32)) for name in ("left", "right"))
     return {
@@ -155,12 +160,14 @@ def _boosted(nodes: Any) -> Tables:
     }
 
 
-def _forest(estimator: Any, saved: CompiledModel, _: Any) -> tuple[Explanation, Tables]:
+def _explain_forest(estimator: Any, saved: CompiledModel, _: Any) -> tuple[Explanation, Tables]:
     trees = [one.tree_ for one in estimator.estimators_]
-    return _trees("probability", saved), _joined([_grown(tree, 1 / len(trees)) for tree in trees])
+    return _describe_trees("probability", saved), _join_trees(
+        [_read_forest_tree(tree, 1 / len(trees)) for tree in trees]
+    )
 
 
-def _grown(tree: Any, share: float) -> Tables:
+def _read_forest_tree(tree: Any, share: float) -> Tables:
     leaf = tree.children_left == -1
     left, right = tree.children_left, tree.children_right
     votes = tree.value[:, 0, :]
@@ -175,31 +182,35 @@ def _grown(tree: Any, share: float) -> Tables:
     }
 
 
-def _trees(space: Space, saved: CompiledModel, offset: float = 0.0) -> Explanation:
-    precision = EXACT if saved.encoder.dtype == np.float64 else saved.meta.tolerance
+def _describe_trees(space: Space, saved: CompiledModel, offset: float = 0.0) -> Explanation:
+    precision = EXACT_PRECISION if saved.encoder.dtype == np.float64 else saved.meta.tolerance
     reference = "the mean of the training rows"
     return Explanation(method="trees", space=space, reference=reference, precision=precision, offset=offset)
 
 
-def _joined(trees: Sequence[Tables]) -> Tables:
+def _join_trees(trees: Sequence[Tables]) -> Tables:
     """All trees one behind the other; `starts` (trees + 1) says where each begins. Pointers stay those of its tree."""
-    kinds = {name: np.int32 if name in POINTERS else np.float64 for name in TREE}
+    kinds = {name: np.int32 if name in POINTER_FIELDS else np.float64 for name in NODE_FIELDS}
     tables = {name: np.concatenate([tree[name] for tree in trees]).astype(kind) for name, kind in kinds.items()}
     return tables | {"starts": np.cumsum([0, *(len(tree["left"]) for tree in trees)])}
 
 
 BUILDERS: dict[str, Callable[[Any, CompiledModel, Any], tuple[Explanation, Tables] | None]] = {
-    "HistGradientBoostingClassifier": _boosting,
-    "LogisticRegression": _linear,
-    "RandomForestClassifier": _forest,
+    "HistGradientBoostingClassifier": _explain_boosting,
+    "LogisticRegression": _explain_linear,
+    "RandomForestClassifier": _explain_forest,
 }
 
 
-def _permutation(model: ServableModel, saved: Any, inputs: Any, sample: int, seed: int) -> Explanation:
+def _explain_permutation(model: ServableModel, saved: Any, inputs: Any, sample: int, seed: int) -> Explanation:
     """Log-odds where the model itself adds up in them; votes of a forest may be 0 or 1, whose log-odds are infinite."""
     estimator = model.pipeline.steps[-1][1] if hasattr(model.pipeline, "steps") else model.pipeline
     additive = isinstance(saved, CompiledModel) or hasattr(estimator, "decision_function")
-    rows = _sampled(inputs, saved.meta.columns, sample, seed) if sample else [typical(inputs, saved.meta.columns)]
+    rows = (
+        _sample_rows(inputs, saved.meta.columns, sample, seed)
+        if sample
+        else [build_typical_row(inputs, saved.meta.columns)]
+    )
     return Explanation(
         method="permutation",
         space="log_odds" if additive else "probability",
@@ -209,12 +220,14 @@ def _permutation(model: ServableModel, saved: Any, inputs: Any, sample: int, see
     )
 
 
-def typical(inputs: Any, columns: Sequence[Column]) -> Row:
+def build_typical_row(inputs: Any, columns: Sequence[Column]) -> Row:
     """Median or most frequent value of each column by itself; None where a column has no value."""
-    return {column.name: _middle(inputs[column.name].tolist(), column.kind == "number") for column in columns}
+    return {
+        column.name: _choose_typical_value(inputs[column.name].tolist(), column.kind == "number") for column in columns
+    }
 
 
-def _middle(values: Sequence[Any], number: bool) -> float | str | None:
+def _choose_typical_value(values: Sequence[Any], number: bool) -> float | str | None:
     known = [value for value in values if not is_missing(value)]
     if not known:
         return None
@@ -224,16 +237,16 @@ def _middle(values: Sequence[Any], number: bool) -> float | str | None:
     return str(min(counts, key=lambda value: (-counts[value], value)))
 
 
-def _sampled(inputs: Any, columns: Sequence[Column], sample: int, seed: int) -> list[Row]:
+def _sample_rows(inputs: Any, columns: Sequence[Column], sample: int, seed: int) -> list[Row]:
     chosen = np.random.default_rng(seed).choice(len(inputs), min(sample, len(inputs)), replace=False)
     rows = inputs.iloc[np.sort(chosen)][[column.name for column in columns]].astype(object).to_dict("records")
-    return [{name: _plain(value) for name, value in row.items()} for row in rows]
+    return [{name: _replace_missing(value) for name, value in row.items()} for row in rows]
 
 
-def _plain(value: Any) -> Any:
+def _replace_missing(value: Any) -> Any:
     return None if is_missing(value) else value
 
 
-def by_column(owners: Sequence[str], columns: Sequence[str]) -> NDArray[np.float64]:
+def build_ownership_matrix(owners: Sequence[str], columns: Sequence[str]) -> NDArray[np.float64]:
     """(encoded columns, input columns) of 0 and 1: a matrix of contributions times this is one by input column."""
     return np.array([[owner == column for column in columns] for owner in owners], dtype=np.float64)

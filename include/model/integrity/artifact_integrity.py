@@ -20,40 +20,40 @@ from include.kernel.errors import ArtifactRejected
 MAX_BYTES = 1 << 30  # the gate's own limit for a model (gate.infra.max_size_mb) is far below
 
 
-def digest(directory: Path) -> str:
+def compute_digest(directory: Path) -> str:
     """sha256, hex, over the sorted relative names and the content of every file. Raises `ArtifactRejected`."""
-    return _total(_named(directory))
+    return _hash_files(_read_files(directory))
 
 
 def verify(directory: Path, expected: str) -> None:
     """Raises `ArtifactRejected` when the content is not what the digest says."""
-    _compare(digest(directory), expected, directory)
+    _compare(compute_digest(directory), expected, directory)
 
 
-def contents(directory: Path) -> dict[str, bytes]:
+def read_contents(directory: Path) -> dict[str, bytes]:
     """Every file by its relative name, held in memory. Raises `ArtifactRejected`, also when that is too much."""
-    size = sum(path.stat().st_size for path in _files(directory))
+    size = sum(path.stat().st_size for path in _list_files(directory))
     if size > MAX_BYTES:
         raise ArtifactRejected(
             f"The artifact in {directory} holds {size} bytes, and {MAX_BYTES} is the most a server loads."
         )
-    return dict(_named(directory))
+    return dict(_read_files(directory))
 
 
-def verified(directory: Path, expected: str) -> dict[str, bytes]:
+def read_verified(directory: Path, expected: str) -> dict[str, bytes]:
     """The same, once its digest is the expected one: who goes on with these bytes, and never reads the directory again,
     cannot be given another file after the check. Raises `ArtifactRejected`."""
-    files = contents(directory)
-    _compare(_total(files.items()), expected, directory)
+    files = read_contents(directory)
+    _compare(_hash_files(files.items()), expected, directory)
     return files
 
 
-def _named(directory: Path) -> Iterator[tuple[str, bytes]]:
-    for path in _files(directory):
-        yield path.relative_to(directory).as_posix(), _plain_bytes(path)
+def _read_files(directory: Path) -> Iterator[tuple[str, bytes]]:
+    for path in _list_files(directory):
+        yield path.relative_to(directory).as_posix(), _read_plain_file(path)
 
 
-def _plain_bytes(path: Path) -> bytes:
+def _read_plain_file(path: Path) -> bytes:
     """Never through a symbolic link, also not one that was put there since the directory was listed."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
@@ -64,43 +64,43 @@ def _plain_bytes(path: Path) -> bytes:
         raise ArtifactRejected(f"The artifact's {path.name} cannot be read: {error.strerror}.") from error
 
 
-def _total(files: Iterable[tuple[str, bytes]]) -> str:
+def _hash_files(files: Iterable[tuple[str, bytes]]) -> str:
     total = hashlib.sha256()
     for name, data in files:
         total.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode())
     return total.hexdigest()
 
 
-def _compare(found: str, expected: str, directory: Path) -> None:
-    if found != expected:
+def _compare(actual: str, expected: str, directory: Path) -> None:
+    if actual != expected:
         raise ArtifactRejected(
-            f"The artifact in {directory} has the digest {found[:12]} instead of {expected[:12]}; stage it again."
+            f"The artifact in {directory} has the digest {actual[:12]} instead of {expected[:12]}; stage it again."
         )
 
 
 def copy_verified(source_dir: Path, destination_root: Path, digest: str) -> Path:
     """Copies to destination_root/<digest>, whole or not at all. What is checked is the copy, not the source."""
     destination = destination_root / digest
-    if _holds(destination, digest):
+    if _has_digest(destination, digest):
         return destination
     destination_root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=destination_root) as scratch:
         copy = Path(scratch) / "artifact"
-        _copied(source_dir, copy)
+        _copy_tree(source_dir, copy)
         verify(copy, digest)
-        with _alone_in(destination_root):
-            _put(copy, destination, Path(scratch) / "damaged", digest)
+        with _lock_directory(destination_root):
+            _put_copy(copy, destination, Path(scratch) / "damaged", digest)
     return destination
 
 
-def _copied(source_dir: Path, copy: Path) -> None:
+def _copy_tree(source_dir: Path, copy: Path) -> None:
     if not source_dir.is_dir():
         raise ArtifactRejected(f"There is no artifact at {source_dir}; download it again.")
     shutil.copytree(source_dir, copy, symlinks=True)
 
 
-def _put(copy: Path, destination: Path, damaged: Path, expected: str) -> None:
-    if _holds(destination, expected):  # somebody else put the same artifact first: fine
+def _put_copy(copy: Path, destination: Path, damaged: Path, expected: str) -> None:
+    if _has_digest(destination, expected):  # somebody else put the same artifact first: fine
         return
     if destination.exists():
         destination.rename(damaged)  # the scratch directory takes it away
@@ -108,7 +108,7 @@ def _put(copy: Path, destination: Path, damaged: Path, expected: str) -> None:
 
 
 @contextmanager
-def _alone_in(root: Path) -> Iterator[None]:
+def _lock_directory(root: Path) -> Iterator[None]:
     """Without it, one of two writers could take the other's fresh copy for the damaged one."""
     handle = os.open(root, os.O_RDONLY)
     try:
@@ -118,14 +118,14 @@ def _alone_in(root: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _holds(directory: Path, expected: str) -> bool:
+def _has_digest(directory: Path, expected: str) -> bool:
     try:
-        return digest(directory) == expected
+        return compute_digest(directory) == expected
     except (ArtifactRejected, FileNotFoundError):  # the latter: a damaged copy that is just being replaced
         return False
 
 
-def _files(directory: Path) -> list[Path]:
+def _list_files(directory: Path) -> list[Path]:
     """The plain files below, by name. Raises `ArtifactRejected`: there is no directory, or a symbolic link in it."""
     if not directory.is_dir():
         raise ArtifactRejected(f"There is no artifact at {directory}; stage the release again.")

@@ -18,35 +18,35 @@ SCHEMA = "schema.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def canonical(data: bytes) -> bytes:
+def make_deterministic(data: bytes) -> bytes:
     """The skops file `data` with ids counted from zero, members named after them in that order, and no times."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     schema = json.loads(members.pop(SCHEMA))
     ids: dict[int, int] = {}
     files: dict[str, str] = {}
-    for state in _states(schema):
+    for state in _iterate_states(schema):
         if "__id__" in state:
             state["__id__"] = ids.setdefault(state["__id__"], len(ids))
         if state.get("file") in members:
             name = state["file"]
             state["file"] = files.setdefault(name, f"{len(files)}.{name.rpartition('.')[2]}")
     renamed = {new: members[old] for old, new in files.items()}
-    return _packed({**renamed, SCHEMA: json.dumps(schema, indent=1).encode()})
+    return _pack_members({**renamed, SCHEMA: json.dumps(schema, indent=1).encode()})
 
 
-def _states(value: Any) -> Iterator[dict[str, Any]]:
+def _iterate_states(value: Any) -> Iterator[dict[str, Any]]:
     """Every object of the schema, parents first, in the order in which they stand."""
     if isinstance(value, dict):
         yield value
         for inner in list(value.values()):
-            yield from _states(inner)
+            yield from _iterate_states(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _states(inner)
+            yield from _iterate_states(inner)
 
 
-def _packed(members: dict[str, bytes]) -> bytes:
+def _pack_members(members: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():

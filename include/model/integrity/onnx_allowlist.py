@@ -17,7 +17,7 @@ from typing import Any
 
 from include.kernel.errors import ArtifactRejected
 
-ALLOWED = frozenset(
+ALLOWED_OPERATORS = frozenset(
     {
         "Add",
         "Cast",
@@ -31,7 +31,7 @@ ALLOWED = frozenset(
     }
 )
 # message -> field -> (number, type); a type that is no message of this table is a scalar
-REPEATED = {
+MESSAGE_FIELDS = {
     "Model": {"graph": (7, "Graph"), "training_info": (20, "bytes"), "functions": (25, "bytes")},
     "Graph": {"node": (1, "Node"), "initializer": (5, "Tensor"), "sparse_initializer": (15, "bytes")},
     "Node": {"op_type": (4, "bytes"), "attribute": (5, "Attribute"), "domain": (7, "bytes")},
@@ -45,7 +45,15 @@ REPEATED = {
     },
     "Tensor": {"external_data": (13, "bytes"), "data_location": (14, "int32")},
 }
-FOREIGN = {"training_info", "functions", "sparse_initializer", "g", "graphs", "sparse_tensor", "sparse_tensors"}
+FORBIDDEN_FIELDS = {
+    "training_info",
+    "functions",
+    "sparse_initializer",
+    "g",
+    "graphs",
+    "sparse_tensor",
+    "sparse_tensors",
+}
 
 
 def check(data: bytes) -> None:
@@ -53,37 +61,39 @@ def check(data: bytes) -> None:
     from google.protobuf.message import DecodeError
 
     try:
-        model = _model_class().FromString(data)
+        model = _build_message_class().FromString(data)
     except DecodeError as error:
         raise ArtifactRejected(
             "model.onnx cannot be read: it is not in the ONNX format; train the model again."
         ) from error
-    for complaint in _complaints(model):
-        raise ArtifactRejected(f"model.onnx {complaint}, which is not allowed; train the model again.")
+    for violation in _list_violations(model):
+        raise ArtifactRejected(f"model.onnx {violation}, which is not allowed; train the model again.")
 
 
-def _complaints(message: Any) -> Iterator[str]:
+def _list_violations(message: Any) -> Iterator[str]:
     """Everything a message and those below it hold that they must not."""
     for field, values in message.ListFields():
-        if field.name in FOREIGN:
+        if field.name in FORBIDDEN_FIELDS:
             yield f"holds {field.name}"
         elif field.name == "external_data" or (field.name == "data_location" and any(values)):
             yield "keeps numbers in another file"
         elif field.name == "node":
-            yield from (f"asks for the operator {name}" for name in map(_operator, values) if name not in ALLOWED)
+            yield from (
+                f"asks for the operator {name}" for name in map(_read_operator, values) if name not in ALLOWED_OPERATORS
+            )
         if field.message_type is not None:
             for value in values:
-                yield from _complaints(value)
+                yield from _list_violations(value)
 
 
-def _operator(node: Any) -> str:
+def _read_operator(node: Any) -> str:
     """domain.name; the standard domain has two names and is left out. Said twice, the last counts, as in protobuf."""
     domain, name = (b"".join(values[-1:]).decode("ascii", "replace") for values in (node.domain, node.op_type))
     return name if domain in ("", "ai.onnx") else f"{domain}.{name}"
 
 
 @cache
-def _model_class() -> Any:
+def _build_message_class() -> Any:
     """Every field is declared as repeated, so that one that comes twice is seen twice."""
     from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
     from google.protobuf.descriptor_pool import DescriptorPool
@@ -91,7 +101,7 @@ def _model_class() -> Any:
 
     file = FileDescriptorProto(name="onnx_trust.proto", package="onnx_trust")
     scalars = {"bytes": FieldDescriptorProto.TYPE_BYTES, "int32": FieldDescriptorProto.TYPE_INT32}
-    for message, fields in REPEATED.items():
+    for message, fields in MESSAGE_FIELDS.items():
         described = file.message_type.add(name=message)
         for name, (number, kind) in fields.items():
             field = described.field.add(name=name, number=number, label=FieldDescriptorProto.LABEL_REPEATED)

@@ -28,9 +28,9 @@ TREE_PREDICTOR = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredict
 TREE = "sklearn.tree._tree.Tree"
 
 # what skops does not trust by itself, and we do
-EXTRA_TRUSTED = ("numpy.dtype", TREE_PREDICTOR, TREE)
+EXTRA_ALLOWED_TYPES = ("numpy.dtype", TREE_PREDICTOR, TREE)
 
-ALLOWED = frozenset(
+ALLOWED_TYPES = frozenset(
     {
         "builtins.bool",
         "builtins.dict",
@@ -65,7 +65,7 @@ ALLOWED = frozenset(
         "sklearn.preprocessing._function_transformer.FunctionTransformer",
         "sklearn.preprocessing._label.LabelEncoder",
         "sklearn.tree._classes.DecisionTreeClassifier",
-        *EXTRA_TRUSTED,
+        *EXTRA_ALLOWED_TYPES,
     }
 )
 
@@ -83,10 +83,10 @@ def read(data: bytes) -> Any:
     """The model in these bytes, or `ArtifactRejected` with one sentence. Never pickle."""
     check(data)
     try:
-        model = sio.loads(data, trusted=list(EXTRA_TRUSTED))
+        model = sio.loads(data, trusted=list(EXTRA_ALLOWED_TYPES))
     except Exception as error:  # a crafted file may fail anywhere inside skops or numpy
-        raise ArtifactRejected(f"The model file cannot be read: {_first_line(error)}.") from error
-    for trees, features in _forests(model):
+        raise ArtifactRejected(f"The model file cannot be read: {_read_first_line(error)}.") from error
+    for trees, features in _iterate_forests(model):
         for tree in trees:
             _check_bounds(tree, features)
     return model
@@ -94,54 +94,57 @@ def read(data: bytes) -> Any:
 
 def check(data: bytes) -> None:
     """Raises `ArtifactRejected` when the file asks for a type that is not allowed."""
-    foreign = sorted(_declared(data) - ALLOWED)
+    foreign = sorted(_read_declared_types(data) - ALLOWED_TYPES)
     if foreign:
         raise ArtifactRejected(f"The model file asks for the type {foreign[0]}, which is not allowed.")
     try:
-        untrusted = set(sio.get_untrusted_types(data=data)) - set(EXTRA_TRUSTED)
+        untrusted = set(sio.get_untrusted_types(data=data)) - set(EXTRA_ALLOWED_TYPES)
     except Exception as error:
-        raise ArtifactRejected(f"The model file cannot be read: {_first_line(error)}.") from error
+        raise ArtifactRejected(f"The model file cannot be read: {_read_first_line(error)}.") from error
     if untrusted:
         raise ArtifactRejected(f"The model file asks for the type {min(untrusted)}, which is not allowed.")
 
 
-def _declared(data: bytes) -> set[str]:
+def _read_declared_types(data: bytes) -> set[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             schema = json.loads(archive.read("schema.json"))
-        return set(_types(schema))
+        return set(_iterate_types(schema))
     except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, RuntimeError) as error:
         raise ArtifactRejected("The model file is not in the skops format; save the model again.") from error
 
 
-def _types(state: Any) -> Iterator[str]:
+def _iterate_types(state: Any) -> Iterator[str]:
     if isinstance(state, dict):
         if "__class__" in state or "__loader__" in state:
             yield f"{state.get('__module__')}.{state.get('__class__')}"
         for value in state.values():
-            yield from _types(value)
+            yield from _iterate_types(value)
     elif isinstance(state, list):
         for value in state:
-            yield from _types(value)
+            yield from _iterate_types(value)
 
 
-def _forests(model: Any) -> Iterator[tuple[list[Any], int]]:
+def _iterate_forests(model: Any) -> Iterator[tuple[list[Any], int]]:
     """Every list of trees below a model, each tree as (left, right, feature, leaf), with the number of features."""
     for step in [model, *(part for _, part in getattr(model, "steps", ()))]:
         predictors = getattr(step, "_predictors", None)
         if predictors is not None:
-            yield [_boosted(tree.nodes) for iteration in predictors for tree in iteration], int(step.n_features_in_)
+            yield (
+                [_read_boosted_nodes(tree.nodes) for iteration in predictors for tree in iteration],
+                int(step.n_features_in_),
+            )
         if hasattr(step, "estimators_"):
-            yield [_grown(tree.tree_) for tree in step.estimators_], int(step.n_features_in_)
+            yield [_read_tree_nodes(tree.tree_) for tree in step.estimators_], int(step.n_features_in_)
 
 
-def _boosted(nodes: NDArray[Any]) -> Nodes:
+def _read_boosted_nodes(nodes: NDArray[Any]) -> Nodes:
     if nodes["is_categorical"].any():
         raise ArtifactRejected("The model file holds a tree with native categories; train the model again.")
     return Nodes(nodes["left"], nodes["right"], nodes["feature_idx"], nodes["is_leaf"].astype(bool))
 
 
-def _grown(tree: Any) -> Nodes:
+def _read_tree_nodes(tree: Any) -> Nodes:
     """A node without a left child is a leaf, by what scikit-learn's own descent asks."""
     return Nodes(tree.children_left, tree.children_right, tree.feature, tree.children_left == -1)
 
@@ -161,5 +164,5 @@ def _check_bounds(nodes: Nodes, features: int) -> None:
         raise ArtifactRejected("The model file holds a tree whose nodes point outside of it; train the model again.")
 
 
-def _first_line(error: Exception) -> str:
+def _read_first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -18,7 +18,7 @@ DRIFT_LEVEL = 3.0  # standard deviations above the best error seen; the same pap
 
 
 @dataclass(frozen=True)
-class Day:
+class DayErrors:
     """The matured rows of one day, and how many of them the model decided wrongly."""
 
     day: date
@@ -35,44 +35,44 @@ class Cut:
     after: float
 
 
-def adwin(days: Sequence[Day], delta: float) -> Cut | None:
+def find_adwin_cut(days: Sequence[DayErrors], delta: float) -> Cut | None:
     """The newest cut of an adaptive window (Bifet and Gavalda 2007, figure 1 and equation 3.1), or None.
 
     While the window has two parts whose errors differ by more than the bound for `delta`, its older part is dropped.
     `days` are oldest first; `delta` is the chance of a false cut in a window that did not change.
     """
-    window, found = [day for day in days if day.rows], None
-    while place := _cut(window, delta):
-        found = Cut(window[place].day, _error(window[:place]), _error(window[place:]))
-        window = window[place:]
-    return found
+    window, newest = [day for day in days if day.rows], None
+    while position := _find_cut(window, delta):
+        newest = Cut(window[position].day, _compute_error(window[:position]), _compute_error(window[position:]))
+        window = window[position:]
+    return newest
 
 
-def _cut(window: Sequence[Day], delta: float) -> int:
+def _find_cut(window: Sequence[DayErrors], delta: float) -> int:
     """The first place at which the window must be cut; 0 for none."""
     rows, wrong = sum(day.rows for day in window), sum(day.wrong for day in window)
     variance = wrong / rows * (1 - wrong / rows) if rows else 0.0
     old_rows = old_wrong = 0
-    for place, day in enumerate(window[:-1], 1):
+    for position, day in enumerate(window[:-1], 1):
         old_rows, old_wrong = old_rows + day.rows, old_wrong + day.wrong
         harmonic = 1 / (1 / old_rows + 1 / (rows - old_rows))
         distance = abs(old_wrong / old_rows - (wrong - old_wrong) / (rows - old_rows))
-        if distance >= _bound(harmonic, variance, delta / len(window)):
-            return place
+        if distance >= _compute_bound(harmonic, variance, delta / len(window)):
+            return position
     return 0
 
 
-def _bound(harmonic: float, variance: float, delta: float) -> float:
+def _compute_bound(harmonic: float, variance: float, delta: float) -> float:
     """Bernstein's, as in equation 3.1 of the paper; `delta` is already shared out over the places of a cut."""
     spread = math.log(2 / delta)
     return math.sqrt(2 / harmonic * variance * spread) + 2 / (3 * harmonic) * spread
 
 
-def _error(days: Sequence[Day]) -> float:
+def _compute_error(days: Sequence[DayErrors]) -> float:
     return sum(day.wrong for day in days) / sum(day.rows for day in days)
 
 
-def ddm(days: Sequence[Day]) -> float:
+def measure_ddm_level(days: Sequence[DayErrors]) -> float:
     """How far the error stands above the best it ever was, in standard deviations of that time (Gama et al. 2004).
 
     From `DRIFT_LEVEL` on it is a drift. 0 before `MIN_ROWS` rows.

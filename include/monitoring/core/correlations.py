@@ -38,55 +38,57 @@ class Correlations:
             raise Permanent("Correlations of different columns cannot be added up; measure both over one baseline.")
         return Correlations(self.names, *(a + b for a, b in zip(self._parts, other._parts, strict=True)))
 
-    def only(self, names: Collection[str]) -> Correlations:
+    def select(self, names: Collection[str]) -> Correlations:
         """Of these columns alone: each pair has sums of its own, so nothing has to be measured again."""
-        kept = [place for place, name in enumerate(self.names) if name in names]
-        cut = np.ix_(kept, kept)
-        return Correlations(tuple(self.names[place] for place in kept), *(part[cut] for part in self._parts))
+        positions = [position for position, name in enumerate(self.names) if name in names]
+        cut = np.ix_(positions, positions)
+        return Correlations(tuple(self.names[position] for position in positions), *(part[cut] for part in self._parts))
 
     @property
     def _parts(self) -> tuple[Floats, ...]:
         return self.rows, self.sums, self.squares, self.products
 
-    def matrix(self) -> Floats:
+    def compute_matrix(self) -> Floats:
         """(k, k) in [-1, 1]; NaN where one of the two never varies."""
         n = np.maximum(self.rows, 1)
         variance = self.squares / n - (self.sums / n) ** 2
         covariance = self.products / n - self.sums * self.sums.T / n**2
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = covariance / np.sqrt(np.where(variance > 1e-9, variance, np.nan) * variance.T)
-        return np.asarray(np.clip(found, -1, 1))
+            coefficients = covariance / np.sqrt(np.where(variance > 1e-9, variance, np.nan) * variance.T)
+        return np.asarray(np.clip(coefficients, -1, 1))
 
-    def pairs(self) -> Iterator[tuple[str, str, float, int]]:
+    def iterate_pairs(self) -> Iterator[tuple[str, str, float, int]]:
         """(column, column, correlation, rows) of each pair that has one."""
-        matrix = self.matrix()
+        matrix = self.compute_matrix()
         for i, j in combinations(range(len(self.names)), 2):
             if not np.isnan(matrix[i, j]) and not np.isnan(matrix[j, i]):
                 yield self.names[i], self.names[j], float(matrix[i, j]), int(self.rows[i, j])
 
-    def as_dict(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, Any]:
         return {"names": list(self.names), "parts": [part.tolist() for part in self._parts]}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Correlations:
+    def decode(cls, content: Mapping[str, Any]) -> Correlations:
         return cls(tuple(content["names"]), *(np.asarray(part, np.float64) for part in content["parts"]))
 
 
-def correlations(columns: Mapping[str, Any], baseline: Mapping[str, Profile]) -> Correlations:
+def compute_correlations(columns: Mapping[str, Any], baseline: Mapping[str, Profile]) -> Correlations:
     """Of the numeric ones among the columns, each (n,); NaN is missing."""
     numeric = {name: baseline[name] for name in columns if isinstance(baseline.get(name), NumberProfile)}
-    ranks = [profile.placed(columns[name]) for name, profile in numeric.items() if isinstance(profile, NumberProfile)]
+    ranks = [
+        profile.locate_values(columns[name]) for name, profile in numeric.items() if isinstance(profile, NumberProfile)
+    ]
     if not ranks:
         nothing = np.zeros((0, 0))
         return Correlations((), nothing, nothing, nothing, nothing)
     table = np.column_stack(ranks)
-    known = (~np.isnan(table)).astype(np.float64)
-    filled = np.where(known, table - 0.5, 0.0)  # around the middle, so that the sums stay exact
-    rows, sums, squares = known.T @ known, filled.T @ known, (filled**2).T @ known
+    present = (~np.isnan(table)).astype(np.float64)
+    filled = np.where(present, table - 0.5, 0.0)  # around the middle, so that the sums stay exact
+    rows, sums, squares = present.T @ present, filled.T @ present, (filled**2).T @ present
     return Correlations(tuple(numeric), rows, sums, squares, filled.T @ filled)
 
 
-def changed(one: tuple[float, int], other: tuple[float, int]) -> float:
+def compare_correlations(one: tuple[float, int], other: tuple[float, int]) -> float:
     """How many standard errors two correlations (value, rows) are apart (Fisher 1921, for ranks)."""
     (a, rows), (b, others) = one, other
     if min(rows, others) < 10:

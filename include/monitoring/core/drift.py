@@ -23,15 +23,15 @@ import numpy as np
 
 from include.kernel.inference import statistics as st
 from include.monitoring.core.correlations import Correlations
-from include.monitoring.core.data_quality import data_quality
+from include.monitoring.core.data_quality import check_data_quality
 from include.monitoring.core.profiles import NumberProfile, Profile
 from include.monitoring.core.signals import SCORE, Severity, Signal
 from include.monitoring.spec import MonitorSpec
 
 Verdict = Literal["healthy", "drifted", "not enough data"]
-MOVED = "Look which market or source changed; train again on rows that have it, once their labels are known."
-SCORES = "Compare with the inputs that moved; if none did, check what was released and which rows are asked."
-LABELS = "Check how labels are made; if the world changed, train again and set the decision's threshold anew."
+FEATURE_ACTION = "Look which market or source changed; train again on rows that have it, once their labels are known."
+SCORE_ACTION = "Compare with the inputs that moved; if none did, check what was released and which rows are asked."
+LABEL_ACTION = "Check how labels are made; if the world changed, train again and set the decision's threshold anew."
 
 
 @dataclass(frozen=True)
@@ -48,44 +48,51 @@ class Change:
         return {"jensen_shannon": self.jensen_shannon} | ({} if self.ks is None else {"ks": self.ks})
 
 
-def change(baseline: Profile, current: Profile, bins: int) -> Change:
+def measure_change(baseline: Profile, current: Profile, bins: int) -> Change:
     """Of two profiles over one grid; numbers are compared in bins of equal share of the baseline."""
     if isinstance(baseline, NumberProfile) and isinstance(current, NumberProfile):
-        cuts = baseline.cuts(bins)
-        pair = baseline.binned(cuts), current.binned(cuts)
-        ks = baseline.distance(current)
-        p_value = min(st.homogeneity(*pair), st.kolmogorov_smirnov(ks, baseline.known, current.known))
-        return Change(st.psi(*pair), st.jensen_shannon(*pair), ks, min(1.0, 2 * p_value))
+        cuts = baseline.choose_cuts(bins)
+        pair = baseline.build_histogram(cuts), current.build_histogram(cuts)
+        ks = baseline.measure_distance(current)
+        p_value = min(st.compute_homogeneity_p_value(*pair), st.compute_ks_p_value(ks, baseline.known, current.known))
+        return Change(st.compute_psi(*pair), st.compute_jensen_shannon(*pair), ks, min(1.0, 2 * p_value))
     pair = np.asarray(baseline.counts, np.float64), np.asarray(current.counts, np.float64)
-    return Change(st.psi(*pair), st.jensen_shannon(*pair), None, st.homogeneity(*pair))
+    return Change(st.compute_psi(*pair), st.compute_jensen_shannon(*pair), None, st.compute_homogeneity_p_value(*pair))
 
 
-def feature_drift(baseline: Mapping[str, Profile], current: Mapping[str, Profile], spec: MonitorSpec) -> list[Signal]:
+def detect_feature_drift(
+    baseline: Mapping[str, Profile], current: Mapping[str, Profile], spec: MonitorSpec
+) -> list[Signal]:
     """One signal a column of both, the largest PSI first."""
     both = [name for name in current if name in baseline]
-    changes = [change(baseline[name], current[name], spec.bins) for name in both]
-    excluded = st.false_discovery([each.p_value for each in changes], spec.alpha)
-    signals = [_feature(name, each, real, spec) for name, each, real in zip(both, changes, excluded, strict=True)]
+    changes = [measure_change(baseline[name], current[name], spec.bins) for name in both]
+    excluded = st.reject_by_false_discovery([measured.p_value for measured in changes], spec.alpha)
+    signals = [
+        _build_feature_signal(name, measured, real, spec)
+        for name, measured, real in zip(both, changes, excluded, strict=True)
+    ]
     return sorted(signals, key=lambda signal: -(signal.value or 0))
 
 
-def _feature(name: str, found: Change, chance_excluded: bool, spec: MonitorSpec) -> Signal:
-    gravity: Severity = "critical" if found.psi >= spec.psi else "warning" if found.psi >= spec.psi_warning else "ok"
+def _build_feature_signal(name: str, measured: Change, chance_excluded: bool, spec: MonitorSpec) -> Signal:
+    gravity: Severity = (
+        "critical" if measured.psi >= spec.psi else "warning" if measured.psi >= spec.psi_warning else "ok"
+    )
     severity = gravity if chance_excluded else "ok"
     return Signal(
         check="feature_drift",
         subject=name,
         measure="psi",
-        value=found.psi,
-        p_value=found.p_value,
+        value=measured.psi,
+        p_value=measured.p_value,
         threshold=spec.psi,
         severity=severity,
-        action="" if severity == "ok" else MOVED,
-        details=found.details,
+        action="" if severity == "ok" else FEATURE_ACTION,
+        details=measured.details,
     )
 
 
-def prediction_drift(
+def detect_prediction_drift(
     baseline: NumberProfile, current: NumberProfile, threshold: float, spec: MonitorSpec
 ) -> list[Signal]:
     """The scores: their distribution (PSI), their mean, and the share at or above the decision's threshold.
@@ -94,40 +101,44 @@ def prediction_drift(
     """
     if not baseline.known or not current.known:
         return [Signal(check="prediction_drift", subject=SCORE, measure="psi", severity="unknown")]
-    found, confidence = change(baseline, current, spec.bins), 1 - spec.alpha
+    measured, confidence = measure_change(baseline, current, spec.bins), 1 - spec.alpha
     before = (baseline.mean, baseline.variance, baseline.known)
-    mean = st.shift(current.mean, current.variance, current.known, before, confidence)
-    rates = [profile.share_from(threshold) for profile in (baseline, current)]
+    mean = st.estimate_mean_shift(current.mean, current.variance, current.known, before, confidence)
+    rates = [profile.compute_share_from(threshold) for profile in (baseline, current)]
     spread = [rate * (1 - rate) for rate in rates]
-    rate = st.shift(rates[1], spread[1], current.known, (rates[0], spread[0], baseline.known), confidence)
-    psi, shifted, decided = st.holm([found.p_value, mean.p_value, rate.p_value], spec.alpha)
+    rate = st.estimate_mean_shift(rates[1], spread[1], current.known, (rates[0], spread[0], baseline.known), confidence)
+    psi, shifted, decided = st.reject_by_holm([measured.p_value, mean.p_value, rate.p_value], spec.alpha)
     limits = spec.predictions
-    distance = st.Change(st.Interval(found.psi, found.psi, found.psi), found.p_value)
+    distance = st.Change(st.Interval(measured.psi, measured.psi, measured.psi), measured.p_value)
     signals = [
-        _score("psi", distance, limits.psi, psi, "critical").model_copy(update={"low": None, "high": None}),
-        _score("mean_shift", mean, limits.mean_shift, shifted, "warning"),
-        _score("decision_rate_shift", rate, limits.decision_rate, decided, "warning"),
+        _build_score_signal("psi", distance, limits.psi, psi, "critical").model_copy(
+            update={"low": None, "high": None}
+        ),
+        _build_score_signal("mean_shift", mean, limits.mean_shift, shifted, "warning"),
+        _build_score_signal("decision_rate_shift", rate, limits.decision_rate, decided, "warning"),
     ]
-    return [signals[0].model_copy(update={"details": found.details}), *signals[1:]]
+    return [signals[0].model_copy(update={"details": measured.details}), *signals[1:]]
 
 
-def _score(measure: str, moved: st.Change, floor: float, chance_excluded: bool, gravity: Severity) -> Signal:
-    wrong = chance_excluded and abs(moved.by.value) >= floor
+def _build_score_signal(
+    measure: str, measured: st.Change, floor: float, chance_excluded: bool, gravity: Severity
+) -> Signal:
+    wrong = chance_excluded and abs(measured.by.value) >= floor
     return Signal(
         check="prediction_drift",
         subject=SCORE,
         measure=measure,
-        value=moved.by.value,
-        low=moved.by.low,
-        high=moved.by.high,
-        p_value=moved.p_value,
+        value=measured.by.value,
+        low=measured.by.low,
+        high=measured.by.high,
+        p_value=measured.p_value,
         threshold=floor,
         severity=gravity if wrong else "ok",
-        action=SCORES if wrong else "",
+        action=SCORE_ACTION if wrong else "",
     )
 
 
-def label_drift(
+def detect_label_drift(
     before: tuple[int, int], truth: st.Floats, score: st.Floats, spec: MonitorSpec, seed: int
 ) -> list[Signal]:
     """Of matured rows: the rate of the positive label, relative to (positives, rows) before, and the calibration error.
@@ -138,38 +149,42 @@ def label_drift(
     if rows < spec.min_rows or not before[1]:
         return [Signal(check="label_drift", subject="(label)", measure="rate_change", severity="unknown")]
     hits, half = int(truth.sum()), spec.alpha / 2
-    p_value = st.changed(hits, rows, *before)
+    p_value = st.compute_change_p_value(hits, rows, *before)
     relative = (hits / rows) / max(before[0] / before[1], 0.5 / before[1]) - 1
-    error = st.calibration_error(truth, score, spec.bins, 1 - 2 * half, 1000, seed)
-    worse = st.calibrated(truth, score, spec.bins, seed)
+    error = st.estimate_calibration_error(truth, score, spec.bins, 1 - 2 * half, 1000, seed)
+    worse = st.compute_calibration_p_value(truth, score, spec.bins, seed)
     return [
-        _label("rate_change", st.Change(st.Interval(relative, np.nan, np.nan), p_value), limits.rate, p_value <= half),
-        _label("calibration_error", st.Change(error, worse), limits.calibration_error, worse <= half),
+        _build_label_signal(
+            "rate_change", st.Change(st.Interval(relative, np.nan, np.nan), p_value), limits.rate, p_value <= half
+        ),
+        _build_label_signal("calibration_error", st.Change(error, worse), limits.calibration_error, worse <= half),
     ]
 
 
-def _label(measure: str, found: st.Change, floor: float, chance_excluded: bool) -> Signal:
-    wrong = chance_excluded and abs(found.by.value) >= floor
-    known = {"low": found.by.low, "high": found.by.high, "p_value": found.p_value}
+def _build_label_signal(measure: str, measured: st.Change, floor: float, chance_excluded: bool) -> Signal:
+    wrong = chance_excluded and abs(measured.by.value) >= floor
+    numbers = {"low": measured.by.low, "high": measured.by.high, "p_value": measured.p_value}
     return Signal(
         check="label_drift",
         subject="(label)",
         measure=measure,
-        value=found.by.value,
+        value=measured.by.value,
         threshold=floor,
         severity="warning" if wrong else "ok",
-        action=LABELS if wrong else "",
-        **{name: value for name, value in known.items() if not np.isnan(value)},
+        action=LABEL_ACTION if wrong else "",
+        **{name: value for name, value in numbers.items() if not np.isnan(value)},
     )
 
 
-def schema_drift(baseline: Sequence[str], delivered: Sequence[str]) -> list[Signal]:
+def detect_schema_drift(baseline: Sequence[str], delivered: Sequence[str]) -> list[Signal]:
     """Columns the baseline knows and the rows lack, and the other way round; nothing when they are the same."""
-    gone = [_schema(name, "column_missing", "critical") for name in baseline if name not in delivered]
-    return gone + [_schema(name, "column_without_baseline", "unknown") for name in delivered if name not in baseline]
+    gone = [_build_schema_signal(name, "column_missing", "critical") for name in baseline if name not in delivered]
+    return gone + [
+        _build_schema_signal(name, "column_without_baseline", "unknown") for name in delivered if name not in baseline
+    ]
 
 
-def _schema(name: str, measure: str, severity: Severity) -> Signal:
+def _build_schema_signal(name: str, measure: str, severity: Severity) -> Signal:
     lacking = "Have the source deliver the column again; until then the model answers without it."
     unmeasured = "Train again: this version's baseline has no profile of the column."
     action = lacking if severity == "critical" else unmeasured
@@ -188,28 +203,28 @@ class Window:
     @property
     def moved(self) -> dict[str, float]:
         """PSI of each column, or of the score, that makes this window drifted."""
-        return {s.subject: s.value for s in self.signals if _decides(s) and s.value is not None}
+        return {s.subject: s.value for s in self.signals if _is_deciding(s) and s.value is not None}
 
 
-def _decides(signal: Signal) -> bool:
+def _is_deciding(signal: Signal) -> bool:
     drift = signal.check in ("feature_drift", "prediction_drift")
     return drift and signal.measure == "psi" and signal.severity == "critical"
 
 
 @dataclass(frozen=True)
-class Measured:
+class TableProfile:
     """Profiles of columns and of SCORE over one baseline, and the correlations of the columns where they were taken."""
 
     profiles: Mapping[str, Profile]
     correlations: Correlations | None = None
 
-    def __add__(self, other: Measured) -> Measured:
+    def __add__(self, other: TableProfile) -> TableProfile:
         """Both lots of rows, as if they had been measured at once; of the columns that both have."""
         names = [name for name in self.profiles if name in other.profiles]
         relations = self.correlations, other.correlations
-        known = [each.only(names) for each in relations if each is not None]
+        selected = [side.select(names) for side in relations if side is not None]
         both = {name: self.profiles[name] + other.profiles[name] for name in names}
-        return Measured(both, known[0] + known[1] if len(known) == 2 else None)
+        return TableProfile(both, selected[0] + selected[1] if len(selected) == 2 else None)
 
     @property
     def columns(self) -> dict[str, Profile]:
@@ -220,23 +235,25 @@ class Measured:
         return max((profile.rows for profile in self.profiles.values()), default=0)
 
 
-def compare(last: date, baseline: Measured, current: Measured, threshold: float, spec: MonitorSpec) -> Window:
+def compare_window(
+    last: date, baseline: TableProfile, current: TableProfile, threshold: float, spec: MonitorSpec
+) -> Window:
     """The verdict of one window. A column that only one side has is a signal, and the rest is compared without it."""
-    schema = schema_drift(list(baseline.columns), list(current.columns))
+    schema = detect_schema_drift(list(baseline.columns), list(current.columns))
     if current.rows < spec.min_rows:
         return Window(last, current.rows, tuple(schema), "not enough data")
-    signals = [*schema, *feature_drift(baseline.columns, current.columns, spec)]
+    signals = [*schema, *detect_feature_drift(baseline.columns, current.columns, spec)]
     scores = [side.profiles.get(SCORE) for side in (baseline, current)]
     if isinstance(scores[0], NumberProfile):
-        now = scores[1] if isinstance(scores[1], NumberProfile) else scores[0].of([])
-        signals += prediction_drift(scores[0], now, threshold, spec)
+        now = scores[1] if isinstance(scores[1], NumberProfile) else scores[0].count_values([])
+        signals += detect_prediction_drift(scores[0], now, threshold, spec)
     relations = (baseline.correlations, current.correlations)
     both = (relations[0], relations[1]) if relations[0] and relations[1] else None
-    signals += data_quality(baseline.columns, current.columns, both, spec)
-    return Window(last, current.rows, tuple(signals), "drifted" if any(map(_decides, signals)) else "healthy")
+    signals += check_data_quality(baseline.columns, current.columns, both, spec)
+    return Window(last, current.rows, tuple(signals), "drifted" if any(map(_is_deciding, signals)) else "healthy")
 
 
-def alarm(windows: Sequence[Window], spec: MonitorSpec) -> bool:
+def should_alarm(windows: Sequence[Window], spec: MonitorSpec) -> bool:
     """k of the last n windows drifted, the newest among them; `windows` are oldest first."""
     recent = [window.verdict == "drifted" for window in windows[-spec.persistence.n :]]
     return bool(recent) and recent[-1] and sum(recent) >= spec.persistence.k

@@ -52,7 +52,7 @@ class Episode:
         return f"drift-{self.version}-{self.began}"
 
 
-def current_episode(reports: Sequence[MonitorReport]) -> Episode | None:
+def find_current_episode(reports: Sequence[MonitorReport]) -> Episode | None:
     """The episode the newest report belongs to, or None when that report is no alarm; reports oldest first."""
     run: list[MonitorReport] = []
     for report in reversed(reports):

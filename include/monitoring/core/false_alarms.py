@@ -22,7 +22,7 @@ DAYS = 365  # windows a year: one ends at each ingested day, however often it is
 
 
 @dataclass(frozen=True)
-class Budget:
+class FalseAlarmBudget:
     """Expected over a year of healthy rows: days on which a check raises a signal, and days with an alarm.
 
     `by_labels` are the alarms of performance and of ADWIN on matured rows, which ask for no persistence.
@@ -43,7 +43,7 @@ class Budget:
         )
 
 
-def budget(spec: MonitorSpec) -> Budget:
+def compute_budget(spec: MonitorSpec) -> FalseAlarmBudget:
     drifted = min(1.0, len(DECIDING) * spec.alpha)
     earlier, needed = spec.persistence.n - 1, spec.persistence.k - 1
     again = sum(
@@ -51,4 +51,4 @@ def budget(spec: MonitorSpec) -> Budget:
         for hits in range(needed, spec.persistence.n)
     )
     by_labels = spec.alpha + spec.performance.concept_delta
-    return Budget(DAYS * spec.alpha, DAYS * drifted, DAYS * drifted * again, DAYS * by_labels)
+    return FalseAlarmBudget(DAYS * spec.alpha, DAYS * drifted, DAYS * drifted * again, DAYS * by_labels)

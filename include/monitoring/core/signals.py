@@ -28,7 +28,7 @@ Check = Literal[
 ]
 Severity = Literal["ok", "unknown", "warning", "critical"]
 SCORE = "(score)"  # a subject's name for the model's own output; no column is called so
-RANK: dict[Severity, int] = {"ok": 0, "unknown": 1, "warning": 2, "critical": 3}
+SEVERITY_RANK: dict[Severity, int] = {"ok": 0, "unknown": 1, "warning": 2, "critical": 3}
 
 
 class Signal(BaseModel):
@@ -52,7 +52,7 @@ class Signal(BaseModel):
 
     @property
     def raised(self) -> bool:
-        return RANK[self.severity] >= RANK["warning"]
+        return SEVERITY_RANK[self.severity] >= SEVERITY_RANK["warning"]
 
     @property
     def sentence(self) -> str:
@@ -61,11 +61,11 @@ class Signal(BaseModel):
         return f"{self.severity}: {self.subject}, {self.measure} {value}{bound}. {self.action}".rstrip(" .") + "."
 
 
-def worst(signals: Iterable[Signal]) -> Severity:
+def find_worst_severity(signals: Iterable[Signal]) -> Severity:
     """The gravest severity among them; ok when there is none."""
-    return max((signal.severity for signal in signals), key=RANK.__getitem__, default="ok")
+    return max((signal.severity for signal in signals), key=SEVERITY_RANK.__getitem__, default="ok")
 
 
-def raised(signals: Iterable[Signal]) -> tuple[Signal, ...]:
+def list_raised(signals: Iterable[Signal]) -> tuple[Signal, ...]:
     """The warnings and worse, the gravest first, in the order they came in."""
-    return tuple(sorted((s for s in signals if s.raised), key=lambda s: -RANK[s.severity]))
+    return tuple(sorted((s for s in signals if s.raised), key=lambda s: -SEVERITY_RANK[s.severity]))

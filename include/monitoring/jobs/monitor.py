@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from include.data.core.snapshots import Snapshot, mature
+from include.data.core.snapshots import Snapshot, filter_matured
 from include.feedback.wiring import open_segments
 from include.kernel.inference import statistics as st
 from include.kernel.job import JobRequest, JobResult
@@ -24,8 +24,8 @@ from include.monitoring.core import drift, performance
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Signal
 from include.monitoring.jobs import profile
-from include.monitoring.monitor_page import PICTURE, page
-from include.monitoring.monitored_model import Watched
+from include.monitoring.monitor_page import PICTURE_SUFFIX, render_monitor_page
+from include.monitoring.monitored_model import MonitoredModel
 from include.monitoring.report_store import LocalReports
 from include.monitoring.spec import MonitoringManifest
 from include.monitoring.wiring import open_monitored_model, open_report_store
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Matured:
+class MaturedScores:
     """The newest window of days whose labels are known: truth (n,) of 0 and 1, and scores (n,)."""
 
     truth: st.Floats
@@ -43,94 +43,109 @@ class Matured:
 
 def run(request: JobRequest, manifest: MonitoringManifest) -> JobResult:
     """Verdict `no` when there is nothing to measure yet: no live model or no ingested day."""
-    found = open_monitored_model(request, manifest)
-    if isinstance(found, str):
-        summary = f"{found}; nothing to measure"
+    monitored = open_monitored_model(request, manifest)
+    if isinstance(monitored, str):
+        summary = f"{monitored}; nothing to measure"
         return JobResult(job="monitor", run_key=request.run_key, verdict="no", summary=summary)
-    days = list(found.days)
-    windows = [_window(window, found) for window in found.windows]
-    report = _report(found, windows, _matured(days, request, found), _outcomes(days, request, found))
-    report = _publish(report, windows, found, open_report_store())
-    found.units.sweep(profile.KIND, days[-1].day)
+    days = list(monitored.days)
+    windows = [_compare_window(window, monitored) for window in monitored.windows]
+    report = _build_report(
+        monitored, windows, _score_matured(days, request, monitored), _check_outcomes(days, request, monitored)
+    )
+    report = _publish(report, windows, monitored, open_report_store())
+    monitored.units.sweep(profile.KIND, days[-1].day)
     log.info(report.sentence)
     outputs = report.model_dump(mode="json")
     return JobResult(job="monitor", run_key=request.run_key, summary=report.sentence, outputs=outputs)
 
 
-def _window(days: Sequence[Snapshot], watched: Watched) -> drift.Window:
-    before, threshold = watched.baseline.measured, watched.model.meta.threshold
-    return drift.compare(days[-1].day, before, profile.of_days(days, watched), threshold, watched.manifest.monitor)
+def _compare_window(days: Sequence[Snapshot], monitored: MonitoredModel) -> drift.Window:
+    before, threshold = monitored.baseline.profile, monitored.model.meta.threshold
+    return drift.compare_window(
+        days[-1].day, before, profile.measure_days(days, monitored), threshold, monitored.manifest.monitor
+    )
 
 
-def _matured(days: list[Snapshot], request: JobRequest, watched: Watched) -> Matured | None:
+def _score_matured(days: list[Snapshot], request: JobRequest, monitored: MonitoredModel) -> MaturedScores | None:
     """None where no label is known yet, or a day lacks an input."""
-    manifest, columns = watched.manifest, watched.model.meta.columns
-    known = mature(days, min(request.as_of, days[-1].day), manifest.label)[-manifest.monitor.window_days :]
-    if not known or any(column.name not in day.columns for column in columns for day in known):
+    manifest, columns = monitored.manifest, monitored.model.meta.columns
+    matured_days = filter_matured(days, min(request.as_of, days[-1].day), manifest.label)[
+        -manifest.monitor.window_days :
+    ]
+    if not matured_days or any(column.name not in day.columns for column in columns for day in matured_days):
         return None
-    rows = watched.dataset.read(known, columns)
-    return Matured(rows.truth, watched.model.predict_frame(rows.inputs))
+    rows = monitored.dataset.read(matured_days, columns)
+    return MaturedScores(rows.truth, monitored.model.predict_frame(rows.inputs))
 
 
-def _outcomes(days: list[Snapshot], request: JobRequest, watched: Watched) -> list[Signal]:
+def _check_outcomes(days: list[Snapshot], request: JobRequest, monitored: MonitoredModel) -> list[Signal]:
     """What became of the decisions, as far as it is known."""
-    manifest = watched.manifest
-    known = mature(days, min(request.as_of, days[-1].day), manifest.label)
+    manifest = monitored.manifest
+    matured_days = filter_matured(days, min(request.as_of, days[-1].day), manifest.label)
     window = days[-manifest.monitor.window_days :]
-    return outcomes.signals(watched, known, window, open_segments)
+    return outcomes.check_outcomes(monitored, matured_days, window, open_segments)
 
 
-def _auc(matured: Matured | None, manifest: MonitoringManifest) -> dict[str, float]:
+def _estimate_auc(matured: MaturedScores | None, manifest: MonitoringManifest) -> dict[str, float]:
     if matured is None or len(np.unique(matured.truth)) < 2:
         return {}
-    weight = st.weights(len(matured.truth), 400, manifest.gate.seed)
-    found = st.interval(st.auc(matured.truth, matured.scores, weight), manifest.gate.confidence)
-    return {"auc": found.value, "auc_low": found.low, "auc_high": found.high, "auc_rows": len(matured.truth)}
+    weight = st.draw_bootstrap_weights(len(matured.truth), 400, manifest.gate.seed)
+    area = st.compute_percentile_interval(
+        st.compute_auc(matured.truth, matured.scores, weight), manifest.gate.confidence
+    )
+    return {"auc": area.value, "auc_low": area.low, "auc_high": area.high, "auc_rows": len(matured.truth)}
 
 
-def _labels(watched: Watched, matured: Matured | None) -> list[Signal]:
+def _check_labels(monitored: MonitoredModel, matured: MaturedScores | None) -> list[Signal]:
     """`unknown` while no label is."""
-    manifest, nothing = watched.manifest, np.empty(0)
+    manifest, nothing = monitored.manifest, np.empty(0)
     truth, scores = (matured.truth, matured.scores) if matured else (nothing, nothing)
-    return drift.label_drift(watched.baseline.labels, truth, scores, manifest.monitor, manifest.gate.seed)
+    return drift.detect_label_drift(monitored.baseline.labels, truth, scores, manifest.monitor, manifest.gate.seed)
 
 
-def _report(
-    watched: Watched, windows: Sequence[drift.Window], matured: Matured | None, judged: Sequence[Signal]
+def _build_report(
+    monitored: MonitoredModel,
+    windows: Sequence[drift.Window],
+    matured: MaturedScores | None,
+    outcome_signals: Sequence[Signal],
 ) -> MonitorReport:
     newest = windows[-1]
     return MonitorReport.model_validate(
         {
             "as_of": newest.last,
-            "version": watched.version,
-            "alarm": drift.alarm(windows, watched.manifest.monitor) or performance.alarming(judged),
+            "version": monitored.version,
+            "alarm": drift.should_alarm(windows, monitored.manifest.monitor) or performance.has_alarm(outcome_signals),
             "verdict": newest.verdict,
             "rows": newest.rows,
             "moved": {name: round(psi, 4) for name, psi in newest.moved.items()},
-            "signals": (*newest.signals, *_labels(watched, matured), *judged),
-            **_auc(matured, watched.manifest),
+            "signals": (*newest.signals, *_check_labels(monitored, matured), *outcome_signals),
+            **_estimate_auc(matured, monitored.manifest),
         }
     )
 
 
-def _publish(report: MonitorReport, windows: list[drift.Window], watched: Watched, kept: LocalReports) -> MonitorReport:
+def _publish(
+    report: MonitorReport, windows: list[drift.Window], monitored: MonitoredModel, store: LocalReports
+) -> MonitorReport:
     """The report last: who is killed before it finds nothing there and draws all of it again."""
-    place = kept.report_page(report.version, report.as_of)
-    report = report.model_copy(update={"page": str(place)})
-    if report.alarm and not _known(report, kept):
-        _picture(place.with_suffix(PICTURE), watched, kept)
-    kept.write_page(place, page(report, windows, watched.manifest.monitor))
-    kept.write_report(report)
+    path = store.locate_page(report.version, report.as_of)
+    report = report.model_copy(update={"page": str(path)})
+    if report.alarm and not _is_known_alarm(report, store):
+        _draw_picture(path.with_suffix(PICTURE_SUFFIX), monitored, store)
+    store.write_page(path, render_monitor_page(report, windows, monitored.manifest.monitor))
+    store.write_report(report)
     return report
 
 
-def _known(report: MonitorReport, kept: LocalReports) -> bool:
+def _is_known_alarm(report: MonitorReport, store: LocalReports) -> bool:
     """Whether the alarm stood in the newest report before: an alarm is drawn once."""
-    newest = kept.newest(report.version)
+    newest = store.read_newest(report.version)
     return newest is not None and newest.alarm
 
 
-def _picture(place: Path, watched: Watched, kept: LocalReports) -> None:
-    manifest, current = watched.manifest, profile.of_days(watched.windows[-1], watched)
-    if html := drift_report.report(watched.baseline.measured, current, manifest.monitor, manifest.gate.seed):
-        kept.write_page(place, html)
+def _draw_picture(path: Path, monitored: MonitoredModel, store: LocalReports) -> None:
+    manifest, current = monitored.manifest, profile.measure_days(monitored.windows[-1], monitored)
+    if html := drift_report.render_drift_report(
+        monitored.baseline.profile, current, manifest.monitor, manifest.gate.seed
+    ):
+        store.write_page(path, html)

@@ -16,13 +16,13 @@ from pathlib import Path
 import pandas as pd
 
 from include.data.core.snapshots import Snapshot
-from include.data.store.content import parquet
+from include.data.store.content import open_parquet
 from include.kernel import work_units
-from include.kernel.code_digest import PROFILING, digest_code
+from include.kernel.code_digest import PROFILING, compute_code_digest
 from include.kernel.job import JobRequest, JobResult
 from include.model.schema import Column, conform
-from include.monitoring.core.drift import Measured
-from include.monitoring.monitored_model import Watched
+from include.monitoring.core.drift import TableProfile
+from include.monitoring.monitored_model import MonitoredModel
 from include.monitoring.spec import MonitoringManifest
 from include.monitoring.wiring import open_monitored_model
 
@@ -32,38 +32,40 @@ BATCH_ROWS = 32_768
 
 def run(request: JobRequest, manifest: MonitoringManifest) -> JobResult:
     """Params: `shard` of `shards`. Verdict `no` when there is nothing to measure yet."""
-    shard, found = work_units.asked(request), open_monitored_model(request, manifest)
-    if isinstance(found, str):
-        summary = f"{found}; nothing to measure"
+    shard, monitored = work_units.read_shard(request), open_monitored_model(request, manifest)
+    if isinstance(monitored, str):
+        summary = f"{monitored}; nothing to measure"
         return JobResult(job="profile", run_key=request.run_key, verdict="no", summary=summary)
-    mine = shard.share(found.measured_days)
-    rows = sum(of_day(day, found).rows for day in mine)
-    summary = f"{shard}: {rows} rows of {len(mine)} days against version {found.version}"
-    outputs = {"version": found.version, "days": [str(day.day) for day in mine], "rows": rows}
+    shard_days = shard.select_share(monitored.measured_days)
+    rows = sum(measure_day(day, monitored).rows for day in shard_days)
+    summary = f"{shard}: {rows} rows of {len(shard_days)} days against version {monitored.version}"
+    outputs = {"version": monitored.version, "days": [str(day.day) for day in shard_days], "rows": rows}
     return JobResult(job="profile", run_key=request.run_key, summary=summary, outputs=outputs)
 
 
-def of_days(days: Sequence[Snapshot], found: Watched) -> Measured:
+def measure_days(days: Sequence[Snapshot], monitored: MonitoredModel) -> TableProfile:
     """All of these days, one or more, as if they had been measured at once."""
-    return reduce(add, (of_day(day, found) for day in days))
+    return reduce(add, (measure_day(day, monitored) for day in days))
 
 
-def of_day(day: Snapshot, found: Watched) -> Measured:
+def measure_day(day: Snapshot, monitored: MonitoredModel) -> TableProfile:
     """What one day measures, read or made. Raises `DataRefused` when its rows are damaged."""
-    piece = work_units.piece(KIND, day.day, day.id, found.digest, digest_code(*PROFILING))
-    return found.baseline.unpack(found.units.get(piece, lambda: found.baseline.pack(_measured(day, found))))
+    unit = work_units.build_work_unit(KIND, day.day, day.id, monitored.digest, compute_code_digest(*PROFILING))
+    return monitored.baseline.unpack(
+        monitored.units.get_or_make(unit, lambda: monitored.baseline.pack(_measure_rows(day, monitored)))
+    )
 
 
-def _measured(day: Snapshot, found: Watched) -> Measured:
+def _measure_rows(day: Snapshot, monitored: MonitoredModel) -> TableProfile:
     """Of the columns the day has; without one of the model's inputs there are no scores."""
-    columns = found.model.meta.columns
+    columns = monitored.model.meta.columns
     delivered = tuple(column for column in columns if column.name in day.columns)
-    model = found.model if delivered == columns else None
-    batches = _batches(found.dataset.store.file(day), delivered) if delivered else iter([pd.DataFrame()])
-    return reduce(add, (found.baseline.of(batch, model) for batch in batches))
+    model = monitored.model if delivered == columns else None
+    batches = _read_batches(monitored.dataset.store.fetch_file(day), delivered) if delivered else iter([pd.DataFrame()])
+    return reduce(add, (monitored.baseline.measure(batch, model) for batch in batches))
 
 
-def _batches(path: Path, columns: tuple[Column, ...]) -> Iterator[pd.DataFrame]:
-    with parquet(path) as file:
+def _read_batches(path: Path, columns: tuple[Column, ...]) -> Iterator[pd.DataFrame]:
+    with open_parquet(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=[column.name for column in columns], use_threads=False):
             yield conform(batch.to_pandas(), columns)

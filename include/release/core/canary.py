@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from include.kernel.inference import e_values
-from include.kernel.inference.e_values import Split
+from include.kernel.inference.e_values import PeriodCounts
 from include.release.core.rollout import Verdict
 from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
@@ -98,8 +98,8 @@ class Finding:
 
     name: str
     difference: float  # of the shares, at the threshold where it is largest
-    against: float
-    for_it: float
+    log_e_worse: float
+    log_e_good: float
     verdict: Verdict
 
 
@@ -108,7 +108,7 @@ class Judgement:
     verdict: Verdict
     why: str
     findings: tuple[Finding, ...] = ()
-    misdealt: bool = False  # the newest period cannot be used and has to begin anew
+    has_ratio_mismatch: bool = False  # the newest period cannot be used and has to begin anew
 
 
 def judge(periods: Sequence[Period], spec: CanarySpec, is_last: bool) -> Judgement:
@@ -117,16 +117,16 @@ def judge(periods: Sequence[Period], spec: CanarySpec, is_last: bool) -> Judgeme
     FAILED needs one proof of worse. PASSED needs `min_requests` answered by the candidate in the newest period, and in
     the last one (`is_last`) a proof of good enough for every question. All else is PENDING.
     """
-    seen = [_Seen(p.weight, p.candidate, p.stable) for p in periods if p.candidate and p.stable]
-    if len(seen) < len(periods) or not seen:
+    counted_periods = [_CountedPeriod(p.weight, p.candidate, p.stable) for p in periods if p.candidate and p.stable]
+    if len(counted_periods) < len(periods) or not counted_periods:
         return Judgement(Verdict.PENDING, "the counters of a slot cannot be read")
-    if other := _otherwise_dealt(seen[-1], spec):
-        return Judgement(Verdict.PENDING, other, misdealt=True)
-    findings = tuple(_findings(seen, spec))
+    if other := _check_sample_ratio(counted_periods[-1], spec):
+        return Judgement(Verdict.PENDING, other, has_ratio_mismatch=True)
+    findings = tuple(_judge_questions(counted_periods, spec))
     worse = [finding for finding in findings if finding.verdict is Verdict.FAILED]
     if worse:
-        return Judgement(Verdict.FAILED, "; ".join(map(_told, worse)), findings)
-    answered = seen[-1].candidate.requests
+        return Judgement(Verdict.FAILED, "; ".join(map(_describe_finding, worse)), findings)
+    answered = counted_periods[-1].candidate.requests
     if answered < spec.min_requests:
         return Judgement(Verdict.PENDING, f"{answered} of {spec.min_requests} requests", findings)
     open_questions = [finding.name for finding in findings if finding.verdict is Verdict.PENDING]
@@ -136,7 +136,7 @@ def judge(periods: Sequence[Period], spec: CanarySpec, is_last: bool) -> Judgeme
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _CountedPeriod:
     """A period whose counters are all there."""
 
     weight: float
@@ -144,51 +144,72 @@ class _Seen:
     stable: Traffic
 
 
-def _otherwise_dealt(period: _Seen, spec: CanarySpec) -> str | None:
+def _check_sample_ratio(period: _CountedPeriod, spec: CanarySpec) -> str | None:
     candidate, stable = period.candidate.requests, period.stable.requests
-    if e_values.evidence_of_other_weight(candidate, stable, period.weight) < -math.log(spec.false_abort):
+    if e_values.compute_weight_evidence(candidate, stable, period.weight) < -math.log(spec.false_abort):
         return None
-    dealt = candidate / (candidate + stable)
-    return f"the candidate got {dealt:.0%} of the requests and not its {period.weight:.0%}, so nothing can be compared"
+    share = candidate / (candidate + stable)
+    return f"the candidate got {share:.0%} of the requests and not its {period.weight:.0%}, so nothing can be compared"
 
 
-Count = Callable[[Traffic], tuple[int, int]]  # requests, and those of them with the event
+EventCounter = Callable[[Traffic], tuple[int, int]]  # requests, and those of them with the event
 
 
-def _findings(seen: Sequence[_Seen], spec: CanarySpec) -> list[Finding]:
-    wrong = spec.false_abort / 4
-    questions: list[tuple[str, Bounds, list[tuple[Count, Count]], bool]] = [
-        ("errors", spec.errors, [_same(_errors)], False),
-        ("latency", spec.latency, [(_slower(at + 1), _slower(at)) for at in range(len(LATENCY_S) - 1)], False),
-        ("scores", spec.scores, [_same(_above(at)) for at in range(len(SCORES))], True),
-        ("decisions", spec.decisions, [_same(_decisions)], True),
+def _judge_questions(periods: Sequence[_CountedPeriod], spec: CanarySpec) -> list[Finding]:
+    false_abort = spec.false_abort / 4
+    questions: list[tuple[str, Bounds, list[tuple[EventCounter, EventCounter]], bool]] = [
+        ("errors", spec.errors, [_use_for_both(_count_errors)], False),
+        (
+            "latency",
+            spec.latency,
+            [(_build_latency_counter(at + 1), _build_latency_counter(at)) for at in range(len(LATENCY_S) - 1)],
+            False,
+        ),
+        ("scores", spec.scores, [_use_for_both(_build_score_counter(at)) for at in range(len(SCORES))], True),
+        ("decisions", spec.decisions, [_use_for_both(_count_decisions)], True),
     ]
     return [
-        _finding(name, [_splits(seen, *counts) for counts in thresholds], bounds, two_sided, wrong, spec.false_pass)
+        _judge_question(
+            name,
+            [_list_period_counts(periods, *counts) for counts in thresholds],
+            bounds,
+            two_sided,
+            false_abort,
+            spec.false_pass,
+        )
         for name, bounds, thresholds, two_sided in questions
     ]
 
 
-def _finding(
-    name: str, thresholds: list[list[Split]], bounds: Bounds, two_sided: bool, false_abort: float, false_pass: float
+def _judge_question(
+    name: str,
+    thresholds: list[list[PeriodCounts]],
+    bounds: Bounds,
+    two_sided: bool,
+    false_abort: float,
+    false_pass: float,
 ) -> Finding:
-    asked = [*thresholds, *(_complements(thresholds) if two_sided else [])]
-    against = e_values.average(e_values.evidence_above(periods, bounds.tolerated) for periods in asked)
-    for_it = min(e_values.evidence_below(periods, bounds.limit) for periods in asked)
-    difference = max((e_values.difference(periods) for periods in thresholds), key=abs if two_sided else float)
-    verdict = Verdict.PASSED if for_it >= -math.log(false_pass) else Verdict.PENDING
-    if against >= -math.log(false_abort):
+    tested = [*thresholds, *(_invert_thresholds(thresholds) if two_sided else [])]
+    log_e_worse = e_values.compute_mean_evidence(
+        e_values.compute_evidence_above(periods, bounds.tolerated) for periods in tested
+    )
+    log_e_good = min(e_values.compute_evidence_below(periods, bounds.limit) for periods in tested)
+    difference = max(
+        (e_values.compute_share_difference(periods) for periods in thresholds), key=abs if two_sided else float
+    )
+    verdict = Verdict.PASSED if log_e_good >= -math.log(false_pass) else Verdict.PENDING
+    if log_e_worse >= -math.log(false_abort):
         verdict = Verdict.FAILED
-    return Finding(name, difference, against, for_it, verdict)
+    return Finding(name, difference, log_e_worse, log_e_good, verdict)
 
 
-def _complements(thresholds: list[list[Split]]) -> list[list[Split]]:
+def _invert_thresholds(thresholds: list[list[PeriodCounts]]) -> list[list[PeriodCounts]]:
     """Less often is more often not: the other direction of every question."""
-    return [[_complement(split) for split in periods] for periods in thresholds]
+    return [[_invert_counts(split) for split in periods] for periods in thresholds]
 
 
-def _complement(split: Split) -> Split:
-    return Split(
+def _invert_counts(split: PeriodCounts) -> PeriodCounts:
+    return PeriodCounts(
         split.weight,
         split.candidate,
         split.stable,
@@ -197,42 +218,49 @@ def _complement(split: Split) -> Split:
     )
 
 
-def _splits(seen: Sequence[_Seen], candidate: Count, stable: Count) -> list[Split]:
-    return [_split(period.weight, candidate(period.candidate), stable(period.stable)) for period in seen]
+def _list_period_counts(
+    periods: Sequence[_CountedPeriod], candidate: EventCounter, stable: EventCounter
+) -> list[PeriodCounts]:
+    return [
+        _build_period_counts(period.weight, candidate(period.candidate), stable(period.stable)) for period in periods
+    ]
 
 
-def _split(weight: float, candidate: tuple[int, int], stable: tuple[int, int]) -> Split:
-    return Split(weight, candidate[0], stable[0], candidate[1], stable[1])
+def _build_period_counts(weight: float, candidate: tuple[int, int], stable: tuple[int, int]) -> PeriodCounts:
+    return PeriodCounts(weight, candidate[0], stable[0], candidate[1], stable[1])
 
 
-def _same(count: Count) -> tuple[Count, Count]:
+def _use_for_both(count: EventCounter) -> tuple[EventCounter, EventCounter]:
     return count, count
 
 
-def _errors(traffic: Traffic) -> tuple[int, int]:
+def _count_errors(traffic: Traffic) -> tuple[int, int]:
     return traffic.requests, traffic.errors
 
 
-def _decisions(traffic: Traffic) -> tuple[int, int]:
+def _count_decisions(traffic: Traffic) -> tuple[int, int]:
     return traffic.scored, traffic.decisions
 
 
-def _slower(bound: int) -> Count:
+def _build_latency_counter(bound: int) -> EventCounter:
     """Requests that took longer than the bound with this number."""
-    return lambda traffic: _beyond(traffic.latency, bound)
+    return lambda traffic: _count_beyond(traffic.latency, bound)
 
 
-def _above(bound: int) -> Count:
-    return lambda traffic: _beyond(traffic.scores, bound)
+def _build_score_counter(bound: int) -> EventCounter:
+    return lambda traffic: _count_beyond(traffic.scores, bound)
 
 
-def _beyond(bins: tuple[int, ...], bound: int) -> tuple[int, int]:
+def _count_beyond(bins: tuple[int, ...], bound: int) -> tuple[int, int]:
     return sum(bins), sum(bins[bound + 1 :])
 
 
-def _told(finding: Finding) -> str:
-    return f"{finding.name} worse by {finding.difference:+.1%} of the requests (e-value {_e_value(finding.against)})"
+def _describe_finding(finding: Finding) -> str:
+    return (
+        f"{finding.name} worse by {finding.difference:+.1%} of the requests (e-value "
+        f"{_format_e_value(finding.log_e_worse)})"
+    )
 
 
-def _e_value(log: float) -> str:
+def _format_e_value(log: float) -> str:
     return f"{math.exp(log):.3g}" if log < 300 else "beyond 1e130"

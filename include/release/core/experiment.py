@@ -84,11 +84,14 @@ class Judgement:
 
 def judge(challenger: Arm, champion: Arm, spec: ExperimentSpec, cost: CostSpec) -> Judgement:
     """PASSED where the challenger is proven better on `min_outcomes` callers of each, FAILED where proven worse."""
-    arms = {name: _losses(arm, spec.metric, cost) for name, arm in (("challenger", challenger), ("champion", champion))}
+    arms = {
+        name: _count_losses(arm, spec.metric, cost)
+        for name, arm in (("challenger", challenger), ("champion", champion))
+    }
     losses = Losses(spec.share / 100, arms["challenger"], arms["champion"])
-    found = e_values.interval(losses, spec.alpha)
-    lift = Interval(-found.high, -found.low)
-    means = {name: _mean(values) for name, values in arms.items()}
+    difference = e_values.compute_confidence_sequence(losses, spec.alpha)
+    lift = Interval(-difference.high, -difference.low)
+    means = {name: _compute_mean_loss(values) for name, values in arms.items()}
     report = {
         "metric": spec.metric,
         "alpha": spec.alpha,
@@ -98,16 +101,16 @@ def judge(challenger: Arm, champion: Arm, spec: ExperimentSpec, cost: CostSpec) 
         "relative": (means["champion"] - means["challenger"]) / means["champion"] if means["champion"] else None,
         "interval": [lift.low, lift.high],
     }
-    verdict, why = _verdict(lift, challenger.callers, champion.callers, spec)
-    return Judgement(verdict, f"{why}: {_told(report)}", {**report, "verdict": verdict.value})
+    verdict, why = _decide_verdict(lift, challenger.callers, champion.callers, spec)
+    return Judgement(verdict, f"{why}: {_describe_report(report)}", {**report, "verdict": verdict.value})
 
 
-def _verdict(lift: Interval, challengers: int, champions: int, spec: ExperimentSpec) -> tuple[Verdict, str]:
+def _decide_verdict(lift: Interval, challengers: int, champions: int, spec: ExperimentSpec) -> tuple[Verdict, str]:
     callers = min(challengers, champions)
-    if e_values.evidence_of_other_weight(challengers, champions, spec.share / 100) >= -math.log(spec.alpha):
-        dealt = challengers / (challengers + champions)
-        told = f"{dealt:.0%} of the callers with an outcome are the challenger's and not {spec.share}%"
-        return Verdict.PENDING, f"{told}, so they are not those who were dealt and prove nothing"
+    if e_values.compute_weight_evidence(challengers, champions, spec.share / 100) >= -math.log(spec.alpha):
+        share = challengers / (challengers + champions)
+        reason = f"{share:.0%} of the callers with an outcome are the challenger's and not {spec.share}%"
+        return Verdict.PENDING, f"{reason}, so they are not those who were dealt and prove nothing"
     if lift.high < 0:
         return Verdict.FAILED, "the challenger is worse"
     if callers < spec.min_outcomes:
@@ -117,13 +120,13 @@ def _verdict(lift: Interval, challengers: int, champions: int, spec: ExperimentS
     return Verdict.PENDING, "no difference is proven"
 
 
-def _told(report: Mapping[str, Any]) -> str:
+def _describe_report(report: Mapping[str, Any]) -> str:
     low, high = report["interval"]
-    asked = sum(report["callers"].values())
-    return f"{report['metric']} lower by {report['lift']:.3f} ({low:.3f} to {high:.3f}) over {asked} callers"
+    callers = sum(report["callers"].values())
+    return f"{report['metric']} lower by {report['lift']:.3f} ({low:.3f} to {high:.3f}) over {callers} callers"
 
 
-def _losses(arm: Arm, metric: Metric, cost: CostSpec) -> dict[float, int]:
+def _count_losses(arm: Arm, metric: Metric, cost: CostSpec) -> dict[float, int]:
     """Loss -> callers who have it."""
     dearer = max(cost.false_approval, cost.false_denial)
     worth = {
@@ -132,13 +135,13 @@ def _losses(arm: Arm, metric: Metric, cost: CostSpec) -> dict[float, int]:
         "positive": (1.0, 0.0, 1.0, 0.0),
         "negative": (0.0, 1.0, 0.0, 1.0),
     }[metric]
-    found: dict[float, int] = {}
+    callers_by_loss: dict[float, int] = {}
     counts = (arm.true_positive, arm.false_positive, arm.false_negative, arm.true_negative)
     for loss, count in zip(worth, counts, strict=True):
-        found[loss] = found.get(loss, 0) + count
-    return found
+        callers_by_loss[loss] = callers_by_loss.get(loss, 0) + count
+    return callers_by_loss
 
 
-def _mean(losses: Mapping[float, int]) -> float:
+def _compute_mean_loss(losses: Mapping[float, int]) -> float:
     callers = sum(losses.values())
     return sum(loss * count for loss, count in losses.items()) / callers if callers else 0.0

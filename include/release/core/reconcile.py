@@ -16,10 +16,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from include.release.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Step, Wanted, next_step
+from include.release.core.rollout import (
+    COLOURS,
+    Colour,
+    DesiredState,
+    Evidence,
+    ObservedStatus,
+    Release,
+    Route,
+    Step,
+    decide_next_step,
+)
 
 
-class State(StrEnum):
+class TargetState(StrEnum):
     """What people call the moment a target is in."""
 
     EMPTY = "empty"  # nothing was ever wanted
@@ -31,10 +41,10 @@ class State(StrEnum):
     SETTLED = "settled"
 
 
-class Heal(StrEnum):
+class RepairAction(StrEnum):
     """What puts a finding right."""
 
-    RESTORE_WISH = "restore_wish"
+    RESTORE_DESIRED_STATE = "restore_wish"
     RESTORE_ROUTE = "restore_route"
     RESTORE_SLOT = "restore_slot"
     START_PROXY = "start_proxy"
@@ -49,7 +59,7 @@ class Heal(StrEnum):
 
 
 @dataclass(frozen=True)
-class Said:
+class SlotReport:
     """What a slot's process says of itself: `state` is loaded, empty or broken; `release` is what its file named."""
 
     state: str
@@ -58,7 +68,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegistryStatus:
     """What the registry says: the champion's version, and the versions marked as soaking."""
 
     champion: str | None
@@ -66,7 +76,7 @@ class Registered:
 
 
 @dataclass(frozen=True)
-class Sight:
+class SystemView:
     """One look. `damaged` names the records that cannot be read: wanted, route, blue, green.
 
     `proxied` is the route that the proxy's answers carry, if it leads to a slot; `follows` is whether it is that of the
@@ -74,15 +84,15 @@ class Sight:
     seconds since a run last wrote anything. `registry` is None while it is away.
     """
 
-    observed: Observed
-    said: Mapping[Colour, Said | None]
-    wanted: Wanted | None
+    observed: ObservedStatus
+    slot_reports: Mapping[Colour, SlotReport | None]
+    desired: DesiredState | None
     evidence: Evidence
-    proxied: Route | None
-    follows: bool | None
-    served: Release | None
-    quiet_s: float
-    registry: Registered | None
+    effective_route: Route | None
+    is_in_sync: bool | None
+    ledger_release: Release | None
+    idle_s: float
+    registry: RegistryStatus | None
     damaged: frozenset[str] = frozenset()
 
     @property
@@ -92,18 +102,18 @@ class Sight:
     @property
     def step(self) -> Step:
         """What a run of the present wish would do next."""
-        if self.wanted is None:
+        if self.desired is None:
             return Step.DONE
-        return next_step(self.wanted, self.wanted.generation, self.observed, self.evidence)
+        return decide_next_step(self.desired, self.desired.generation, self.observed, self.evidence)
 
 
 @dataclass(frozen=True)
-class Patience:
+class ReconcileTimeouts:
     """Seconds without a look until what ended is settled, what did not is abandoned, and a question is given up."""
 
     settle_s: float
     abandoned_s: float
-    asking_s: float
+    approval_s: float
 
 
 @dataclass(frozen=True)
@@ -112,78 +122,99 @@ class Finding:
 
     about: str
     sentence: str
-    heal: Heal | None = None
+    repair: RepairAction | None = None
     slot: Colour | None = None
 
 
-SAFE = (Step.SOAK, Step.RECOVER, Step.REVERT, Step.WITHDRAW, Step.DISCARD)
+SAFE_STEPS = (Step.SOAK, Step.RECOVER, Step.REVERT, Step.WITHDRAW, Step.DISCARD)
 
 
-def state(sight: Sight, patience: Patience) -> State:
-    if sight.wanted is None:
-        return State.EMPTY if sight.live is None else State.SETTLED
-    if sight.step in (Step.DONE, Step.REJECTED):
-        return State.SETTLING if sight.quiet_s < patience.settle_s else State.SETTLED
-    if sight.step is Step.APPROVE:
-        return State.ASKING if sight.quiet_s < patience.asking_s else State.ABANDONED
-    if sight.quiet_s > patience.abandoned_s:
-        return State.ABANDONED
-    return State.SOAKING if sight.step is Step.SOAK and sight.live == sight.wanted.release else State.RELEASING
+def classify_state(view: SystemView, timeouts: ReconcileTimeouts) -> TargetState:
+    if view.desired is None:
+        return TargetState.EMPTY if view.live is None else TargetState.SETTLED
+    if view.step in (Step.DONE, Step.REJECTED):
+        return TargetState.SETTLING if view.idle_s < timeouts.settle_s else TargetState.SETTLED
+    if view.step is Step.APPROVE:
+        return TargetState.ASKING if view.idle_s < timeouts.approval_s else TargetState.ABANDONED
+    if view.idle_s > timeouts.abandoned_s:
+        return TargetState.ABANDONED
+    return (
+        TargetState.SOAKING if view.step is Step.SOAK and view.live == view.desired.release else TargetState.RELEASING
+    )
 
 
-def findings(sight: Sight, patience: Patience) -> list[Finding]:
+def list_findings(view: SystemView, timeouts: ReconcileTimeouts) -> list[Finding]:
     """What disagrees, the records first: as long as one of them cannot be read, nothing else can be judged."""
-    if broken := list(_records(sight)):
+    if broken := list(_check_records(view)):
         return broken
-    found = state(sight, patience)
-    if found is State.EMPTY or found in (State.RELEASING, State.ASKING, State.SOAKING, State.SETTLING):
+    target_state = classify_state(view, timeouts)
+    if target_state is TargetState.EMPTY or target_state in (
+        TargetState.RELEASING,
+        TargetState.ASKING,
+        TargetState.SOAKING,
+        TargetState.SETTLING,
+    ):
         return []
-    running = [*_proxy(sight), *(each for colour in COLOURS for each in _slot(sight, colour))]
-    return running + (_abandoned(sight) if found is State.ABANDONED else [*_ledger(sight), *_registry(sight)])
+    running = [*_check_proxy(view), *(finding for colour in COLOURS for finding in _check_slot(view, colour))]
+    return running + (
+        _check_abandoned(view)
+        if target_state is TargetState.ABANDONED
+        else [*_check_ledger(view), *_check_registry(view)]
+    )
 
 
-def route_to_restore(sight: Sight, generation: int) -> Route | None:
+def find_route_to_restore(view: SystemView, generation: int) -> Route | None:
     """What the proxy still follows; else the slot that holds what went live last. None: nobody can know."""
-    if sight.proxied and sight.proxied.live:
-        return sight.proxied
-    holding = [colour for colour in COLOURS if sight.served and sight.observed.slot(colour).release == sight.served]
-    return Route(holding[0], generation=generation) if holding else None
+    if view.effective_route and view.effective_route.live:
+        return view.effective_route
+    holders = [
+        colour
+        for colour in COLOURS
+        if view.ledger_release and view.observed.get_slot(colour).release == view.ledger_release
+    ]
+    return Route(holders[0], generation=generation) if holders else None
 
 
-def _records(sight: Sight) -> Iterator[Finding]:
-    if "route" in sight.damaged or (sight.observed.route.live is None and _must_be_routed(sight)):
-        yield _route(sight)
+def _check_records(view: SystemView) -> Iterator[Finding]:
+    if "route" in view.damaged or (view.observed.route.live is None and _must_be_routed(view)):
+        yield _describe_lost_route(view)
         return
     for colour in COLOURS:
-        if colour in sight.damaged or (colour == sight.observed.route.live and sight.live is None):
-            yield _slot_file(sight, colour)
-        elif colour == sight.observed.route.live and _is_edited(sight, colour):
-            sentence = f"Slot {colour} serves {_told(sight.served)}, and its record was changed to name "
-            sentence += f"{_told(sight.live)}, which never went live; it is written anew."
-            yield Finding(f"slot {colour}", sentence, Heal.RESTORE_SLOT, colour)
-    if "wanted" in sight.damaged or (sight.wanted is None and sight.live):
+        if colour in view.damaged or (colour == view.observed.route.live and view.live is None):
+            yield _describe_lost_slot(view, colour)
+        elif colour == view.observed.route.live and _is_edited(view, colour):
+            sentence = (
+                f"Slot {colour} serves {_describe_release(view.ledger_release)}, and its record was changed to name "
+            )
+            sentence += f"{_describe_release(view.live)}, which never went live; it is written anew."
+            yield Finding(f"slot {colour}", sentence, RepairAction.RESTORE_SLOT, colour)
+    if "wanted" in view.damaged or (view.desired is None and view.live):
         yield Finding(
             "the record of what is wanted",
             "The record of what is wanted is lost or cannot be read; it is written anew, wanting what serves.",
-            Heal.RESTORE_WISH if sight.live else None,
+            RepairAction.RESTORE_DESIRED_STATE if view.live else None,
         )
 
 
-def _is_edited(sight: Sight, colour: Colour) -> bool:
+def _is_edited(view: SystemView, colour: Colour) -> bool:
     """No release writes the file of the live slot: what runs there and went live is right, and the file is not."""
-    said = sight.said[colour]
-    return sight.live != sight.served and said is not None and said.release == sight.served is not None
+    report = view.slot_reports[colour]
+    return view.live != view.ledger_release and report is not None and report.release == view.ledger_release is not None
 
 
-def _must_be_routed(sight: Sight) -> bool:
+def _must_be_routed(view: SystemView) -> bool:
     """A target that served once always serves something, unless its first release is still under way."""
-    return sight.served is not None and any(sight.observed.slot(each).release == sight.served for each in COLOURS)
+    return view.ledger_release is not None and any(
+        view.observed.get_slot(colour).release == view.ledger_release for colour in COLOURS
+    )
 
 
-def _route(sight: Sight) -> Finding:
-    if route_to_restore(sight, 0):
+def _describe_lost_route(view: SystemView) -> Finding:
+    if find_route_to_restore(view, 0):
         return Finding(
-            "the route", "The record of the route is lost or cannot be read; it is written anew.", Heal.RESTORE_ROUTE
+            "the route",
+            "The record of the route is lost or cannot be read; it is written anew.",
+            RepairAction.RESTORE_ROUTE,
         )
     return Finding(
         "the route",
@@ -192,18 +223,19 @@ def _route(sight: Sight) -> Finding:
     )
 
 
-def _slot_file(sight: Sight, colour: Colour) -> Finding:
-    said, is_live = sight.said[colour], colour == sight.observed.route.live
+def _describe_lost_slot(view: SystemView, colour: Colour) -> Finding:
+    report, is_live = view.slot_reports[colour], colour == view.observed.route.live
     if not is_live:
         sentence = (
             f"The record of slot {colour} cannot be read; the slot is emptied, and the next release stages into it."
         )
-        return Finding(f"slot {colour}", sentence, Heal.RESTORE_SLOT, colour)
-    if sight.served and (said is None or said.release in (None, sight.served)):
+        return Finding(f"slot {colour}", sentence, RepairAction.RESTORE_SLOT, colour)
+    if view.ledger_release and (report is None or report.release in (None, view.ledger_release)):
         sentence = (
-            f"The record of slot {colour}, which is live, is lost or cannot be read; it names {_told(sight.served)}."
+            f"The record of slot {colour}, which is live, is lost or cannot be read; it names "
+            f"{_describe_release(view.ledger_release)}."
         )
-        return Finding(f"slot {colour}", sentence, Heal.RESTORE_SLOT, colour)
+        return Finding(f"slot {colour}", sentence, RepairAction.RESTORE_SLOT, colour)
     return Finding(
         f"slot {colour}",
         f"The record of slot {colour}, which is live, is lost, and the ledger does not know what the slot holds; "
@@ -211,63 +243,76 @@ def _slot_file(sight: Sight, colour: Colour) -> Finding:
     )
 
 
-def _proxy(sight: Sight) -> Iterator[Finding]:
-    if sight.follows is None:
-        yield Finding("the proxy", "The proxy does not answer; it is started.", Heal.START_PROXY)
-    elif not sight.follows:
+def _check_proxy(view: SystemView) -> Iterator[Finding]:
+    if view.is_in_sync is None:
+        yield Finding("the proxy", "The proxy does not answer; it is started.", RepairAction.START_PROXY)
+    elif not view.is_in_sync:
         yield Finding(
-            "the route", "The proxy does not follow the record of the route; it is given it again.", Heal.APPLY_ROUTE
+            "the route",
+            "The proxy does not follow the record of the route; it is given it again.",
+            RepairAction.APPLY_ROUTE,
         )
 
 
-def _slot(sight: Sight, colour: Colour) -> Iterator[Finding]:
-    held, said = sight.observed.slot(colour), sight.said[colour]
-    if held.release is None and (said is None or said.release is None):
+def _check_slot(view: SystemView, colour: Colour) -> Iterator[Finding]:
+    slot, report = view.observed.get_slot(colour), view.slot_reports[colour]
+    if slot.release is None and (report is None or report.release is None):
         return
     name = f"slot {colour}"
-    if said is None:
-        yield Finding(name, f"The process of {name} does not answer; it is started.", Heal.START_SLOT, colour)
-    elif said.release != held.release:
-        told = (
-            f"Slot {colour} holds {_told(said.release)}, and its record names {_told(held.release)}; it reads it again."
+    if report is None:
+        yield Finding(name, f"The process of {name} does not answer; it is started.", RepairAction.START_SLOT, colour)
+    elif report.release != slot.release:
+        sentence = (
+            f"Slot {colour} holds {_describe_release(report.release)}, and its record names "
+            f"{_describe_release(slot.release)}; it reads it again."
         )
-        yield Finding(name, told, Heal.RELOAD_SLOT, colour)
-    elif not held.ready:
-        told = f"Slot {colour} cannot serve {_told(held.release)}: {said.why.rstrip('.') or 'it does not say why'}."
-        yield Finding(name, f"{told} Roll back, or deploy a version again.")
+        yield Finding(name, sentence, RepairAction.RELOAD_SLOT, colour)
+    elif not slot.ready:
+        sentence = (
+            f"Slot {colour} cannot serve {_describe_release(slot.release)}: "
+            f"{report.why.rstrip('.') or 'it does not say why'}."
+        )
+        yield Finding(name, f"{sentence} Roll back, or deploy a version again.")
 
 
-def _abandoned(sight: Sight) -> list[Finding]:
-    wanted, minutes = sight.wanted, sight.quiet_s / 60
-    assert wanted is not None  # nothing wanted is never abandoned
-    about = f"the {wanted.kind} of version {wanted.release.version}"
-    told = f"{about.capitalize()} has stood at {sight.step.value} for {minutes:.0f} minutes"
-    if sight.step in SAFE:
-        return [Finding(about, f"{told} and nobody looks; it is gone on with.", Heal.RESUME)]
-    if sight.observed.route.is_split:
-        sentence = f"{told} and nobody looks; its share of the requests is taken back."
-        return [Finding(about, sentence, Heal.WITHDRAW)]
-    return [Finding(about, f"{told} and nobody looks; trigger {wanted.kind} with the version again, or another.")]
+def _check_abandoned(view: SystemView) -> list[Finding]:
+    desired, minutes = view.desired, view.idle_s / 60
+    assert desired is not None  # nothing wanted is never abandoned
+    about = f"the {desired.kind} of version {desired.release.version}"
+    sentence_start = f"{about.capitalize()} has stood at {view.step.value} for {minutes:.0f} minutes"
+    if view.step in SAFE_STEPS:
+        return [Finding(about, f"{sentence_start} and nobody looks; it is gone on with.", RepairAction.RESUME)]
+    if view.observed.route.is_split:
+        sentence = f"{sentence_start} and nobody looks; its share of the requests is taken back."
+        return [Finding(about, sentence, RepairAction.WITHDRAW)]
+    return [
+        Finding(about, f"{sentence_start} and nobody looks; trigger {desired.kind} with the version again, or another.")
+    ]
 
 
-def _ledger(sight: Sight) -> Iterator[Finding]:
-    if sight.live and sight.live != sight.served:
-        before = f"tells of {_told(sight.served)}" if sight.served else "does not tell"
-        sentence = f"{_told(sight.live).capitalize()} serves, and the ledger {before}; it is entered."
-        yield Finding("the ledger", sentence, Heal.ENTER_LIVE)
+def _check_ledger(view: SystemView) -> Iterator[Finding]:
+    if view.live and view.live != view.ledger_release:
+        entered = f"tells of {_describe_release(view.ledger_release)}" if view.ledger_release else "does not tell"
+        sentence = f"{_describe_release(view.live).capitalize()} serves, and the ledger {entered}; it is entered."
+        yield Finding("the ledger", sentence, RepairAction.ENTER_LIVE)
 
 
-def _registry(sight: Sight) -> Iterator[Finding]:
-    if sight.registry is None or sight.live is None:
+def _check_registry(view: SystemView) -> Iterator[Finding]:
+    if view.registry is None or view.live is None:
         return
-    if sight.registry.champion != sight.live.version:
-        now = f"version {sight.registry.champion}" if sight.registry.champion else "no version"
-        sentence = f"{_told(sight.live).capitalize()} serves, and the champion is {now}; the alias follows the traffic."
-        yield Finding("the champion alias", sentence, Heal.MOVE_ALIAS)
-    elif sight.registry.soaking:
-        named = ", ".join(sight.registry.soaking)
-        yield Finding("the registry's marks", f"No release is soaking, and version {named} is marked so.", Heal.UNMARK)
+    if view.registry.champion != view.live.version:
+        champion = f"version {view.registry.champion}" if view.registry.champion else "no version"
+        sentence = (
+            f"{_describe_release(view.live).capitalize()} serves, and the champion is {champion}; the "
+            "alias follows the traffic."
+        )
+        yield Finding("the champion alias", sentence, RepairAction.MOVE_ALIAS)
+    elif view.registry.soaking:
+        versions = ", ".join(view.registry.soaking)
+        yield Finding(
+            "the registry's marks", f"No release is soaking, and version {versions} is marked so.", RepairAction.UNMARK
+        )
 
 
-def _told(release: Release | None) -> str:
+def _describe_release(release: Release | None) -> str:
     return f"version {release.version}" if release else "nothing"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from include.kernel.errors import RequestInvalid
-from include.release.core.rollout import Plan
+from include.release.core.rollout import ReleasePlan
 from include.release.spec import ReleaseManifest
 
 
-def plan(manifest: ReleaseManifest, version: str, experiment: bool = False) -> Plan:
+def build_plan(manifest: ReleaseManifest, version: str, experiment: bool = False) -> ReleasePlan:
     """`experiment`: a person asks for one. Raises `RequestInvalid` where the manifest does not say how."""
     release, spec = manifest.release, manifest.experiment
     if experiment and spec is None:
@@ -21,7 +21,7 @@ def plan(manifest: ReleaseManifest, version: str, experiment: bool = False) -> P
             "the prediction log; switch it on."
         )
     is_tried = spec is not None and (experiment or spec.version == version)
-    return Plan(
+    return ReleasePlan(
         shadow=release.has_shadow,
         weights=release.canary.weights if release.strategy == "canary" else (),
         approval=release.approval == "before_switch",

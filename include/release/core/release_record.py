@@ -11,49 +11,49 @@ from dataclasses import replace
 from typing import Any
 
 from include.kernel.words import verdicts
-from include.release.core.rollout import Colour, Evidence, Plan, Release, Route, Verdict, Wanted
+from include.release.core.rollout import Colour, DesiredState, Evidence, Release, ReleasePlan, Route, Verdict
 
 
-def wanted_of(content: Mapping[str, Any]) -> Wanted:
+def parse_desired_state(content: Mapping[str, Any]) -> DesiredState:
     """What `dataclasses.asdict` made of a wish, also by a version of ours that knew fewer fields of a plan."""
     plan = content.get("plan") or {}
-    read = {
+    parsed = {
         "release": Release(**content["release"]),
-        "plan": Plan(**{**plan, "weights": tuple(plan.get("weights", ()))}),
+        "plan": ReleasePlan(**{**plan, "weights": tuple(plan.get("weights", ()))}),
     }
-    return Wanted(**{**content, **read})
+    return DesiredState(**{**content, **parsed})
 
 
-def evidence_of(own: Mapping[str, Verdict], tried: Mapping[str, Verdict]) -> Evidence:
+def build_evidence(own_verdicts: Mapping[str, Verdict], trial_verdicts: Mapping[str, Verdict]) -> Evidence:
     """`own`: the verdicts of a generation by their part; `tried`: those of the generation that is on trial."""
-    numbered = (own.get(verdicts.name_canary(number)) for number in itertools.count(1))
+    numbered = (own_verdicts.get(verdicts.name_canary(number)) for number in itertools.count(1))
     return Evidence(
-        accepted=own.get(verdicts.ACCEPTED, Verdict.PENDING),
-        shadowed=own.get(verdicts.SHADOWED, Verdict.PENDING),
+        accepted=own_verdicts.get(verdicts.ACCEPTED, Verdict.PENDING),
+        shadowed=own_verdicts.get(verdicts.SHADOWED, Verdict.PENDING),
         canary=tuple(itertools.takewhile(lambda verdict: verdict is not None, numbered)),  # type: ignore[arg-type]
-        experiment=own.get(verdicts.EXPERIMENT, Verdict.PENDING),
-        approved=own.get(verdicts.APPROVED, Verdict.PENDING),
-        soaked=own.get(verdicts.SOAKED, Verdict.PENDING),
-        trial=tried.get(verdicts.SOAKED, Verdict.PENDING),
-        recovered=tried.get(verdicts.RECOVERED, Verdict.PENDING),
+        experiment=own_verdicts.get(verdicts.EXPERIMENT, Verdict.PENDING),
+        approved=own_verdicts.get(verdicts.APPROVED, Verdict.PENDING),
+        soaked=own_verdicts.get(verdicts.SOAKED, Verdict.PENDING),
+        trial=trial_verdicts.get(verdicts.SOAKED, Verdict.PENDING),
+        recovered=trial_verdicts.get(verdicts.RECOVERED, Verdict.PENDING),
     )
 
 
-def is_same_wish(known: Wanted, evidence: Evidence, release: Release, kind: str, by: str) -> bool:
+def is_same_request(current: DesiredState, evidence: Evidence, release: Release, kind: str, by: str) -> bool:
     """A second run for an unfinished release joins the first, so that evidence is not split between the two."""
-    ended = evidence.turned_down or evidence.soaked is not Verdict.PENDING
-    joins = known.by == by or (known.kind == "deploy" and not ended)
-    return (known.release, known.kind) == (release, kind) and joins
+    has_ended = evidence.is_turned_down or evidence.soaked is not Verdict.PENDING
+    is_joining = current.by == by or (current.kind == "deploy" and not has_ended)
+    return (current.release, current.kind) == (release, kind) and is_joining
 
 
-def alone(route: Route, wanted: Wanted) -> Route:
+def build_isolated_route(route: Route, desired: DesiredState) -> Route:
     """All traffic stays at the live slot, and nobody stands by."""
-    return replace(route, standby=None, share=0, mirror=False, sticky=False, generation=wanted.generation)
+    return replace(route, standby=None, share=0, mirror=False, sticky=False, generation=desired.generation)
 
 
-def switched(route: Route, colour: Colour, wanted: Wanted) -> Route:
+def build_switched_route(route: Route, colour: Colour, desired: DesiredState) -> Route:
     """All traffic to `colour`. A deployment is on trial, with what served before as its standby; a rollback is not."""
-    if wanted.kind == "rollback":
-        return Route(colour, generation=wanted.generation)
+    if desired.kind == "rollback":
+        return Route(colour, generation=desired.generation)
     standby = route.live if route.live != colour else None
-    return Route(colour, standby, wanted.generation, trial=wanted.generation)
+    return Route(colour, standby, desired.generation, trial=desired.generation)

@@ -7,13 +7,13 @@ whose event names an older version than the one that serves is let go. The form 
 
 from __future__ import annotations
 
-from include.release.core.rollout import Evidence, Observed, Wanted
+from include.release.core.rollout import DesiredState, Evidence, ObservedStatus
 
-TOO_LATE = (
+STALE_REQUEST = (
     "Version {version} is older than {live}, which serves, so the event that names it came too late; name it in the "
     "form of deploy, or roll back, if it is meant."
 )
-ROLLING_BACK = (
+ROLLBACK_UNDER_WAY = (
     "A rollback to version {to} is under way ({by}), so the deployment of version {version} waits: it is tried again "
     "by itself, or clear the task when the rollback has ended."
 )
@@ -24,6 +24,6 @@ def is_older(version: str, live: str) -> bool:
     return version.isdecimal() and live.isdecimal() and int(version) < int(live)
 
 
-def is_rolling_back(wanted: Wanted, seen: Observed, evidence: Evidence) -> bool:
+def is_rolling_back(desired: DesiredState, observed: ObservedStatus, evidence: Evidence) -> bool:
     """Whether what is wanted is a rollback that has neither ended well nor been turned down."""
-    return wanted.kind == "rollback" and seen.live.release != wanted.release and not evidence.turned_down
+    return desired.kind == "rollback" and observed.live.release != desired.release and not evidence.is_turned_down

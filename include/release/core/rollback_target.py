@@ -9,17 +9,21 @@ from include.kernel.ledger import Entry
 from include.release.core.rollout import Release
 
 
-def way_back(served: Iterable[Entry], live: Release | None, asked: str | None = None) -> tuple[str, str]:
+def find_rollback_target(
+    live_entries: Iterable[Entry], live: Release | None, requested: str | None = None
+) -> tuple[str, str]:
     """The version and its signed blessing, not yet verified: the one asked for, or the last other one that served.
 
     `served` are the ledger's release.live entries, oldest first. Raises `RequestInvalid`, and `NotBlessed` for a
     version that served before blessings were signed.
     """
-    past = [each for each in served if (each.subject == asked if asked else _release(each) != live)]
-    if not past:
-        what = f"Version {asked} never served" if asked else "No other version ever served"
+    candidates = [
+        entry for entry in live_entries if (entry.subject == requested if requested else _read_release(entry) != live)
+    ]
+    if not candidates:
+        what = f"Version {requested} never served" if requested else "No other version ever served"
         raise RequestInvalid(f"{what}, so there is nothing to roll back to; see `release.live` in the ledger.")
-    version, envelope = past[-1].subject, past[-1].details.get("blessing")
+    version, envelope = candidates[-1].subject, candidates[-1].details.get("blessing")
     if not envelope:
         raise NotBlessed(
             f"Version {version} served before blessings were signed, so it is never deployed again; name a later "
@@ -28,5 +32,5 @@ def way_back(served: Iterable[Entry], live: Release | None, asked: str | None = 
     return version, str(envelope)
 
 
-def _release(entry: Entry) -> Release:
+def _read_release(entry: Entry) -> Release:
     return Release(entry.subject, entry.details["digest"])

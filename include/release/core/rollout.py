@@ -44,7 +44,7 @@ class Step(StrEnum):
         return self in (Step.DONE, Step.REJECTED, Step.SUPERSEDED)
 
     @property
-    def takes_looks(self) -> bool:
+    def is_polled(self) -> bool:
         """Whether it is done by looking again and again, and so need not keep a worker busy."""
         return self in (Step.AWAIT, Step.SHADOW, Step.CANARY, Step.EXPERIMENT, Step.SOAK, Step.RECOVER)
 
@@ -58,7 +58,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReleasePlan:
     """What a release goes through between its verification and the switch; nothing of it is blue-green."""
 
     shadow: bool = False
@@ -67,15 +67,15 @@ class Plan:
     experiment: int = 0  # per cent of the callers that it answers until their outcomes have decided; 0: no experiment
 
     @property
-    def tries_on_requests(self) -> bool:
+    def uses_live_requests(self) -> bool:
         return self.shadow or bool(self.weights) or self.experiment > 0
 
 
-BLUE_GREEN = Plan()
+BLUE_GREEN = ReleasePlan()
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredState:
     """The one stored desire of a target. `generation` grows by one with every wish and fences all writes."""
 
     release: Release
@@ -84,7 +84,7 @@ class Wanted:
     why: str
     kind: Literal["deploy", "rollback"] = "deploy"
     blessing: str | None = None  # sha256 of the signed document that allows it; the slot repeats it
-    plan: Plan = BLUE_GREEN
+    plan: ReleasePlan = BLUE_GREEN
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Observed:
+class ObservedStatus:
     """The target as it was just seen."""
 
     route: Route
     blue: Slot
     green: Slot
 
-    def slot(self, colour: Colour) -> Slot:
+    def get_slot(self, colour: Colour) -> Slot:
         return self.blue if colour == "blue" else self.green
 
     @property
@@ -134,7 +134,7 @@ class Observed:
 
     @property
     def live(self) -> Slot:
-        return self.slot(self.route.live) if self.route.live else Slot()
+        return self.get_slot(self.route.live) if self.route.live else Slot()
 
 
 @dataclass(frozen=True)
@@ -155,68 +155,73 @@ class Evidence:
     recovered: Verdict = Verdict.PENDING  # FAILED: the standby of a failed trial did not come back
 
     @property
-    def turned_down(self) -> bool:
-        asked = self.accepted, self.shadowed, *self.canary, self.experiment, self.approved, self.soaked
-        return Verdict.FAILED in asked
+    def is_turned_down(self) -> bool:
+        verdicts = self.accepted, self.shadowed, *self.canary, self.experiment, self.approved, self.soaked
+        return Verdict.FAILED in verdicts
 
 
-def next_step(wanted: Wanted, generation: int, observed: Observed, evidence: Evidence) -> Step:
+def decide_next_step(desired: DesiredState, generation: int, observed: ObservedStatus, evidence: Evidence) -> Step:
     """The next step of the run that was started for `generation`.
 
     Read top-down: a newer wish ends this run; traffic that nobody vouches for ends; a deployment lets what is live
     finish its trial, whoever began it, so that there is always a release to go back to; a release that serves is done;
     one that was turned down is cleared away; any other goes its way to the switch. A rollback waits for no trial.
     """
-    if wanted.generation != generation:
+    if desired.generation != generation:
         return Step.SUPERSEDED
-    if observed.route.is_split and not _is_tried(wanted, observed, evidence):
+    if observed.route.is_split and not _is_split_expected(desired, observed, evidence):
         return Step.WITHDRAW
-    if wanted.kind == "deploy" and (step := _trial(observed, evidence)):
+    if desired.kind == "deploy" and (step := _decide_trial_step(observed, evidence)):
         return step
-    if observed.live.release == wanted.release:
+    if observed.live.release == desired.release:
         return Step.DONE
-    if evidence.turned_down:
-        return _clear_away(wanted, observed)
-    return _before_switch(wanted, observed, evidence)
+    if evidence.is_turned_down:
+        return _decide_cleanup_step(desired, observed)
+    return _decide_step_before_switch(desired, observed, evidence)
 
 
-def _is_tried(wanted: Wanted, observed: Observed, evidence: Evidence) -> bool:
+def _is_split_expected(desired: DesiredState, observed: ObservedStatus, evidence: Evidence) -> bool:
     """Whether a share or a mirror belongs to this run: it verified what the idle slot holds, and has not ended it."""
-    holds = observed.slot(observed.idle).release == wanted.release != observed.live.release
-    return holds and evidence.accepted is Verdict.PASSED and not evidence.turned_down and wanted.plan.tries_on_requests
+    is_staged = observed.get_slot(observed.idle).release == desired.release != observed.live.release
+    return (
+        is_staged
+        and evidence.accepted is Verdict.PASSED
+        and not evidence.is_turned_down
+        and desired.plan.uses_live_requests
+    )
 
 
-def _trial(observed: Observed, evidence: Evidence) -> Step | None:
+def _decide_trial_step(observed: ObservedStatus, evidence: Evidence) -> Step | None:
     """What the live release still owes. One that failed with nothing to go back to goes on serving."""
     if evidence.trial is Verdict.PENDING and observed.route.live:
         return Step.SOAK
     if evidence.trial is not Verdict.FAILED or observed.route.standby is None:
         return None
-    if observed.slot(observed.route.standby).ready:
+    if observed.get_slot(observed.route.standby).ready:
         return Step.REVERT
     return Step.RECOVER if evidence.recovered is Verdict.PENDING else None
 
 
-def _clear_away(wanted: Wanted, observed: Observed) -> Step:
-    return Step.DISCARD if observed.slot(observed.idle).release == wanted.release else Step.REJECTED
+def _decide_cleanup_step(desired: DesiredState, observed: ObservedStatus) -> Step:
+    return Step.DISCARD if observed.get_slot(observed.idle).release == desired.release else Step.REJECTED
 
 
-def _before_switch(wanted: Wanted, observed: Observed, evidence: Evidence) -> Step:
-    slot = observed.slot(observed.idle)
-    if slot.release != wanted.release:
+def _decide_step_before_switch(desired: DesiredState, observed: ObservedStatus, evidence: Evidence) -> Step:
+    slot = observed.get_slot(observed.idle)
+    if slot.release != desired.release:
         return Step.STAGE
     if not slot.ready and not observed.route.is_split:
         return Step.AWAIT
     if evidence.accepted is not Verdict.PASSED:
         return Step.VERIFY
-    if step := _beside_live(wanted.plan, observed, evidence):
+    if step := _decide_comparison_step(desired.plan, observed, evidence):
         return step
-    if wanted.plan.approval and evidence.approved is Verdict.PENDING:
+    if desired.plan.approval and evidence.approved is Verdict.PENDING:
         return Step.APPROVE
     return Step.SWITCH if slot.ready else Step.AWAIT
 
 
-def _beside_live(plan: Plan, observed: Observed, evidence: Evidence) -> Step | None:
+def _decide_comparison_step(plan: ReleasePlan, observed: ObservedStatus, evidence: Evidence) -> Step | None:
     """All three need a live release to compare with. A candidate that dies in them is judged by them."""
     if observed.route.live is None:
         return None

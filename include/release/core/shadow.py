@@ -46,7 +46,7 @@ class ShadowSpec(Protocol):
 
 
 @dataclass(frozen=True)
-class Told:
+class ShadowAnswer:
     """What one slot made of one request: score, decision and slices of each row. No scores where it did not answer."""
 
     seconds: float
@@ -60,7 +60,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Moved:
+class ScoreShift:
     """How far the decisions and scores of some rows moved from the live slot to the candidate."""
 
     rows: int = 0
@@ -68,8 +68,8 @@ class Moved:
     delta: float = 0.0  # sum of the absolute differences
     largest: float = 0.0
 
-    def __add__(self, more: Moved) -> Moved:
-        return Moved(
+    def __add__(self, more: ScoreShift) -> ScoreShift:
+        return ScoreShift(
             self.rows + more.rows,
             self.flips + more.flips,
             self.delta + more.delta,
@@ -90,23 +90,23 @@ NO_BINS = (0,) * (len(LATENCY_S) + 1)
 
 
 @dataclass(frozen=True)
-class Compared:
+class ShadowComparison:
     """Everything compared so far. Sums only, so two looks are added, and a killed run goes on from the last one."""
 
     requests: int = 0
     errors: int = 0  # requests the live slot answered and the candidate did not
-    all: Moved = Moved()
-    slices: Mapping[str, Moved] = field(default_factory=dict)
+    all: ScoreShift = ScoreShift()
+    slices: Mapping[str, ScoreShift] = field(default_factory=dict)
     live: tuple[int, ...] = NO_BINS  # answers by latency, as `Traffic.latency`
     candidate: tuple[int, ...] = NO_BINS
 
-    def __add__(self, more: Compared) -> Compared:
+    def __add__(self, more: ShadowComparison) -> ShadowComparison:
         names = dict.fromkeys((*self.slices, *more.slices))
-        return Compared(
+        return ShadowComparison(
             self.requests + more.requests,
             self.errors + more.errors,
             self.all + more.all,
-            {name: self.slices.get(name, Moved()) + more.slices.get(name, Moved()) for name in names},
+            {name: self.slices.get(name, ScoreShift()) + more.slices.get(name, ScoreShift()) for name in names},
             tuple(a + b for a, b in zip(self.live, more.live, strict=True)),
             tuple(a + b for a, b in zip(self.candidate, more.candidate, strict=True)),
         )
@@ -118,44 +118,48 @@ class Compared:
     @property
     def latency_ratio(self) -> float:
         """The candidate's 90th percentile over the live slot's; 1 while one of them has none."""
-        live, candidate = quantile(self.live, QUANTILE), quantile(self.candidate, QUANTILE)
+        live, candidate = find_latency_quantile(self.live, QUANTILE), find_latency_quantile(self.candidate, QUANTILE)
         return candidate / live if live and candidate else 1.0
 
 
-def compare(pairs: Iterable[tuple[Told, Told | None]]) -> Compared:
+def compare(pairs: Iterable[tuple[ShadowAnswer, ShadowAnswer | None]]) -> ShadowComparison:
     """Pairs of the live slot's answer and the candidate's, which is None where there is none to be found."""
-    total = Compared()
+    total = ShadowComparison()
     for live, candidate in pairs:
         answered = candidate is not None and candidate.is_answer and len(candidate.scores) == len(live.scores)
-        total += _pair(live, candidate) if candidate and answered else Compared(requests=1, errors=1)
+        total += _compare_pair(live, candidate) if candidate and answered else ShadowComparison(requests=1, errors=1)
     return total
 
 
-def _pair(live: Told, candidate: Told) -> Compared:
+def _compare_pair(live: ShadowAnswer, candidate: ShadowAnswer) -> ShadowComparison:
     rows = [
-        Moved(1, int(was is not now), abs(high - low), abs(high - low))
-        for was, now, low, high in zip(live.decisions, candidate.decisions, live.scores, candidate.scores, strict=True)
+        ScoreShift(1, int(is_before is not is_now), abs(high - low), abs(high - low))
+        for is_before, is_now, low, high in zip(
+            live.decisions, candidate.decisions, live.scores, candidate.scores, strict=True
+        )
     ]
-    slices: dict[str, Moved] = {}
+    slices: dict[str, ScoreShift] = {}
     for row, names in zip(rows, live.slices or ((),) * len(rows), strict=True):
         for name in names:
-            slices[name] = slices.get(name, Moved()) + row
-    together = Compared(1, 0, sum(rows, Moved()), slices)
-    return together + Compared(live=_binned(live.seconds), candidate=_binned(candidate.seconds))
+            slices[name] = slices.get(name, ScoreShift()) + row
+    together = ShadowComparison(1, 0, sum(rows, ScoreShift()), slices)
+    return together + ShadowComparison(
+        live=_build_latency_bins(live.seconds), candidate=_build_latency_bins(candidate.seconds)
+    )
 
 
-def _binned(seconds: float) -> tuple[int, ...]:
-    own = bisect_left(LATENCY_S, seconds)
-    return tuple(int(place == own) for place in range(len(NO_BINS)))
+def _build_latency_bins(seconds: float) -> tuple[int, ...]:
+    own_bin = bisect_left(LATENCY_S, seconds)
+    return tuple(int(number == own_bin) for number in range(len(NO_BINS)))
 
 
-def quantile(bins: Sequence[int], share: float) -> float | None:
+def find_latency_quantile(bins: Sequence[int], share: float) -> float | None:
     """Upper bound in seconds of the bin in which this share of the answers is reached; None without answers."""
-    wanted = share * sum(bins)
-    if not wanted:
+    target_count = share * sum(bins)
+    if not target_count:
         return None
-    place = next(number for number, below in enumerate(accumulate(bins)) if below >= wanted)
-    return LATENCY_S[min(place, len(LATENCY_S) - 1)]
+    bin_number = next(number for number, below in enumerate(accumulate(bins)) if below >= target_count)
+    return LATENCY_S[min(bin_number, len(LATENCY_S) - 1)]
 
 
 @dataclass(frozen=True)
@@ -164,62 +168,69 @@ class Judgement:
     why: str
 
 
-def judge(compared: Compared, spec: ShadowSpec) -> Judgement:
+def judge(comparison: ShadowComparison, spec: ShadowSpec) -> Judgement:
     """PENDING below `min_requests`; then FAILED with every limit that is exceeded, or PASSED."""
-    if compared.requests < spec.min_requests:
-        return Judgement(Verdict.PENDING, f"{compared.requests} of {spec.min_requests} requests compared")
-    found = [*_exceeded(compared, spec), *_slices_exceeded(compared, spec)]
-    if found:
-        return Judgement(Verdict.FAILED, f"{compared.requests} requests compared: {'; '.join(found)}")
-    return Judgement(Verdict.PASSED, f"{compared.requests} requests compared: {summary(compared)}")
+    if comparison.requests < spec.min_requests:
+        return Judgement(Verdict.PENDING, f"{comparison.requests} of {spec.min_requests} requests compared")
+    breaches = [*_list_exceeded_limits(comparison, spec), *_list_exceeded_slices(comparison, spec)]
+    if breaches:
+        return Judgement(Verdict.FAILED, f"{comparison.requests} requests compared: {'; '.join(breaches)}")
+    return Judgement(Verdict.PASSED, f"{comparison.requests} requests compared: {summarise_comparison(comparison)}")
 
 
-def _exceeded(compared: Compared, spec: ShadowSpec) -> list[str]:
-    everything = compared.all
-    questions = (
-        (compared.error_share, spec.max_errors, "{:.1%} were not answered, max_errors allows {:.1%}"),
-        (everything.flipped, spec.max_flips, "{:.1%} of the decisions flipped, max_flips allows {:.1%}"),
+def _list_exceeded_limits(comparison: ShadowComparison, spec: ShadowSpec) -> list[str]:
+    shift = comparison.all
+    checks = (
+        (comparison.error_share, spec.max_errors, "{:.1%} were not answered, max_errors allows {:.1%}"),
+        (shift.flipped, spec.max_flips, "{:.1%} of the decisions flipped, max_flips allows {:.1%}"),
         (
-            everything.mean_delta,
+            shift.mean_delta,
             spec.max_score_delta,
             "scores moved by {:.3f} on average, max_score_delta allows {:.3f}",
         ),
-        (compared.latency_ratio, spec.max_latency_ratio, "answers took {:.1f} times as long, max_latency_ratio is {}"),
+        (
+            comparison.latency_ratio,
+            spec.max_latency_ratio,
+            "answers took {:.1f} times as long, max_latency_ratio is {}",
+        ),
     )
-    return [told.format(value, limit) for value, limit, told in questions if value > limit]
+    return [template.format(value, limit) for value, limit, template in checks if value > limit]
 
 
-def _slices_exceeded(compared: Compared, spec: ShadowSpec) -> list[str]:
+def _list_exceeded_slices(comparison: ShadowComparison, spec: ShadowSpec) -> list[str]:
     return [
-        f"{moved.flipped:.1%} of the decisions flipped where {name}, slice_flips allows {spec.slice_flips:.1%}"
-        for name, moved in sorted(compared.slices.items())
-        if moved.rows >= spec.slice_rows and moved.flipped > spec.slice_flips
+        f"{shift.flipped:.1%} of the decisions flipped where {name}, slice_flips allows {spec.slice_flips:.1%}"
+        for name, shift in sorted(comparison.slices.items())
+        if shift.rows >= spec.slice_rows and shift.flipped > spec.slice_flips
     ]
 
 
-def summary(compared: Compared) -> str:
+def summarise_comparison(comparison: ShadowComparison) -> str:
     return (
-        f"{compared.all.flipped:.1%} of the decisions flipped, scores moved by {compared.all.mean_delta:.3f}, "
-        f"{compared.error_share:.1%} errors, latency {compared.latency_ratio:.1f} times the live slot's"
+        f"{comparison.all.flipped:.1%} of the decisions flipped, scores moved by {comparison.all.mean_delta:.3f}, "
+        f"{comparison.error_share:.1%} errors, latency {comparison.latency_ratio:.1f} times the live slot's"
     )
 
 
-def report(compared: Compared) -> dict[str, Any]:
+def build_report(comparison: ShadowComparison) -> dict[str, Any]:
     """What is kept beside the release; shares 0 to 1, times in milliseconds."""
     return {
-        "requests": compared.requests,
-        "errors": compared.error_share,
-        **_moved(compared.all),
-        "latency_ratio": compared.latency_ratio,
-        "latency_ms": {"live": _milliseconds(compared.live), "candidate": _milliseconds(compared.candidate)},
-        "slices": {name: _moved(moved) for name, moved in sorted(compared.slices.items())},
+        "requests": comparison.requests,
+        "errors": comparison.error_share,
+        **_encode_shift(comparison.all),
+        "latency_ratio": comparison.latency_ratio,
+        "latency_ms": {
+            "live": _compute_latency_ms(comparison.live),
+            "candidate": _compute_latency_ms(comparison.candidate),
+        },
+        "slices": {name: _encode_shift(shift) for name, shift in sorted(comparison.slices.items())},
     }
 
 
-def _moved(moved: Moved) -> dict[str, Any]:
-    return {"rows": moved.rows, "flips": moved.flipped, "score_delta": moved.mean_delta, "largest": moved.largest}
+def _encode_shift(shift: ScoreShift) -> dict[str, Any]:
+    return {"rows": shift.rows, "flips": shift.flipped, "score_delta": shift.mean_delta, "largest": shift.largest}
 
 
-def _milliseconds(bins: Sequence[int]) -> dict[str, float | None]:
-    found = {f"p{share * 100:g}": quantile(bins, share) for share in (0.5, QUANTILE, 0.99)}
-    return {name: None if seconds is None else round(seconds * 1e3, 3) for name, seconds in found.items()}
+def _compute_latency_ms(bins: Sequence[int]) -> dict[str, float | None]:
+    quantiles = {f"p{share * 100:g}": find_latency_quantile(bins, share) for share in (0.5, QUANTILE, 0.99)}
+    return {name: None if seconds is None else round(seconds * 1e3, 3) for name, seconds in quantiles.items()}

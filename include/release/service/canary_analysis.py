@@ -15,70 +15,79 @@ from typing import TYPE_CHECKING, Any
 from include.kernel.words.verdicts import name_canary
 from include.release.core import canary
 from include.release.core.canary import Judgement, Period, Traffic
-from include.release.core.rollout import Colour, Observed, Verdict, Wanted, other
+from include.release.core.rollout import Colour, DesiredState, ObservedStatus, Verdict, other
 from include.release.spec import CanarySpec
-from include.release.targets.slot_counters import Counted
+from include.release.targets.slot_counters import SlotCounters
 
 if TYPE_CHECKING:
     from include.release.targets.base import ServingTarget
 
-Noted = dict[str, Any]
+Progress = dict[str, Any]
 
 
-def look(target: ServingTarget, wanted: Wanted, seen: Observed, spec: CanarySpec) -> None:
+def analyse_canary(target: ServingTarget, desired: DesiredState, observed: ObservedStatus, spec: CanarySpec) -> None:
     """Takes the run one look further; records the verdict of the weight once there is one."""
-    number = len(target.evidence(wanted.generation).canary) + 1
-    weight, part = wanted.plan.weights[number - 1], name_canary(number)
-    if seen.route.share != weight:
-        target.split(wanted, share=weight)
-    counted = {role: target.counted(colour) for role, colour in _roles(seen.idle).items()}
-    noted = _noted(target.progress(wanted.generation, part), weight, counted)
-    target.note(wanted.generation, part, noted)
-    judgement = _judged(target, wanted, number, noted, counted["candidate"], spec)
-    if judgement.misdealt:
-        target.note(wanted.generation, part, {**noted, "first": {}, "since": dict.fromkeys(noted["since"])})
+    number = len(target.read_evidence(desired.generation).canary) + 1
+    weight, part = desired.plan.weights[number - 1], name_canary(number)
+    if observed.route.share != weight:
+        target.split(desired, share=weight)
+    counters = {role: target.count_traffic(colour) for role, colour in _assign_roles(observed.idle).items()}
+    progress = _update_progress(target.read_progress(desired.generation, part), weight, counters)
+    target.record_progress(desired.generation, part, progress)
+    judgement = _judge_canary(target, desired, number, progress, counters["candidate"], spec)
+    if judgement.has_ratio_mismatch:
+        target.record_progress(
+            desired.generation, part, {**progress, "first": {}, "since": dict.fromkeys(progress["since"])}
+        )
     if judgement.verdict is not Verdict.PENDING:
-        target.record(wanted.generation, part, judgement.verdict, f"{weight} %: {judgement.why}")
+        target.record_verdict(desired.generation, part, judgement.verdict, f"{weight} %: {judgement.why}")
 
 
-def _roles(idle: Colour) -> dict[str, Colour]:
+def _assign_roles(idle: Colour) -> dict[str, Colour]:
     return {"candidate": idle, "stable": other(idle)}
 
 
-def _noted(before: Noted, weight: int, counted: Mapping[str, Counted | None]) -> Noted:
+def _update_progress(previous: Progress, weight: int, counters: Mapping[str, SlotCounters | None]) -> Progress:
     """How far this weight has come: looks, the counts it began with, and what was counted since."""
-    first = before.get("first", {})
-    stable = counted["stable"]
+    first = previous.get("first", {})
+    stable = counters["stable"]
     if stable and first and first["stable"]["started"] != stable.started:
         first = {}  # another process counts there now: what was seen of this weight cannot be continued
-    if not first and all(counted.values()):
-        first = {role: asdict(each) for role, each in counted.items() if each}
-    since = {role: _since(first.get(role), each) for role, each in counted.items()}
-    return {"looks": before.get("looks", 0) + 1, "weight": weight, "first": first, "since": since}
+    if not first and all(counters.values()):
+        first = {role: asdict(counter) for role, counter in counters.items() if counter}
+    since = {role: _count_since(first.get(role), counter) for role, counter in counters.items()}
+    return {"looks": previous.get("looks", 0) + 1, "weight": weight, "first": first, "since": since}
 
 
-def _since(first: Noted | None, now: Counted | None) -> Noted | None:
-    if first is None or now is None or first["started"] != now.started:
+def _count_since(first: Progress | None, current: SlotCounters | None) -> Progress | None:
+    if first is None or current is None or first["started"] != current.started:
         return None
-    return asdict(now.traffic - _traffic(first["traffic"]))
+    return asdict(current.traffic - _parse_traffic(first["traffic"]))
 
 
-def _traffic(noted: Noted) -> Traffic:
-    return Traffic(**{**noted, "latency": tuple(noted["latency"]), "scores": tuple(noted["scores"])})
+def _parse_traffic(content: Progress) -> Traffic:
+    return Traffic(**{**content, "latency": tuple(content["latency"]), "scores": tuple(content["scores"])})
 
 
-def _judged(
-    target: ServingTarget, wanted: Wanted, number: int, noted: Noted, candidate: Counted | None, spec: CanarySpec
+def _judge_canary(
+    target: ServingTarget,
+    desired: DesiredState,
+    number: int,
+    progress: Progress,
+    candidate: SlotCounters | None,
+    spec: CanarySpec,
 ) -> Judgement:
-    if candidate is None or (noted["first"] and noted["first"]["candidate"]["started"] != candidate.started):
+    if candidate is None or (progress["first"] and progress["first"]["candidate"]["started"] != candidate.started):
         return Judgement(Verdict.FAILED, "the candidate's process ended, or does not answer")
-    past = [target.progress(wanted.generation, name_canary(earlier)) for earlier in range(1, number)]
-    judgement = canary.judge([*map(_period, past), _period(noted)], spec, number == len(wanted.plan.weights))
-    if judgement.verdict is Verdict.PENDING and noted["looks"] >= spec.looks:
+    past = [target.read_progress(desired.generation, name_canary(earlier)) for earlier in range(1, number)]
+    judgement = canary.judge(
+        [*map(_build_period, past), _build_period(progress)], spec, number == len(desired.plan.weights)
+    )
+    if judgement.verdict is Verdict.PENDING and progress["looks"] >= spec.looks:
         return Judgement(Verdict.FAILED, f"undecided after {spec.looks} looks: {judgement.why}")
     return judgement
 
 
-def _period(noted: Noted) -> Period:
-    since = {role: _traffic(each) if each else None for role, each in noted["since"].items()}
-    return Period(noted["weight"] / 100, since["candidate"], since["stable"])
+def _build_period(progress: Progress) -> Period:
+    since = {role: _parse_traffic(content) if content else None for role, content in progress["since"].items()}
+    return Period(progress["weight"] / 100, since["candidate"], since["stable"])

@@ -13,7 +13,7 @@ from include.kernel.errors import RequestInvalid
 from include.kernel.words.verdicts import EXPERIMENT
 from include.release.core import experiment
 from include.release.core.experiment import Judgement
-from include.release.core.rollout import Observed, Verdict, Wanted
+from include.release.core.rollout import DesiredState, ObservedStatus, Verdict
 from include.release.spec import ExperimentSpec, ReleaseManifest
 
 if TYPE_CHECKING:
@@ -23,42 +23,50 @@ if TYPE_CHECKING:
 SETTLE_S = 1.0
 
 
-def look(
-    target: ServingTarget, wanted: Wanted, seen: Observed, manifest: ReleaseManifest, outcomes: ExperimentOutcomes
+def analyse_experiment(
+    target: ServingTarget,
+    desired: DesiredState,
+    observed: ObservedStatus,
+    manifest: ReleaseManifest,
+    outcomes: ExperimentOutcomes,
 ) -> None:
     """Takes the run one look further; records the verdict, with its report, once there is one."""
-    spec = _spec(manifest, wanted)
-    if (seen.route.share, seen.route.sticky) != (spec.share, True):
-        target.split(wanted, share=spec.share, sticky=True)
-    noted = target.progress(wanted.generation, EXPERIMENT)
-    settled = datetime.now(UTC) + timedelta(seconds=manifest.serving.deadline_ms / 1000 + SETTLE_S)
-    noted = {"began": settled.isoformat(), **noted, "looks": noted.get("looks", 0) + 1}
-    judgement = _judged(noted, wanted, seen, manifest, outcomes)
-    target.note(wanted.generation, EXPERIMENT, {**noted, "report": judgement.report})
+    spec = _read_spec(manifest, desired)
+    if (observed.route.share, observed.route.sticky) != (spec.share, True):
+        target.split(desired, share=spec.share, sticky=True)
+    progress = target.read_progress(desired.generation, EXPERIMENT)
+    begin = datetime.now(UTC) + timedelta(seconds=manifest.serving.deadline_ms / 1000 + SETTLE_S)
+    progress = {"began": begin.isoformat(), **progress, "looks": progress.get("looks", 0) + 1}
+    judgement = _judge_outcomes(progress, desired, observed, manifest, outcomes)
+    target.record_progress(desired.generation, EXPERIMENT, {**progress, "report": judgement.report})
     verdict, why = judgement.verdict, judgement.why
-    if verdict is Verdict.PENDING and noted["looks"] >= spec.looks:
-        verdict, why = Verdict.FAILED, f"undecided after {spec.looks} looks: {why}"
+    if verdict is Verdict.PENDING and progress["looks"] >= spec.max_analyses:
+        verdict, why = Verdict.FAILED, f"undecided after {spec.max_analyses} looks: {why}"
     if verdict is not Verdict.PENDING:
-        target.record(wanted.generation, EXPERIMENT, verdict, why, dict(judgement.report))
+        target.record_verdict(desired.generation, EXPERIMENT, verdict, why, dict(judgement.report))
 
 
-def _spec(manifest: ReleaseManifest, wanted: Wanted) -> ExperimentSpec:
+def _read_spec(manifest: ReleaseManifest, desired: DesiredState) -> ExperimentSpec:
     """As the manifest says now, but for the share that was wished: it must not change under the callers."""
     if manifest.experiment is None:
         raise RequestInvalid(
-            f"Generation {wanted.generation} is an experiment, but the manifest has lost its section experiment; put "
+            f"Generation {desired.generation} is an experiment, but the manifest has lost its section experiment; put "
             "it back, or deploy what serves to end it."
         )
-    return manifest.experiment.model_copy(update={"share": wanted.plan.experiment})
+    return manifest.experiment.model_copy(update={"share": desired.plan.experiment})
 
 
-def _judged(
-    noted: dict[str, Any], wanted: Wanted, seen: Observed, manifest: ReleaseManifest, outcomes: ExperimentOutcomes
+def _judge_outcomes(
+    progress: dict[str, Any],
+    desired: DesiredState,
+    observed: ObservedStatus,
+    manifest: ReleaseManifest,
+    outcomes: ExperimentOutcomes,
 ) -> Judgement:
-    champion = seen.live.release
+    champion = observed.live.release
     assert champion is not None  # the machine begins no experiment without one
-    arms = outcomes.arms(datetime.fromisoformat(noted["began"]), wanted.release.version, champion.version)
-    found = experiment.judge(arms[0], arms[1], _spec(manifest, wanted), manifest.gate.cost)
-    if found.verdict is Verdict.PASSED and not seen.slot(seen.idle).ready:
-        return Judgement(Verdict.PENDING, f"{found.why}, but its slot is not ready", found.report)
-    return found
+    arms = outcomes.count_arms(datetime.fromisoformat(progress["began"]), desired.release.version, champion.version)
+    judgement = experiment.judge(arms[0], arms[1], _read_spec(manifest, desired), manifest.gate.cost)
+    if judgement.verdict is Verdict.PASSED and not observed.get_slot(observed.idle).ready:
+        return Judgement(Verdict.PENDING, f"{judgement.why}, but its slot is not ready", judgement.report)
+    return judgement

@@ -16,24 +16,24 @@ from typing import Any
 
 from include.alerting.outbox import Outbox, record
 from include.kernel.errors import Conflict, EvergreenError, NotBlessed, ServiceUnavailable
-from include.kernel.ledger import Entry, live_key
+from include.kernel.ledger import Entry, build_live_key
 from include.kernel.ledger_file import LocalLedger
 from include.kernel.words import ledger_kinds as kinds
 from include.registry.base import ReleaseMarks
 from include.release.core.reconcile import (
-    SAFE,
+    SAFE_STEPS,
     Finding,
-    Heal,
-    Patience,
-    Registered,
-    Sight,
-    State,
-    findings,
-    route_to_restore,
-    state,
+    ReconcileTimeouts,
+    RegistryStatus,
+    RepairAction,
+    SystemView,
+    TargetState,
+    classify_state,
+    find_route_to_restore,
+    list_findings,
 )
-from include.release.core.rollout import COLOURS, Release, Wanted
-from include.release.service.driver import Rollout
+from include.release.core.rollout import COLOURS, DesiredState, Release
+from include.release.service.driver import ReleaseDriver
 from include.release.targets.base import RepairableTarget
 
 log = logging.getLogger(__name__)
@@ -45,17 +45,17 @@ RESUME_S = 60.0  # how long one run goes on with a release that was left alone
 class Outcome:
     """What one run came to: the state it ended in, what it put right, and what it could not."""
 
-    state: State
-    healed: list[str] = field(default_factory=list)
-    found: list[str] = field(default_factory=list)
-    compared: bool = True  # False: the registry was away
+    state: TargetState
+    repaired: list[str] = field(default_factory=list)
+    unresolved: list[str] = field(default_factory=list)
+    has_compared_registry: bool = True  # False: the registry was away
 
     @property
     def sentence(self) -> str:
-        away = "" if self.compared else "; the registry is away and was not compared"
-        if not self.healed and not self.found:
+        away = "" if self.has_compared_registry else "; the registry is away and was not compared"
+        if not self.repaired and not self.unresolved:
             return f"{self.state.value}: nothing disagrees{away}"
-        return f"{self.state.value}: {len(self.healed)} healed, {len(self.found)} for a person{away}"
+        return f"{self.state.value}: {len(self.repaired)} healed, {len(self.unresolved)} for a person{away}"
 
 
 class Reconciler:
@@ -67,164 +67,172 @@ class Reconciler:
         registry: ReleaseMarks,
         ledger: LocalLedger,
         outbox: Outbox,
-        patience: Patience,
-        rollout: Callable[[], Rollout],
+        timeouts: ReconcileTimeouts,
+        open_driver: Callable[[], ReleaseDriver],
     ) -> None:
         self._target = target
         self._registry = registry
         self._ledger = ledger
         self._outbox = outbox
-        self._rollout = rollout
-        self._patience = patience
-        self._heal: dict[Heal, Callable[[Finding, Sight], None]] = {
-            Heal.RESTORE_WISH: lambda finding, sight: target.restore_wish(sight.observed),
-            Heal.RESTORE_ROUTE: self._restore_route,
-            Heal.RESTORE_SLOT: self._restore_slot,
-            Heal.START_PROXY: lambda finding, sight: target.start_proxy(),
-            Heal.APPLY_ROUTE: lambda finding, sight: target.apply_route(),
-            Heal.START_SLOT: lambda finding, sight: target.start_slot(_slot(finding)),
-            Heal.RELOAD_SLOT: lambda finding, sight: target.reload(_slot(finding)),
-            Heal.WITHDRAW: lambda finding, sight: target.withdraw(_wanted(sight)),
-            Heal.RESUME: self._resume,
-            Heal.ENTER_LIVE: self._enter_live,
-            Heal.MOVE_ALIAS: lambda finding, sight: registry.promote(_live(sight).version),
-            Heal.UNMARK: self._unmark,
+        self._open_driver = open_driver
+        self._timeouts = timeouts
+        self._repairs: dict[RepairAction, Callable[[Finding, SystemView], None]] = {
+            RepairAction.RESTORE_DESIRED_STATE: lambda finding, sight: target.restore_desired_state(sight.observed),
+            RepairAction.RESTORE_ROUTE: self._restore_route,
+            RepairAction.RESTORE_SLOT: self._restore_slot,
+            RepairAction.START_PROXY: lambda finding, sight: target.start_proxy(),
+            RepairAction.APPLY_ROUTE: lambda finding, sight: target.apply_route(),
+            RepairAction.START_SLOT: lambda finding, sight: target.start_slot(_get_slot(finding)),
+            RepairAction.RELOAD_SLOT: lambda finding, sight: target.reload(_get_slot(finding)),
+            RepairAction.WITHDRAW: lambda finding, sight: target.withdraw(_get_desired_state(sight)),
+            RepairAction.RESUME: self._resume,
+            RepairAction.ENTER_LIVE: self._enter_live,
+            RepairAction.MOVE_ALIAS: lambda finding, sight: registry.promote(_get_live_release(sight).version),
+            RepairAction.UNMARK: self._clear_soaking_marks,
         }
 
     def run(self, who: str) -> Outcome:
         """Raises nothing for what it finds; only where the records themselves cannot be reached."""
-        tried: dict[str, tuple[Finding, str | None]] = {}
+        attempts: dict[str, tuple[Finding, str | None]] = {}
         for _ in range(ROUNDS):
-            sight = self.look()
-            found = findings(sight, self._patience)
-            fresh = [each for each in found if each.heal and each.sentence not in tried]
+            view = self.observe()
+            findings = list_findings(view, self._timeouts)
+            fresh = [problem for problem in findings if problem.repair and problem.sentence not in attempts]
             if not fresh:
                 break
             for finding in fresh:
-                tried[finding.sentence] = (finding, self._try(finding, sight))
-        outcome = Outcome(state(sight, self._patience), compared=sight.registry is not None)
-        self._tell_all(outcome, found, tried, who)
+                attempts[finding.sentence] = (finding, self._try_repair(finding, view))
+        outcome = Outcome(classify_state(view, self._timeouts), has_compared_registry=view.registry is not None)
+        self._record_findings(outcome, findings, attempts, who)
         return outcome
 
-    def _tell_all(
-        self, outcome: Outcome, left: list[Finding], tried: dict[str, tuple[Finding, str | None]], who: str
+    def _record_findings(
+        self, outcome: Outcome, unrepaired: list[Finding], attempts: dict[str, tuple[Finding, str | None]], who: str
     ) -> None:
         """What the last look still finds was not healed, whatever was done about it."""
-        remaining = {finding.sentence for finding in left}
-        for sentence, (finding, _) in tried.items():
+        remaining = {finding.sentence for finding in unrepaired}
+        for sentence, (finding, _) in attempts.items():
             if sentence not in remaining:
-                self._tell(kinds.RECONCILE_HEALED, finding.about, sentence, who, outcome.healed)
-        for finding in left:
-            _, why = tried.get(finding.sentence, (finding, None))
-            failed = f" That did not put it right{f': {why}' if why else '.'}" if finding.sentence in tried else ""
-            self._tell(kinds.RECONCILE_FOUND, finding.about, finding.sentence + failed, who, outcome.found)
+                self._record_finding(kinds.RECONCILE_HEALED, finding.about, sentence, who, outcome.repaired)
+        for finding in unrepaired:
+            _, why = attempts.get(finding.sentence, (finding, None))
+            failed = f" That did not put it right{f': {why}' if why else '.'}" if finding.sentence in attempts else ""
+            self._record_finding(
+                kinds.RECONCILE_FOUND, finding.about, finding.sentence + failed, who, outcome.unresolved
+            )
 
-    def look(self) -> Sight:
-        observed, wanted, evidence, damaged = self._target.records()
-        proxied, follows = self._target.proxied()
-        return Sight(
+    def observe(self) -> SystemView:
+        observed, desired, evidence, damaged = self._target.read_records()
+        effective_route, is_in_sync = self._target.read_effective_route()
+        return SystemView(
             observed=observed,
-            said={colour: self._target.said(colour) for colour in COLOURS},
-            wanted=wanted,
+            slot_reports={colour: self._target.read_slot_report(colour) for colour in COLOURS},
+            desired=desired,
             evidence=evidence,
-            proxied=proxied,
-            follows=follows,
-            served=self._served(),
-            quiet_s=self._target.quiet_s(wanted.generation) if wanted else 0.0,
-            registry=self._registered(),
+            effective_route=effective_route,
+            is_in_sync=is_in_sync,
+            ledger_release=self._find_live_release(),
+            idle_s=self._target.measure_idle_s(desired.generation) if desired else 0.0,
+            registry=self._read_registry(),
             damaged=damaged,
         )
 
-    def _served(self) -> Release | None:
-        newest = next(iter(reversed(list(self._ledger.entries(kinds.RELEASE_LIVE)))), None)
+    def _find_live_release(self) -> Release | None:
+        newest = next(iter(reversed(list(self._ledger.read_entries(kinds.RELEASE_LIVE)))), None)
         return Release(newest.subject, str(newest.details.get("digest"))) if newest else None
 
-    def _registered(self) -> Registered | None:
+    def _read_registry(self) -> RegistryStatus | None:
         try:
-            return Registered(self._registry.champion(), tuple(self._registry.soaking()))
+            return RegistryStatus(self._registry.find_champion(), tuple(self._registry.list_soaking()))
         except ServiceUnavailable as error:
             log.warning("The registry was not compared: %s", error)
             return None
 
-    def _try(self, finding: Finding, sight: Sight) -> str | None:
+    def _try_repair(self, finding: Finding, view: SystemView) -> str | None:
         """Why it did not succeed, where that is known at once."""
         log.warning("%s", finding.sentence)
         try:
-            self._heal[finding.heal](finding, sight)  # type: ignore[index]
+            self._repairs[finding.repair](finding, view)  # type: ignore[index]
         except EvergreenError as error:
             log.warning("%s", error)
             return str(error)
         return None
 
-    def _tell(self, what: str, about: str, sentence: str, who: str, told: list[str]) -> None:
+    def _record_finding(self, kind: str, about: str, sentence: str, who: str, sentences: list[str]) -> None:
         """What was healed is told each time, what a person has to do once a day."""
-        told.append(sentence)
-        once = f"{what}-{datetime.now(UTC).date()}-{hashlib.sha256(sentence.encode()).hexdigest()[:16]}"
-        key = once if what == kinds.RECONCILE_FOUND else None
-        record(self._ledger, self._outbox, Entry(what=what, subject=about, who=who, why=sentence, key=key))
+        sentences.append(sentence)
+        daily_key = f"{kind}-{datetime.now(UTC).date()}-{hashlib.sha256(sentence.encode()).hexdigest()[:16]}"
+        key = daily_key if kind == kinds.RECONCILE_FOUND else None
+        record(self._ledger, self._outbox, Entry(what=kind, subject=about, who=who, why=sentence, key=key))
 
     # --- what puts things right -------------------------------------------------------------------------------------
 
-    def _restore_route(self, finding: Finding, sight: Sight) -> None:
-        generation = sight.wanted.generation if sight.wanted else 0
-        if route := route_to_restore(sight, generation):
+    def _restore_route(self, finding: Finding, view: SystemView) -> None:
+        generation = view.desired.generation if view.desired else 0
+        if route := find_route_to_restore(view, generation):
             self._target.restore_route(route)
 
-    def _restore_slot(self, finding: Finding, sight: Sight) -> None:
-        colour = _slot(finding)
-        if colour != sight.observed.route.live:
-            return self._target.restore_slot(colour, None, None, sight.observed)
-        return self._target.restore_slot(colour, sight.served, self._envelope(sight.served), sight.observed)
+    def _restore_slot(self, finding: Finding, view: SystemView) -> None:
+        colour = _get_slot(finding)
+        if colour != view.observed.route.live:
+            return self._target.restore_slot(colour, None, None, view.observed)
+        return self._target.restore_slot(
+            colour, view.ledger_release, self._find_envelope(view.ledger_release), view.observed
+        )
 
-    def _resume(self, finding: Finding, sight: Sight) -> None:
+    def _resume(self, finding: Finding, view: SystemView) -> None:
         """Goes on as the run would have that was left, but moves no traffic on to a new release."""
-        driver, generation = self._rollout(), _wanted(sight).generation
-        for step, _ in driver.run(generation, patience=RESUME_S):
+        driver, generation = self._open_driver(), _get_desired_state(view).generation
+        for step, _ in driver.run(generation, max_wait_s=RESUME_S):
             log.info("%s", step.value)
-            if step.is_terminal or self.look().step not in SAFE:
+            if step.is_terminal or self.observe().step not in SAFE_STEPS:
                 return
 
-    def _enter_live(self, finding: Finding, sight: Sight) -> None:
+    def _enter_live(self, finding: Finding, view: SystemView) -> None:
         """As go_live would have, and by the same key, so that it is entered once even if that run comes after all."""
-        live, wanted, route = _live(sight), sight.wanted, sight.observed.route
-        own = wanted.generation if wanted and wanted.release == live else route.generation
-        details: dict[str, Any] = {"generation": route.trial or own, "digest": live.digest}
-        details["blessing"] = self._paper(sight) or self._envelope(live)
-        what, why = kinds.RELEASE_LIVE, finding.sentence
-        entry = Entry(what=what, subject=live.version, who="reconcile", why=why, details=details)
-        self._ledger.append(entry.model_copy(update={"key": live_key(details)}))
+        live, desired, route = _get_live_release(view), view.desired, view.observed.route
+        generation = desired.generation if desired and desired.release == live else route.generation
+        details: dict[str, Any] = {"generation": route.trial or generation, "digest": live.digest}
+        details["blessing"] = self._read_live_envelope(view) or self._find_envelope(live)
+        kind, why = kinds.RELEASE_LIVE, finding.sentence
+        entry = Entry(what=kind, subject=live.version, who="reconcile", why=why, details=details)
+        self._ledger.append(entry.model_copy(update={"key": build_live_key(details)}))
 
-    def _unmark(self, finding: Finding, sight: Sight) -> None:
-        if sight.registry:
-            self._registry.unmark(sight.registry.soaking)
+    def _clear_soaking_marks(self, finding: Finding, view: SystemView) -> None:
+        if view.registry:
+            self._registry.unmark_soaking(view.registry.soaking)
 
-    def _paper(self, sight: Sight) -> str | None:
-        return self._target.paper(sight.observed.route.live) if sight.observed.route.live else None
+    def _read_live_envelope(self, view: SystemView) -> str | None:
+        return self._target.read_envelope(view.observed.route.live) if view.observed.route.live else None
 
-    def _envelope(self, release: Release | None) -> str | None:
+    def _find_envelope(self, release: Release | None) -> str | None:
         """The signed blessing by which a release went live, else the registry's; None where neither has one."""
         if release is None:
             return None
-        told = [each.details for each in self._ledger.entries(kinds.RELEASE_LIVE) if each.subject == release.version]
-        if found := next((each["blessing"] for each in reversed(told) if each.get("blessing")), None):
-            return str(found)
+        entries = [
+            details.details
+            for details in self._ledger.read_entries(kinds.RELEASE_LIVE)
+            if details.subject == release.version
+        ]
+        if blessing := next((details["blessing"] for details in reversed(entries) if details.get("blessing")), None):
+            return str(blessing)
         try:
-            return self._registry.blessing(release.version)
+            return self._registry.fetch_blessing(release.version)
         except (ServiceUnavailable, NotBlessed):
             return None
 
 
-def _slot(finding: Finding) -> Any:
+def _get_slot(finding: Finding) -> Any:
     return finding.slot
 
 
-def _wanted(sight: Sight) -> Wanted:
-    if sight.wanted is None:
+def _get_desired_state(view: SystemView) -> DesiredState:
+    if view.desired is None:
         raise Conflict("Nothing is wanted any more; look again.")
-    return sight.wanted
+    return view.desired
 
 
-def _live(sight: Sight) -> Release:
-    if sight.live is None:
+def _get_live_release(view: SystemView) -> Release:
+    if view.live is None:
         raise Conflict("Nothing serves any more; look again.")
-    return sight.live
+    return view.live

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from include.feedback.core.prediction_records import sampled
+from include.feedback.core.prediction_records import is_sampled
 from include.kernel.words.verdicts import SHADOWED
 from include.release.core import shadow
-from include.release.core.rollout import Observed, Verdict, Wanted, other
-from include.release.core.shadow import Compared, Judgement, Moved, Told
+from include.release.core.rollout import DesiredState, ObservedStatus, Verdict, other
+from include.release.core.shadow import Judgement, ScoreShift, ShadowAnswer, ShadowComparison
 from include.release.spec import ReleaseManifest
 from include.serving.words.recent import RecentAnswer, RecentAnswers
 
@@ -27,64 +27,76 @@ if TYPE_CHECKING:
     from include.release.targets.base import ServingTarget
 
 SETTLE_S = 1.0  # after its deadline an answer is on its way, and after a route was written the proxy's threads take it
-Noted = dict[str, Any]
+Progress = dict[str, Any]
 
 
-def look(target: ServingTarget, wanted: Wanted, seen: Observed, manifest: ReleaseManifest) -> None:
+def analyse_shadow(
+    target: ServingTarget, desired: DesiredState, observed: ObservedStatus, manifest: ReleaseManifest
+) -> None:
     """Takes the run one look further; records the verdict, with its report, once there is one."""
-    if not seen.route.mirror:
-        target.split(wanted, mirror=True)
-    spec, before = manifest.release.shadow, target.progress(wanted.generation, SHADOWED)
-    noted, judgement = _looked(target, seen, before, manifest)
-    compared = _compared(noted)
-    target.note(wanted.generation, SHADOWED, noted)
-    judgement = judgement or shadow.judge(compared, spec)
-    if judgement.verdict is Verdict.PENDING and noted["looks"] >= spec.looks:
-        judgement = Judgement(Verdict.FAILED, f"undecided after {spec.looks} looks: {judgement.why}")
+    if not observed.route.mirror:
+        target.split(desired, mirror=True)
+    spec, previous = manifest.release.shadow, target.read_progress(desired.generation, SHADOWED)
+    progress, judgement = _compare_answers(target, observed, previous, manifest)
+    comparison = _parse_comparison(progress)
+    target.record_progress(desired.generation, SHADOWED, progress)
+    judgement = judgement or shadow.judge(comparison, spec)
+    if judgement.verdict is Verdict.PENDING and progress["looks"] >= spec.max_analyses:
+        judgement = Judgement(Verdict.FAILED, f"undecided after {spec.max_analyses} looks: {judgement.why}")
     if judgement.verdict is not Verdict.PENDING:
-        target.record(wanted.generation, SHADOWED, judgement.verdict, judgement.why, shadow.report(compared))
+        target.record_verdict(
+            desired.generation, SHADOWED, judgement.verdict, judgement.why, shadow.build_report(comparison)
+        )
 
 
-def _looked(
-    target: ServingTarget, seen: Observed, before: Noted, manifest: ReleaseManifest
-) -> tuple[Noted, Judgement | None]:
+def _compare_answers(
+    target: ServingTarget, observed: ObservedStatus, previous: Progress, manifest: ReleaseManifest
+) -> tuple[Progress, Judgement | None]:
     """How far the shadow has come, and a verdict where the comparison need not be asked."""
-    noted = {"after": 0, "compared": asdict(Compared()), **before, "looks": before.get("looks", 0) + 1}
-    candidate = target.recent(seen.idle, {"ids": []})
-    if candidate is None or candidate["process"] != noted.setdefault("candidate", candidate["process"]):
-        return noted, Judgement(Verdict.FAILED, "the candidate's process ended, or does not answer")
+    progress = {"after": 0, "compared": asdict(ShadowComparison()), **previous, "looks": previous.get("looks", 0) + 1}
+    candidate = target.fetch_recent_answers(observed.idle, {"ids": []})
+    if candidate is None or candidate["process"] != progress.setdefault("candidate", candidate["process"]):
+        return progress, Judgement(Verdict.FAILED, "the candidate's process ended, or does not answer")
     age = manifest.serving.deadline_ms / 1000 + SETTLE_S
-    live = target.recent(other(seen.idle), {"after": noted["after"], "older_than_s": age})
+    live = target.fetch_recent_answers(other(observed.idle), {"after": progress["after"], "older_than_s": age})
     if live is None:
-        return noted, Judgement(Verdict.PENDING, "the live slot's answers cannot be read")
-    if live["process"] != noted.setdefault("live", live["process"]):
-        return {**noted, "live": live["process"], "after": 0}, None  # started anew, and numbers its answers anew
+        return progress, Judgement(Verdict.PENDING, "the live slot's answers cannot be read")
+    if live["process"] != progress.setdefault("live", live["process"]):
+        return {**progress, "live": live["process"], "after": 0}, None  # started anew, and numbers its answers anew
     answers = live["answers"]
-    partner = target.recent(seen.idle, {"ids": [each["id"] for each in answers]}) if answers else candidate
-    if partner is None or partner["process"] != noted["candidate"]:
-        return noted, None  # the next look finds out
-    new = shadow.compare(_pairs(answers, partner))
-    noted["after"] = max([noted["after"], *(each["number"] for each in answers)])
-    return {**noted, "compared": asdict(_compared(noted) + new)}, None
+    partner = (
+        target.fetch_recent_answers(observed.idle, {"ids": [answer["id"] for answer in answers]})
+        if answers
+        else candidate
+    )
+    if partner is None or partner["process"] != progress["candidate"]:
+        return progress, None  # the next look finds out
+    addition = shadow.compare(_iterate_pairs(answers, partner))
+    progress["after"] = max([progress["after"], *(answer["number"] for answer in answers)])
+    return {**progress, "compared": asdict(_parse_comparison(progress) + addition)}, None
 
 
-def _pairs(answers: list[RecentAnswer], partner: RecentAnswers) -> Iterator[tuple[Told, Told | None]]:
-    known = {each["id"]: each for each in partner["answers"]}
+def _iterate_pairs(
+    answers: list[RecentAnswer], partner: RecentAnswers
+) -> Iterator[tuple[ShadowAnswer, ShadowAnswer | None]]:
+    candidates = {answer["id"]: answer for answer in partner["answers"]}
     for live in answers:
-        found = known.get(live["id"])
-        if "scores" not in live or live["repeated"] or (found and found["repeated"]):
+        candidate = candidates.get(live["id"])
+        if "scores" not in live or live["repeated"] or (candidate and candidate["repeated"]):
             continue
-        if found or (live["age_s"] + SETTLE_S < partner["complete_for_s"] and sampled(live["id"], partner["share"])):
-            yield _told(live), _told(found) if found else None
+        if candidate or (
+            live["age_s"] + SETTLE_S < partner["complete_for_s"] and is_sampled(live["id"], partner["share"])
+        ):
+            yield _build_answer(live), _build_answer(candidate) if candidate else None
 
 
-def _told(answer: RecentAnswer) -> Told:
+def _build_answer(answer: RecentAnswer) -> ShadowAnswer:
     slices = tuple(map(tuple, answer.get("slices", ())))
-    return Told(answer["seconds"], tuple(answer.get("scores", ())), tuple(answer.get("decisions", ())), slices)
+    return ShadowAnswer(answer["seconds"], tuple(answer.get("scores", ())), tuple(answer.get("decisions", ())), slices)
 
 
-def _compared(noted: Noted) -> Compared:
-    kept = noted["compared"]
-    bins = {name: tuple(kept[name]) for name in ("live", "candidate")}
-    slices = {name: Moved(**moved) for name, moved in kept["slices"].items()}
-    return Compared(**{**kept, "all": Moved(**kept["all"]), "slices": slices, **bins})
+def _parse_comparison(progress: Progress) -> ShadowComparison:
+    content = progress["compared"]
+    bins = {name: tuple(content[name]) for name in ("live", "candidate")}
+    slices = {name: ScoreShift(**shift) for name, shift in content["slices"].items()}
+    return ShadowComparison(**{**content, "all": ScoreShift(**content["all"]), "slices": slices, **bins})

@@ -9,7 +9,7 @@ from include.kernel.errors import RecordDamaged
 
 
 @contextmanager
-def noting(name: str, damaged: set[str]) -> Iterator[None]:
+def record_damage(name: str, damaged: set[str]) -> Iterator[None]:
     """Reads on where a record is damaged, and adds its name."""
     try:
         yield

@@ -11,85 +11,94 @@ from typing import TYPE_CHECKING
 
 from include.release.core.canary import Traffic
 from include.serving.words import slot_metrics as words
-from include.serving.words.slot_metrics import Family
+from include.serving.words.slot_metrics import MetricFamily
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
 
 @dataclass(frozen=True)
-class Counted:
+class SlotCounters:
     """Counters of one version in one process; `started` (seconds since 1970) tells two processes apart."""
 
     started: float
     traffic: Traffic
 
 
-def counted(text: str, version: str) -> Counted | None:
+def parse_counters(text: str, version: str) -> SlotCounters | None:
     """None where the text lacks a counter, so that nobody takes a renamed metric for a quiet slot."""
     from prometheus_client.parser import text_string_to_metric_families  # of canaries alone; a rollback is in a hurry
 
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     try:
         started = next(sample.value for sample in samples if sample.name == words.STARTED)
-        own = [sample for sample in samples if sample.labels.get(words.VERSION) == version]
-        return Counted(started, _traffic(own))
+        version_samples = [sample for sample in samples if sample.labels.get(words.VERSION) == version]
+        return SlotCounters(started, _count_traffic(version_samples))
     except (StopIteration, KeyError, ValueError):
         return None
 
 
-def together(processes: Sequence[Counted | None]) -> Counted | None:
+def merge_counters(processes: Sequence[SlotCounters | None]) -> SlotCounters | None:
     """Several processes as one, which has begun anew when any of them has; None where one of them is not known."""
-    known = [each for each in processes if each]
-    if not known or len(known) < len(processes):
+    readable = [counters for counters in processes if counters]
+    if not readable or len(readable) < len(processes):
         return None
-    return Counted(sum(each.started for each in known), reduce(_sum, (each.traffic for each in known)))
-
-
-def _sum(one: Traffic, two: Traffic) -> Traffic:
-    return Traffic(
-        one.requests + two.requests,
-        one.errors + two.errors,
-        tuple(map(add, one.latency, two.latency)),
-        tuple(map(add, one.scores, two.scores)),
-        one.decisions + two.decisions,
+    return SlotCounters(
+        sum(counters.started for counters in readable),
+        reduce(_add_traffic, (counters.traffic for counters in readable)),
     )
 
 
-def _traffic(own: list[Sample]) -> Traffic:
-    answers = [each for each in _samples(own, words.REQUESTS) if each.labels[words.PATH] in words.PREDICTING]
-    failed = [each for each in answers if each.labels[words.STATUS].startswith(words.FAILED)]
-    good = [each for each in answers if each.labels[words.STATUS].startswith(words.OK)]  # 4xx is the caller's
+def _add_traffic(left: Traffic, right: Traffic) -> Traffic:
     return Traffic(
-        requests=_total(good) + _total(failed),
-        errors=_total(failed),
-        latency=_bins(own, words.LATENCY, words.LATENCY_S),
-        scores=_bins(own, words.SCORE, words.SCORES),
-        decisions=_decisions(own),
+        left.requests + right.requests,
+        left.errors + right.errors,
+        tuple(map(add, left.latency, right.latency)),
+        tuple(map(add, left.scores, right.scores)),
+        left.decisions + right.decisions,
     )
 
 
-def _decisions(own: list[Sample]) -> int:
+def _count_traffic(samples: list[Sample]) -> Traffic:
+    answers = [
+        sample for sample in _select_samples(samples, words.REQUESTS) if sample.labels[words.PATH] in words.PREDICTING
+    ]
+    failed = [sample for sample in answers if sample.labels[words.STATUS].startswith(words.FAILED)]
+    good = [sample for sample in answers if sample.labels[words.STATUS].startswith(words.OK)]  # 4xx is the caller's
+    return Traffic(
+        requests=_add_samples(good) + _add_samples(failed),
+        errors=_add_samples(failed),
+        latency=_count_bins(samples, words.LATENCY, words.LATENCY_S),
+        scores=_count_bins(samples, words.SCORE, words.SCORES),
+        decisions=_count_decisions(samples),
+    )
+
+
+def _count_decisions(samples: list[Sample]) -> int:
     """How many were a yes. Raises `KeyError` where rows were scored and none was decided: then a word has changed."""
-    decided = _samples(own, words.DECISIONS)
-    known = {word: _total(e for e in decided if e.labels[words.DECISION] == word) for word in (words.YES, words.NO)}
-    if sum(known.values()) != _total(decided) or (not decided and _total(_samples(own, words.SCORE))):
+    decided = _select_samples(samples, words.DECISIONS)
+    counts = {
+        word: _add_samples(e for e in decided if e.labels[words.DECISION] == word) for word in (words.YES, words.NO)
+    }
+    if sum(counts.values()) != _add_samples(decided) or (
+        not decided and _add_samples(_select_samples(samples, words.SCORE))
+    ):
         raise KeyError(words.DECISION)
-    return known[words.YES]
+    return counts[words.YES]
 
 
-def _samples(own: list[Sample], family: Family) -> list[Sample]:
-    return [sample for sample in own if sample.name == family.samples[0]]
+def _select_samples(samples: list[Sample], family: MetricFamily) -> list[Sample]:
+    return [sample for sample in samples if sample.name == family.samples[0]]
 
 
-def _total(samples: Iterable[Sample]) -> int:
+def _add_samples(samples: Iterable[Sample]) -> int:
     return int(sum(sample.value for sample in samples))
 
 
-def _bins(own: list[Sample], family: Family, bounds: tuple[float, ...]) -> tuple[int, ...]:
+def _count_bins(samples: list[Sample], family: MetricFamily, bounds: tuple[float, ...]) -> tuple[int, ...]:
     """Counts between neighbouring bounds and beyond the last; a bound that is not there is a KeyError."""
     below: dict[float, float] = {}
-    for sample in _samples(own, family):
+    for sample in _select_samples(samples, family):
         bound = float(sample.labels["le"])
         below[bound] = below.get(bound, 0) + sample.value
     cumulative = [0.0, *(below[bound] for bound in bounds), below[float("inf")]]

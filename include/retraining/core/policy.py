@@ -33,7 +33,7 @@ class Approval:
 
 
 @dataclass(frozen=True)
-class Judged:
+class GateVerdict:
     """What a gate said of a training as of a data day. What a person tries by hand opens no breaker."""
 
     verdict: str
@@ -58,7 +58,7 @@ class Facts:
     releasing: bool = False
     episode: str | None = None
     approvals: tuple[Approval, ...] = ()
-    gates: tuple[Judged, ...] = ()
+    gates: tuple[GateVerdict, ...] = ()
     unvalidated: str | None = None
     performance: str | None = None
 
@@ -83,7 +83,7 @@ class Decision:
 
 class Obstacle(NamedTuple):
     reason: str
-    passes: bool  # by itself, in data time
+    is_temporary: bool  # by itself, in data time
 
 
 def decide(facts: Facts, policy: RetrainingSpec, min_rows: int) -> Decision:
@@ -97,94 +97,96 @@ def decide(facts: Facts, policy: RetrainingSpec, min_rows: int) -> Decision:
         return Decision("yes", ("a person asked for it",))
     if facts.last is None and not facts.unvalidated:
         return Decision("yes", ("no model was ever trained",))
-    obstacles = tuple(_obstacles(facts, policy))
+    obstacles = tuple(_list_obstacles(facts, policy))
     if not obstacles:
-        return Decision("yes", tuple(_wishes(facts, policy)))
-    waits = _may_wait(facts, policy) and all(obstacle.passes for obstacle in obstacles)
-    return Decision("wait" if waits else "no", tuple(obstacle.reason for obstacle in obstacles))
+        return Decision("yes", tuple(_list_reasons(facts, policy)))
+    can_wait = _may_wait(facts, policy) and all(obstacle.is_temporary for obstacle in obstacles)
+    return Decision("wait" if can_wait else "no", tuple(obstacle.reason for obstacle in obstacles))
 
 
-def _wishes(facts: Facts, policy: RetrainingSpec) -> Iterator[str]:
+def _list_reasons(facts: Facts, policy: RetrainingSpec) -> Iterator[str]:
     if facts.trigger == "drift":
         yield f"drift of {facts.triggered}"
     if facts.performance:
         yield facts.performance
-    if _aged(facts, policy):
-        yield f"the last training was {_age(facts)} data days ago, at most {policy.max_age_days} are wanted"
+    if _is_overdue(facts, policy):
+        yield f"the last training was {_compute_age(facts)} data days ago, at most {policy.max_age_days} are wanted"
     yield f"{facts.trigger}: {facts.new_labels} labelled rows the last training has not seen"
 
 
-def _obstacles(facts: Facts, policy: RetrainingSpec) -> Iterator[Obstacle]:
-    if answer := _answer(facts):
-        yield Obstacle(f"the training approved as of {answer.as_of} answers this drift already", passes=False)
+def _list_obstacles(facts: Facts, policy: RetrainingSpec) -> Iterator[Obstacle]:
+    if answer := _find_answer(facts):
+        yield Obstacle(f"the training approved as of {answer.as_of} answers this drift already", is_temporary=False)
     if facts.releasing:
-        yield Obstacle("a release is under way", passes=True)
+        yield Obstacle("a release is under way", is_temporary=True)
     if facts.unvalidated:
-        yield Obstacle(facts.unvalidated, passes=True)
-    if facts.last is not None and _age(facts) < policy.cooldown_days:
-        told = f"the last training was {_age(facts)} data days ago, the cooldown is {policy.cooldown_days}"
-        yield Obstacle(told, passes=True)
+        yield Obstacle(facts.unvalidated, is_temporary=True)
+    if facts.last is not None and _compute_age(facts) < policy.cooldown_days:
+        reason = f"the last training was {_compute_age(facts)} data days ago, the cooldown is {policy.cooldown_days}"
+        yield Obstacle(reason, is_temporary=True)
     if not _has_enough_new(facts, policy):
-        told = f"{facts.new_labels} new labelled rows of the {policy.min_new_labels} asked for are known"
-        yield Obstacle(told, passes=True)
-    if (spent := _spent(facts)) >= policy.monthly_budget:
-        told = f"{spent} trainings were approved in {facts.as_of:%Y-%m}, the monthly budget is {policy.monthly_budget}"
-        yield Obstacle(told, passes=False)
-    if opened := _breaker(facts, policy):
-        yield Obstacle(opened, passes=False)
+        reason = f"{facts.new_labels} new labelled rows of the {policy.min_new_labels} asked for are known"
+        yield Obstacle(reason, is_temporary=True)
+    if (approved := _count_approvals(facts)) >= policy.monthly_budget:
+        reason = (
+            f"{approved} trainings were approved in {facts.as_of:%Y-%m}, the monthly budget is {policy.monthly_budget}"
+        )
+        yield Obstacle(reason, is_temporary=False)
+    if breaker_reason := _explain_open_breaker(facts, policy):
+        yield Obstacle(breaker_reason, is_temporary=False)
 
 
-def _age(facts: Facts) -> int:
+def _compute_age(facts: Facts) -> int:
     """Data days since the newest training; negative when that one was made for a later day."""
     assert facts.last is not None
     return (facts.as_of - facts.last).days
 
 
-def _aged(facts: Facts, policy: RetrainingSpec) -> bool:
-    return facts.last is not None and _age(facts) >= policy.max_age_days
+def _is_overdue(facts: Facts, policy: RetrainingSpec) -> bool:
+    return facts.last is not None and _compute_age(facts) >= policy.max_age_days
 
 
 def _has_enough_new(facts: Facts, policy: RetrainingSpec) -> bool:
-    return facts.new_labels >= (1 if _aged(facts, policy) else policy.min_new_labels)
+    return facts.new_labels >= (1 if _is_overdue(facts, policy) else policy.min_new_labels)
 
 
-def _answer(facts: Facts) -> Approval | None:
+def _find_answer(facts: Facts) -> Approval | None:
     """The approval by which this drift is answered: of the same episode, or of another that was seen no earlier.
 
     The weekly run's training is none: it may have been made before labels of the new world were known.
     """
     if facts.trigger != "drift":
         return None
-    own = [a for a in facts.approvals if facts.episode is not None and a.episode == facts.episode]
+    same_episode = [a for a in facts.approvals if facts.episode is not None and a.episode == facts.episode]
     later = [a for a in facts.approvals if a.trigger == "drift" and a.as_of >= facts.triggered]
-    return next(iter(own or later), None)
+    return next(iter(same_episode or later), None)
 
 
-def _spent(facts: Facts) -> int:
+def _count_approvals(facts: Facts) -> int:
     month = (facts.as_of.year, facts.as_of.month)
     return sum(a.trigger != "manual" and (a.as_of.year, a.as_of.month) == month for a in facts.approvals)
 
 
-def _breaker(facts: Facts, policy: RetrainingSpec) -> str | None:
+def _explain_open_breaker(facts: Facts, policy: RetrainingSpec) -> str | None:
     """Why the breaker is open. It half-opens with time: then one training is tried, and its gate decides."""
-    refused = refused_in_a_row(facts.gates)
-    if len(refused) < policy.breaker_refusals:
+    refusals = list_trailing_refusals(facts.gates)
+    if len(refusals) < policy.breaker_refusals:
         return None
-    again = refused[-1].as_of + timedelta(days=policy.breaker_days)
-    if facts.as_of >= again:
+    retry_day = refusals[-1].as_of + timedelta(days=policy.breaker_days)
+    if facts.as_of >= retry_day:
         return None
-    return f"the gate refused the last {len(refused)} trainings; the next is tried as of {again}, or by a person"
+    return f"the gate refused the last {len(refusals)} trainings; the next is tried as of {retry_day}, or by a person"
 
 
-def refused_in_a_row(gates: Sequence[Judged]) -> list[Judged]:
+def list_trailing_refusals(gates: Sequence[GateVerdict]) -> list[GateVerdict]:
     """The refusals since the last gate that passed, oldest first; an inconclusive gate neither adds nor forgives."""
-    found: list[Judged] = []
+    refusals: list[GateVerdict] = []
     for gate in gates:
         if gate.verdict == "passed":
-            found.clear()
+            refusals.clear()
         elif gate.verdict == "refused" and not gate.manual:
-            found.append(gate)
-    return found
+            refusals.append(gate)
+    return refusals
 
 
 def _may_wait(facts: Facts, policy: RetrainingSpec) -> bool:

@@ -20,14 +20,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from include.data.core.snapshots import Snapshot, visible
+from include.data.core.snapshots import Snapshot, select_visible
 from include.kernel.errors import DataRefused, RequestInvalid
-from include.kernel.job import run_key
+from include.kernel.job import build_run_key
 
-FORM = "evergreen-scores-1"  # part of the key: what would give other bytes must have another name
+RESULT_FORM = "evergreen-scores-1"  # part of the key: what would give other bytes must have another name
 PART_ROWS = 32_768  # rows scored at a time, and lost to a kill at most
 BINS = 20  # of the histogram, over scores from 0 to 1
-COLUMNS = ("score", "label", "decision", "version", "digest")  # of a result, behind the id
+RESULT_COLUMNS = ("score", "label", "decision", "version", "digest")  # of a result, behind the id
 Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -41,7 +41,7 @@ class PinnedDay(_Document):
     snapshot: Sha256
 
 
-class Pinned(_Document):
+class PinnedRun(_Document):
     """What one run scores and with what, said once at its start: retries read it and ask nobody again."""
 
     version: Version
@@ -65,7 +65,7 @@ class Part(_Document):
         return f"part-{self.index:05}.json"
 
 
-class Tally(_Document):
+class ScoreSummary(_Document):
     """What a number of scores come to. `positives` are the decisions for the label's positive class."""
 
     rows: int = 0
@@ -88,13 +88,13 @@ class ScoredPart(_Document):
     key: str
     part: Part
     sha256: Sha256 = Field(description="of the Parquet file")
-    tally: Tally
+    tally: ScoreSummary
 
 
 class Scores(_Document):
     """The content of scores.json. Nothing in it depends on who made it or when, so it is made only once."""
 
-    form: str = FORM
+    form: str = RESULT_FORM
     key: str
     model: str
     version: Version
@@ -106,7 +106,7 @@ class Scores(_Document):
     negative: str
     threshold: float
     rows: int
-    tally: Tally
+    tally: ScoreSummary
     parts: tuple[ScoredPart, ...]
 
     @property
@@ -117,22 +117,24 @@ class Scores(_Document):
         )
 
 
-def pinned(params: dict[str, Any]) -> Pinned:
+def parse_pinned(params: dict[str, Any]) -> PinnedRun:
     """What a job's params say. Raises `RequestInvalid`."""
     try:
-        return Pinned.model_validate(params["pinned"])
+        return PinnedRun.model_validate(params["pinned"])
     except KeyError:
         raise RequestInvalid("score needs params.pinned: a version, its digest, and days with snapshots.") from None
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(("params", "pinned", *map(str, problem["loc"])))
-        raise RequestInvalid(f"score was asked for something it cannot read: {place}: {problem['msg']}.") from error
+        field_path = ".".join(("params", "pinned", *map(str, problem["loc"])))
+        raise RequestInvalid(
+            f"score was asked for something it cannot read: {field_path}: {problem['msg']}."
+        ) from error
 
 
-def chosen(
+def choose_days(
     history: Iterable[Snapshot],
     as_of: date,
-    asked: tuple[date | None, date | None] = (None, None),
+    requested: tuple[date | None, date | None] = (None, None),
     announced: Collection[date] = (),
     own: date | None = None,
 ) -> list[Snapshot]:
@@ -141,29 +143,29 @@ def chosen(
     `asked` is a first and a last day (or one of them alone) and has the first word; then the days that
     the triggering events announce; then the run's own day; else it is the newest day there is.
     """
-    seen, bounds = visible(history, as_of), [day for day in asked if day]
+    visible_days, bounds = select_visible(history, as_of), [day for day in requested if day]
     if bounds:
-        return [each for each in seen if bounds[0] <= each.day <= bounds[-1]]
-    wanted = set(announced) or ({own} if own else {each.day for each in seen[-1:]})
-    return [each for each in seen if each.day in wanted]
+        return [snapshot for snapshot in visible_days if bounds[0] <= snapshot.day <= bounds[-1]]
+    chosen_days = set(announced) or ({own} if own else {snapshot.day for snapshot in visible_days[-1:]})
+    return [snapshot for snapshot in visible_days if snapshot.day in chosen_days]
 
 
-def parts(rows: int) -> list[Part]:
+def split_into_parts(rows: int) -> list[Part]:
     """The cut of a snapshot of `rows` rows; none for an empty one."""
     firsts = range(0, rows, PART_ROWS)
     return [Part(index=index, first=first, rows=min(PART_ROWS, rows - first)) for index, first in enumerate(firsts)]
 
 
-def key(snapshot: str, version: str, digest: str) -> str:
+def build_result_key(snapshot: str, version: str, digest: str) -> str:
     """The name of a result, 16 hex digits."""
-    return run_key(FORM, snapshot, version, digest)
+    return build_run_key(RESULT_FORM, snapshot, version, digest)
 
 
-def place(day: date, version: str, key: str) -> str:
+def locate_result(day: date, version: str, key: str) -> str:
     return f"scores/{day}/version-{version}-{key}"
 
 
-def must_have(snapshot: Snapshot, id_column: str, inputs: Iterable[str]) -> None:
+def require_columns(snapshot: Snapshot, id_column: str, inputs: Iterable[str]) -> None:
     """Raises `DataRefused` when the snapshot cannot be scored, or its id would hide a column of the result."""
     missing = [name for name in (id_column, *inputs) if name not in snapshot.columns]
     if missing:
@@ -171,17 +173,17 @@ def must_have(snapshot: Snapshot, id_column: str, inputs: Iterable[str]) -> None
             f"Snapshot {snapshot.id[:12]} of {snapshot.day} has no column {', '.join(missing)}, which the model reads: "
             "ingest the day again under the manifest, or score it with another version."
         )
-    if id_column in COLUMNS:
+    if id_column in RESULT_COLUMNS:
         raise DataRefused(f"contract.id is {id_column!r}, as a column of every result is called; rename the id column.")
 
 
-def total(found: Sequence[Tally]) -> Tally:
+def merge_summaries(summaries: Sequence[ScoreSummary]) -> ScoreSummary:
     """The tally of all parts together. The sum is exact, so the order of the parts does not matter."""
-    return Tally(
-        rows=sum(each.rows for each in found),
-        positives=sum(each.positives for each in found),
-        total=math.fsum(each.total for each in found),
-        histogram=tuple(sum(counts) for counts in zip(*(each.histogram for each in found), strict=True))
-        if found
+    return ScoreSummary(
+        rows=sum(summary.rows for summary in summaries),
+        positives=sum(summary.positives for summary in summaries),
+        total=math.fsum(summary.total for summary in summaries),
+        histogram=tuple(sum(counts) for counts in zip(*(summary.histogram for summary in summaries), strict=True))
+        if summaries
         else (0,) * BINS,
     )

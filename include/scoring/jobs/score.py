@@ -21,10 +21,10 @@ from typing import cast
 import numpy as np
 import polars as pl
 
-from include.data.core.snapshots import Snapshot, visible
+from include.data.core.snapshots import Snapshot, select_visible
 from include.data.spec import DataManifest
-from include.data.store.content import parquet
-from include.data.store.snapshot_store import ContentStore
+from include.data.store.content import open_parquet
+from include.data.store.snapshot_store import SnapshotStore
 from include.data.wiring import open_snapshot_store
 from include.kernel.errors import ArtifactRejected, DataRefused
 from include.kernel.files import write_atomic
@@ -32,12 +32,12 @@ from include.kernel.job import JobRequest, JobResult
 from include.model import artifact, conformance
 from include.model.artifact import ArtifactMeta, CompiledModel, Model
 from include.model.compiled.encoding import Floats
-from include.model.integrity.artifact_integrity import verified
+from include.model.integrity.artifact_integrity import read_verified
 from include.registry.mlflow_registry import MlflowRegistry
 from include.registry.wiring import open_registry
 from include.scoring.core import scoring
-from include.scoring.core.scoring import BINS, PART_ROWS, Pinned, PinnedDay, ScoredPart, Scores, Tally
-from include.scoring.score_page import page
+from include.scoring.core.scoring import BINS, PART_ROWS, PinnedDay, PinnedRun, ScoredPart, Scores, ScoreSummary
+from include.scoring.score_page import render_score_page
 from include.scoring.score_store import ScoreStore
 from include.scoring.wiring import find_score_pages, find_served_artifact, open_score_store
 
@@ -45,93 +45,107 @@ log = logging.getLogger(__name__)
 
 
 def run(request: JobRequest, manifest: DataManifest) -> JobResult:
-    """Param: `pinned`, as `include.scoring.core.scoring.Pinned`. Raises `DataRefused`, `ArtifactRejected`,
+    """Param: `pinned`, as `include.scoring.core.scoring.PinnedRun`. Raises `DataRefused`, `ArtifactRejected`,
     `RequestInvalid`.
     """
-    pinned, store, kept = scoring.pinned(request.params), open_snapshot_store(), open_score_store()
-    history = {(each.day, each.id): each for each in store.history()}
-    days = [_known(history, day) for day in pinned.days]
-    done = {day: scores for day in days if (scores := kept.whole(day.day, pinned.version, _key(day, pinned)))}
-    missing, made = [day for day in days if day not in done], 0
+    pinned, store, score_store = scoring.parse_pinned(request.params), open_snapshot_store(), open_score_store()
+    history = {(snapshot.day, snapshot.id): snapshot for snapshot in store.read_history()}
+    days = [_find_snapshot(history, day) for day in pinned.days]
+    done = {
+        day: scores
+        for day in days
+        if (scores := score_store.read_result(day.day, pinned.version, _build_key(day, pinned)))
+    }
+    missing, scored_parts = [day for day in days if day not in done], 0
     if missing:
-        model = _model(pinned, open_registry(manifest.name))
+        model = _load_model(pinned, open_registry(manifest.name))
         for day in missing:
-            done[day], scored = _scored(day, pinned, model, manifest, store, kept)
-            made += scored
+            done[day], scored = _score_day(day, pinned, model, manifest, store, score_store)
+            scored_parts += scored
     results = [done[day] for day in days]
     for scores in results:
         log.info("%s", scores.sentence)
-    place = _publish(results, visible(history.values(), request.as_of), kept, find_score_pages())
-    return _told(request, results, made, place, kept)
+    page_path = _publish(results, select_visible(history.values(), request.as_of), score_store, find_score_pages())
+    return _build_job_result(request, results, scored_parts, page_path, score_store)
 
 
-def _known(history: dict[tuple[date, str], Snapshot], wanted: PinnedDay) -> Snapshot:
-    found = history.get((wanted.day, wanted.snapshot))
-    if found is None:
+def _find_snapshot(history: dict[tuple[date, str], Snapshot], pinned_day: PinnedDay) -> Snapshot:
+    snapshot = history.get((pinned_day.day, pinned_day.snapshot))
+    if snapshot is None:
         raise DataRefused(
-            f"{wanted.day} has no snapshot {wanted.snapshot[:12]} in this store; point EVERGREEN_SNAPSHOTS to the "
+            f"{pinned_day.day} has no snapshot {pinned_day.snapshot[:12]} in this store; point "
+            "EVERGREEN_SNAPSHOTS to the "
             "store it was chosen from, or start the run anew."
         )
-    return found
+    return snapshot
 
 
-def _key(day: Snapshot, pinned: Pinned) -> str:
-    return scoring.key(day.id, pinned.version, pinned.digest)
+def _build_key(day: Snapshot, pinned: PinnedRun) -> str:
+    return scoring.build_result_key(day.id, pinned.version, pinned.digest)
 
 
-def _model(pinned: Pinned, registry: MlflowRegistry) -> Model:
+def _load_model(pinned: PinnedRun, registry: MlflowRegistry) -> Model:
     """The model of exactly this digest. Raises `ArtifactRejected` when it does not compute its golden rows."""
-    model = artifact.opened(_files(pinned, registry))
-    if problem := conformance.golden(model):
+    model = artifact.open_artifact(_read_artifact(pinned, registry))
+    if problem := conformance.check_golden(model):
         raise ArtifactRejected(problem)
     log.info("version %s, %s (%s)", pinned.version, model.meta.runtime, model.meta.path)
     return model
 
 
-def _files(pinned: Pinned, registry: MlflowRegistry) -> Mapping[str, bytes]:
+def _read_artifact(pinned: PinnedRun, registry: MlflowRegistry) -> Mapping[str, bytes]:
     """The verified artifact: the slots' own copy on this machine, or a download."""
     served = find_served_artifact(pinned.digest)
     if served is not None:
         try:
-            return verified(served, pinned.digest)
+            return read_verified(served, pinned.digest)
         except ArtifactRejected as error:
             log.warning("%s The registry is asked instead.", error)
     with tempfile.TemporaryDirectory(prefix="evergreen-score-") as scratch:
-        return verified(registry.fetch(pinned.version, Path(scratch)), pinned.digest)
+        return read_verified(registry.fetch(pinned.version, Path(scratch)), pinned.digest)
 
 
-def _scored(
-    day: Snapshot, pinned: Pinned, model: Model, manifest: DataManifest, store: ContentStore, kept: ScoreStore
+def _score_day(
+    day: Snapshot,
+    pinned: PinnedRun,
+    model: Model,
+    manifest: DataManifest,
+    store: SnapshotStore,
+    score_store: ScoreStore,
 ) -> tuple[Scores, int]:
     """The whole result and how many of its parts were scored just now."""
-    key, meta, made = _key(day, pinned), model.meta, 0
-    scoring.must_have(day, manifest.contract.id, (column.name for column in meta.columns))
-    place, records = scoring.place(day.day, pinned.version, key), list[ScoredPart]()
-    for part, table in zip(scoring.parts(day.rows), _tables(day, meta, manifest, store), strict=True):
-        record = kept.part(place, key, part)
+    key, meta, scored_parts = _build_key(day, pinned), model.meta, 0
+    scoring.require_columns(day, manifest.contract.id, (column.name for column in meta.columns))
+    prefix, records = scoring.locate_result(day.day, pinned.version, key), list[ScoredPart]()
+    for part, table in zip(scoring.split_into_parts(day.rows), _read_tables(day, meta, manifest, store), strict=True):
+        record = score_store.read_part(prefix, key, part)
         if record is None:
-            data, tally = _part(table, pinned, model, manifest)
-            record, made = kept.keep_part(place, key, part, data, tally), made + 1
+            data, tally = _score_part(table, pinned, model, manifest)
+            record, scored_parts = score_store.write_part(prefix, key, part, data, tally), scored_parts + 1
             log.info("%s of %s: %d rows", part.name, day.day, part.rows)
         records.append(record)
-    scores = _whole(day, pinned, meta, manifest, records)
-    kept.finish(scores)
-    return scores, made
+    scores = _build_result(day, pinned, meta, manifest, records)
+    score_store.write_result(scores)
+    return scores, scored_parts
 
 
-def _tables(day: Snapshot, meta: ArtifactMeta, manifest: DataManifest, store: ContentStore) -> Iterator[pl.DataFrame]:
-    wanted = list(dict.fromkeys([manifest.contract.id, *(column.name for column in meta.columns)]))
-    with parquet(store.file(day)) as file:
-        for batch in file.iter_batches(PART_ROWS, columns=wanted, use_threads=False):
+def _read_tables(
+    day: Snapshot, meta: ArtifactMeta, manifest: DataManifest, store: SnapshotStore
+) -> Iterator[pl.DataFrame]:
+    names = list(dict.fromkeys([manifest.contract.id, *(column.name for column in meta.columns)]))
+    with open_parquet(store.fetch_file(day)) as file:
+        for batch in file.iter_batches(PART_ROWS, columns=names, use_threads=False):
             yield cast(pl.DataFrame, pl.from_arrow(batch))
 
 
-def _part(table: pl.DataFrame, pinned: Pinned, model: Model, manifest: DataManifest) -> tuple[bytes, Tally]:
+def _score_part(
+    table: pl.DataFrame, pinned: PinnedRun, model: Model, manifest: DataManifest
+) -> tuple[bytes, ScoreSummary]:
     """The Parquet file of these rows' scores, and what they come to."""
-    scores, meta = _probabilities(model, table), model.meta
+    scores, meta = _predict_probabilities(model, table), model.meta
     positive = scores >= meta.threshold
-    made = pl.DataFrame({manifest.contract.id: table[manifest.contract.id], "score": scores, "decision": positive})
-    made = made.select(
+    output = pl.DataFrame({manifest.contract.id: table[manifest.contract.id], "score": scores, "decision": positive})
+    output = output.select(
         manifest.contract.id,
         "score",
         pl.when("decision").then(pl.lit(meta.positive)).otherwise(pl.lit(meta.negative)).alias("label"),
@@ -140,13 +154,13 @@ def _part(table: pl.DataFrame, pinned: Pinned, model: Model, manifest: DataManif
         pl.lit(pinned.digest).alias("digest"),
     )
     out = io.BytesIO()
-    made.write_parquet(out, compression="zstd", row_group_size=PART_ROWS)
-    return out.getvalue(), _tally(scores, positive)
+    output.write_parquet(out, compression="zstd", row_group_size=PART_ROWS)
+    return out.getvalue(), _summarise_scores(scores, positive)
 
 
-def _probabilities(model: Model, table: pl.DataFrame) -> Floats:
+def _predict_probabilities(model: Model, table: pl.DataFrame) -> Floats:
     if isinstance(model, CompiledModel):
-        return model.answer(model.encoder.batch(table))
+        return model.answer(model.encoder.encode_batch(table))
     import pandas as pd
 
     from include.model.schema import conform
@@ -155,9 +169,9 @@ def _probabilities(model: Model, table: pl.DataFrame) -> Floats:
     return model.predict_frame(conform(pd.DataFrame(values, dtype=object), model.meta.columns))
 
 
-def _tally(scores: Floats, positive: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Tally:
+def _summarise_scores(scores: Floats, positive: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> ScoreSummary:
     bins = np.minimum((scores * BINS).astype(np.intp), BINS - 1)
-    return Tally(
+    return ScoreSummary(
         rows=len(scores),
         positives=int(positive.sum()),
         total=float(scores.sum()),
@@ -165,11 +179,11 @@ def _tally(scores: Floats, positive: np.ndarray[tuple[int], np.dtype[np.bool_]])
     )
 
 
-def _whole(
-    day: Snapshot, pinned: Pinned, meta: ArtifactMeta, manifest: DataManifest, records: list[ScoredPart]
+def _build_result(
+    day: Snapshot, pinned: PinnedRun, meta: ArtifactMeta, manifest: DataManifest, records: list[ScoredPart]
 ) -> Scores:
     return Scores(
-        key=_key(day, pinned),
+        key=_build_key(day, pinned),
         model=meta.name,
         version=pinned.version,
         digest=pinned.digest,
@@ -180,44 +194,48 @@ def _whole(
         negative=meta.negative,
         threshold=meta.threshold,
         rows=day.rows,
-        tally=scoring.total([record.tally for record in records]),
+        tally=scoring.merge_summaries([record.tally for record in records]),
         parts=tuple(records),
     )
 
 
-def _publish(results: list[Scores], seen: list[Snapshot], kept: ScoreStore, pages: Path) -> Path:
+def _publish(results: list[Scores], visible_days: list[Snapshot], score_store: ScoreStore, pages: Path) -> Path:
     """Draws a page a day; gives that of the last one."""
     for scores in results:
-        place = pages / str(scores.day) / f"version-{scores.version}-{scores.key}.html"
-        write_atomic(place, page(scores, _before(scores, seen, kept)))
-    return place
+        page_path = pages / str(scores.day) / f"version-{scores.version}-{scores.key}.html"
+        write_atomic(page_path, render_score_page(scores, _find_previous(scores, visible_days, score_store)))
+    return page_path
 
 
-def _before(scores: Scores, seen: list[Snapshot], kept: ScoreStore) -> Scores | None:
+def _find_previous(scores: Scores, visible_days: list[Snapshot], score_store: ScoreStore) -> Scores | None:
     """What the same version said of the newest day before that it has scored, if it is among the last seven."""
-    earlier = [each for each in seen if each.day < scores.day][-7:]
-    found = (
-        kept.whole(each.day, scores.version, scoring.key(each.id, scores.version, scores.digest))
-        for each in reversed(earlier)
+    earlier = [snapshot for snapshot in visible_days if snapshot.day < scores.day][-7:]
+    previous = (
+        score_store.read_result(
+            snapshot.day, scores.version, scoring.build_result_key(snapshot.id, scores.version, scores.digest)
+        )
+        for snapshot in reversed(earlier)
     )
-    return next((each for each in found if each), None)
+    return next((snapshot for snapshot in previous if snapshot), None)
 
 
-def _told(request: JobRequest, results: list[Scores], made: int, place: Path, kept: ScoreStore) -> JobResult:
-    rows, last = sum(each.rows for each in results), results[-1]
+def _build_job_result(
+    request: JobRequest, results: list[Scores], scored_parts: int, page_path: Path, score_store: ScoreStore
+) -> JobResult:
+    rows, last = sum(result.rows for result in results), results[-1]
     summary = last.sentence if len(results) == 1 else f"{rows} rows of {len(results)} days scored; {last.sentence}"
-    uris = [kept.uri(each.day, each.version, each.key) for each in results]
+    uris = [score_store.build_uri(result.day, result.version, result.key) for result in results]
     outputs = {
         "version": last.version,
         "digest": last.digest,
-        "days": [str(each.day) for each in results],
-        "snapshots": [each.snapshot for each in results],
+        "days": [str(result.day) for result in results],
+        "snapshots": [result.snapshot for result in results],
         "uris": uris,
         "rows": rows,
-        "parts": sum(len(each.parts) for each in results),
-        "parts_scored": made,
+        "parts": sum(len(result.parts) for result in results),
+        "parts_scored": scored_parts,
         "mean": last.tally.mean,
         "share": last.tally.share,
-        "page": str(place),
+        "page": str(page_path),
     }
     return JobResult(job="score", run_key=request.run_key, summary=summary, outputs=outputs)

@@ -19,9 +19,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from include.serving.exchange import Outcome, Problem
-from include.serving.protocols.request_body import document, too_many, wrong_form
+from include.serving.protocols.request_body import check_headers, check_row_count, parse_json
 from include.serving.slot.contents import Loaded
-from include.serving.wire import headers_of, read_body
+from include.serving.wire import decode_headers, read_body
 from include.serving.words.headers import COPY
 
 if TYPE_CHECKING:
@@ -29,39 +29,41 @@ if TYPE_CHECKING:
 
 FIELDS = frozenset({"request_id", "row", "label", "time"})
 REQUEST_ID = re.compile(r"\A[A-Za-z0-9._-]{1,64}\Z")
-AHEAD = timedelta(minutes=5)  # what clocks may differ by
+MAX_CLOCK_SKEW = timedelta(minutes=5)  # what clocks may differ by
 
 
-def outcomes_of(body: bytes, labels: Collection[str], max_rows: int, now: datetime) -> list[Outcome] | Problem:
+def parse_outcomes(body: bytes, labels: Collection[str], max_rows: int, now: datetime) -> list[Outcome] | Problem:
     """Validated outcomes in the order they were sent, or the first problem. `labels` are the model's two classes."""
-    payload = document(body)
+    payload = parse_json(body)
     if isinstance(payload, Problem):
         return payload
     if not isinstance(payload, dict) or len(payload) != 1 or not payload.keys() <= {"outcomes", "outcome"}:
         return Problem(422, 'The body must be {"outcomes": [...]} or {"outcome": {...}} and nothing else.')
-    sent = payload["outcomes"] if "outcomes" in payload else [payload["outcome"]]
-    if not isinstance(sent, list) or not sent:
+    items = payload["outcomes"] if "outcomes" in payload else [payload["outcome"]]
+    if not isinstance(items, list) or not items:
         return Problem(422, "outcomes must be a list with at least one outcome.", field="outcomes")
-    return too_many(len(sent), "outcomes", max_rows) or _checked(sent, labels, max_rows, now)
+    return check_row_count(len(items), "outcomes", max_rows) or _check_outcomes(items, labels, max_rows, now)
 
 
-def _checked(sent: list[Any], labels: Collection[str], max_rows: int, now: datetime) -> list[Outcome] | Problem:
-    found = []
-    for index, each in enumerate(sent):
-        wrong = _complaint(each, labels, max_rows, now)
-        if wrong:
-            return Problem(422, wrong[1], index, wrong[0])
-        found.append(Outcome(each["request_id"], each.get("row", 0), str(each["label"]), _micros(each.get("time"))))
-    return found
+def _check_outcomes(items: list[Any], labels: Collection[str], max_rows: int, now: datetime) -> list[Outcome] | Problem:
+    outcomes = []
+    for index, item in enumerate(items):
+        fault = _find_fault(item, labels, max_rows, now)
+        if fault:
+            return Problem(422, fault[1], index, fault[0])
+        outcomes.append(
+            Outcome(item["request_id"], item.get("row", 0), str(item["label"]), _parse_micros(item.get("time")))
+        )
+    return outcomes
 
 
-def _complaint(each: Any, labels: Collection[str], max_rows: int, now: datetime) -> tuple[str | None, str] | None:
+def _find_fault(item: Any, labels: Collection[str], max_rows: int, now: datetime) -> tuple[str | None, str] | None:
     """The field that is wrong, if it can be named, and what it must be."""
-    if not isinstance(each, dict):
+    if not isinstance(item, dict):
         return None, "An outcome must be an object with request_id and label, and row and time if you like."
-    if not each.keys() <= FIELDS:
+    if not item.keys() <= FIELDS:
         return None, "An outcome has no other fields than request_id, row, label and time."
-    request_id, row, label = each.get("request_id"), each.get("row", 0), each.get("label")
+    request_id, row, label = item.get("request_id"), item.get("row", 0), item.get("label")
     if not isinstance(request_id, str) or not REQUEST_ID.match(request_id):
         return (
             "request_id",
@@ -71,60 +73,60 @@ def _complaint(each: Any, labels: Collection[str], max_rows: int, now: datetime)
         return "row", f"row must be a whole number from 0 to {max_rows - 1}: the row's place in its request."
     if type(label) not in (str, int) or str(label) not in labels:
         return "label", f"label must be one of {', '.join(labels)}."
-    return _time_complaint(each.get("time"), now)
+    return _find_time_fault(item.get("time"), now)
 
 
-def _time_complaint(sent: Any, now: datetime) -> tuple[str, str] | None:
-    if sent is None:
+def _find_time_fault(text: Any, now: datetime) -> tuple[str, str] | None:
+    if text is None:
         return None
-    moment = _moment(sent)
+    moment = _parse_time(text)
     if moment is None:
         return "time", "time must be an ISO 8601 text with its offset, such as 2026-08-01T12:00:00Z, or be left out."
-    return ("time", "time must not lie in the future.") if moment > now + AHEAD else None
+    return ("time", "time must not lie in the future.") if moment > now + MAX_CLOCK_SKEW else None
 
 
-def _moment(sent: Any) -> datetime | None:
+def _parse_time(text: Any) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(sent)
+        moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC) if moment.tzinfo else None
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _micros(sent: Any) -> int | None:
-    moment = _moment(sent)
+def _parse_micros(text: Any) -> int | None:
+    moment = _parse_time(text)
     return None if moment is None else round(moment.timestamp() * 1e6)
 
 
 def add_feedback(framework: FastAPI, service: Service) -> None:
-    async def feedback(request: Request) -> Response:
+    async def receive_outcomes(request: Request) -> Response:
         """Outcomes of predictions, by the request id of the answer."""
-        found = await _outcomes(request, service)
-        if isinstance(found, Problem):
-            return _refused(found)
+        outcomes = await _read_outcomes(request, service)
+        if isinstance(outcomes, Problem):
+            return _refuse(outcomes)
         if COPY in request.headers:  # the live slot keeps it
-            return JSONResponse({"accepted": len(found)}, 202)
+            return JSONResponse({"accepted": len(outcomes)}, 202)
         if service.log is None:
-            return _refused(Problem(409, "This server keeps no prediction log; see serving.log and EVERGREEN_STORE."))
-        if not service.log.feedback(found):
-            return _refused(Problem(503, "The log has no room now; send the outcomes again later."))
-        return JSONResponse({"accepted": len(found)}, 202)
+            return _refuse(Problem(409, "This server keeps no prediction log; see serving.log and EVERGREEN_STORE."))
+        if not service.log.offer_outcomes(outcomes):
+            return _refuse(Problem(503, "The log has no room now; send the outcomes again later."))
+        return JSONResponse({"accepted": len(outcomes)}, 202)
 
-    framework.add_api_route("/feedback", feedback, methods=["POST"], response_model=None, status_code=202)
+    framework.add_api_route("/feedback", receive_outcomes, methods=["POST"], response_model=None, status_code=202)
 
 
-async def _outcomes(request: Request, service: Service) -> list[Outcome] | Problem:
-    slot, settings = service.holder.slot, service.settings
+async def _read_outcomes(request: Request, service: Service) -> list[Outcome] | Problem:
+    slot, settings = service.current_model.slot, service.settings
     if not isinstance(slot, Loaded):
         return Problem(503, slot.why)
-    wrong = wrong_form(request.headers, ("application/json",))
-    body = wrong or await read_body(request, headers_of(request.scope["headers"]), settings.max_body_bytes)
+    problem = check_headers(request.headers, ("application/json",))
+    body = problem or await read_body(request, decode_headers(request.scope["headers"]), settings.max_body_bytes)
     if isinstance(body, Problem):
         return body
     labels = (slot.model.meta.positive, slot.model.meta.negative)
-    return outcomes_of(body, labels, settings.max_rows, datetime.now(UTC))
+    return parse_outcomes(body, labels, settings.max_rows, datetime.now(UTC))
 
 
-def _refused(problem: Problem) -> Response:
+def _refuse(problem: Problem) -> Response:
     waits = {"retry-after": "5"} if problem.status == 503 else None
-    return JSONResponse(problem.document(), problem.status, waits)
+    return JSONResponse(problem.build_document(), problem.status, waits)

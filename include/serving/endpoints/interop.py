@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from include.serving import VERSION
 from include.serving.endpoints.prediction import Endpoint
-from include.serving.exchange import Parsed, Problem, Rendered
+from include.serving.exchange import ParsedRequest, Problem, RenderedResponse
 from include.serving.protocols import mlflow_scoring, open_inference
 from include.serving.service import Service
 from include.serving.slot.contents import Loaded
@@ -23,7 +23,7 @@ from include.serving.wire import Handler, respond
 from include.serving.words.slot_metrics import INFER
 
 if TYPE_CHECKING:
-    from include.serving.slot.current_model import Holder
+    from include.serving.slot.current_model import CurrentModel
 
 MODEL = "/v2/models/{name}"
 VERSIONED = MODEL + "/versions/{version}"
@@ -37,13 +37,13 @@ def add_mlflow(framework: FastAPI, service: Service) -> dict[str, Handler]:
 
     @framework.get("/ping")
     async def ping() -> Response:
-        if service.holder.refusal:
-            return respond(mlflow_scoring.refuse(Problem(503, service.holder.refusal)), 503)
+        if service.current_model.refusal:
+            return respond(mlflow_scoring.refuse(Problem(503, service.current_model.refusal)), 503)
         return Response("\n", media_type="text/plain")
 
     @framework.get("/version")
-    async def version() -> Response:
-        return Response(mlflow_scoring.SPOKEN, media_type="text/plain")
+    async def get_version() -> Response:
+        return Response(mlflow_scoring.MLFLOW_VERSION, media_type="text/plain")
 
     return {"/invocations": endpoint}
 
@@ -53,8 +53,8 @@ def add_open_inference(framework: FastAPI, service: Service) -> dict[str, Handle
     infer = InferEndpoint(service, open_inference)
     for path in (MODEL, VERSIONED):
         framework.add_api_route(f"{path}/infer", infer, methods=["POST"], response_model=None)
-    _add_health(framework, service.holder)
-    _add_metadata(framework, service.holder)
+    _add_health(framework, service.current_model)
+    _add_metadata(framework, service.current_model)
     return {INFER: infer}
 
 
@@ -62,69 +62,73 @@ class InferEndpoint(Endpoint):
     """An `infer` route: the model is named by the path."""
 
     async def __call__(self, request: Request) -> Response:
-        problem = self._misdirected(request.scope["path"])
-        return self.refusal(problem) if problem else await super().__call__(request)
+        problem = self._check_address(request.scope["path"])
+        return self.render_refusal(problem) if problem else await super().__call__(request)
 
-    def read(self, slot: Loaded, path: str, headers: Mapping[str, str], body: bytes) -> Parsed | Problem:
-        return self._misdirected(path) or super().read(slot, path, headers, body)
+    def read(self, slot: Loaded, path: str, headers: Mapping[str, str], body: bytes) -> ParsedRequest | Problem:
+        return self._check_address(path) or super().read(slot, path, headers, body)
 
-    def _misdirected(self, path: str) -> Problem | None:
+    def _check_address(self, path: str) -> Problem | None:
         address = ADDRESS.match(path)
         if address is None:  # another path that begins and ends alike
             return Problem(404, "Not Found; see /model for what this server holds.")
-        return wrong_address(self._service.holder, address["name"], address["version"])
+        return check_address(self._service.current_model, address["name"], address["version"])
 
 
-def wrong_address(holder: Holder, name: str, version: str | None) -> Problem | None:
+def check_address(current_model: CurrentModel, name: str, version: str | None) -> Problem | None:
     """A 404 for a model that is not held; None also for a slot that holds nothing, which is told elsewhere."""
-    slot = holder.slot
+    slot = current_model.slot
     if not isinstance(slot, Loaded):
         return None
-    return open_inference.missing_model(name, version, slot.model.meta.name, slot.file.version)
+    return open_inference.check_model(name, version, slot.model.meta.name, slot.file.version)
 
 
-def _add_health(framework: FastAPI, holder: Holder) -> None:
+def _add_health(framework: FastAPI, current_model: CurrentModel) -> None:
     @framework.get("/v2/health/live")
-    async def live() -> Response:
-        return _json({"live": True})
+    async def get_liveness() -> Response:
+        return _respond_json({"live": True})
 
     @framework.get("/v2/health/ready")
-    async def ready() -> Response:
-        return _unready(holder) or _json({"ready": True})
+    async def get_readiness() -> Response:
+        return _check_readiness(current_model) or _respond_json({"ready": True})
 
     @framework.get(f"{MODEL}/ready")
     @framework.get(f"{VERSIONED}/ready")
-    async def model_ready(name: str, version: str | None = None) -> Response:
-        problem = wrong_address(holder, name, version)
-        return (_refusal(problem) if problem else None) or _unready(holder) or _json({"name": name, "ready": True})
+    async def get_model_readiness(name: str, version: str | None = None) -> Response:
+        problem = check_address(current_model, name, version)
+        return (
+            (_refuse(problem) if problem else None)
+            or _check_readiness(current_model)
+            or _respond_json({"name": name, "ready": True})
+        )
 
 
-def _add_metadata(framework: FastAPI, holder: Holder) -> None:
+def _add_metadata(framework: FastAPI, current_model: CurrentModel) -> None:
     @framework.get("/v2")
-    async def server() -> Response:
-        return _json(open_inference.server_metadata(VERSION))
+    async def get_server() -> Response:
+        return _respond_json(open_inference.build_server_metadata(VERSION))
 
     @framework.get(MODEL)
     @framework.get(VERSIONED)
-    async def model(name: str, version: str | None = None) -> Response:
-        slot = holder.slot
+    async def get_model(name: str, version: str | None = None) -> Response:
+        slot = current_model.slot
         if not isinstance(slot, Loaded):
-            return _refusal(Problem(503, slot.why))
-        problem = wrong_address(holder, name, version)
-        return _refusal(problem) if problem else _json(_metadata(slot))
+            return _refuse(Problem(503, slot.why))
+        problem = check_address(current_model, name, version)
+        return _refuse(problem) if problem else _respond_json(_build_metadata(slot))
 
 
-def _metadata(slot: Loaded) -> dict[str, Any]:
-    return open_inference.model_metadata(slot.model.meta, slot.file.version)
+def _build_metadata(slot: Loaded) -> dict[str, Any]:
+    return open_inference.build_model_metadata(slot.model.meta, slot.file.version)
 
 
-def _unready(holder: Holder) -> Response | None:
-    return _refusal(Problem(503, holder.refusal)) if holder.refusal else None
+def _check_readiness(current_model: CurrentModel) -> Response | None:
+    return _refuse(Problem(503, current_model.refusal)) if current_model.refusal else None
 
 
-def _json(content: dict[str, Any]) -> Response:
-    return respond(Rendered(to_json(content)))
+def _respond_json(content: dict[str, Any]) -> Response:
+    return respond(RenderedResponse(to_json(content)))
 
 
-def _refusal(problem: Problem) -> Response:
+def _refuse(problem: Problem) -> Response:
     return respond(open_inference.refuse(problem), problem.status)

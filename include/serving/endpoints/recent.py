@@ -7,26 +7,26 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from include.serving.exchange import Problem
-from include.serving.log.recent_answers import Question, Recent
+from include.serving.log.recent_answers import RecentAnswerBuffer, RecentAnswersQuery
 from include.serving.protocols import native
-from include.serving.wire import headers_of, read_body, refuse
+from include.serving.wire import decode_headers, read_body, refuse
 
-LONGEST_QUESTION = 1 << 17  # bytes
-NO_QUESTION = Problem(422, "Ask with after, older_than_s and limit, or with ids.")
+MAX_QUERY_BYTES = 1 << 17  # bytes
+INVALID_QUERY = Problem(422, "Ask with after, older_than_s and limit, or with ids.")
 
 
-class RecentRoute:
+class RecentAnswersRoute:
     """`await route(request)`; for administrators, by the table of routes."""
 
-    def __init__(self, recent: Recent) -> None:
-        self._recent = recent
+    def __init__(self, recent_answers: RecentAnswerBuffer) -> None:
+        self._recent_answers = recent_answers
 
     async def __call__(self, request: Request) -> Response:
-        body = await read_body(request, headers_of(request.scope["headers"]), LONGEST_QUESTION)
+        body = await read_body(request, decode_headers(request.scope["headers"]), MAX_QUERY_BYTES)
         if isinstance(body, Problem):
             return refuse(native.refuse(body), body)
         try:
-            question = Question.model_validate_json(bytes(body) or b"{}")
+            query = RecentAnswersQuery.model_validate_json(bytes(body) or b"{}")
         except ValidationError:
-            return refuse(native.refuse(NO_QUESTION), NO_QUESTION)
-        return Response(to_json(self._recent.told(question)), media_type="application/json")
+            return refuse(native.refuse(INVALID_QUERY), INVALID_QUERY)
+        return Response(to_json(self._recent_answers.answer_query(query)), media_type="application/json")

@@ -26,9 +26,9 @@ audit = logging.getLogger("evergreen.audit")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReloadOutcome:
     status: int
-    said: str
+    message: str
 
 
 class Reload:
@@ -37,41 +37,45 @@ class Reload:
     def __init__(self, service: Service, admission: Admission) -> None:
         self._service = service
         self._admission = admission
-        self._alone = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def __call__(self, request: Request) -> Response:
-        before = self._service.holder.version
-        outcome = await self._outcome()
-        held = self._service.holder.slot
-        now = {"version": self._service.holder.version, "digest": held.file.digest if held.file else None}
+        before = self._service.current_model.version
+        outcome = await self._reload()
+        slot = self._service.current_model.slot
+        now = {"version": self._service.current_model.version, "digest": slot.file.digest if slot.file else None}
         self._write(request, outcome, before, now["version"] or "none")
         if outcome.status != 200:
-            return JSONResponse(Problem(outcome.status, outcome.said).document(), outcome.status)
-        return JSONResponse({"status": outcome.said, "before": before, **now})
+            return JSONResponse(Problem(outcome.status, outcome.message).build_document(), outcome.status)
+        return JSONResponse({"status": outcome.message, "before": before, **now})
 
-    async def _outcome(self) -> Outcome:
-        if self._alone.locked():
-            return Outcome(409, "A reload is under way; ask again when it has ended.")
-        if self._service.holder.draining:
-            return Outcome(409, "The server is shutting down; ask the other slot.")
-        async with self._alone:
+    async def _reload(self) -> ReloadOutcome:
+        if self._lock.locked():
+            return ReloadOutcome(409, "A reload is under way; ask again when it has ended.")
+        if self._service.current_model.is_shutting_down:
+            return ReloadOutcome(409, "The server is shutting down; ask the other slot.")
+        async with self._lock:
             settings = self._service.settings
             loaded = await anyio.to_thread.run_sync(
                 slots.load, settings.serving_dir, settings.slot, self._admission, abandon_on_cancel=False
             )
             return self._take(loaded)
 
-    def _take(self, found: Slot) -> Outcome:
-        holder = self._service.holder
-        if isinstance(found, Loaded) or not isinstance(holder.slot, Loaded):
-            holder.swap(found)
-            self._service.metrics.holds(found)
-        if isinstance(found, Loaded):
-            return Outcome(200, "loaded")
-        kept = f"version {holder.version} goes on serving" if isinstance(holder.slot, Loaded) else "nothing serves"
-        return Outcome(409 if isinstance(found, Empty) else 422, f"{found.why.rstrip('.')}; {kept}.")
+    def _take(self, slot: Slot) -> ReloadOutcome:
+        current_model = self._service.current_model
+        if isinstance(slot, Loaded) or not isinstance(current_model.slot, Loaded):
+            current_model.swap(slot)
+            self._service.metrics.publish_slot(slot)
+        if isinstance(slot, Loaded):
+            return ReloadOutcome(200, "loaded")
+        effect = (
+            f"version {current_model.version} goes on serving"
+            if isinstance(current_model.slot, Loaded)
+            else "nothing serves"
+        )
+        return ReloadOutcome(409 if isinstance(slot, Empty) else 422, f"{slot.why.rstrip('.')}; {effect}.")
 
-    def _write(self, request: Request, outcome: Outcome, before: str, now: str) -> None:
+    def _write(self, request: Request, outcome: ReloadOutcome, before: str, now: str) -> None:
         host = request.client.host if request.client else "unknown"
-        told = {"caller": request.scope["state"].get("caller"), "from": host, "status": outcome.status}
-        audit.info("reload: %s", outcome.said, extra={**told, "before": before, "version": now})
+        fields = {"caller": request.scope["state"].get("caller"), "from": host, "status": outcome.status}
+        audit.info("reload: %s", outcome.message, extra={**fields, "before": before, "version": now})

@@ -23,13 +23,18 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from include.kernel.blocked_imports import lean_imports
+from include.kernel.blocked_imports import block_imports
 from include.kernel.errors import Permanent
 from include.serving.log import json_lines
 
 LENGTH = struct.Struct(">I")
 PR_SET_PDEATHSIG = 1
-FORGO = ("IPython", "matplotlib", "pytest", "torch")  # shap and scikit-learn import them where they are installed
+UNNEEDED_MODULES = (
+    "IPython",
+    "matplotlib",
+    "pytest",
+    "torch",
+)  # shap and scikit-learn import them where they are installed
 log = logging.getLogger(__name__)
 
 
@@ -38,45 +43,49 @@ def pack(message: Any) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def main(fd: int, directory: Path, digest: str) -> None:
+def serve_explanations(fd: int, directory: Path, digest: str) -> None:
     with socket.socket(fileno=fd) as channel, channel.makefile("rb") as questions:
-        _end_with_the_server()
+        _bind_to_server()
         try:
-            explain = _opened(directory, digest)
+            explain = _load_explainer(directory, digest)
         except Permanent as error:  # anything else ends this process, and the server starts another one
             log.exception("the model cannot be explained")
             return channel.sendall(pack({"refused": str(error)}))
         channel.sendall(pack({"ready": True}))
         while header := questions.read(LENGTH.size):
             body = questions.read(LENGTH.unpack(header)[0])
-            channel.sendall(pack(_answered(explain, body)))
+            channel.sendall(pack(_answer(explain, body)))
 
 
-def _opened(directory: Path, digest: str) -> Any:
-    with lean_imports(FORGO):
+def _load_explainer(directory: Path, digest: str) -> Any:
+    with block_imports(UNNEEDED_MODULES):
         from include.model import artifact
         from include.model.explanation import attribution, explanation
         from include.model.integrity import artifact_integrity
 
-        files = artifact_integrity.verified(directory, digest)
-        model = artifact.opened(files)
-        explain, document = attribution.explainer(files, model), explanation.read(files)
+        files = artifact_integrity.read_verified(directory, digest)
+        model = artifact.open_artifact(files)
+        explain, document = attribution.build_explainer(files, model), explanation.read(files)
         assert document  # without one there is no explainer
         rows = [golden.row for golden in model.meta.golden] or [{}]
-        attribution.settle(document, model.meta, explain(rows), model.predict_proba(rows).tolist())
+        attribution.build_explanations(document, model.meta, explain(rows), model.predict_proba(rows).tolist())
     return explain
 
 
-def _answered(explain: Any, body: bytes) -> dict[str, Any]:
+def _answer(explain: Any, body: bytes) -> dict[str, Any]:
     try:
-        found = explain(from_json(body))
-        return {"base": found.base, "contributions": found.contributions.tolist(), "score": found.score.tolist()}
+        attributed = explain(from_json(body))
+        return {
+            "base": attributed.base,
+            "contributions": attributed.contributions.tolist(),
+            "score": attributed.score.tolist(),
+        }
     except Exception as error:  # only its type is told, for its text may hold values of the row
         log.error("a row cannot be explained: %s", type(error).__name__)
         return {"failed": f"The row cannot be explained: {type(error).__name__}; train it again or report it."}
 
 
-def _end_with_the_server() -> None:
+def _bind_to_server() -> None:
     server = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:  # it ended before the kernel was told
@@ -89,4 +98,4 @@ def _end_with_the_server() -> None:
 
 if __name__ == "__main__":
     json_lines.configure(process="explainer")
-    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    serve_explanations(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

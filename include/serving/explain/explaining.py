@@ -33,16 +33,16 @@ from include.serving.explain.explainer import LENGTH, pack
 from include.serving.slot.contents import Loaded
 
 if TYPE_CHECKING:
-    from include.model.explanation.attribution import Attributed, Explained, Explainer
+    from include.model.explanation.attribution import Attribution, Explainer, RowExplanation
     from include.model.explanation.explanation import Explanation
     from include.serving.exchange import Answer
     from include.serving.metrics import Metrics
-    from include.serving.slot.current_model import Holder
+    from include.serving.slot.current_model import CurrentModel
     from include.serving.spec import ExplainSpec
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[3]
-AT_ONCE = 2
+MAX_IN_FLIGHT = 2
 STUCK_S = 10.0  # a question takes milliseconds; a process that is silent for so long is ended
 START_S = 60.0
 LAST_PAUSE_S = 30.0
@@ -50,11 +50,11 @@ STARTING = "The explainer is starting, which takes some seconds; ask again."
 ENDED = "The explainer ended and starts again; ask again."
 
 
-class Ended(Exception):
+class ExplainerEnded(Exception):
     """The explainer's process is gone."""
 
 
-class Refused(Exception):
+class ExplanationRefused(Exception):
     """There is no explanation, and asking again would change nothing."""
 
     def __init__(self, problem: Problem) -> None:
@@ -62,7 +62,7 @@ class Refused(Exception):
         self.problem = problem
 
 
-class Process:
+class ExplainerProcess:
     """One explainer's process, started when this is made; `ask` may be called by many at once."""
 
     def __init__(self, directory: Path, digest: str) -> None:
@@ -74,18 +74,18 @@ class Process:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 cwd=ROOT,
-                env=_environment(),
+                env=_build_environment(),
             )
         self.pid = self._process.pid
         self.ready = False
         self.ended = False
         self._retired = False
         self._callers = 0
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._asked: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._turns = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._transport: asyncio.WriteTransport | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._hello: asyncio.Future[dict[str, Any]] | None = None
+        self._handshake: asyncio.Future[dict[str, Any]] | None = None
 
     async def ask(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Raises `Ended`, `Refused`; a caller that gives up leaves the others' order as it is."""
@@ -93,69 +93,69 @@ class Process:
         try:
             if self._opening is None:
                 self._opening = asyncio.create_task(self._open())
-                self._opening.add_done_callback(_heard)
+                self._opening.add_done_callback(_consume_exception)
             await asyncio.shield(self._opening)
             return await self._answer(rows)
         finally:
             self._callers -= 1
             if self._retired and not self._callers:
-                self.end()
+                self.stop()
 
     async def _answer(self, rows: Sequence[Row]) -> dict[str, Any]:
         await self._turns.acquire()
         if self.ended or self._transport is None:
             self._turns.release()  # wakes the next one, who finds the same
-            raise Ended
+            raise ExplainerEnded
         answer = asyncio.get_running_loop().create_future()
-        self._asked.append((answer, time.monotonic()))
+        self._pending.append((answer, time.monotonic()))
         self._transport.write(pack(rows))
-        found: dict[str, Any] = await answer
-        return found
+        result: dict[str, Any] = await answer
+        return result
 
     async def _open(self) -> None:
         """Waits until the process says that it is ready; then its answers are taken as they come."""
         loop = asyncio.get_running_loop()
-        self._hello = loop.create_future()
+        self._handshake = loop.create_future()
         try:
             self._transport, _ = await loop.create_unix_connection(
-                lambda: Messages(self._said, self._lost), sock=self._channel
+                lambda: MessageProtocol(self._receive, self._handle_loss), sock=self._channel
             )
-            said = await asyncio.wait_for(self._hello, START_S)
+            greeting = await asyncio.wait_for(self._handshake, START_S)
         except (EOFError, OSError, TimeoutError) as error:
-            self.end()
-            raise Ended from error
-        if "refused" in said:
-            self.end()
-            raise Refused(Problem(500, said["refused"]))
+            self.stop()
+            raise ExplainerEnded from error
+        if "refused" in greeting:
+            self.stop()
+            raise ExplanationRefused(Problem(500, greeting["refused"]))
         self.ready = True
 
-    def _said(self, message: dict[str, Any]) -> None:
+    def _receive(self, message: dict[str, Any]) -> None:
         """The first message says whether it can explain; the others are answers, in the order of the questions."""
-        if self._hello and not self._hello.done():
-            return self._hello.set_result(message)
-        answer, _ = self._asked.popleft()
+        if self._handshake and not self._handshake.done():
+            return self._handshake.set_result(message)
+        answer, _ = self._pending.popleft()
         self._turns.release()
         return None if answer.done() else answer.set_result(message)
 
-    def _lost(self) -> None:
-        if self._hello and not self._hello.done():
-            self._hello.set_exception(EOFError())
+    def _handle_loss(self) -> None:
+        if self._handshake and not self._handshake.done():
+            self._handshake.set_exception(EOFError())
         if not self.ended:
             log.warning("the explainer %d has ended", self.pid)
-        self.end()
+        self.stop()
 
     def retire(self) -> None:
         """Ends with its last answer: another version is served from now on."""
         self._retired = True
         if not self._callers:
-            self.end()
+            self.stop()
 
-    def end_if_stuck(self) -> None:
-        if self._asked and time.monotonic() - self._asked[0][1] > STUCK_S:
+    def stop_if_stuck(self) -> None:
+        if self._pending and time.monotonic() - self._pending[0][1] > STUCK_S:
             log.warning("the explainer %d says nothing and is ended", self.pid)
-            self.end()
+            self.stop()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Kills it, if it still lives, and tells everybody who waits."""
         if self.ended:
             return
@@ -167,110 +167,110 @@ class Process:
         else:
             self._channel.close()
         self._turns.release()
-        for answer, _ in self._asked:
+        for answer, _ in self._pending:
             if not answer.done():
-                answer.set_exception(Ended())
+                answer.set_exception(ExplainerEnded())
 
     def __del__(self) -> None:
         with suppress(Exception):  # the loop it belonged to may be gone
-            self.end()
+            self.stop()
 
 
-def _environment() -> dict[str, str]:
+def _build_environment() -> dict[str, str]:
     """Ours without its secrets and settings; the mark by which a stack finds what belongs to it travels on."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("EVERGREEN_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("EVERGREEN_")}
     mark = {name: value for name, value in os.environ.items() if name == "EVERGREEN_STACK"}
-    return kept | mark | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    return inherited | mark | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
-def _heard(task: asyncio.Task[None]) -> None:
+def _consume_exception(task: asyncio.Task[None]) -> None:
     """A start that failed is told to those who wait; when all of them gave up, it is no error of the loop's."""
     if not task.cancelled():
         task.exception()
 
 
-class Messages(asyncio.Protocol):
+class MessageProtocol(asyncio.Protocol):
     """JSON behind its length: `heard` gets each message in the turn of the loop it came in, `lost` the end of them."""
 
-    def __init__(self, heard: Callable[[dict[str, Any]], None], lost: Callable[[], None]) -> None:
-        self._heard, self._lost, self._bytes = heard, lost, bytearray()
+    def __init__(self, on_message: Callable[[dict[str, Any]], None], on_end: Callable[[], None]) -> None:
+        self._on_message, self._on_end, self._buffer = on_message, on_end, bytearray()
 
     def data_received(self, data: bytes) -> None:
-        self._bytes += data
+        self._buffer += data
         try:
-            while (end := self._end()) <= len(self._bytes):
-                message = from_json(bytes(self._bytes[LENGTH.size : end]))
-                del self._bytes[:end]
-                self._heard(message)
+            while (end := self._find_end()) <= len(self._buffer):
+                message = from_json(bytes(self._buffer[LENGTH.size : end]))
+                del self._buffer[:end]
+                self._on_message(message)
         except (ValueError, IndexError):  # nothing that was asked for
-            self._lost()
+            self._on_end()
 
-    def _end(self) -> int:
+    def _find_end(self) -> int:
         """Of the first message; beyond all bytes before its length is known."""
-        return LENGTH.size + LENGTH.unpack_from(self._bytes)[0] if len(self._bytes) >= LENGTH.size else sys.maxsize
+        return LENGTH.size + LENGTH.unpack_from(self._buffer)[0] if len(self._buffer) >= LENGTH.size else sys.maxsize
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost()
+        self._on_end()
 
 
-class Desk:
+class ArtifactExplainer:
     """Explains one artifact, by itself or by a process that it keeps alive."""
 
     def __init__(self, directory: Path, digest: str, metrics: Metrics) -> None:
         self._directory, self.digest, self._metrics = directory, digest, metrics
         self.document: Explanation | None = None
         self.refusal: Problem | None = None
-        self._own: Explainer | None = None
-        self._process: Process | None = None
+        self._local_explainer: Explainer | None = None
+        self._process: ExplainerProcess | None = None
         self._failures, self._pause_until = 0, 0.0
         self._reading: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Starts the process now, if this artifact needs one."""
         self._read()
-        if self.document and not self._own:
+        if self.document and not self._local_explainer:
             self._start()
 
-    async def ask(self, rows: Sequence[Row]) -> Attributed:
+    async def ask(self, rows: Sequence[Row]) -> Attribution:
         """Raises `Ended`, `Refused`."""
-        from include.model.explanation.attribution import Attributed
+        from include.model.explanation.attribution import Attribution
 
-        await self._known()
+        await self._load_document()
         if self.refusal:
-            raise Refused(self.refusal)
-        if self._own:
-            return self._explained_here(rows)
-        said = await self._said(rows)
-        if "failed" in said:
-            raise Refused(Problem(500, said["failed"]))
-        return Attributed(said["base"], np.array(said["contributions"], dtype=float), np.array(said["score"]))
+            raise ExplanationRefused(self.refusal)
+        if self._local_explainer:
+            return self._explain_here(rows)
+        answer = await self._ask_process(rows)
+        if "failed" in answer:
+            raise ExplanationRefused(Problem(500, answer["failed"]))
+        return Attribution(answer["base"], np.array(answer["contributions"], dtype=float), np.array(answer["score"]))
 
-    def _explained_here(self, rows: Sequence[Row]) -> Attributed:
+    def _explain_here(self, rows: Sequence[Row]) -> Attribution:
         from include.model.explanation.attribution import TooLarge
 
         try:
-            assert self._own
-            return self._own(rows)
+            assert self._local_explainer
+            return self._local_explainer(rows)
         except TooLarge as error:
-            raise Refused(Problem(422, str(error))) from error
+            raise ExplanationRefused(Problem(422, str(error))) from error
 
     @property
-    def starting(self) -> bool:
+    def is_starting(self) -> bool:
         return self._process is not None and not self._process.ready
 
-    def pause(self) -> int:
+    def compute_retry_after(self) -> int:
         """Seconds until it is worth asking again."""
         return max(1, math.ceil(self._pause_until - time.monotonic()))
 
-    def end_if_stuck(self) -> None:
+    def stop_if_stuck(self) -> None:
         if self._process:
-            self._process.end_if_stuck()
+            self._process.stop_if_stuck()
 
     def retire(self) -> None:
         if self._process:
             self._process.retire()
 
-    async def _known(self) -> None:
+    async def _load_document(self) -> None:
         """The artifact's files are read and hashed in a thread: some megabytes."""
         if self._reading is None:
             self._reading = asyncio.create_task(asyncio.to_thread(self._read))
@@ -284,48 +284,48 @@ class Desk:
         if self.document or self.refusal:
             return
         try:
-            files = artifact_integrity.verified(self._directory, self.digest)
+            files = artifact_integrity.read_verified(self._directory, self.digest)
             document, meta = explanation.read(files), artifact.read_meta(files)
             if document is None:
-                self.refusal = Problem(409, attribution.missing(meta.name))
+                self.refusal = Problem(409, attribution.describe_missing(meta.name))
             elif document.method == "linear":
-                self._own = attribution.explainer(files, artifact.opened(files))
+                self._local_explainer = attribution.build_explainer(files, artifact.open_artifact(files))
             self.document = document
         except ArtifactRejected as error:
             self.refusal = Problem(500, str(error))
 
-    async def _said(self, rows: Sequence[Row]) -> dict[str, Any]:
-        process = self._living()
+    async def _ask_process(self, rows: Sequence[Row]) -> dict[str, Any]:
+        process = self._ensure_process()
         try:
-            said = await process.ask(rows)
-        except Refused as error:
+            answer = await process.ask(rows)
+        except ExplanationRefused as error:
             self.refusal = error.problem
             raise
-        except Ended:
-            self._failed(process)
+        except ExplainerEnded:
+            self._record_failure(process)
             raise
         self._failures = 0
-        return said
+        return answer
 
-    def _living(self) -> Process:
+    def _ensure_process(self) -> ExplainerProcess:
         if self._process and self._process.ended:
-            self._failed(self._process)
+            self._record_failure(self._process)
         return self._process or self._start()
 
-    def _start(self) -> Process:
+    def _start(self) -> ExplainerProcess:
         """Raises `Ended` while a process that keeps ending has its pause."""
         if time.monotonic() < self._pause_until:
-            raise Ended
-        self._metrics.explainer_started()
+            raise ExplainerEnded
+        self._metrics.count_explainer_start()
         try:
-            self._process = Process(self._directory, self.digest)
+            self._process = ExplainerProcess(self._directory, self.digest)
         except OSError as error:  # no memory or no process left: not our request's fault, and not the server's end
             log.warning("the explainer does not start: %s", error)
-            self._failed(None)
-            raise Ended from error
+            self._record_failure(None)
+            raise ExplainerEnded from error
         return self._process
 
-    def _failed(self, process: Process | None) -> None:
+    def _record_failure(self, process: ExplainerProcess | None) -> None:
         if process is not self._process:
             return  # somebody who waited with us has said so
         self._process = None
@@ -333,40 +333,44 @@ class Desk:
         self._failures += 1
 
 
-class Explaining:
+class ExplanationService:
     """Explains answers of the version that is served; one desk, replaced when the slot is swapped."""
 
-    def __init__(self, artifacts: Path, spec: ExplainSpec, holder: Holder, metrics: Metrics) -> None:
-        self._artifacts, self._spec, self._holder, self._metrics = artifacts, spec, holder, metrics
-        self._desk: Desk | None = None
+    def __init__(self, artifacts: Path, spec: ExplainSpec, current_model: CurrentModel, metrics: Metrics) -> None:
+        self._artifacts, self._spec, self._current_model, self._metrics = artifacts, spec, current_model, metrics
+        self._explainer: ArtifactExplainer | None = None
         self._waiting = 0
 
     def begin(self) -> None:
         """After a load or a swap: the process starts with the server where the manifest says so."""
-        if self._spec.start == "ready" and isinstance(self._holder.slot, Loaded):
-            self._of(self._holder.slot).begin()
+        if self._spec.start == "ready" and isinstance(self._current_model.slot, Loaded):
+            self._select_explainer(self._current_model.slot).begin()
 
     async def explain(
-        self, held: Loaded, rows: Sequence[Row], answer: Answer, deadline: float
-    ) -> list[Explained] | Problem:
+        self, loaded: Loaded, rows: Sequence[Row], answer: Answer, deadline: float
+    ) -> list[RowExplanation] | Problem:
         """`deadline` is in monotonic seconds. Never raises."""
-        told = self._not_now(held, rows, answer) or await self._told(held, rows, answer, deadline)
-        outcome = "explained" if isinstance(told, list) else f"refused_{told.status}"
-        self._metrics.explained(answer.version, outcome)
-        return told
+        result = self._find_refusal(loaded, rows, answer) or await self._explain_rows(loaded, rows, answer, deadline)
+        outcome = "explained" if isinstance(result, list) else f"refused_{result.status}"
+        self._metrics.count_explanation(answer.version, outcome)
+        return result
 
-    async def _told(
-        self, held: Loaded, rows: Sequence[Row], answer: Answer, deadline: float
-    ) -> list[Explained] | Problem:
-        desk = self._of(held)
+    async def _explain_rows(
+        self, loaded: Loaded, rows: Sequence[Row], answer: Answer, deadline: float
+    ) -> list[RowExplanation] | Problem:
+        explainer = self._select_explainer(loaded)
         self._waiting += len(rows)
         try:
-            found = await self._asked(desk, rows, deadline)
+            attributed = await self._ask(explainer, rows, deadline)
         finally:
             self._waiting -= len(rows)
-        return found if isinstance(found, Problem) else self._settled(desk, held, found, answer)
+        return (
+            attributed
+            if isinstance(attributed, Problem)
+            else self._verify_attributed(explainer, loaded, attributed, answer)
+        )
 
-    def _not_now(self, held: Loaded, rows: Sequence[Row], answer: Answer) -> Problem | None:
+    def _find_refusal(self, loaded: Loaded, rows: Sequence[Row], answer: Answer) -> Problem | None:
         if self._spec.start == "off":
             return Problem(409, "Explanations are switched off; set serving.explain.start to lazy.")
         if answer.served_by != "model":
@@ -375,42 +379,44 @@ class Explaining:
             )
         if self._waiting + len(rows) > self._spec.queue_rows:
             return Problem(503, "Too many rows wait to be explained; ask again.", retry_after=1)
-        if held is not self._holder.slot:
+        if loaded is not self._current_model.slot:
             return Problem(503, "The version was replaced by another one; ask again.", retry_after=1)
         return None
 
-    async def _asked(self, desk: Desk, rows: Sequence[Row], deadline: float) -> Attributed | Problem:
+    async def _ask(self, explainer: ArtifactExplainer, rows: Sequence[Row], deadline: float) -> Attribution | Problem:
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await desk.ask(rows)
+                return await explainer.ask(rows)
         except TimeoutError:
-            desk.end_if_stuck()
-            return self._late(desk)
-        except Ended:
-            return Problem(503, ENDED, retry_after=desk.pause())
-        except Refused as refused:
+            explainer.stop_if_stuck()
+            return self._refuse_late(explainer)
+        except ExplainerEnded:
+            return Problem(503, ENDED, retry_after=explainer.compute_retry_after())
+        except ExplanationRefused as refused:
             return refused.problem
 
-    def _late(self, desk: Desk) -> Problem:
-        if desk.starting:
+    def _refuse_late(self, explainer: ArtifactExplainer) -> Problem:
+        if explainer.is_starting:
             return Problem(503, STARTING, retry_after=2)
         return Problem(503, "The explanation was not ready in time; ask again with fewer rows.", retry_after=1)
 
-    def _of(self, held: Loaded) -> Desk:
-        digest = held.file.digest
-        if self._desk is None or self._desk.digest != digest:
-            if self._desk:
-                self._desk.retire()
-            self._desk = Desk(self._artifacts / digest, digest, self._metrics)
-        return self._desk
+    def _select_explainer(self, loaded: Loaded) -> ArtifactExplainer:
+        digest = loaded.file.digest
+        if self._explainer is None or self._explainer.digest != digest:
+            if self._explainer:
+                self._explainer.retire()
+            self._explainer = ArtifactExplainer(self._artifacts / digest, digest, self._metrics)
+        return self._explainer
 
-    def _settled(self, desk: Desk, held: Loaded, found: Attributed, answer: Answer) -> list[Explained] | Problem:
-        from include.model.explanation.attribution import NotAdditive, settle
+    def _verify_attributed(
+        self, explainer: ArtifactExplainer, loaded: Loaded, attributed: Attribution, answer: Answer
+    ) -> list[RowExplanation] | Problem:
+        from include.model.explanation.attribution import NotAdditive, build_explanations
 
-        assert desk.document
+        assert explainer.document
         try:
-            return settle(desk.document, held.model.meta, found, answer.probabilities)
+            return build_explanations(explainer.document, loaded.model.meta, attributed, answer.probabilities)
         except NotAdditive as error:
             log.error("an explanation is withheld: %s", error)
-            self._metrics.not_additive(answer.version)
+            self._metrics.count_not_additive(answer.version)
             return Problem(500, str(error))

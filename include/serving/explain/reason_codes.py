@@ -33,7 +33,7 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Reasons:
+class ReasonCodes:
     """What spoke for the adverse outcome, and what against it; at most `top` of each, the strongest first."""
 
     reasons: tuple[Reason, ...]
@@ -41,27 +41,27 @@ class Reasons:
 
 
 @lru_cache(maxsize=4096)
-def default_code(column: str) -> str:
+def derive_code(column: str) -> str:
     return re.sub(r"\W+", "_", column).strip("_").upper() or "COLUMN"
 
 
-def find(contributions: Mapping[str, float], specs: Mapping[str, ReasonSpec], top: int, sign: int = 1) -> Reasons:
+def find(contributions: Mapping[str, float], specs: Mapping[str, ReasonSpec], top: int, sign: int = 1) -> ReasonCodes:
     """`sign` is 1 where a positive contribution raises the risk, else -1."""
-    moved = [(_code(column, specs), column, value) for column, value in contributions.items()]
+    moved = [(_get_code(column, specs), column, value) for column, value in contributions.items()]
     strongest = sorted(moved, key=lambda item: (-round(abs(item[2]), DIGITS), item[0]))
-    told = [item for item in strongest if round(item[2], DIGITS)]
-    raised = [item for item in told if item[2] * sign > 0][:top]
-    lowered = [item for item in told if item[2] * sign < 0][:top]
-    return Reasons(*(tuple(_reason(*item, specs, sign) for item in items) for items in (raised, lowered)))
+    ranked = [item for item in strongest if round(item[2], DIGITS)]
+    raised = [item for item in ranked if item[2] * sign > 0][:top]
+    lowered = [item for item in ranked if item[2] * sign < 0][:top]
+    return ReasonCodes(*(tuple(_build_reason(*item, specs, sign) for item in items) for items in (raised, lowered)))
 
 
-def _reason(code: str, column: str, value: float, specs: Mapping[str, ReasonSpec], sign: int) -> Reason:
+def _build_reason(code: str, column: str, value: float, specs: Mapping[str, ReasonSpec], sign: int) -> Reason:
     direction: Direction = "raised" if value * sign > 0 else "lowered"
     spec = specs.get(column)
     own = (spec.text if direction == "raised" else spec.lowered) if spec else None
     return Reason(code, column, direction, own or f"{column} {direction} the risk", value)
 
 
-def _code(column: str, specs: Mapping[str, ReasonSpec]) -> str:
+def _get_code(column: str, specs: Mapping[str, ReasonSpec]) -> str:
     spec = specs.get(column)
-    return spec.code if spec and spec.code else default_code(column)
+    return spec.code if spec and spec.code else derive_code(column)

@@ -28,7 +28,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {name: value for name, value in vars(record).items() if name not in STANDARD}
-        told = {
+        entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
@@ -37,15 +37,15 @@ class JsonLines(logging.Formatter):
             **fields,
         }
         if record.exc_info and record.exc_info[1]:
-            told["exception"] = _without_values(record.exc_info[1])
-        return json.dumps(told, default=str)
+            entry["exception"] = _describe_error(record.exc_info[1])
+        return json.dumps(entry, default=str)
 
 
-def _without_values(error: BaseException) -> dict[str, Any]:
+def _describe_error(error: BaseException) -> dict[str, Any]:
     """Type and places; the message only of our own errors, which are written to be read by anybody."""
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
-    told: dict[str, Any] = {"type": type(error).__name__, "at": places}
-    return told | {"message": str(error)} if isinstance(error, EvergreenError) else told
+    description: dict[str, Any] = {"type": type(error).__name__, "at": places}
+    return description | {"message": str(error)} if isinstance(error, EvergreenError) else description
 
 
 def configure(**always: str) -> None:

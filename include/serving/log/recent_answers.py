@@ -29,34 +29,34 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from include.feedback.core.prediction_records import BY_MODEL, sampled
+from include.feedback.core.prediction_records import BY_MODEL, is_sampled
 from include.kernel.words.groups import name_slices
 from include.serving.exchange import Problem
 from include.serving.words.recent import RecentAnswer, RecentAnswers
 
 if TYPE_CHECKING:
     from include.data.spec import GroupsSpec
-    from include.serving.exchange import Answer, Asked, Row
+    from include.serving.exchange import Answer, RequestContext, Row
 
 Categories = Mapping[str, Collection[str]]
 LEASE_S = 60.0
 KEEP_S = 20.0
-KEPT_ROWS = 20_000  # with their inputs some 25 MB
+MAX_ROWS = 20_000  # with their inputs some 25 MB
 LEAST_SHARE = 2.0**-20
-TOLD_ROWS = 400  # in one answer: some milliseconds of the event loop
+MAX_ANSWER_ROWS = 400  # in one answer: some milliseconds of the event loop
 
 
 @dataclass(slots=True)
-class Kept:
+class StoredAnswer:
     number: int
-    asked: Asked
+    context: RequestContext
     rows: Sequence[Row]
     answer: Answer | None
     seconds: float
     repeated: bool = False
 
 
-class Question(BaseModel):
+class RecentAnswersQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     after: int = Field(0, ge=0)
@@ -65,7 +65,7 @@ class Question(BaseModel):
     ids: list[str] | None = Field(None, max_length=1000)
 
 
-class Recent:
+class RecentAnswerBuffer:
     """Used by the event loop alone; `now` is a clock in monotonic seconds."""
 
     def __init__(
@@ -77,78 +77,80 @@ class Recent:
         """`categories`: those that the held model knows, by column."""
         self._groups, self._categories, self._now = groups, categories, now
         self._process = uuid.uuid4().hex
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._answers: OrderedDict[str, StoredAnswer] = OrderedDict()
         self._number = self._rows = 0
         self._share, self._since, self._until = 1.0, 0.0, 0.0
-        self._is_asked = False
+        self._is_leased = False
 
-    def append(self, asked: Asked, rows: Sequence[Row], answer: Answer | Problem, seconds: float) -> None:
-        if not self._is_asked or not sampled(asked.id, self._share):
+    def append(self, context: RequestContext, rows: Sequence[Row], answer: Answer | Problem, seconds: float) -> None:
+        if not self._is_leased or not is_sampled(context.id, self._share):
             return
         if self._now() > self._until:
-            return self._begin(is_asked=False)
-        if known := self._kept.get(asked.id):
-            known.repeated = True
+            return self._begin(is_leased=False)
+        if stored := self._answers.get(context.id):
+            stored.repeated = True
             return
         self._number += 1
         self._rows += len(rows)
         own = not isinstance(answer, Problem) and answer.served_by == BY_MODEL
-        self._kept[asked.id] = Kept(self._number, asked, rows, cast("Answer", answer) if own else None, seconds)
+        self._answers[context.id] = StoredAnswer(
+            self._number, context, rows, cast("Answer", answer) if own else None, seconds
+        )
         self._make_room()
 
-    def _begin(self, is_asked: bool) -> None:
-        self._kept.clear()
-        self._rows, self._share, self._since, self._is_asked = 0, 1.0, self._now(), is_asked
+    def _begin(self, is_leased: bool) -> None:
+        self._answers.clear()
+        self._rows, self._share, self._since, self._is_leased = 0, 1.0, self._now(), is_leased
 
     def _make_room(self) -> None:
         too_old = self._now() - KEEP_S
-        while self._kept and next(iter(self._kept.values())).asked.received < too_old:
-            self._rows -= len(self._kept.popitem(last=False)[1].rows)
-        while self._rows > KEPT_ROWS and self._share > LEAST_SHARE:
+        while self._answers and next(iter(self._answers.values())).context.received < too_old:
+            self._rows -= len(self._answers.popitem(last=False)[1].rows)
+        while self._rows > MAX_ROWS and self._share > LEAST_SHARE:
             self._share /= 2
-            for id_ in [each for each in self._kept if not sampled(each, self._share)]:
-                self._rows -= len(self._kept.pop(id_).rows)
+            for id_ in [each for each in self._answers if not is_sampled(each, self._share)]:
+                self._rows -= len(self._answers.pop(id_).rows)
 
-    def told(self, question: Question) -> RecentAnswers:
+    def answer_query(self, query: RecentAnswersQuery) -> RecentAnswers:
         now = self._now()
-        if not self._is_asked or now > self._until:
-            self._begin(is_asked=True)
+        if not self._is_leased or now > self._until:
+            self._begin(is_leased=True)
         self._until = now + LEASE_S
-        found = self._named(question.ids) if question.ids is not None else self._newest(question, now)
+        answers = self._iterate_named(query.ids) if query.ids is not None else self._iterate_newest(query, now)
         return {
             "process": self._process,
             "complete_for_s": min(now - self._since, KEEP_S),
             "share": self._share,
-            "answers": [self._described(each, now) for each in found],
+            "answers": [self._describe(each, now) for each in answers],
         }
 
-    def _named(self, ids: Sequence[str]) -> Iterator[Kept]:
-        return (self._kept[each] for each in ids if each in self._kept)
+    def _iterate_named(self, ids: Sequence[str]) -> Iterator[StoredAnswer]:
+        return (self._answers[each] for each in ids if each in self._answers)
 
-    def _newest(self, question: Question, now: float) -> Iterator[Kept]:
+    def _iterate_newest(self, query: RecentAnswersQuery, now: float) -> Iterator[StoredAnswer]:
         """Of the newest `limit` that are old enough, as many as have TOLD_ROWS rows, but one at least."""
-        old = (each for each in reversed(self._kept.values()) if now - each.asked.received >= question.older_than_s)
+        old = (each for each in reversed(self._answers.values()) if now - each.context.received >= query.older_than_s)
         rows = 0
-        for each in islice(old, question.limit):
-            if each.number <= question.after or (rows and rows + len(each.rows) > TOLD_ROWS):
+        for each in islice(old, query.limit):
+            if each.number <= query.after or (rows and rows + len(each.rows) > MAX_ANSWER_ROWS):
                 return
             rows += len(each.rows)
             yield each
 
-    def _described(self, kept: Kept, now: float) -> RecentAnswer:
-        told = RecentAnswer(
-            number=kept.number,
-            id=kept.asked.id,
-            age_s=now - kept.asked.received,
-            repeated=kept.repeated,
-            seconds=kept.seconds,
+    def _describe(self, stored: StoredAnswer, now: float) -> RecentAnswer:
+        description = RecentAnswer(
+            number=stored.number,
+            id=stored.context.id,
+            age_s=now - stored.context.received,
+            repeated=stored.repeated,
+            seconds=stored.seconds,
         )
-        if answer := kept.answer:
-            told["scores"], told["decisions"] = answer.probabilities, answer.decisions
-            if not kept.asked.copy:
-                told["slices"] = self._slices(kept.rows)
-        return told
+        if answer := stored.answer:
+            description["scores"], description["decisions"] = answer.probabilities, answer.decisions
+            if not stored.context.copy:
+                description["slices"] = self._list_slices(stored.rows)
+        return description
 
-    def _slices(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-        spec, known = self._groups, self._categories()
-        return [name_slices(row, spec, known) if spec else () for row in rows]
+    def _list_slices(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+        spec, categories = self._groups, self._categories()
+        return [name_slices(row, spec, categories) if spec else () for row in rows]

@@ -29,7 +29,13 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from include.feedback.core.prediction_records import Kind, Stream, segment_key, segment_name, wait_s
+from include.feedback.core.prediction_records import (
+    Kind,
+    Stream,
+    build_segment_key,
+    build_segment_name,
+    compute_backoff_s,
+)
 from include.feedback.segments import Segments
 from include.feedback.spec import LogSpec
 from include.kernel.errors import EvergreenError
@@ -38,12 +44,15 @@ from include.serving.log.spool import Spool, SpoolFile
 
 log = logging.getLogger(__name__)
 TICK = 0.05  # seconds between two looks at what was offered
-FEW, LOOKS = 64, 4  # fewer rows wait up to so many looks for more: a batch of one costs half as much as one of fifty
-BREATH = 0.002  # seconds the thread sleeps after a slice, so that others get the interpreter's lock
+FEW, MAX_POLLS = (
+    64,
+    4,
+)  # fewer rows wait up to so many looks for more: a batch of one costs half as much as one of fifty
+PAUSE_S = 0.002  # seconds the thread sleeps after a slice, so that others get the interpreter's lock
 SLICE = 256  # rows that become one batch: a millisecond, with the lock given away in between (see SWITCH_S)
-MANY = 16  # batches that are joined into one, since a batch of one row takes as much memory as fifty rows
-GROUP = 4096  # rows of a row group: some four milliseconds of a core
-LOOK = 60.0  # seconds between two looks for what a dead server left
+MAX_BATCHES = 16  # batches that are joined into one, since a batch of one row takes as much memory as fifty rows
+ROW_GROUP_ROWS = 4096  # rows of a row group: some four milliseconds of a core
+ADOPT_INTERVAL_S = 60.0  # seconds between two looks for what a dead server left
 DAY = 86_400_000_000  # microseconds
 
 
@@ -53,18 +62,18 @@ class Encoder(Protocol):
     @property
     def columns(self) -> Mapping[str, Kind]: ...
 
-    def values(self, items: Sequence[Item]) -> dict[str, list[Any]]: ...
+    def encode(self, items: Sequence[LogEntry]) -> dict[str, list[Any]]: ...
 
 
-class Counts(Protocol):
-    def written(self, rows: int) -> None: ...
-    def lost(self, rows: int, reason: str) -> None: ...
-    def refused(self) -> None: ...
-    def waiting(self, look: Callable[[], float]) -> None: ...
+class LogCounters(Protocol):
+    def count_written(self, rows: int) -> None: ...
+    def count_lost(self, rows: int, reason: str) -> None: ...
+    def count_refused(self) -> None: ...
+    def watch_waiting(self, read_rows: Callable[[], float]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class LogEntry:
     """What was offered at once: `at` in microseconds since 1970, and content that its encoder understands."""
 
     at: int
@@ -88,26 +97,26 @@ class Segment:
     def add(self, batch: pa.RecordBatch) -> None:
         self.batches.append(batch)
         self.rows += batch.num_rows
-        if sum(each.num_rows for each in self.batches) >= GROUP:
+        if sum(each.num_rows for each in self.batches) >= ROW_GROUP_ROWS:
             self._write()
-        elif len(self.batches) >= MANY:
-            self.batches = self._joined().to_batches()
+        elif len(self.batches) >= MAX_BATCHES:
+            self.batches = self._join_batches().to_batches()
 
-    def whole(self) -> bytes:
+    def finish(self) -> bytes:
         if self.batches:
             self._write()
-        return self.file.whole()
+        return self.file.finish()
 
     def _write(self) -> None:
-        self.file.add(self._joined())
+        self.file.add(self._join_batches())
         self.batches = []
 
-    def _joined(self) -> pa.Table:
+    def _join_batches(self) -> pa.Table:
         return pa.Table.from_batches(self.batches, schema=self.schema).combine_chunks()
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedSegment:
     key: str
     data: bytes
     rows: int
@@ -117,29 +126,29 @@ class Sealed:
 class Outbox:
     """Sealed segments on their way; the oldest first, with growing waits while their place refuses them."""
 
-    def __init__(self, place: Callable[[], Segments], counts: Counts) -> None:
-        self._open, self._counts = place, counts
-        self._opened: Segments | None = None
-        self._waiting: deque[Sealed] = deque()
+    def __init__(self, open_segments: Callable[[], Segments], counts: LogCounters) -> None:
+        self._open_segments, self._counts = open_segments, counts
+        self._segments: Segments | None = None
+        self._waiting: deque[SealedSegment] = deque()
         self._failures, self._retry_at = 0, 0.0
 
-    def add(self, sealed: Sealed) -> None:
+    def add(self, sealed: SealedSegment) -> None:
         self._waiting.append(sealed)
 
     def send(self, now: float) -> int:
         """Stores what it can; how many rows that were. `now` in monotonic seconds, infinite for one last try."""
         rows = 0
-        while self._waiting and now >= self._retry_at and self.stored(self._waiting[0].key, self._waiting[0].data):
+        while self._waiting and now >= self._retry_at and self.save(self._waiting[0].key, self._waiting[0].data):
             sealed = self._waiting.popleft()
             rows += sealed.rows
             if sealed.spool:
                 sealed.spool.remove()
         return rows
 
-    def stored(self, key: str, data: bytes) -> bool:
+    def save(self, key: str, data: bytes) -> bool:
         try:
-            self._opened = self._opened or self._open()
-            self._opened.place.add(key, data)
+            self._segments = self._segments or self._open_segments()
+            self._segments.place.add(key, data)
         except Exception as error:
             self._note(error)
             return False
@@ -152,9 +161,9 @@ class Outbox:
         if not self._failures:  # once an outage, not once a try
             expected = isinstance(error, EvergreenError | OSError)
             log.warning("the prediction log waits: %s", error, exc_info=None if expected else error)
-        self._counts.refused()
+        self._counts.count_refused()
         self._failures += 1
-        self._retry_at = time.monotonic() + wait_s(self._failures)
+        self._retry_at = time.monotonic() + compute_backoff_s(self._failures)
 
     def leave(self) -> tuple[int, int]:
         """Gives up; the rows that are left on the spool for the next server, and those that are lost."""
@@ -174,25 +183,25 @@ class SegmentWriter:
         stream: Stream,
         writer: tuple[str, str],
         spec: LogSpec,
-        place: Callable[[], Segments],
-        counts: Counts,
+        open_segments: Callable[[], Segments],
+        counts: LogCounters,
         spool: Spool,
     ) -> None:
         """`writer` is the slot and a random name of this process."""
         self._stream, self._writer, self._spec, self._counts, self._spool = stream, writer, spec, counts, spool
-        self._outbox = Outbox(place, counts)
-        self._offered: deque[Item] = deque()
+        self._outbox = Outbox(open_segments, counts)
+        self._offered: deque[LogEntry] = deque()
         self._segment: Segment | None = None
         self._lock, self._waiting = threading.Lock(), 0
-        self._number, self._looks, self._look_at = 0, 0, 0.0
+        self._number, self._polls, self._adopt_at = 0, 0, 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"log-{stream}", daemon=True)
-        counts.waiting(lambda: self._waiting)
+        counts.watch_waiting(lambda: self._waiting)
 
     def start(self) -> None:
         self._thread.start()
 
-    def offer(self, item: Item) -> bool:
+    def offer(self, item: LogEntry) -> bool:
         """False when the bound is reached or the writer is closed: the caller counts the loss, or refuses."""
         with self._lock:  # held for two additions, here and in the thread
             if self._waiting + item.rows > self._spec.buffer_rows or self._closing.is_set():
@@ -216,37 +225,37 @@ class SegmentWriter:
 
     def _run(self) -> None:
         while not self._closing.wait(TICK):
-            self._guarded(self._tick)
-        self._guarded(self._finish)
+            self._run_guarded(self._poll)
+        self._run_guarded(self._finish)
 
-    def _guarded(self, step: Callable[[], None]) -> None:
+    def _run_guarded(self, step: Callable[[], None]) -> None:
         """Whatever goes wrong here, the thread lives on and the predictions do not notice."""
         try:
             step()
         except Exception:
             log.exception("the %s log stumbled and goes on", self._stream)
 
-    def _tick(self) -> None:
-        self._looks += 1
-        if len(self._offered) >= FEW or self._looks % LOOKS == 0:
+    def _poll(self) -> None:
+        self._polls += 1
+        if len(self._offered) >= FEW or self._polls % MAX_POLLS == 0:
             self._collect()
         now, segment = time.monotonic(), self._segment
         if segment and now - segment.began >= self._spec.flush_s:
             self._seal()
         self._settle(self._outbox.send(now))
-        if now >= self._look_at:
-            self._look_at = now + (LOOK if self._adopt() else TICK + wait_s(1))
+        if now >= self._adopt_at:
+            self._adopt_at = now + (ADOPT_INTERVAL_S if self._adopt() else TICK + compute_backoff_s(1))
 
     def _finish(self) -> None:
         while self._offered:
             self._collect()
         self._seal()
         self._settle(self._outbox.send(float("inf")))
-        spooled, gone = self._outbox.leave()
+        spooled, dropped = self._outbox.leave()
         if spooled:
             log.warning("%d rows of the %s log stay on the spool for the next server", spooled, self._stream)
-        if gone:
-            self._counts.lost(gone, "shutdown")
+        if dropped:
+            self._counts.count_lost(dropped, "shutdown")
 
     def _settle(self, rows: int, lost: str | None = None) -> None:
         if not rows:
@@ -254,25 +263,25 @@ class SegmentWriter:
         with self._lock:
             self._waiting -= rows
         if lost:
-            self._counts.lost(rows, lost)
+            self._counts.count_lost(rows, lost)
         else:
-            self._counts.written(rows)
+            self._counts.count_written(rows)
 
     def _collect(self) -> None:
         """What is there now. What comes meanwhile waits for the next look: a batch of one row costs nearly as much as
         one of a hundred, and under a steady load there would always be one more."""
         left = len(self._offered)
         while left > 0:
-            items = self._slice()
+            items = self._take_slice()
             left -= len(items)
             try:
                 self._take(items)
             except Exception:
                 log.exception("rows do not fit the %s log", self._stream)
                 self._settle(sum(item.rows for item in items), lost="unfit")
-            time.sleep(BREATH)
+            time.sleep(PAUSE_S)
 
-    def _slice(self) -> list[Item]:
+    def _take_slice(self) -> list[LogEntry]:
         """Items of one day and one encoder; at least one, and not many more rows than `SLICE`."""
         items = [self._offered.popleft()]
         rows, day, encoder = items[0].rows, items[0].at // DAY, items[0].encoder
@@ -283,12 +292,12 @@ class SegmentWriter:
             rows += items[-1].rows
         return items
 
-    def _take(self, items: Sequence[Item]) -> None:
+    def _take(self, items: Sequence[LogEntry]) -> None:
         encoder, day = items[0].encoder, items[0].at // DAY
         if self._segment and (self._segment.encoder is not encoder or self._segment.day != day):
             self._seal()
         segment = self._segment or self._begin(items[0])
-        batch = record_batches.batch(segment.schema, encoder.columns, encoder.values(items))
+        batch = record_batches.build_batch(segment.schema, encoder.columns, encoder.encode(items))
         self._keep(segment, batch)
         try:
             segment.add(batch)
@@ -297,11 +306,14 @@ class SegmentWriter:
         if segment.rows >= self._spec.rows_per_segment:
             self._seal()
 
-    def _begin(self, first: Item) -> Segment:
+    def _begin(self, first: LogEntry) -> Segment:
         began = datetime.fromtimestamp(first.at / 1e6, UTC)
         self._number += 1
-        name = segment_name(began, *self._writer, self._number)
-        key, schema = segment_key(self._stream, began.date(), name), record_batches.schema(first.encoder.columns)
+        name = build_segment_name(began, *self._writer, self._number)
+        key, schema = (
+            build_segment_key(self._stream, began.date(), name),
+            record_batches.build_schema(first.encoder.columns),
+        )
         file, spool = record_batches.ParquetFile(schema), self._spool.begin(key, schema)
         self._segment = Segment(key, first.at // DAY, first.encoder, schema, time.monotonic(), spool, file)
         return self._segment
@@ -319,11 +331,11 @@ class SegmentWriter:
         if segment is None or not segment.rows:
             return
         try:
-            data = segment.whole()
+            data = segment.finish()
         except Exception:
             return self._forget(segment)
         self._segment = None
-        self._outbox.add(Sealed(segment.key, data, segment.rows, segment.spool))
+        self._outbox.add(SealedSegment(segment.key, data, segment.rows, segment.spool))
 
     def _forget(self, segment: Segment) -> None:
         """Of a row group that cannot be written nothing can be known; a new segment begins."""
@@ -339,11 +351,11 @@ class SegmentWriter:
 
     def _adopt(self) -> bool:
         """Stores what servers that died left on the spool. False when their place refuses it now."""
-        for key, table, path in self._spool.orphans(self._stream):
+        for key, table, path in self._spool.iterate_orphans(self._stream):
             if table is not None:
-                if not self._outbox.stored(key, record_batches.parquet(table)):
+                if not self._outbox.save(key, record_batches.encode_parquet(table)):
                     return False
                 log.warning("%d rows of a server that died were stored as %s", table.num_rows, key)
-                self._counts.written(table.num_rows)
+                self._counts.count_written(table.num_rows)
             path.unlink(missing_ok=True)
         return True

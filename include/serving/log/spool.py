@@ -24,7 +24,7 @@ from typing import IO
 import pyarrow as pa
 
 log = logging.getLogger(__name__)
-ENDING = ".arrows"
+SUFFIX = ".arrows"
 
 
 class SpoolFile:
@@ -68,21 +68,21 @@ class Spool:
             return None
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            return SpoolFile(self._directory / (key.replace("/", "@") + ENDING), schema)
+            return SpoolFile(self._directory / (key.replace("/", "@") + SUFFIX), schema)
         except OSError as error:
             log.warning("no spool in %s (%s); a killed server loses what it had not stored", self._directory, error)
             return None
 
-    def orphans(self, stream: str) -> Iterator[tuple[str, pa.Table | None, Path]]:
+    def iterate_orphans(self, stream: str) -> Iterator[tuple[str, pa.Table | None, Path]]:
         """Key, rows and file of what a dead server left, locked while it is looked at. The caller removes the file."""
-        for path in sorted(self._directory.glob(f"{stream}@*{ENDING}")) if self._directory else ():
+        for path in sorted(self._directory.glob(f"{stream}@*{SUFFIX}")) if self._directory else ():
             with suppress(FileNotFoundError, BlockingIOError), open(path, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(file.fileno()).st_nlink:  # else its owner has just removed it
-                    yield path.name.removesuffix(ENDING).replace("@", "/"), _rows(file), path
+                    yield path.name.removesuffix(SUFFIX).replace("@", "/"), _read_rows(file), path
 
 
-def _rows(file: IO[bytes]) -> pa.Table | None:
+def _read_rows(file: IO[bytes]) -> pa.Table | None:
     """The whole batches; the last one may be cut."""
     batches = []
     with suppress(pa.ArrowInvalid, OSError), pa.ipc.open_stream(file) as stream:

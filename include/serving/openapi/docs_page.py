@@ -18,48 +18,57 @@ table { border-collapse: collapse } td, th { text-align: left; padding: .15rem 1
 """
 
 
-def page(document: dict[str, Any]) -> str:
+def render_page(document: dict[str, Any]) -> str:
     info = document["info"]
     title, about = escape(info["title"]), escape(info["description"])
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<style>{STYLE}</style></head><body><h1>{title}</h1><p>{about} <a href="openapi.json">openapi.json</a></p>'
-        f"{_columns(document['components']['schemas']['Row'])}<h2>Routes</h2>{''.join(_routes(document['paths']))}"
+        f"{_render_columns(document['components']['schemas']['Row'])}<h2>Routes</h2>{''.join(_render_routes(document['paths']))}"
         "</body></html>"
     )
 
 
-def _columns(row: dict[str, Any]) -> str:
-    lines = [_line(name, _kind(schema), name in row["required"]) for name, schema in row["properties"].items()]
+def _render_columns(row: dict[str, Any]) -> str:
+    lines = [
+        _render_line(name, _find_kind(schema), name in row["required"]) for name, schema in row["properties"].items()
+    ]
     return f"<h2>Columns</h2><table><tr><th>Name<th>Kind<th>May be missing{''.join(lines)}</table>"
 
 
-def _kind(schema: dict[str, Any]) -> str:
+def _find_kind(schema: dict[str, Any]) -> str:
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     return str(kinds[0])
 
 
-def _line(name: str, kind: str, required: bool) -> str:
+def _render_line(name: str, kind: str, required: bool) -> str:
     return f"<tr><td><code>{escape(name)}</code><td>{kind}<td>{'no' if required else 'yes'}"
 
 
-def _routes(paths: dict[str, Any]) -> list[str]:
+def _render_routes(paths: dict[str, Any]) -> list[str]:
     methods = ("get", "post")
-    return [_route(method, path, item[method]) for path, item in paths.items() for method in methods if method in item]
+    return [
+        _render_route(method, path, item[method])
+        for path, item in paths.items()
+        for method in methods
+        if method in item
+    ]
 
 
-def _route(method: str, path: str, operation: dict[str, Any]) -> str:
+def _render_route(method: str, path: str, operation: dict[str, Any]) -> str:
     bodies = operation.get("requestBody", {}).get("content", {})
     examples = [
-        _example(kind, each["value"]) for kind, body in bodies.items() for each in body.get("examples", {}).values()
+        _render_example(kind, each["value"])
+        for kind, body in bodies.items()
+        for each in body.get("examples", {}).values()
     ]
     answers = "".join(
-        f"<tr><td>{status}<td>{escape(told['description'])}" for status, told in operation["responses"].items()
+        f"<tr><td>{status}<td>{escape(response['description'])}" for status, response in operation["responses"].items()
     )
     called = f"<b>{method.upper()}</b> <code>{escape(path)}</code> {escape(operation['summary'])}"
     return f"<details><summary>{called}</summary>{''.join(examples)}<table>{answers}</table></details>"
 
 
-def _example(kind: str, value: Any) -> str:
+def _render_example(kind: str, value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, indent=1)
     return f"<p><code>{escape(kind)}</code></p><pre>{escape(text)}</pre>"

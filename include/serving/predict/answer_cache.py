@@ -18,25 +18,25 @@ Key = tuple[object, ...]
 class AnswerCache:
     """The answers to the `most` rows that were asked for last."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._known: OrderedDict[Key, float] = OrderedDict()
+    def __init__(self, max_rows: int) -> None:
+        self._max_rows = max_rows
+        self._probabilities: OrderedDict[Key, float] = OrderedDict()
 
     def get(self, digest: str, rows: Sequence[Row]) -> list[float] | None:
         """All answers, or None when one is not known."""
-        keys = [_key(digest, row) for row in rows]
-        if not all(key in self._known for key in keys):
+        keys = [_build_key(digest, row) for row in rows]
+        if not all(key in self._probabilities for key in keys):
             return None
         for key in keys:
-            self._known.move_to_end(key)
-        return [self._known[key] for key in keys]
+            self._probabilities.move_to_end(key)
+        return [self._probabilities[key] for key in keys]
 
     def put(self, digest: str, rows: Sequence[Row], probabilities: Sequence[float]) -> None:
         for row, probability in zip(rows, probabilities, strict=True):
-            self._known[_key(digest, row)] = probability
-        while len(self._known) > self._most:
-            self._known.popitem(last=False)
+            self._probabilities[_build_key(digest, row)] = probability
+        while len(self._probabilities) > self._max_rows:
+            self._probabilities.popitem(last=False)
 
 
-def _key(digest: str, row: Row) -> Key:
+def _build_key(digest: str, row: Row) -> Key:
     return (digest, *row.values())  # complete rows, always in the order of the columns

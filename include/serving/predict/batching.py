@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 from include.serving.exchange import Row
 
 Predict = Callable[[Sequence[Row]], NDArray[np.float64]]
-EDGE = 1e-6  # float32 runtimes add up to a little more than 1
-FORGETTING = 0.9  # weight of the past in the pace, batch by batch
+TOLERANCE = 1e-6  # float32 runtimes add up to a little more than 1
+DECAY = 0.9  # weight of the past in the pace, batch by batch
 PRIOR_ROWS = 10.0  # that took no time: one early stall of the machine says little about a model
-SHARE = 0.1  # of the deadline that one batch may take
+DEADLINE_SHARE = 0.1  # of the deadline that one batch may take
 QUICK_S = 0.02  # of a model's call that the event loop may wait for
-UNKNOWN_S = 0.1  # what a call is taken for before some have been measured
+INITIAL_CALL_S = 0.1  # what a call is taken for before some have been measured
 
 
-class Late(Exception):
+class DeadlineExceeded(Exception):
     """The deadline passed before the model was asked or had answered."""
 
 
@@ -47,7 +47,7 @@ class ModelFailed(Exception):
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _QueuedRequest:
     rows: Sequence[Row]
     deadline: float
     future: asyncio.Future[list[float]]
@@ -64,16 +64,19 @@ class Batcher:
         self,
         predict: Predict,
         control: Row,
-        most_rows: int,
-        measured: Callable[[int], None] = lambda rows: None,
+        max_rows: int,
+        record_batch: Callable[[int], None] = lambda rows: None,
         thread: Executor | None = None,
     ) -> None:
-        self._predict, self._control, self._most_rows = predict, control, most_rows
-        self._measured, self._thread = measured, thread
-        self._queue: deque[_Waiting] = deque()
+        self._predict, self._control, self._max_rows = predict, control, max_rows
+        self._record_batch, self._thread = record_batch, thread
+        self._queue: deque[_QueuedRequest] = deque()
         self._busy = False
         self._seconds, self._rows = 0.0, PRIOR_ROWS
-        self._call_s, self._alone = UNKNOWN_S, True  # the longest of late; whether the last one was for one request
+        self._call_s, self._was_alone = (
+            INITIAL_CALL_S,
+            True,
+        )  # the longest of late; whether the last one was for one request
 
     def is_quick(self, rows: int) -> bool:
         """Whether the event loop may ask the model for so many rows itself: it is at rest, each of its last calls was
@@ -82,7 +85,7 @@ class Batcher:
         A call that takes long after all holds up the loop and its probes once; then the thread is asked again.
         """
         short = max(self._call_s, rows * self.pace) <= QUICK_S
-        return short and self._alone and not self._busy
+        return short and self._was_alone and not self._busy
 
     @property
     def pace(self) -> float:
@@ -92,57 +95,59 @@ class Batcher:
     async def submit(self, rows: Sequence[Row], deadline: float) -> list[float]:
         """A probability for each row. Raises `Late` (deadline: monotonic seconds), `RowsFailed` or `ModelFailed`."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(rows, deadline, loop.create_future())
+        waiting = _QueuedRequest(rows, deadline, loop.create_future())
         self._queue.append(waiting)
         if not self._busy:
             self._busy = True
             loop.call_soon(self._drain)
         if self._thread is None:
             return await waiting.future
-        alarm = loop.call_later(deadline - time.monotonic(), _settle, waiting.future, Late())
+        alarm = loop.call_later(deadline - time.monotonic(), _settle, waiting.future, DeadlineExceeded())
         try:
             return await waiting.future
         finally:
             alarm.cancel()
 
-    def at_once(self, requests: Sequence[Sequence[Row]]) -> list[list[float] | Exception]:
+    def predict_now(self, requests: Sequence[Sequence[Row]]) -> list[list[float] | Exception]:
         """What each is answered, past the queue and on this thread: probabilities, `RowsFailed` or `ModelFailed`."""
-        found, seconds = ask(self._predict, requests, self._control)
-        self._paced(sum(map(len, requests)), seconds, len(requests))
-        return found
+        results, seconds = ask(self._predict, requests, self._control)
+        self._update_pace(sum(map(len, requests)), seconds, len(requests))
+        return results
 
     def _drain(self) -> None:
-        batch = self._next_batch()
+        batch = self._take_batch()
         requests = [waiting.rows for waiting in batch]
         if not batch:
             self._busy = False
         elif self._thread is None:
-            self._answered(batch, *ask(self._predict, requests, self._control))
+            self._deliver(batch, *ask(self._predict, requests, self._control))
         else:
             loop = asyncio.get_running_loop()
-            asked = loop.run_in_executor(self._thread, ask, self._predict, requests, self._control)
-            asked.add_done_callback(lambda done: self._answered(batch, *done.result()))
+            future = loop.run_in_executor(self._thread, ask, self._predict, requests, self._control)
+            future.add_done_callback(lambda done: self._deliver(batch, *done.result()))
 
-    def _next_batch(self) -> list[_Waiting]:
+    def _take_batch(self) -> list[_QueuedRequest]:
         """Who is still waiting, until the batch is full: by rows, or by the time it would take."""
         now, rows = time.monotonic(), 0
-        batch: list[_Waiting] = []
-        while self._queue and (not batch or rows + len(self._queue[0].rows) <= self._room(batch[0].deadline - now)):
+        batch: list[_QueuedRequest] = []
+        while self._queue and (
+            not batch or rows + len(self._queue[0].rows) <= self._compute_room(batch[0].deadline - now)
+        ):
             waiting = self._queue.popleft()
             if waiting.future.done():  # its client is gone, or it was late
                 continue
             if waiting.deadline <= now:
-                waiting.future.set_exception(Late())
+                waiting.future.set_exception(DeadlineExceeded())
                 continue
             batch.append(waiting)
             rows += len(waiting.rows)
         return batch
 
-    def _room(self, left: float) -> float:
-        return min(self._most_rows, SHARE * left / self.pace) if self.pace else self._most_rows
+    def _compute_room(self, seconds: float) -> float:
+        return min(self._max_rows, DEADLINE_SHARE * seconds / self.pace) if self.pace else self._max_rows
 
-    def _answered(self, batch: list[_Waiting], results: list[list[float] | Exception], seconds: float) -> None:
-        self._paced(sum(len(waiting.rows) for waiting in batch), seconds, len(batch))
+    def _deliver(self, batch: list[_QueuedRequest], results: list[list[float] | Exception], seconds: float) -> None:
+        self._update_pace(sum(len(waiting.rows) for waiting in batch), seconds, len(batch))
         for waiting, result in zip(batch, results, strict=True):
             _settle(waiting.future, result)
         if self._queue:
@@ -150,10 +155,10 @@ class Batcher:
         else:
             self._busy = False
 
-    def _paced(self, rows: int, seconds: float, requests: int) -> None:
-        self._seconds, self._rows = FORGETTING * self._seconds + seconds, FORGETTING * self._rows + rows
-        self._call_s, self._alone = max(seconds, FORGETTING * self._call_s), requests == 1
-        self._measured(rows)
+    def _update_pace(self, rows: int, seconds: float, requests: int) -> None:
+        self._seconds, self._rows = DECAY * self._seconds + seconds, DECAY * self._rows + rows
+        self._call_s, self._was_alone = max(seconds, DECAY * self._call_s), requests == 1
+        self._record_batch(rows)
 
 
 def _settle(future: asyncio.Future[list[float]], result: list[float] | Exception) -> None:
@@ -174,43 +179,49 @@ def ask(
     """
     began = time.perf_counter()
     try:
-        results = _split(_probabilities(predict, [row for rows in requests for row in rows]), requests)
+        results = _split_results(_predict_probabilities(predict, [row for rows in requests for row in rows]), requests)
     except Exception as error:
         alone = len(requests) == 1
-        results = [_failure(predict, control, error)] if alone else [ask(predict, [r], control)[0][0] for r in requests]
+        results = (
+            [_classify_failure(predict, control, error)]
+            if alone
+            else [ask(predict, [r], control)[0][0] for r in requests]
+        )
     return results, time.perf_counter() - began
 
 
-def _probabilities(predict: Predict, rows: Sequence[Row]) -> list[float]:
-    found: list[float] = predict(rows).tolist()
-    if len(found) != len(rows) or not all(-EDGE <= probability <= 1 + EDGE for probability in found):
+def _predict_probabilities(predict: Predict, rows: Sequence[Row]) -> list[float]:
+    probabilities: list[float] = predict(rows).tolist()
+    if len(probabilities) != len(rows) or not all(
+        -TOLERANCE <= probability <= 1 + TOLERANCE for probability in probabilities
+    ):
         raise ValueError("the model answers with something that is no probability")
-    return [min(max(probability, 0.0), 1.0) for probability in found]
+    return [min(max(probability, 0.0), 1.0) for probability in probabilities]
 
 
-def _split(found: list[float], requests: Sequence[Sequence[Any]]) -> list[list[float] | Exception]:
+def _split_results(probabilities: list[float], requests: Sequence[Sequence[Any]]) -> list[list[float] | Exception]:
     if len(requests) == 1:
-        return [found]
+        return [probabilities]
     results: list[list[float] | Exception] = []
     first = 0
     for rows in requests:
-        results.append(found[first : first + len(rows)])
+        results.append(probabilities[first : first + len(rows)])
         first += len(rows)
     return results
 
 
-def _failure(predict: Predict, control: Row, error: Exception) -> Exception:
+def _classify_failure(predict: Predict, control: Row, error: Exception) -> Exception:
     """The cause is kept without its message, which may quote a row."""
     kind: type[Exception] = RowsFailed
     try:
-        _probabilities(predict, [control])
+        _predict_probabilities(predict, [control])
     except Exception:
         kind = ModelFailed
-    place = _innermost(error)
-    return kind(f"{type(error).__name__} at {place}")
+    location = _locate_error(error)
+    return kind(f"{type(error).__name__} at {location}")
 
 
-def _innermost(error: Exception) -> str:
+def _locate_error(error: Exception) -> str:
     step = error.__traceback__
     while step and step.tb_next:
         step = step.tb_next

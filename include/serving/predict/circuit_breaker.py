@@ -11,7 +11,7 @@ import math
 from include.serving.spec import BreakerSpec
 
 
-class Breaker:
+class CircuitBreaker:
     def __init__(self, spec: BreakerSpec) -> None:
         self._spec = spec
         self._failures = 0
@@ -21,7 +21,7 @@ class Breaker:
     def is_open(self) -> bool:
         return self._failures >= self._spec.failures
 
-    def admits(self, now: float) -> bool:
+    def admit(self, now: float) -> bool:
         """Whether the model may be asked; asking counts as the try of an open breaker."""
         if not self.is_open:
             return True
@@ -30,13 +30,13 @@ class Breaker:
         self._next_try = now + self._spec.reset_s
         return True
 
-    def retry_after(self, now: float) -> int:
+    def compute_retry_after(self, now: float) -> int:
         """Whole seconds until the next try."""
         return max(1, math.ceil(self._next_try - now))
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         self._failures = 0
 
-    def failed(self, now: float) -> None:
+    def record_failure(self, now: float) -> None:
         self._failures += 1
         self._next_try = now + self._spec.reset_s

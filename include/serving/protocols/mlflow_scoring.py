@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
-from include.serving.exchange import Parsed, Problem, Rendered, Row
-from include.serving.protocols.request_body import checked_list, document, text_of, too_many, wrong_form
+from include.serving.exchange import ParsedRequest, Problem, RenderedResponse, Row
+from include.serving.protocols.request_body import check_headers, check_row_count, check_rows, decode_text, parse_json
 from include.serving.slot.input_schema import InputSchema
 
 if TYPE_CHECKING:
     from include.serving.exchange import Answer
 
 # The answer of /version. Clients take it for the version of MLflow whose protocol is spoken; a test holds it to ours.
-SPOKEN = "3.17.2"
+MLFLOW_VERSION = "3.17.2"
 JSON, CSV = "application/json", "text/csv"
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 NUMBER = re.compile(r"\A[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
@@ -45,32 +45,32 @@ CODES = {
 }
 
 
-def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> Parsed | Problem:
+def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> ParsedRequest | Problem:
     """Rows of a body in any of the formats. `headers` by lower-case name."""
-    problem = wrong_form(headers, (JSON, CSV))
+    problem = check_headers(headers, (JSON, CSV))
     if problem:
         return problem
     is_csv = headers.get("content-type", JSON).partition(";")[0].strip().lower() == CSV
-    rows = _rows_of_csv(body, schema, max_rows) if is_csv else _rows_of_json(body, schema, max_rows)
-    return rows if isinstance(rows, Problem) else Parsed(rows)
+    rows = _read_csv(body, schema, max_rows) if is_csv else _read_json(body, schema, max_rows)
+    return rows if isinstance(rows, Problem) else ParsedRequest(rows)
 
 
-def render(answer: Answer, parsed: Parsed) -> Rendered:
+def render(answer: Answer, parsed: ParsedRequest) -> RenderedResponse:
     """Who answered is said only when it was not the model."""
     content: dict[str, Any] = {"predictions": answer.probabilities}
     if answer.served_by != "model":
         content["served_by"] = answer.served_by
-    return Rendered(to_json(content))
+    return RenderedResponse(to_json(content))
 
 
-def refuse(problem: Problem) -> Rendered:
+def refuse(problem: Problem) -> RenderedResponse:
     """As MLflow's server writes it; row and field stand beside the message."""
     code = CODES.get(problem.status, "INTERNAL_ERROR")
-    return Rendered(to_json({"error_code": code, "message": problem.message, **problem.places}))
+    return RenderedResponse(to_json({"error_code": code, "message": problem.message, **problem.location}))
 
 
-def _rows_of_json(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
-    payload = document(body, nan_is_missing=True)
+def _read_json(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
+    payload = parse_json(body, nan_is_missing=True)
     if isinstance(payload, Problem):
         return payload
     names = payload.keys() - {"params"} if isinstance(payload, dict) else set()
@@ -82,7 +82,7 @@ def _rows_of_json(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] 
     return _READERS[name](payload[name], name, schema, max_rows)
 
 
-def _split(table: Any, field: str, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
+def _read_split(table: Any, field: str, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
     if not isinstance(table, dict) or not {"columns", "data"} <= table.keys() <= {"columns", "data", "index"}:
         return Problem(422, f"{field} must be an object with columns and data, and index if you like.", field=field)
     names, data = table["columns"], table["data"]
@@ -90,12 +90,12 @@ def _split(table: Any, field: str, schema: InputSchema, max_rows: int) -> list[R
         return Problem(422, f"{field} needs data, a list with at least one row.", field=field)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return Problem(422, f"{field} needs columns, a list of names.", field=field)
-    return too_many(len(data), field, max_rows) or _named(names, data, schema)
+    return check_row_count(len(data), field, max_rows) or _build_rows(names, data, schema)
 
 
-def _named(names: list[str], data: Sequence[Any], schema: InputSchema) -> list[Row] | Problem:
+def _build_rows(names: list[str], data: Sequence[Any], schema: InputSchema) -> list[Row] | Problem:
     """Rows of a head and of lists of as many values."""
-    problem = _head_problem(names, schema)
+    problem = _check_head(names, schema)
     if problem:
         return problem
     rows = []
@@ -103,24 +103,24 @@ def _named(names: list[str], data: Sequence[Any], schema: InputSchema) -> list[R
         if not isinstance(values, list) or len(values) != len(names):
             return Problem(422, f"A row must be a list of {len(names)} values, one for each column.", index)
         rows.append(dict(zip(names, values, strict=True)))
-    return schema.checked(rows)
+    return schema.check_rows(rows)
 
 
-def _head_problem(names: Sequence[str], schema: InputSchema) -> Problem | None:
+def _check_head(names: Sequence[str], schema: InputSchema) -> Problem | None:
     unknown = next((name for name in names if name not in schema.columns), None)
     if unknown is not None:
-        return schema.unknown(unknown)
+        return schema.refuse_unknown(unknown)
     twice = next((name for name in schema.columns if names.count(name) > 1), None)
     return Problem(422, "The same column stands there twice; send each once.", field=twice) if twice else None
 
 
-def _records_or_columns(values: Any, field: str, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
+def _read_records_or_columns(values: Any, field: str, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
     """`inputs` is a list of rows, or a list of values for each column."""
-    return (_by_column if isinstance(values, dict) else checked_list)(values, field, schema, max_rows)
+    return (_read_columns if isinstance(values, dict) else check_rows)(values, field, schema, max_rows)
 
 
-def _by_column(values: dict[str, Any], field: str, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
-    problem = _head_problem(list(values), schema)
+def _read_columns(values: dict[str, Any], field: str, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
+    problem = _check_head(list(values), schema)
     if problem:
         return problem
     odd = next((name for name, each in values.items() if not isinstance(each, list)), None)
@@ -131,19 +131,19 @@ def _by_column(values: dict[str, Any], field: str, schema: InputSchema, max_rows
     if short is not None or not count:
         return Problem(422, f"{field} needs lists of one length, and at least one value.", field=short or field)
     rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
-    return too_many(count, field, max_rows) or schema.checked(list(rows))
+    return check_row_count(count, field, max_rows) or schema.check_rows(list(rows))
 
 
 _READERS: dict[str, Callable[[Any, str, InputSchema, int], list[Row] | Problem]] = {
-    "dataframe_split": _split,
-    "dataframe_records": checked_list,
-    "instances": checked_list,
-    "inputs": _records_or_columns,
+    "dataframe_split": _read_split,
+    "dataframe_records": check_rows,
+    "instances": check_rows,
+    "inputs": _read_records_or_columns,
 }
 
 
-def _rows_of_csv(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
-    text = text_of(body)
+def _read_csv(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
+    text = decode_text(body)
     if isinstance(text, Problem):
         return text
     try:  # a byte order mark is what spreadsheets write first
@@ -152,18 +152,18 @@ def _rows_of_csv(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] |
         return Problem(400, "The body is not CSV; send a head line of column names and a line for each row.")
     if len(lines) < 2:
         return Problem(422, "The CSV needs a head line of column names and at least one row.")
-    problem = too_many(len(lines) - 1, None, max_rows)
-    return problem or _named(lines[0], [_cells(lines[0], line, schema) for line in lines[1:]], schema)
+    problem = check_row_count(len(lines) - 1, None, max_rows)
+    return problem or _build_rows(lines[0], [_parse_cells(lines[0], line, schema) for line in lines[1:]], schema)
 
 
-def _cells(names: Sequence[str], line: list[str], schema: InputSchema) -> list[Any]:
+def _parse_cells(names: Sequence[str], line: list[str], schema: InputSchema) -> list[Any]:
     """A line's cells as values; a number that is none stays text, and is refused as text."""
     if len(line) != len(names):
         return line
-    return [_cell(name, cell, schema) for name, cell in zip(names, line, strict=True)]
+    return [_parse_cell(name, cell, schema) for name, cell in zip(names, line, strict=True)]
 
 
-def _cell(name: str, cell: str, schema: InputSchema) -> float | str | None:
+def _parse_cell(name: str, cell: str, schema: InputSchema) -> float | str | None:
     if not cell:
         return None
     column = schema.columns.get(name)

@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
-from include.serving.exchange import Parsed, Problem, Rendered
-from include.serving.protocols.request_body import rows_of, wrong_form
+from include.serving.exchange import ParsedRequest, Problem, RenderedResponse
+from include.serving.protocols.request_body import check_headers, parse_rows
 from include.serving.slot.input_schema import InputSchema
 
 if TYPE_CHECKING:
     from include.serving.exchange import Answer
 
 
-def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> Parsed | Problem:
-    rows = wrong_form(headers, ("application/json",)) or rows_of(body, schema, max_rows)
-    return rows if isinstance(rows, Problem) else Parsed(rows)
+def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> ParsedRequest | Problem:
+    rows = check_headers(headers, ("application/json",)) or parse_rows(body, schema, max_rows)
+    return rows if isinstance(rows, Problem) else ParsedRequest(rows)
 
 
-def render(answer: Answer, parsed: Parsed) -> Rendered:
+def render(answer: Answer, parsed: ParsedRequest) -> RenderedResponse:
     predictions = [
         {"probability": probability, "label": label, "decision": decision}
         for probability, label, decision in zip(answer.probabilities, answer.labels, answer.decisions, strict=True)
     ]
-    told = {"version": answer.version, "slot": answer.slot, "served_by": answer.served_by}
-    return Rendered(to_json({**told, "predictions": predictions}))
+    identity = {"version": answer.version, "slot": answer.slot, "served_by": answer.served_by}
+    return RenderedResponse(to_json({**identity, "predictions": predictions}))
 
 
-def refuse(problem: Problem) -> Rendered:
-    return Rendered(to_json(problem.document()))
+def refuse(problem: Problem) -> RenderedResponse:
+    return RenderedResponse(to_json(problem.build_document()))

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic_core import to_json
 
-from include.serving.exchange import Parsed, Problem, Refused, Rendered
+from include.serving.exchange import ParsedRequest, Problem, RenderedResponse, RequestRefused
 from include.serving.protocols import tensors
-from include.serving.protocols.request_body import document, too_many, wrong_form
+from include.serving.protocols.request_body import check_headers, check_row_count, parse_json
 from include.serving.slot.input_schema import InputSchema
 
 if TYPE_CHECKING:
@@ -40,47 +40,51 @@ OUTPUTS: Final = {"probability": "FP64", "label": "BYTES", "decision": "BOOL"}
 PLATFORMS = {"onnx": "onnxruntime_onnx", "treelite": "treelite_treelite", "skops": "sklearn_skops"}
 TENSOR_KEYS = {"name", "shape", "datatype", "parameters", "data"}
 REQUEST_KEYS = {"id", "parameters", "inputs", "outputs", "model_name", "model_version"}
-REFUSED = {"classification", "sequence_id", "shared_memory_region"}
+UNSUPPORTED = {"classification", "sequence_id", "shared_memory_region"}
 LONGEST_ID = 256
 Found = TypeVar("Found")
 
 
-def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> Parsed | Problem:
+def parse(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> ParsedRequest | Problem:
     """The request of an `infer` route. `wanted`: model, id, and for each wanted output whether as bytes."""
     try:
-        return _parsed(body, headers, schema, max_rows)
-    except Refused as refused:
+        return _parse_request(body, headers, schema, max_rows)
+    except RequestRefused as refused:
         return refused.problem
 
 
-def render(answer: Answer, parsed: Parsed) -> Rendered:
-    described, raw = [], []
-    for output, as_bytes in parsed.wanted["outputs"].items():
+def render(answer: Answer, parsed: ParsedRequest) -> RenderedResponse:
+    outputs, raw = [], []
+    for output, as_bytes in parsed.answer_options["outputs"].items():
         values = _VALUES[output](answer)
         tensor = {"name": output, "datatype": OUTPUTS[output], "shape": [len(values)]}
         if as_bytes:
             raw.append(_ENCODERS[output](values))
-            described.append({**tensor, "parameters": {"binary_data_size": len(raw[-1])}})
+            outputs.append({**tensor, "parameters": {"binary_data_size": len(raw[-1])}})
         else:
-            described.append({**tensor, "data": values})
-    told = {"model_name": parsed.wanted["model"], "model_version": answer.version, **parsed.wanted["id"]}
-    head = to_json({**told, "parameters": {"served_by": answer.served_by}, "outputs": described})
+            outputs.append({**tensor, "data": values})
+    identity = {
+        "model_name": parsed.answer_options["model"],
+        "model_version": answer.version,
+        **parsed.answer_options["id"],
+    }
+    head = to_json({**identity, "parameters": {"served_by": answer.served_by}, "outputs": outputs})
     if not raw:
-        return Rendered(head)
-    return Rendered(b"".join((head, *raw)), BINARY, {HEADER_LENGTH: str(len(head))})
+        return RenderedResponse(head)
+    return RenderedResponse(b"".join((head, *raw)), BINARY, {HEADER_LENGTH: str(len(head))})
 
 
-def refuse(problem: Problem) -> Rendered:
+def refuse(problem: Problem) -> RenderedResponse:
     """The protocol knows one string, so row and field stand in it."""
-    places = ", ".join(f"{name} {place}" for name, place in problem.places.items())
-    return Rendered(to_json({"error": f"At {places}: {problem.message}" if places else problem.message}))
+    places = ", ".join(f"{name} {place}" for name, place in problem.location.items())
+    return RenderedResponse(to_json({"error": f"At {places}: {problem.message}" if places else problem.message}))
 
 
-def server_metadata(version: str) -> dict[str, Any]:
+def build_server_metadata(version: str) -> dict[str, Any]:
     return {"name": "evergreen", "version": version, "extensions": list(EXTENSIONS)}
 
 
-def model_metadata(meta: ArtifactMeta, version: str) -> dict[str, Any]:
+def build_model_metadata(meta: ArtifactMeta, version: str) -> dict[str, Any]:
     """Which tensors go in and come out. -1 is the number of rows."""
     inputs = [(column.name, "FP64" if column.kind == "number" else "BYTES") for column in meta.columns]
     return {
@@ -92,113 +96,117 @@ def model_metadata(meta: ArtifactMeta, version: str) -> dict[str, Any]:
     }
 
 
-def missing_model(name: str, version: str | None, held: str, held_version: str) -> Problem | None:
+def check_model(name: str, version: str | None, held_name: str, held_version: str) -> Problem | None:
     """Why a path's model or version is not the one held."""
-    if name != held:
-        return Problem(404, f"This server holds the model {held} and no other; ask for /v2/models/{held}.")
+    if name != held_name:
+        return Problem(404, f"This server holds the model {held_name} and no other; ask for /v2/models/{held_name}.")
     if version is not None and version != held_version:
-        return Problem(404, f"This server holds version {held_version} of {held} and no other; see /v2/models/{held}.")
+        return Problem(
+            404, f"This server holds version {held_version} of {held_name} and no other; see /v2/models/{held_name}."
+        )
     return None
 
 
-def _parsed(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> Parsed:
-    _sound(wrong_form(headers, (JSON, BINARY)))
-    head, raw = _halves(body, headers.get(HEADER_LENGTH))
-    request = _sound(document(head, nan_is_missing=True))
+def _parse_request(body: bytes, headers: Mapping[str, str], schema: InputSchema, max_rows: int) -> ParsedRequest:
+    _unwrap(check_headers(headers, (JSON, BINARY)))
+    head, raw = _split_body(body, headers.get(HEADER_LENGTH))
+    request = _unwrap(parse_json(head, nan_is_missing=True))
     if not isinstance(request, dict) or not {"inputs"} <= request.keys() <= REQUEST_KEYS:
-        raise Refused(422, "The body must be an object with inputs, and if you like id, parameters and outputs.")
-    parameters = _parameters(request, "parameters")
-    outputs = _wanted(request.get("outputs"), _flag(parameters, "binary_data_output"))
-    wanted = {"model": schema.model, "id": _id(request.get("id")), "outputs": outputs}
-    return Parsed(_sound(schema.checked(_rows(request["inputs"], raw, schema, max_rows))), wanted)
+        raise RequestRefused(422, "The body must be an object with inputs, and if you like id, parameters and outputs.")
+    parameters = _parse_parameters(request, "parameters")
+    outputs = _parse_outputs(request.get("outputs"), _parse_flag(parameters, "binary_data_output"))
+    answer_options = {"model": schema.model, "id": _parse_id(request.get("id")), "outputs": outputs}
+    return ParsedRequest(
+        _unwrap(schema.check_rows(_read_rows(request["inputs"], raw, schema, max_rows))), answer_options
+    )
 
 
-def _sound(found: Found | Problem) -> Found:
-    if isinstance(found, Problem):
-        raise Refused(found.status, found.message, found.row, found.field)
-    return found
+def _unwrap(result: Found | Problem) -> Found:
+    if isinstance(result, Problem):
+        raise RequestRefused(result.status, result.message, result.row, result.field)
+    return result
 
 
-def _halves(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
+def _split_body(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
     """The JSON of a body and the bytes behind it."""
     if length is None:
         return body, memoryview(b"")
     size = int(length) if re.fullmatch("[0-9]{1,18}", length) else -1
     if not 0 <= size <= len(body):
-        raise Refused(400, "Inference-Header-Content-Length must be the length of the body's JSON in bytes.")
+        raise RequestRefused(400, "Inference-Header-Content-Length must be the length of the body's JSON in bytes.")
     return body[:size], memoryview(body)[size:]
 
 
-def _id(sent: Any) -> dict[str, str]:
-    if sent is None:
+def _parse_id(value: Any) -> dict[str, str]:
+    if value is None:
         return {}
-    if isinstance(sent, str) and len(sent) <= LONGEST_ID and sent.isprintable():
-        return {"id": sent}
-    raise Refused(422, f"id must be a string of at most {LONGEST_ID} printable characters.", field="id")
+    if isinstance(value, str) and len(value) <= LONGEST_ID and value.isprintable():
+        return {"id": value}
+    raise RequestRefused(422, f"id must be a string of at most {LONGEST_ID} printable characters.", field="id")
 
 
-def _parameters(owner: Mapping[str, Any], field: str) -> dict[str, Any]:
+def _parse_parameters(owner: Mapping[str, Any], field: str) -> dict[str, Any]:
     parameters = owner.get("parameters", {})
     if not isinstance(parameters, dict):
-        raise Refused(422, "parameters must be an object.", field=field)
-    if parameters and not REFUSED.isdisjoint(parameters):
-        refused = min(REFUSED & parameters.keys())
-        raise Refused(422, f"This server has no {refused}; leave the parameter out.", field=field)
+        raise RequestRefused(422, "parameters must be an object.", field=field)
+    if parameters and not UNSUPPORTED.isdisjoint(parameters):
+        refused = min(UNSUPPORTED & parameters.keys())
+        raise RequestRefused(422, f"This server has no {refused}; leave the parameter out.", field=field)
     return parameters
 
 
-def _flag(parameters: Mapping[str, Any], name: str, default: bool = False) -> bool:
+def _parse_flag(parameters: Mapping[str, Any], name: str, default: bool = False) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise Refused(422, f"The parameter {name} must be true or false.", field=name)
+        raise RequestRefused(422, f"The parameter {name} must be true or false.", field=name)
     return value
 
 
-def _wanted(outputs: Any, as_bytes: bool) -> dict[str, bool]:
+def _parse_outputs(outputs: Any, as_bytes: bool) -> dict[str, bool]:
     if outputs is None or outputs == []:
         return dict.fromkeys(OUTPUTS, as_bytes)
-    names = [str(each.get("name")) if isinstance(each, dict) else "" for each in _list(outputs, "outputs")]
+    names = [str(each.get("name")) if isinstance(each, dict) else "" for each in _check_list(outputs, "outputs")]
     if not OUTPUTS.keys() >= set(names) or len(set(names)) < len(names):
-        raise Refused(422, f"outputs may name {', '.join(OUTPUTS)}, each once.", field="outputs")
-    flags = [_flag(_parameters(each, "outputs"), "binary_data", as_bytes) for each in outputs]
+        raise RequestRefused(422, f"outputs may name {', '.join(OUTPUTS)}, each once.", field="outputs")
+    flags = [_parse_flag(_parse_parameters(each, "outputs"), "binary_data", as_bytes) for each in outputs]
     return dict(zip(names, flags, strict=True))
 
 
-def _list(value: Any, field: str) -> list[Any]:
+def _check_list(value: Any, field: str) -> list[Any]:
     if not isinstance(value, list):
-        raise Refused(422, f"{field} must be a list of tensors.", field=field)
+        raise RequestRefused(422, f"{field} must be a list of tensors.", field=field)
     return value
 
 
-def _rows(inputs: Any, raw: memoryview, schema: InputSchema, max_rows: int) -> list[dict[str, Any]]:
+def _read_rows(inputs: Any, raw: memoryview, schema: InputSchema, max_rows: int) -> list[dict[str, Any]]:
     """The tensors turned into rows, whose values are still to be checked."""
-    if not _list(inputs, "inputs"):
-        raise Refused(422, "inputs needs one tensor for each column.", field="inputs")
+    if not _check_list(inputs, "inputs"):
+        raise RequestRefused(422, "inputs needs one tensor for each column.", field="inputs")
     columns: dict[str, list[Any]] = {}
     first, count = 0, None
     for tensor in inputs:
-        column = _column(tensor, columns, schema)
-        count = _count(tensor, column.name, count, max_rows)
-        size = _size(tensor, column.name)
-        columns[column.name] = _values(tensor, column, count, None if size is None else raw[first : first + size])
+        column = _find_column(tensor, columns, schema)
+        count = _check_count(tensor, column.name, count, max_rows)
+        size = _parse_size(tensor, column.name)
+        columns[column.name] = _read_values(tensor, column, count, None if size is None else raw[first : first + size])
         first += size or 0
     if first != len(raw):
-        raise Refused(422, "The bytes behind the JSON are not as many as the binary_data_size of all inputs.")
+        raise RequestRefused(422, "The bytes behind the JSON are not as many as the binary_data_size of all inputs.")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _column(tensor: Any, seen: Mapping[str, Any], schema: InputSchema) -> Column:
+def _find_column(tensor: Any, columns: Mapping[str, Any], schema: InputSchema) -> Column:
     name = tensor.get("name") if isinstance(tensor, dict) else None
     if not isinstance(name, str) or not {"name", "shape", "datatype"} <= tensor.keys() <= TENSOR_KEYS:
-        raise Refused(422, "A tensor must be an object with name, shape, datatype and data.", field="inputs")
+        raise RequestRefused(422, "A tensor must be an object with name, shape, datatype and data.", field="inputs")
     if name not in schema.columns:
-        _sound(schema.unknown(name))
-    if name in seen:
-        raise Refused(422, "The same tensor stands there twice; send each once.", field=name)
+        _unwrap(schema.refuse_unknown(name))
+    if name in columns:
+        raise RequestRefused(422, "The same tensor stands there twice; send each once.", field=name)
     return schema.columns[name]
 
 
-def _count(tensor: Mapping[str, Any], name: str, known: int | None, max_rows: int) -> int:
+def _check_count(tensor: Mapping[str, Any], name: str, expected: int | None, max_rows: int) -> int:
     """Rows, by the shape."""
     shape = tensor["shape"]
     if (
@@ -206,44 +214,44 @@ def _count(tensor: Mapping[str, Any], name: str, known: int | None, max_rows: in
         or [type(size) for size in shape] not in ([int], [int, int])
         or shape[1:] not in ([], [1])
     ):
-        raise Refused(422, f"The shape of {name} must be [n] or [n, 1] for n rows.", field=name)
+        raise RequestRefused(422, f"The shape of {name} must be [n] or [n, 1] for n rows.", field=name)
     count: int = shape[0]
-    if count < 1 or (known is not None and count != known):
-        raise Refused(422, f"The shape of {name} must tell the rows of the request, at least one.", field=name)
-    _sound(too_many(count, name, max_rows))
+    if count < 1 or (expected is not None and count != expected):
+        raise RequestRefused(422, f"The shape of {name} must tell the rows of the request, at least one.", field=name)
+    _unwrap(check_row_count(count, name, max_rows))
     return count
 
 
-def _size(tensor: Mapping[str, Any], name: str) -> int | None:
+def _parse_size(tensor: Mapping[str, Any], name: str) -> int | None:
     """How many of the bytes behind the JSON are this tensor's; None for one that stands in the JSON."""
-    parameters = _parameters(tensor, name)
+    parameters = _parse_parameters(tensor, name)
     size = parameters.get("binary_data_size")
     if size is None and "data" in tensor:
         return None
     if type(size) is not int or size < 0 or "data" in tensor:
-        raise Refused(422, f"{name} needs either data or the parameter binary_data_size.", field=name)
+        raise RequestRefused(422, f"{name} needs either data or the parameter binary_data_size.", field=name)
     return size
 
 
-def _values(tensor: Mapping[str, Any], column: Column, count: int, raw: memoryview | None) -> list[Any]:
+def _read_values(tensor: Mapping[str, Any], column: Column, count: int, raw: memoryview | None) -> list[Any]:
     datatype, is_number = tensor["datatype"], column.kind == "number"
     if not isinstance(datatype, str) or datatype not in (tensors.NUMBERS if is_number else ("BYTES",)):
-        asked = "FP64, or another FP, INT or UINT" if is_number else "BYTES"
-        raise Refused(422, f"The datatype of {column.name} must be {asked}.", field=column.name)
+        accepted = "FP64, or another FP, INT or UINT" if is_number else "BYTES"
+        raise RequestRefused(422, f"The datatype of {column.name} must be {accepted}.", field=column.name)
     if raw is None:
-        flat = _flat(tensor["data"], len(tensor["shape"]), count, column.name)
-        values = tensors.exact(flat, datatype, column.name) if is_number else flat
+        flat = _flatten(tensor["data"], len(tensor["shape"]), count, column.name)
+        values = tensors.cast_numbers(flat, datatype, column.name) if is_number else flat
     else:
-        values = (tensors.numbers if is_number else tensors.strings)(raw, datatype, count, column.name)
+        values = (tensors.decode_numbers if is_number else tensors.decode_strings)(raw, datatype, count, column.name)
     return values if is_number or "" in column.categories else [None if value == "" else value for value in values]
 
 
-def _flat(data: Any, depth: int, count: int, name: str) -> list[Any]:
+def _flatten(data: Any, depth: int, count: int, name: str) -> list[Any]:
     """`data` may be nested as the shape says, or flat."""
     if depth == 2 and isinstance(data, list) and all(isinstance(each, list) and len(each) == 1 for each in data):
         data = [value for (value,) in data]
     if not isinstance(data, list) or len(data) != count:
-        raise Refused(422, f"The data of {name} must be a list of as many values as its shape says.", field=name)
+        raise RequestRefused(422, f"The data of {name} must be a list of as many values as its shape says.", field=name)
     return data
 
 
@@ -253,7 +261,7 @@ _VALUES: dict[str, Callable[[Answer], list[Any]]] = {
     "decision": lambda answer: answer.decisions,
 }
 _ENCODERS: dict[str, Callable[[Sequence[Any]], bytes]] = {
-    "probability": tensors.of_floats,
-    "label": tensors.of_strings,
-    "decision": tensors.of_flags,
+    "probability": tensors.encode_floats,
+    "label": tensors.encode_strings,
+    "decision": tensors.encode_flags,
 }

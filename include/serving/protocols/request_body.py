@@ -19,20 +19,20 @@ from include.serving.slot.input_schema import InputSchema
 LONGEST_INTEGER = 4300  # digits; Python reads no longer ones, since the time grows with their square
 
 
-def rows_of(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
+def parse_rows(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
     """Validated rows in the order they were sent, or the first problem."""
-    payload = _plain_document(body)
+    payload = _parse_plain(body)
     if payload is None:
-        payload = document(body)
+        payload = parse_json(body)
     if isinstance(payload, Problem):
         return payload
     if not isinstance(payload, dict) or len(payload) != 1 or not payload.keys() <= {"rows", "row"}:
         return Problem(422, 'The body must be {"rows": [...]} or {"row": {...}} and nothing else.')
     rows = payload["rows"] if "rows" in payload else [payload["row"]]
-    return checked_list(rows, "rows", schema, max_rows)
+    return check_rows(rows, "rows", schema, max_rows)
 
 
-def _plain_document(body: bytes) -> dict[str, Any] | None:
+def _parse_plain(body: bytes) -> dict[str, Any] | None:
     """The JSON of a body in our own form, read in a fifth of `document`'s time; None when that may miss a flaw.
 
     This parser keeps the last of equal keys. But every key is followed by a colon, so where there are no more colons
@@ -47,37 +47,37 @@ def _plain_document(body: bytes) -> dict[str, Any] | None:
     return payload if body.count(b":") == keys else None
 
 
-def checked_list(rows: Any, field: str, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
+def check_rows(rows: Any, field: str, schema: InputSchema, max_rows: int) -> list[Row] | Problem:
     """The rows of what should be a list of objects; `field` is where the list stands in the body."""
     if not isinstance(rows, list) or not rows:
         return Problem(422, f"{field} must be a list with at least one row.", field=field)
-    return too_many(len(rows), field, max_rows) or schema.checked(rows)
+    return check_row_count(len(rows), field, max_rows) or schema.check_rows(rows)
 
 
-def too_many(count: int, field: str | None, max_rows: int) -> Problem | None:
+def check_row_count(count: int, field: str | None, max_rows: int) -> Problem | None:
     if count > max_rows:
         return Problem(422, f"A request may hold {max_rows} rows at most; split it.", field=field)
     return None
 
 
-def wrong_form(headers: Mapping[str, str], accepted: Sequence[str]) -> Problem | None:
+def check_headers(headers: Mapping[str, str], accepted: Sequence[str]) -> Problem | None:
     """A body that is compressed, not of an accepted type or not UTF-8, as its headers say. Without a type: the first.
 
     A compressed body is refused, since a kilobyte of it can unpack to a gigabyte.
     """
     if headers.get("content-encoding", "identity").lower() != "identity":
         return Problem(415, "The body is compressed; send it plain, without Content-Encoding.")
-    sent = headers.get("content-type")
-    if sent is None or sent == accepted[0]:
+    content_type = headers.get("content-type")
+    if content_type is None or content_type == accepted[0]:
         return None
-    kind, *parameters = (part.strip().lower() for part in sent.split(";"))
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if kind not in accepted:
         return Problem(415, f"The body must be {' or '.join(accepted)}; say so in Content-Type.")
-    charsets = [value.strip('"') for name, _, value in map(_split, parameters) if name == "charset"]
+    charsets = [value.strip('"') for name, _, value in map(_split_parameter, parameters) if name == "charset"]
     return None if set(charsets) <= {"utf-8", "utf8"} else Problem(415, "The body must be UTF-8; send it so.")
 
 
-def _split(parameter: str) -> tuple[str, str, str]:
+def _split_parameter(parameter: str) -> tuple[str, str, str]:
     return parameter.partition("=")
 
 
@@ -85,34 +85,34 @@ class _Duplicate(Exception):
     pass
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
         raise _Duplicate
-    return found
+    return unique
 
 
-def _nan_is_missing(constant: str) -> float | None:
+def _parse_constant(constant: str) -> float | None:
     return None if constant == "NaN" else float(constant)
 
 
-def _short_integer(digits: str) -> float:
+def _parse_integer(digits: str) -> float:
     return int(digits) if len(digits) <= LONGEST_INTEGER else math.inf
 
 
 # one for each meaning of NaN, and their slow twins that get past an integer too long to read
 _DECODERS = {
     (lenient, patient): json.JSONDecoder(
-        object_pairs_hook=_unique,
-        parse_constant=_nan_is_missing if lenient else None,
-        parse_int=_short_integer if patient else None,
+        object_pairs_hook=_reject_duplicates,
+        parse_constant=_parse_constant if lenient else None,
+        parse_int=_parse_integer if patient else None,
     )
     for lenient in (False, True)
     for patient in (False, True)
 }
 
 
-def text_of(body: bytes) -> str | Problem:
+def decode_text(body: bytes) -> str | Problem:
     if not body:
         return Problem(400, "The body is empty; send rows.")
     try:
@@ -121,15 +121,15 @@ def text_of(body: bytes) -> str | Problem:
         return Problem(400, "The body is not UTF-8; send it so.")
 
 
-def document(body: bytes, *, nan_is_missing: bool = False) -> Any:
+def parse_json(body: bytes, *, nan_is_missing: bool = False) -> Any:
     """The JSON of a body. `nan_is_missing`: NaN, which JSON does not have, is read as null (see the protocols)."""
-    text = text_of(body)
+    text = decode_text(body)
     if isinstance(text, Problem):
         return text
     if text[0] == "\ufeff":
         return Problem(400, "The body begins with a byte order mark; send JSON without one.")
     try:
-        return _decoded(text, nan_is_missing)
+        return _decode_json(text, nan_is_missing)
     except _Duplicate:
         return Problem(400, "The body holds the same key twice in one object; send each key once.")
     except RecursionError:
@@ -138,7 +138,7 @@ def document(body: bytes, *, nan_is_missing: bool = False) -> Any:
         return Problem(400, "The body is not JSON; send an object with rows.")
 
 
-def _decoded(text: str, lenient: bool) -> Any:
+def _decode_json(text: str, lenient: bool) -> Any:
     try:
         return _DECODERS[lenient, False].decode(text)
     except json.JSONDecodeError:

@@ -14,68 +14,68 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from include.serving.exchange import Refused
+from include.serving.exchange import RequestRefused
 
 _KINDS = {"INT": ("i", (8, 16, 32, 64)), "UINT": ("u", (8, 16, 32, 64)), "FP": ("f", (16, 32, 64))}
 NUMBERS = {f"{kind}{bits}": np.dtype(f"<{code}{bits // 8}") for kind, (code, all_) in _KINDS.items() for bits in all_}
 
 
-def numbers(raw: memoryview, datatype: str, count: int, name: str) -> list[Any]:
+def decode_numbers(raw: memoryview, datatype: str, count: int, name: str) -> list[Any]:
     """Numbers of `count` rows; NaN, the only way bytes can say it, is missing."""
     dtype = NUMBERS[datatype]
     if len(raw) != count * dtype.itemsize:
-        raise Refused(422, f"The bytes of {name} must be {dtype.itemsize} for each row.", field=name)
+        raise RequestRefused(422, f"The bytes of {name} must be {dtype.itemsize} for each row.", field=name)
     values: NDArray[Any] = np.frombuffer(raw, dtype)
     return [None if value != value else value for value in values.tolist()]
 
 
-def strings(raw: memoryview, datatype: str, count: int, name: str) -> list[Any]:
+def decode_strings(raw: memoryview, datatype: str, count: int, name: str) -> list[Any]:
     """BYTES of `count` rows: each element is its length in four bytes and then itself."""
-    found, place = [], 0
+    texts, end = [], 0
     for row in range(count):
-        first = place + 4
-        place = first + int.from_bytes(raw[place:first], "little")
-        if max(first, place) > len(raw):
-            raise Refused(422, f"The bytes of {name} end before its {datatype} do.", row, name)
-        found.append(_text(raw[first:place], row, name))
-    if place != len(raw):
-        raise Refused(422, f"The bytes of {name} hold more than its shape says.", field=name)
-    return found
+        first = end + 4
+        end = first + int.from_bytes(raw[end:first], "little")
+        if max(first, end) > len(raw):
+            raise RequestRefused(422, f"The bytes of {name} end before its {datatype} do.", row, name)
+        texts.append(_decode_text(raw[first:end], row, name))
+    if end != len(raw):
+        raise RequestRefused(422, f"The bytes of {name} hold more than its shape says.", field=name)
+    return texts
 
 
-def exact(values: list[Any], datatype: str, name: str) -> list[Any]:
+def cast_numbers(values: list[Any], datatype: str, name: str) -> list[Any]:
     """JSON numbers as the datatype holds them; what is no number is left to the check of the rows."""
     dtype = NUMBERS[datatype]
     if dtype.kind == "f":
-        return values if dtype.itemsize == 8 else [_rounded(value, dtype) for value in values]
+        return values if dtype.itemsize == 8 else [_round(value, dtype) for value in values]
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     for row, value in enumerate(values):
         if type(value) is float or (type(value) is int and not low <= value <= high):
-            raise Refused(422, f"{name} must be an integer that fits into {datatype}.", row, name)
+            raise RequestRefused(422, f"{name} must be an integer that fits into {datatype}.", row, name)
     return values
 
 
-def of_floats(values: Sequence[float]) -> bytes:
+def encode_floats(values: Sequence[float]) -> bytes:
     return np.asarray(values, "<f8").tobytes()
 
 
-def of_flags(values: Sequence[bool]) -> bytes:
+def encode_flags(values: Sequence[bool]) -> bytes:
     return np.asarray(values, "?").tobytes()
 
 
-def of_strings(values: Sequence[str]) -> bytes:
+def encode_strings(values: Sequence[str]) -> bytes:
     encoded = [value.encode() for value in values]
     return b"".join(part for each in encoded for part in (struct.pack("<I", len(each)), each))
 
 
-def _text(raw: memoryview, row: int, name: str) -> str:
+def _decode_text(raw: memoryview, row: int, name: str) -> str:
     try:
         return str(raw, "utf-8")
     except UnicodeDecodeError:
-        raise Refused(422, f"{name} must be UTF-8.", row, name) from None
+        raise RequestRefused(422, f"{name} must be UTF-8.", row, name) from None
 
 
-def _rounded(value: Any, dtype: np.dtype[Any]) -> Any:
+def _round(value: Any, dtype: np.dtype[Any]) -> Any:
     if type(value) not in (int, float):
         return value
     try:

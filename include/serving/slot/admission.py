@@ -20,7 +20,7 @@ from typing import Literal
 
 from include.kernel.errors import ArtifactRejected, KeyInvalid, NotBlessed
 from include.model.blessing import blessing as blessings
-from include.model.blessing.blessing import Blessing, Trusted
+from include.model.blessing.blessing import Blessing, TrustedKeys
 from include.serving.settings import Settings
 from include.serving.spec import ServingSpec
 
@@ -39,12 +39,12 @@ class Admission:
     model: str | None = None
     skew: Literal["refuse", "warn"] = "refuse"
 
-    def trusted(self) -> Trusted:
+    def read_trusted_keys(self) -> TrustedKeys:
         """Key id -> key; empty when none was ever named. Raises `KeyInvalid`."""
-        text = f"{self.keys}\n{self._file()}"
-        return blessings.public_keys(text) if self.keys or self.keys_file else {}
+        text = f"{self.keys}\n{self._read_keys_file()}"
+        return blessings.parse_public_keys(text) if self.keys or self.keys_file else {}
 
-    def _file(self) -> str:
+    def _read_keys_file(self) -> str:
         try:
             return self.keys_file.read_text() if self.keys_file else ""
         except (OSError, UnicodeDecodeError) as error:
@@ -52,12 +52,12 @@ class Admission:
                 f"The trusted keys in {self.keys_file} cannot be read; correct EVERGREEN_TRUSTED_KEYS_FILE."
             ) from error
 
-    def blessing(self, place: Path, paper: str | None, version: str, digest: str) -> Blessing | None:
+    def verify_blessing(self, directory: Path, sha256: str | None, version: str, digest: str) -> Blessing | None:
         """The verified blessing, or None where none is asked for. `paper` is its hash, by which it lies in `place`.
 
         Raises `NotBlessed` or `KeyInvalid` with the sentence.
         """
-        trusted = self.trusted()
+        trusted = self.read_trusted_keys()
         if not trusted and self.unblessed == "allow":
             log.warning("version %s is loaded without a look at its blessing: EVERGREEN_UNBLESSED=allow", version)
             return None
@@ -66,42 +66,42 @@ class Admission:
                 "This server trusts no key, so it loads nothing; set EVERGREEN_TRUSTED_KEYS_FILE to the public keys, "
                 "or EVERGREEN_UNBLESSED=allow to serve without blessings."
             )
-        if paper is None:
+        if sha256 is None:
             raise NotBlessed(f"The slot's file names no blessing of version {version}; {STAGE_AGAIN}.")
-        envelope = _envelope(place / f"{paper}.json", version)
+        envelope = _read_envelope(directory / f"{sha256}.json", version)
         blessing = blessings.verify(envelope, trusted, self.model, version, digest)
-        if blessings.envelope_digest(envelope) != paper:
+        if blessings.compute_envelope_digest(envelope) != sha256:
             raise NotBlessed(f"The slot's file names another blessing than the one that lies there; {STAGE_AGAIN}.")
         return blessing
 
-    def fits(self, blessing: Blessing | None, name: str) -> None:
+    def check_model(self, blessing: Blessing | None, name: str) -> None:
         """Raises `NotBlessed` when the artifact is of another model than its blessing, or than this server's."""
         allowed = blessing.model if blessing else self.model
         if allowed not in (None, name):
             raise NotBlessed(f"The artifact is of the model {name}, and allowed here is {allowed}; {STAGE_AGAIN}.")
 
-    def installed(self, trained: str, package: str = "scikit-learn") -> None:
+    def check_version(self, trained: str, package: str = "scikit-learn") -> None:
         """Raises `ArtifactRejected` when a pipeline was fitted by another minor version of the library that runs it.
 
         scikit-learn promises nothing between two: https://scikit-learn.org/stable/model_persistence.html.
         """
-        here = _installed(package)
-        if _minor(here) == _minor(trained):
+        here = _find_installed(package)
+        if _parse_minor(here) == _parse_minor(trained):
             return
-        said = f"The model was trained with {package} {trained}, and this server has {here}"
+        message = f"The model was trained with {package} {trained}, and this server has {here}"
         if self.skew == "refuse":
-            raise ArtifactRejected(f"{said}; train again, or set serving.version_skew: warn.")
-        log.warning("%s; it is served all the same: serving.version_skew is warn", said)
+            raise ArtifactRejected(f"{message}; train again, or set serving.version_skew: warn.")
+        log.warning("%s; it is served all the same: serving.version_skew is warn", message)
 
 
-def told(settings: Settings, spec: ServingSpec) -> Admission:
+def build_admission(settings: Settings, spec: ServingSpec) -> Admission:
     """By the environment, and by the manifest's number of behaviour."""
     return Admission(
         settings.trusted_keys, settings.trusted_keys_file, settings.unblessed, settings.model, spec.version_skew
     )
 
 
-def _envelope(path: Path, version: str) -> str:
+def _read_envelope(path: Path, version: str) -> str:
     try:
         with path.open("rb") as file:
             return file.read(MAX_ENVELOPE).decode()
@@ -109,12 +109,12 @@ def _envelope(path: Path, version: str) -> str:
         raise NotBlessed(f"The blessing {path.name} of version {version} cannot be read; {STAGE_AGAIN}.") from error
 
 
-def _installed(package: str) -> str:
+def _find_installed(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
         return "none"
 
 
-def _minor(full: str) -> list[str]:
+def _parse_minor(full: str) -> list[str]:
     return full.split(".")[:2]

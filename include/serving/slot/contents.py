@@ -22,7 +22,7 @@ from include.kernel.errors import ArtifactRejected, Permanent
 from include.model.blessing.blessing import Blessing
 from include.serving.slot.admission import Admission
 from include.serving.slot.input_schema import InputSchema
-from include.serving.words.slot_files import BLESSINGS, artifact_path, slot_path
+from include.serving.words.slot_files import BLESSINGS, locate_artifact, locate_slot_file
 
 if TYPE_CHECKING:
     from include.model.artifact import Model
@@ -76,7 +76,7 @@ Slot = Loaded | Empty | Broken
 
 def load(serving_dir: Path, colour: str, admission: Admission | None = None) -> Slot:
     """Never raises: whatever is wrong becomes `Broken` and a line in the log. Without `admission` nothing is loaded."""
-    path = slot_path(serving_dir, colour)
+    path = locate_slot_file(serving_dir, colour)
     try:
         content = path.read_bytes()
         if not content.strip():  # what a kubelet makes of an annotation that is not there
@@ -85,20 +85,20 @@ def load(serving_dir: Path, colour: str, admission: Admission | None = None) -> 
     except FileNotFoundError:
         return Empty()
     except (OSError, ValidationError):
-        return _broken(f"The slot file {path.name} cannot be read; stage the release again.", None)
-    return _filled(file, serving_dir, admission or Admission())
+        return _make_broken(f"The slot file {path.name} cannot be read; stage the release again.", None)
+    return _load_release(file, serving_dir, admission or Admission())
 
 
-def _filled(file: SlotFile, serving_dir: Path, admission: Admission) -> Slot:
+def _load_release(file: SlotFile, serving_dir: Path, admission: Admission) -> Slot:
     try:
-        blessing = admission.blessing(serving_dir / BLESSINGS, file.blessing, file.version, file.digest)
-        model = _warm_model(artifact_path(serving_dir, file.digest), file.digest, blessing, admission)
+        blessing = admission.verify_blessing(serving_dir / BLESSINGS, file.blessing, file.version, file.digest)
+        model = _warm_model(locate_artifact(serving_dir, file.digest), file.digest, blessing, admission)
         return Loaded(file, model, datetime.now(UTC), blessing)
     except Permanent as error:
-        return _broken(str(error), file)
+        return _make_broken(str(error), file)
     except Exception as error:
         log.exception("the model of version %s cannot be loaded", file.version, extra={"reason": str(error)})
-        return _broken(f"The model cannot be loaded: {type(error).__name__}.", file)
+        return _make_broken(f"The model cannot be loaded: {type(error).__name__}.", file)
 
 
 def _warm_model(directory: Path, digest: str, blessing: Blessing | None, admission: Admission) -> Model:
@@ -108,19 +108,19 @@ def _warm_model(directory: Path, digest: str, blessing: Blessing | None, admissi
 
     if directory.is_symlink():
         raise ArtifactRejected(f"The artifact {directory.name} is a symbolic link; stage the release again.")
-    files = artifact_integrity.verified(directory, digest)
+    files = artifact_integrity.read_verified(directory, digest)
     meta = artifact.read_meta(files)
-    admission.fits(blessing, meta.name)
+    admission.check_model(blessing, meta.name)
     if meta.path == "generic":
-        admission.installed(meta.sklearn_version)
-    model = artifact.opened(files)
-    problem = conformance.golden(model)
+        admission.check_version(meta.sklearn_version)
+    model = artifact.open_artifact(files)
+    problem = conformance.check_golden(model)
     if problem:
         raise ArtifactRejected(problem)
     model.predict_proba([{}])  # warm also without golden rows
     return model
 
 
-def _broken(why: str, file: SlotFile | None) -> Broken:
+def _make_broken(why: str, file: SlotFile | None) -> Broken:
     log.error("slot is broken: %s", why)
     return Broken(why, file)

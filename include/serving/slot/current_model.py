@@ -12,7 +12,7 @@ from dataclasses import replace
 from include.serving.slot.contents import Empty, Loaded, Slot
 
 
-class Holder:
+class CurrentModel:
     def __init__(
         self,
         colour: str,
@@ -29,7 +29,7 @@ class Holder:
         self._keeps_previous = keeps_previous
         self.swap(slot)
         self.previous = previous
-        self.draining = False
+        self.is_shutting_down = False
 
     @property
     def version(self) -> str:
@@ -38,7 +38,7 @@ class Holder:
     @property
     def refusal(self) -> str | None:
         """Why no new traffic should come here; None while it may."""
-        if self.draining:
+        if self.is_shutting_down:
             return "The server is shutting down; ask the other slot."
         return None if isinstance(self.slot, Loaded) else self.slot.why
 

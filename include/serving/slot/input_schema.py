@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from include.serving.exchange import Oddities, Problem, Row
+from include.serving.exchange import InputAnomalies, Problem, Row
 
 if TYPE_CHECKING:
     from include.model.schema import Column
@@ -34,24 +34,24 @@ class InputSchema:
         self.model = model
         self.columns = {column.name: column for column in columns}
         self._categories = [(column.name, frozenset(column.categories)) for column in columns if column.categories]
-        self._numbers = [(column.name, *_bounds(column)) for column in columns if column.kind == "number"]
+        self._numbers = [(column.name, *_get_bounds(column)) for column in columns if column.kind == "number"]
         if key:
-            self.columns.setdefault(key, _key_column(key))
+            self.columns.setdefault(key, _build_key_column(key))
         self._kinds = [(column.name, column.kind == "number", column.nullable) for column in self.columns.values()]
 
-    def checked(self, rows: Sequence[Any]) -> list[Row] | Problem:
+    def check_rows(self, rows: Sequence[Any]) -> list[Row] | Problem:
         """Complete rows, every number a float; or what is wrong with the first row that is not right."""
-        checked: list[Row] = []
+        complete_rows: list[Row] = []
         for index, row in enumerate(rows):
             complete = self._complete(row) if type(row) is dict else None
             if complete is None:
-                return self._problem(index, row)
-            checked.append(complete)
-        return checked
+                return self._find_problem(index, row)
+            complete_rows.append(complete)
+        return complete_rows
 
-    def oddities(self, rows: Sequence[Row]) -> Oddities:
+    def count_anomalies(self, rows: Sequence[Row]) -> InputAnomalies:
         """How many values of each column are not as the training saw them: served, but counted; 1 us a row."""
-        counts: Oddities = {}
+        counts: InputAnomalies = {}
         for row in rows:
             for name, known in self._categories:
                 value = row[name]
@@ -76,7 +76,7 @@ class InputSchema:
                 fits = nullable
             elif is_number:
                 if kind is int:
-                    value = _as_float(value)
+                    value = _convert_to_float(value)
                 fits = (kind is float or kind is int) and value - value == 0.0  # neither NaN nor infinite
             else:
                 fits = kind is str and _is_text(value)
@@ -85,47 +85,47 @@ class InputSchema:
             complete[name] = value
         return complete
 
-    def _problem(self, index: int, row: Any) -> Problem:
+    def _find_problem(self, index: int, row: Any) -> Problem:
         if not isinstance(row, dict):
             return Problem(422, "A row must be an object of column names and values.", index)
         for name in row:
             if name not in self.columns:
-                return self.unknown(name, index)
-        found = ((column, _complaint(row.get(column.name), column)) for column in self.columns.values())
-        column, says = next((column, says) for column, says in found if says)
+                return self.refuse_unknown(name, index)
+        faults = ((column, _find_fault(row.get(column.name), column)) for column in self.columns.values())
+        column, says = next((column, says) for column, says in faults if says)
         return Problem(422, says, index, column.name)
 
     @staticmethod
-    def unknown(name: str, row: int | None = None) -> Problem:
+    def refuse_unknown(name: str, row: int | None = None) -> Problem:
         """A column the model does not have; named only if it looks like a name, and not like somebody's data."""
         return Problem(422, "The model has no such column.", row, name if NAME.match(name) else None)
 
 
-def _key_column(name: str) -> Column:
+def _build_key_column(name: str) -> Column:
     from include.model.schema import Column
 
     return Column(name=name, kind="category")
 
 
-def _bounds(column: Column) -> tuple[float, float]:
+def _get_bounds(column: Column) -> tuple[float, float]:
     """Those of the training; an artifact from before they were kept has none."""
     low, high = column.low, column.high
     return -math.inf if low is None else low, math.inf if high is None else high
 
 
-def _complaint(value: Any, column: Column) -> str | None:
+def _find_fault(value: Any, column: Column) -> str | None:
     or_null = " or null" if column.nullable else ""
     if value is None:
         return None if column.nullable else f"{column.name} must be given."
     if column.kind == "category":
-        return _text_complaint(value, column.name, or_null)
+        return _find_text_fault(value, column.name, or_null)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{column.name} must be a number{or_null}."
-    finite = math.isfinite(_as_float(value))
+    finite = math.isfinite(_convert_to_float(value))
     return None if finite else f"{column.name} must be a finite number that fits into 64 bits."
 
 
-def _text_complaint(value: Any, name: str, or_null: str) -> str | None:
+def _find_text_fault(value: Any, name: str, or_null: str) -> str | None:
     if not isinstance(value, str):
         return f"{name} must be a string{or_null}."
     return None if _is_text(value) else f"{name} must be text; it holds half of a surrogate pair."
@@ -142,7 +142,7 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _as_float(value: float) -> float:
+def _convert_to_float(value: float) -> float:
     try:
         return float(value)
     except OverflowError:  # an integer of hundreds of digits

@@ -22,17 +22,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from include.serving.exchange import Problem
 from include.serving.predict.scoring import BUSY
-from include.serving.protocols.dialects import dialect_of
-from include.serving.routes import route_of
+from include.serving.protocols.dialects import choose_dialect
+from include.serving.routes import resolve_route
 from include.serving.transport.fast_path import FastRequest
-from include.serving.wire import ID, request_id
+from include.serving.wire import ID, read_request_id
 from include.serving.words.headers import SLOT, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from include.serving.service import Service
-    from include.serving.transport.fast_path import FastLane, Headers
+    from include.serving.transport.fast_path import FastPath, Headers
 
 REFUSALS = 3000  # a second at most; each costs about a third of an answer
 LONGEST_PAUSE = 1.0  # seconds
@@ -50,13 +50,13 @@ LONG_HEAD = Problem(431, f"The headers may hold {LONGEST_HEAD} bytes at most.")
 MALFORMED = Problem(400, "This is no valid HTTP request.")
 
 
-class Door:
+class ConnectionPolicy:
     """What all connections of a server share: when to refuse, and the bytes to do it with."""
 
-    def __init__(self, service: Service, predicting: Collection[str], fast: FastLane | None = None) -> None:
+    def __init__(self, service: Service, predicting: Collection[str], fast: FastPath | None = None) -> None:
         self._service, self._predicting = service, predicting
         self.fast = fast
-        self._written: dict[tuple[int, str, str], tuple[bytes, bytes]] = {}
+        self._refusals: dict[tuple[int, str, str], tuple[bytes, bytes]] = {}
         self.read_timeout_s = service.spec.read_timeout_s
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.most_connections = max(1, files - SPARE_FILES)
@@ -64,35 +64,35 @@ class Door:
     def is_full(self, tasks: int) -> bool:
         """By the rows that those under way will probably hold: once a body is parsed, most of its cost is paid."""
         scorer, requests = self._service.scorer, tasks + (self.fast.waiting if self.fast else 0)
-        return requests * scorer.rows_a_request >= self._service.spec.queue_rows or scorer.is_full
+        return requests * scorer.mean_rows >= self._service.spec.queue_rows or scorer.is_full
 
-    def predicts(self, path: str) -> bool:
-        return route_of(path) in self._predicting
+    def is_predict_path(self, path: str) -> bool:
+        return resolve_route(path) in self._predicting
 
-    def refused(self, problem: Problem, path: str, headers: list[tuple[bytes, bytes]], began: float) -> bytes:
+    def render_refusal(self, problem: Problem, path: str, headers: list[tuple[bytes, bytes]], began: float) -> bytes:
         """The whole answer; it is counted as every other one."""
-        version, route = self._service.holder.version, route_of(path)
-        self._service.metrics.answered(version, route, problem.status, time.monotonic() - began)
-        head, body = self._written.get((problem.status, version, route)) or self._write(problem, version, route)
-        return b"%s%s: %s\r\n\r\n%s" % (head, ID, request_id({"headers": headers}).encode(), body)
+        version, route = self._service.current_model.version, resolve_route(path)
+        self._service.metrics.count_answer(version, route, problem.status, time.monotonic() - began)
+        head, body = self._refusals.get((problem.status, version, route)) or self._render(problem, version, route)
+        return b"%s%s: %s\r\n\r\n%s" % (head, ID, read_request_id({"headers": headers}).encode(), body)
 
-    def _write(self, problem: Problem, version: str, route: str) -> tuple[bytes, bytes]:
-        rendered = dialect_of(route).refuse(problem)
+    def _render(self, problem: Problem, version: str, route: str) -> tuple[bytes, bytes]:
+        rendered = choose_dialect(route).refuse(problem)
         stays = problem.retry_after is not None
         lines = [
             f"HTTP/1.1 {problem.status} {PHRASES[problem.status]}",
             f"content-type: {rendered.content_type}",
             f"content-length: {len(rendered.body)}",
             f"{VERSION}: {version}",
-            f"{SLOT}: {self._service.holder.colour}",
+            f"{SLOT}: {self._service.current_model.colour}",
             f"retry-after: {problem.retry_after}" if stays else "connection: close",
         ]
         written = "".join(f"{line}\r\n" for line in lines).encode(), rendered.body
-        self._written[problem.status, version, route] = written
+        self._refusals[problem.status, version, route] = written
         return written
 
 
-class Joined:
+class JoinedTransport:
     """A transport that sends the head of an answer together with what follows it: one system call less, and one
     packet less that wakes the client."""
 
@@ -111,9 +111,9 @@ class Joined:
 
 
 class Connection(HttpToolsProtocol):
-    def __init__(self, door: Door, **told: Any) -> None:
-        super().__init__(**told)
-        self._door = door
+    def __init__(self, policy: ConnectionPolicy, **options: Any) -> None:
+        super().__init__(**options)
+        self._policy = policy
         self._head_bytes = 0
         self._reading_since = self._writing_since = 0.0
         self._refused_path: str | None = None
@@ -128,39 +128,39 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.transport = cast("asyncio.Transport", Joined(transport))
+        self.transport = cast("asyncio.Transport", JoinedTransport(transport))
         self._reading_since = time.monotonic()
-        if len(self.connections) > self._door.most_connections:
-            self._end(BUSY)
+        if len(self.connections) > self._policy.most_connections:
+            self._close_with(BUSY)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fast = None
         super().connection_lost(exc)
         if self._refusal:
             self._refusal.cancel()
-        if self._task and not self._task.done() and self._door.predicts(self.scope["path"]):
+        if self._task and not self._task.done() and self._policy.is_predict_path(self.scope["path"]):
             self._task.cancel()  # nobody is left to read the prediction
 
     def sweep(self, now: float) -> None:
         """Called every second: ends what a client holds open without doing its part."""
-        if self._writing_since and now - self._writing_since > self._door.read_timeout_s:
+        if self._writing_since and now - self._writing_since > self._policy.read_timeout_s:
             self.transport.abort()
-        elif self._reading_since and now - self._reading_since > self._door.read_timeout_s:
-            self._end(SLOW)
+        elif self._reading_since and now - self._reading_since > self._policy.read_timeout_s:
+            self._close_with(SLOW)
         elif self._idle_since and now - self._idle_since > self.timeout_keep_alive:
             self.timeout_keep_alive_handler()
 
-    def _end(self, problem: Problem) -> None:
+    def _close_with(self, problem: Problem) -> None:
         """Says why, where a request has begun that has no answer yet, and closes."""
         answering = self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started
         reading_body = self._fast is not None or (self.cycle is not None and not self.cycle.response_started)
         begun = self._head_bytes or reading_body or problem in (BUSY, MALFORMED)
         if begun and not answering and not self.transport.is_closing():
-            self.transport.write(self._door.refused(problem, "", self.headers, self._reading_since))
+            self.transport.write(self._policy.render_refusal(problem, "", self.headers, self._reading_since))
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        self._end(MALFORMED)
+        self._close_with(MALFORMED)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -177,12 +177,12 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes:  # still in the head
             self._head_bytes += len(data)
             if self._head_bytes > LONGEST_HEAD:
-                self._end(LONG_HEAD)
+                self._close_with(LONG_HEAD)
 
     def on_message_begin(self) -> None:
         self._refuse()  # a request behind a refused one must not be answered before it
-        while self._fast is not None and self._door.fast is not None:  # nor before one on the fast lane
-            self._door.fast.turn()
+        while self._fast is not None and self._policy.fast is not None:  # nor before one on the fast lane
+            self._policy.fast.turn()
         super().on_message_begin()
         self._head_bytes, self._reading_since, self._idle_since = 1, time.monotonic(), 0.0
 
@@ -191,7 +191,7 @@ class Connection(HttpToolsProtocol):
         idle = self.cycle is None or self.cycle.response_complete
         if idle and self.parser.get_method() == b"POST":
             path = self.url.partition(b"?")[0].decode("ascii", "replace")
-            if self._door.is_full(len(self.tasks)) and self._door.predicts(path):
+            if self._policy.is_full(len(self.tasks)) and self._policy.is_predict_path(path):
                 self._refused_path = path
                 return
             if self._may_be_fast(path):
@@ -207,9 +207,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         began, self._reading_since = self._reading_since, 0.0
-        if self._fast is not None and self._door.fast is not None:
+        if self._fast is not None and self._policy.fast is not None:
             self._fast.came = time.monotonic()
-            return self._door.fast.offer(self._fast)
+            return self._policy.fast.offer(self._fast)
         if self._refused_path is None:
             super().on_message_complete()
             return
@@ -218,16 +218,16 @@ class Connection(HttpToolsProtocol):
         self._refusal = self.loop.call_later(pause, self._refuse)
 
     def _may_be_fast(self, path: str) -> bool:
-        if self._door.fast is None or self.flow.write_paused or self.expect_100_continue or b"%" in self.url:
+        if self._policy.fast is None or self.flow.write_paused or self.expect_100_continue or b"%" in self.url:
             return False
         lasting = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
-        return lasting and not self.parser.should_upgrade() and self._door.fast.may_take(path, self.headers)
+        return lasting and not self.parser.should_upgrade() and self._policy.fast.may_take(path, self.headers)
 
     @property
     def common(self) -> Headers:
         return self.server_state.default_headers
 
-    def awaits(self, request: FastRequest) -> bool:
+    def is_awaiting(self, request: FastRequest) -> bool:
         return self._fast is request
 
     def answer(self, request: FastRequest, data: bytes) -> None:
@@ -259,7 +259,7 @@ class Connection(HttpToolsProtocol):
         self._refusal.cancel()
         self._refusal = None
         if not self.transport.is_closing():
-            self.transport.write(self._door.refused(BUSY, path, self.headers, self._refused_since))
+            self.transport.write(self._policy.render_refusal(BUSY, path, self.headers, self._refused_since))
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )

@@ -24,20 +24,20 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
-from include.serving.endpoints.prediction import LONG_BODY, Endpoint, asked_by
-from include.serving.exchange import Answer, Asked, Problem
-from include.serving.predict.scoring import LARGE
-from include.serving.routes import route_of
+from include.serving.endpoints.prediction import LONG_BODY, Endpoint, build_context
+from include.serving.exchange import Answer, Problem, RequestContext
+from include.serving.predict.scoring import MAX_INLINE_ROWS
+from include.serving.routes import resolve_route
 from include.serving.service import Service
 from include.serving.slot.contents import Loaded
-from include.serving.transport.middleware import WHO
-from include.serving.wire import ID, headers_of, request_id
+from include.serving.transport.middleware import IDENTITY_HEADERS
+from include.serving.wire import ID, decode_headers, read_request_id
 
 if TYPE_CHECKING:
     from fastapi import Response
 
-    from include.serving.exchange import Parsed
-    from include.serving.transport.middleware import Envelope
+    from include.serving.exchange import ParsedRequest
+    from include.serving.transport.middleware import ServingMiddleware
 
 log = logging.getLogger(__name__)
 Headers = list[tuple[bytes, bytes]]  # names in lower case
@@ -54,7 +54,7 @@ class Client(Protocol):
         """The headers of every answer of this server."""
         ...
 
-    def awaits(self, request: FastRequest) -> bool: ...
+    def is_awaiting(self, request: FastRequest) -> bool: ...
     def answer(self, request: FastRequest, data: bytes) -> None: ...
     def begin_anew(self, request: FastRequest) -> None:
         """As a task."""
@@ -74,22 +74,24 @@ class FastRequest:
 
 
 @dataclass(slots=True)
-class _Read:
+class _ReadRequest:
     request: FastRequest
     endpoint: Endpoint
-    asked: Asked
-    parsed: Parsed
+    context: RequestContext
+    parsed: ParsedRequest
 
 
-def fast_lane(app: Envelope, service: Service) -> FastLane | None:
+def build_fast_path(app: ServingMiddleware, service: Service) -> FastPath | None:
     """None where requests have tokens, or lines in the log."""
-    if app.looks_at_each:
+    if app.must_inspect:
         return None
-    endpoints = {path: each for path, each in app.hot.items() if isinstance(each, Endpoint) and each.answers_at_once}
-    return FastLane(service, endpoints)
+    endpoints = {
+        path: each for path, each in app.handlers.items() if isinstance(each, Endpoint) and each.answers_at_once
+    }
+    return FastPath(service, endpoints)
 
 
-class FastLane:
+class FastPath:
     """`endpoints` by route, those that can answer at once."""
 
     def __init__(self, service: Service, endpoints: Mapping[str, Endpoint]) -> None:
@@ -105,7 +107,7 @@ class FastLane:
 
     def may_take(self, path: str, headers: Headers) -> bool:
         """Whether it is worth while to wait for the body of such a POST here."""
-        if route_of(path) not in self._endpoints or self._service.holder.draining:
+        if resolve_route(path) not in self._endpoints or self._service.current_model.is_shutting_down:
             return False
         length = next((value for name, value in headers if name == b"content-length"), b"")
         return length.isdigit() and int(length[:18]) <= self._longest
@@ -118,22 +120,22 @@ class FastLane:
         if self._was_alone and request.came - self._rested > APART_S and self._is_instant:
             self.turn()
         else:
-            self._later()
+            self._schedule()
 
     @property
     def _is_instant(self) -> bool:
         """A generic model takes milliseconds: whoever came meanwhile must be seen, and share the next call."""
-        slot = self._service.holder.slot
+        slot = self._service.current_model.slot
         return isinstance(slot, Loaded) and slot.model.meta.path == "compiled"
 
-    def _later(self) -> None:
+    def _schedule(self) -> None:
         self._is_due = True
         asyncio.get_running_loop().call_soon(self.turn)
 
     def turn(self) -> None:
         """Answers what waits, or the first of it."""
         self._is_due = False
-        requests = self._next()
+        requests = self._take_batch()
         self._was_alone = len(requests) <= 1
         try:
             self._answer(requests)
@@ -142,67 +144,74 @@ class FastLane:
             _leave(requests)
         self._rested = time.monotonic()
         if self._waiting:
-            self._later()
+            self._schedule()
 
-    def _next(self) -> list[FastRequest]:
-        taken: list[FastRequest] = []
+    def _take_batch(self) -> list[FastRequest]:
+        batch: list[FastRequest] = []
         bodies = 0
-        while self._waiting and len(taken) < TOGETHER and bodies < TOGETHER_BYTES:
-            taken.append(self._waiting.popleft())
-            bodies += len(taken[-1].body)
-        return taken
+        while self._waiting and len(batch) < TOGETHER and bodies < TOGETHER_BYTES:
+            batch.append(self._waiting.popleft())
+            bodies += len(batch[-1].body)
+        return batch
 
     def _answer(self, requests: Sequence[FastRequest]) -> None:
         """Only a failure of our own between record and bytes leaves a record behind, and the task makes it again."""
-        slot, scorer = self._service.holder.slot, self._service.scorer
+        slot, scorer = self._service.current_model.slot, self._service.scorer
         if not isinstance(slot, Loaded) or not scorer.is_free(slot, len(requests)):
             return _leave(requests)
         read = [found for each in requests if (found := self._read(slot, each))]
-        answers = scorer.at_once(slot, [each.parsed.rows for each in read])
+        answers = scorer.score_now(slot, [each.parsed.rows for each in read])
         for each, answer in zip(read, answers, strict=True):
             self._conclude(slot, each, answer)
 
-    def _read(self, slot: Loaded, request: FastRequest) -> _Read | None:
+    def _read(self, slot: Loaded, request: FastRequest) -> _ReadRequest | None:
         """None for what needs no prediction any more, or not from here."""
-        endpoint, headers = self._endpoints[route_of(request.path)], headers_of(request.headers)
-        asked = asked_by(request_id({"headers": request.headers}), headers, self._service.spec, request.came)
-        if not request.client.awaits(request):
-            self._counted(request, 499)  # it is gone; so do proxies count that
-        elif asked.deadline <= time.monotonic():
+        endpoint, headers = self._endpoints[resolve_route(request.path)], decode_headers(request.headers)
+        context = build_context(
+            read_request_id({"headers": request.headers}), headers, self._service.spec, request.came
+        )
+        if not request.client.is_awaiting(request):
+            self._count(request, 499)  # it is gone; so do proxies count that
+        elif context.deadline <= time.monotonic():
             request.client.begin_anew(request)
         elif isinstance(parsed := endpoint.read(slot, request.path, headers, bytes(request.body)), Problem):
-            self._send(request, asked.id, endpoint.refusal(parsed))
-        elif len(parsed.rows) > LARGE:
+            self._send(request, context.id, endpoint.render_refusal(parsed))
+        elif len(parsed.rows) > MAX_INLINE_ROWS:
             request.client.begin_anew(request)
         else:
-            return _Read(request, endpoint, asked, parsed)
+            return _ReadRequest(request, endpoint, context, parsed)
         return None
 
-    def _conclude(self, slot: Loaded, read: _Read, answer: Answer | None) -> None:
+    def _conclude(self, slot: Loaded, read: _ReadRequest, answer: Answer | None) -> None:
         if answer is None:
             read.request.client.begin_anew(read.request)
         else:
-            response = read.endpoint.answered(slot, read.asked, read.parsed, answer)
-            self._send(read.request, read.asked.id, response)
+            response = read.endpoint.record_and_render(slot, read.context, read.parsed, answer)
+            self._send(read.request, read.context.id, response)
 
     def _send(self, request: FastRequest, name: str, response: Response) -> None:
-        holder = self._service.holder
-        who = ((WHO[0], holder.version.encode()), (WHO[1], holder.colour.encode()))
-        told = (*request.client.common, *response.raw_headers, *who, (ID, name.encode()))
-        request.client.answer(request, written(response, told))
-        self._counted(request, response.status_code)
+        current_model = self._service.current_model
+        identity = (
+            (IDENTITY_HEADERS[0], current_model.version.encode()),
+            (IDENTITY_HEADERS[1], current_model.colour.encode()),
+        )
+        headers = (*request.client.common, *response.raw_headers, *identity, (ID, name.encode()))
+        request.client.answer(request, encode_response(response, headers))
+        self._count(request, response.status_code)
 
-    def _counted(self, request: FastRequest, status: int) -> None:
+    def _count(self, request: FastRequest, status: int) -> None:
         seconds = time.monotonic() - request.began
-        self._service.metrics.answered(self._service.holder.version, route_of(request.path), status, seconds)
+        self._service.metrics.count_answer(
+            self._service.current_model.version, resolve_route(request.path), status, seconds
+        )
 
 
 def _leave(requests: Iterable[FastRequest]) -> None:
     for each in requests:
-        if each.client.awaits(each):
+        if each.client.is_awaiting(each):
             each.client.begin_anew(each)
 
 
-def written(response: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def encode_response(response: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     lines = b"".join(b"%s: %s\r\n" % header for header in headers)
     return b"%s%s\r\n%s" % (STATUS_LINES[response.status_code], lines, response.body)

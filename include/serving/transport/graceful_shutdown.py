@@ -23,28 +23,28 @@ from include.serving.slot.contents import Loaded
 from include.serving.transport.connection import Connection
 
 if TYPE_CHECKING:
-    from include.serving.slot.current_model import Holder
+    from include.serving.slot.current_model import CurrentModel
 
 TICKS = 10  # uvicorn's, a second
 
 
-class DrainingServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, holder: Holder, drain_s: float) -> None:
+class GracefulServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, current_model: CurrentModel, drain_s: float) -> None:
         super().__init__(config)
-        self._holder = holder
+        self._current_model = current_model
         self._drain_s = drain_s
-        self._leaves_at: float | None = None
+        self._exit_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._leaves_at is None and sig == signal.SIGTERM and isinstance(self._holder.slot, Loaded):
-            self._holder.draining = True
-            self._leaves_at = time.monotonic() + self._drain_s
+        if self._exit_at is None and sig == signal.SIGTERM and isinstance(self._current_model.slot, Loaded):
+            self._current_model.is_shutting_down = True
+            self._exit_at = time.monotonic() + self._drain_s
         else:
             super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
         now = time.monotonic()
-        if self._leaves_at is not None and now >= self._leaves_at and not self.should_exit:
+        if self._exit_at is not None and now >= self._exit_at and not self.should_exit:
             super().handle_exit(signal.SIGTERM, None)
         if counter % TICKS == 0:
             for connection in list(self.server_state.connections):

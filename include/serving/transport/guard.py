@@ -23,7 +23,7 @@ from fastapi import Response
 
 from include.kernel.errors import KeyInvalid
 from include.serving.exchange import Problem
-from include.serving.routes import ADMIN, access_of
+from include.serving.routes import ADMIN, get_access
 from include.serving.spec import RateLimit
 from include.serving.transport.token_bucket import take
 
@@ -35,52 +35,52 @@ if TYPE_CHECKING:
 
 OWNER = "admin"  # the name of the serving token's holder; no API token may have it
 ENTRY = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64}):(?:sha256:(?P<hash>[0-9a-f]{64})|(?P<token>[^\s,:]{16,}))")
-TOKENS_ARE = "write name:token, or name:sha256:hash, with at least 16 characters a token"
+TOKEN_HELP = "write name:token, or name:sha256:hash, with at least 16 characters a token"
 PROXIED = re.compile(rb"x-forwarded-.+|x-envoy-.+|x-real-ip|forwarded|via")
-Known = tuple[tuple[str, bytes], ...]
+TokenHashes = tuple[tuple[str, bytes], ...]
 
 
 class Guard:
     """`dialect_of` tells in what shape the clients of a path read a refusal."""
 
-    def __init__(self, settings: Settings, limit: RateLimit | None, dialect_of: Callable[[str], Dialect]) -> None:
+    def __init__(self, settings: Settings, limit: RateLimit | None, choose_dialect: Callable[[str], Dialect]) -> None:
         owner = settings.serving_token.get_secret_value() if settings.serving_token else None
-        self._clients = api_tokens(settings)
-        self._owner: Known = ((OWNER, _hash(owner.encode())),) if owner else ()
+        self._clients = read_api_tokens(settings)
+        self._owner: TokenHashes = ((OWNER, _hash(owner.encode())),) if owner else ()
         self._admin_from = settings.admin_from
         self._limit = limit
         self._full_at: dict[str, float] = {}
-        self._dialect_of = dialect_of
+        self._choose_dialect = choose_dialect
 
     @property
     def asks_clients(self) -> bool:
         return bool(self._clients)
 
-    def refusal(self, scope: Scope) -> Response | None:
+    def check_request(self, scope: Scope) -> Response | None:
         """The answer to a request that may not be made; None, and the caller's name in its state, where it may."""
         path = scope["path"]
         if not self._clients and not path.startswith(ADMIN):
             return None
-        access = access_of(path)
+        access = get_access(path)
         if access == "open":
             return None
-        problem, headers = self._admin(scope) if access == "admin" else self._client(scope)
-        return self._response(path, problem, headers) if problem else None
+        problem, headers = self._check_admin(scope) if access == "admin" else self._check_client(scope)
+        return self._render_refusal(path, problem, headers) if problem else None
 
-    def _admin(self, scope: Scope) -> tuple[Problem | None, dict[str, str]]:
+    def _check_admin(self, scope: Scope) -> tuple[Problem | None, dict[str, str]]:
         if not self._owner:
             return Problem(403, "The admin routes are off; set EVERGREEN_SERVING_TOKEN to use them."), {}
         if self._admin_from == "loopback" and not _is_local(scope):
             return Problem(403, "The admin routes answer this machine alone; ask from there, past the proxy."), {}
-        name = self._who(scope, (*self._owner, *self._clients))
+        name = self._identify(scope, (*self._owner, *self._clients))
         if name is None:
-            return _unknown()
+            return _refuse_unknown()
         return (None, {}) if name == OWNER else (Problem(403, "This token may not use the admin routes."), {})
 
-    def _client(self, scope: Scope) -> tuple[Problem | None, dict[str, str]]:
-        name = self._who(scope, (*self._owner, *self._clients))
+    def _check_client(self, scope: Scope) -> tuple[Problem | None, dict[str, str]]:
+        name = self._identify(scope, (*self._owner, *self._clients))
         if name is None:
-            return _unknown()
+            return _refuse_unknown()
         wait = self._wait(name)
         if wait:
             return Problem(429, "This token has asked too often; wait as Retry-After says."), {
@@ -88,15 +88,15 @@ class Guard:
             }
         return None, {}
 
-    def _who(self, scope: Scope, known: Known) -> str | None:
+    def _identify(self, scope: Scope, tokens: TokenHashes) -> str | None:
         """The name of the token's holder. Every known hash is looked at, so that the time taken tells nothing."""
-        seen, found = _hash(_bearer(scope["headers"])), None
-        for name, hashed in known:
-            if hmac.compare_digest(seen, hashed):
-                found = name
-        if found:
-            scope.setdefault("state", {})["caller"] = found
-        return found
+        digest, caller = _hash(_read_bearer(scope["headers"])), None
+        for name, hashed in tokens:
+            if hmac.compare_digest(digest, hashed):
+                caller = name
+        if caller:
+            scope.setdefault("state", {})["caller"] = caller
+        return caller
 
     def _wait(self, name: str) -> float:
         if self._limit is None or name == OWNER:
@@ -105,22 +105,22 @@ class Guard:
         self._full_at[name], wait = take(self._full_at.get(name, 0.0), now, limit.per_second, limit.burst)
         return wait
 
-    def _response(self, path: str, problem: Problem, headers: dict[str, str]) -> Response:
-        rendered = self._dialect_of(path).refuse(problem)
+    def _render_refusal(self, path: str, problem: Problem, headers: dict[str, str]) -> Response:
+        rendered = self._choose_dialect(path).refuse(problem)
         return Response(rendered.body, problem.status, headers, rendered.content_type)
 
 
-def api_tokens(settings: Settings) -> Known:
+def read_api_tokens(settings: Settings) -> TokenHashes:
     """Name and sha256 of every API token. Raises `KeyInvalid`, which never repeats a token."""
     text = settings.api_tokens.get_secret_value() if settings.api_tokens else ""
     entries = re.split(r"[\s,]+", f"{text} {_read(settings.api_tokens_file)}".strip())
-    found = tuple(_entry(place, entry) for place, entry in enumerate(entries, 1) if entry)
-    names = [name for name, _ in found]
+    tokens = tuple(_parse_entry(number, entry) for number, entry in enumerate(entries, 1) if entry)
+    names = [name for name, _ in tokens]
     if OWNER in names or len(set(names)) < len(names):
-        raise KeyInvalid(f"Each API token needs a name of its own, other than {OWNER!r}; {TOKENS_ARE}.")
-    if not found and (settings.api_tokens or settings.api_tokens_file):
-        raise KeyInvalid(f"There is no API token where the settings name some; {TOKENS_ARE}.")
-    return found
+        raise KeyInvalid(f"Each API token needs a name of its own, other than {OWNER!r}; {TOKEN_HELP}.")
+    if not tokens and (settings.api_tokens or settings.api_tokens_file):
+        raise KeyInvalid(f"There is no API token where the settings name some; {TOKEN_HELP}.")
+    return tokens
 
 
 def _read(path: Path | None) -> str:
@@ -130,14 +130,14 @@ def _read(path: Path | None) -> str:
         raise KeyInvalid(f"The API tokens in {path} cannot be read; correct EVERGREEN_API_TOKENS_FILE.") from error
 
 
-def _entry(place: int, entry: str) -> tuple[str, bytes]:
-    found = ENTRY.fullmatch(entry)
-    if found is None:
-        raise KeyInvalid(f"The API token number {place} is not valid; {TOKENS_ARE}.")
-    return found["name"], bytes.fromhex(found["hash"]) if found["hash"] else _hash(found["token"].encode())
+def _parse_entry(number: int, entry: str) -> tuple[str, bytes]:
+    match = ENTRY.fullmatch(entry)
+    if match is None:
+        raise KeyInvalid(f"The API token number {number} is not valid; {TOKEN_HELP}.")
+    return match["name"], bytes.fromhex(match["hash"]) if match["hash"] else _hash(match["token"].encode())
 
 
-def _unknown() -> tuple[Problem, dict[str, str]]:
+def _refuse_unknown() -> tuple[Problem, dict[str, str]]:
     return Problem(401, "This needs a known token; send it as Authorization: Bearer."), {"www-authenticate": "Bearer"}
 
 
@@ -145,10 +145,10 @@ def _hash(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
 
 
-def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _read_bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The token of the one Authorization header; nothing where there are two: a proxy may have seen the other."""
-    sent = [value for name, value in headers if name == b"authorization"]
-    scheme, _, token = sent[0].partition(b" ") if len(sent) == 1 else (b"", b"", b"")
+    values = [value for name, value in headers if name == b"authorization"]
+    scheme, _, token = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
     return token.strip() if scheme.lower() == b"bearer" else b""
 
 

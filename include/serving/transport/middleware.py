@@ -19,47 +19,47 @@ from fastapi import FastAPI, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from include.serving.exchange import Problem
-from include.serving.protocols.dialects import dialect_of
-from include.serving.routes import route_of
-from include.serving.wire import ID, Handler, request_id
+from include.serving.protocols.dialects import choose_dialect
+from include.serving.routes import resolve_route
+from include.serving.wire import ID, Handler, read_request_id
 from include.serving.words.headers import SLOT, VERSION
 
 if TYPE_CHECKING:
     from include.serving.metrics import Metrics
-    from include.serving.slot.current_model import Holder
+    from include.serving.slot.current_model import CurrentModel
     from include.serving.transport.guard import Guard
     from include.serving.transport.telemetry import RequestLog
 
 log = logging.getLogger(__name__)
 CRASHED = Problem(500, "The server failed on this request; its log has the reason.")
 # the connection is not to be used again, and Envoy is to send no more without waiting for its next look at /ready
-LEAVING = [(b"connection", b"close"), (b"x-envoy-immediate-health-check-fail", b"true")]
-WHO = (VERSION.encode(), SLOT.encode())
+SHUTDOWN_HEADERS = [(b"connection", b"close"), (b"x-envoy-immediate-health-check-fail", b"true")]
+IDENTITY_HEADERS = (VERSION.encode(), SLOT.encode())
 
 
-class Envelope:
+class ServingMiddleware:
     """`hot`: what POSTs to these paths are answered by; everything else goes to the framework."""
 
     def __init__(
         self,
         framework: FastAPI,
-        hot: Mapping[str, Handler],
-        holder: Holder,
+        handlers: Mapping[str, Handler],
+        current_model: CurrentModel,
         metrics: Metrics,
         guard: Guard,
-        lines: RequestLog,
+        request_log: RequestLog,
     ) -> None:
-        self._lines = lines
+        self._request_log = request_log
         self.framework = framework
-        self.hot = hot
+        self.handlers = handlers
         self._guard = guard
-        self._holder = holder
+        self._current_model = current_model
         self._metrics = metrics
 
     @property
-    def looks_at_each(self) -> bool:
+    def must_inspect(self) -> bool:
         """Whether requests have tokens, or lines in the log."""
-        return self._guard.asks_clients or self._lines.share > 0
+        return self._guard.asks_clients or self._request_log.share > 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -68,50 +68,50 @@ class Envelope:
             await self.framework(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, status, version, request = time.perf_counter(), 0, self._holder.version, request_id(scope)
+        started, status, version, request = time.perf_counter(), 0, self._current_model.version, read_request_id(scope)
         scope.setdefault("state", {})["request_id"] = request
-        who = self._names(version, request)
+        identity = self._list_headers(version, request)
 
-        async def stamped(message: Message) -> None:
+        async def send_stamped(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *who]
+                message["headers"] = [*message.get("headers", ()), *identity]
             await send(message)
 
         try:
-            await self._dispatch(scope, receive, stamped)
+            await self._dispatch(scope, receive, send_stamped)
         except asyncio.CancelledError:
             log.debug("request %s: nobody waits for its answer any more", request)
         except Exception:
             log.exception("a request failed", extra={"request_id": request})
             if not status:
-                await _send_crash(stamped, scope["path"])
+                await _send_crash(send_stamped, scope["path"])
         # a client that hung up got no answer: 499, as proxies count it
         seconds = time.perf_counter() - started
-        self._metrics.answered(version, route_of(scope["path"]), status or 499, seconds)
-        if status >= 500 or self._lines.share:
-            self._lines.tell(scope, status or 499, version, seconds)
+        self._metrics.count_answer(version, resolve_route(scope["path"]), status or 499, seconds)
+        if status >= 500 or self._request_log.share:
+            self._request_log.tell(scope, status or 499, version, seconds)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = self._guard.refusal(scope)
+        response = self._guard.check_request(scope)
         if response is None:
-            handler = self.hot.get(route_of(scope["path"])) if scope["method"] == "POST" else None
+            handler = self.handlers.get(resolve_route(scope["path"])) if scope["method"] == "POST" else None
             if handler is None:
                 return await self.framework(scope, receive, send)
             response = await handler(Request(scope, receive))
         await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": response.body})
 
-    def _names(self, version: str, request: str) -> list[tuple[bytes, bytes]]:
-        names = [
-            (WHO[0], version.encode()),
-            (WHO[1], self._holder.colour.encode()),
+    def _list_headers(self, version: str, request: str) -> list[tuple[bytes, bytes]]:
+        headers = [
+            (IDENTITY_HEADERS[0], version.encode()),
+            (IDENTITY_HEADERS[1], self._current_model.colour.encode()),
             (ID, request.encode()),
         ]
-        return [*names, *LEAVING] if self._holder.draining else names
+        return [*headers, *SHUTDOWN_HEADERS] if self._current_model.is_shutting_down else headers
 
 
 async def _send_crash(send: Send, path: str) -> None:
     await send({"type": "http.response.start", "status": 500, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": dialect_of(path).refuse(CRASHED).body})
+    await send({"type": "http.response.body", "body": choose_dialect(path).refuse(CRASHED).body})

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from include.serving import VERSION
-from include.serving.routes import route_name
+from include.serving.routes import find_route_name
 from include.serving.transport.token_bucket import take
 from include.serving.words import headers as words
 
@@ -50,31 +50,31 @@ class RequestLog:
     def tell(self, scope: Scope, status: int, version: str, seconds: float) -> None:
         if status < 500 and random.random() >= self.share:
             return
-        if status >= 500 and not self._may_fail():
+        if status >= 500 and not self._may_log_failure():
             return
         state = scope["state"]
-        told = {
+        fields = {
             "request_id": state["request_id"],
-            "route": route_name(scope["path"]),
+            "route": find_route_name(scope["path"]),
             "status": status,
             "version": version,
             "ms": round(seconds * 1000, 3),
             **({"caller": state["caller"]} if "caller" in state else {}),
-            **self._allowed(state.get("rows")),
-            **self._suppressed(),
+            **self._select_features(state.get("rows")),
+            **self._take_suppressed(),
         }
-        requests.log(logging.ERROR if status >= 500 else logging.INFO, "answered %d", status, extra=told)
+        requests.log(logging.ERROR if status >= 500 else logging.INFO, "answered %d", status, extra=fields)
 
-    def _may_fail(self) -> bool:
+    def _may_log_failure(self) -> bool:
         self._full_at, wait = take(self._full_at, time.monotonic(), FAILURES_A_SECOND, FAILURES_AT_ONCE)
         self._left_out += wait > 0
         return wait == 0
 
-    def _suppressed(self) -> dict[str, int]:
+    def _take_suppressed(self) -> dict[str, int]:
         left_out, self._left_out = self._left_out, 0
         return {"left_out": left_out} if left_out else {}
 
-    def _allowed(self, rows: Sequence[Row] | None) -> dict[str, Any]:
+    def _select_features(self, rows: Sequence[Row] | None) -> dict[str, Any]:
         """Of the first row, the columns the manifest names."""
         if not self._features or not rows:
             return {}
@@ -84,7 +84,7 @@ class RequestLog:
 # --- traces --------------------------------------------------------------------------------------------------------
 
 
-def tracing(colour: str, environ: Mapping[str, str] = os.environ) -> Tracing | None:
+def make_tracing(colour: str, environ: Mapping[str, str] = os.environ) -> Tracing | None:
     """None where no collector is named; then OpenTelemetry is not even imported."""
     disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     return Tracing(colour) if any(map(environ.get, ENDPOINTS)) and not disabled else None
@@ -100,27 +100,27 @@ class Tracing:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        named = {"service.name": "evergreen-model-server", "service.version": VERSION, "evergreen.slot": colour}
-        told = Resource.create({**named, **_given_name()})
-        self._provider = TracerProvider(resource=told)
+        defaults = {"service.name": "evergreen-model-server", "service.version": VERSION, "evergreen.slot": colour}
+        resource = Resource.create({**defaults, **_read_service_name()})
+        self._provider = TracerProvider(resource=resource)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("include.serving")
         self._propagator = TraceContextTextMapPropagator()
 
-    def around(self, app: ASGIApp) -> ASGIApp:
+    def wrap_app(self, app: ASGIApp) -> ASGIApp:
         """The app with a span around each request, continuing the caller's trace (W3C traceparent)."""
 
-        async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+        async def call_traced(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
-                return await self._request(app, scope, receive, send)
-            return await app(scope, receive, self._flushing(send))
+                return await self._run_traced(app, scope, receive, send)
+            return await app(scope, receive, self._flush_at_shutdown(send))
 
-        return traced
+        return call_traced
 
-    async def _request(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run_traced(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         from opentelemetry.trace import SpanKind
 
-        method, route = scope["method"], route_name(scope["path"])
+        method, route = scope["method"], find_route_name(scope["path"])
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         with self._tracer.start_as_current_span(
             f"{method} {route}",
@@ -130,40 +130,42 @@ class Tracing:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            await app(scope, receive, _noting(span, send))
+            await app(scope, receive, _wrap_send(span, send))
 
-    def _flushing(self, send: Send) -> Send:
+    def _flush_at_shutdown(self, send: Send) -> Send:
         """What was not sent yet is sent before the server says that it has shut down."""
 
-        async def last(message: Message) -> None:
+        async def send_last(message: Message) -> None:
             if message["type"] == "lifespan.shutdown.complete":
                 await anyio.to_thread.run_sync(self._provider.shutdown)
             await send(message)
 
-        return last
+        return send_last
 
-    def part(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def traced(*args: Any) -> Any:
-            with self._span(name):
+    def wrap_call(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_traced(*args: Any) -> Any:
+            with self._start_span(name):
                 return call(*args)
 
-        return traced
+        return call_traced
 
-    def inside(self, service: Service) -> Service:
+    def wrap_service(self, service: Service) -> Service:
         """The service whose model and log have spans of their own."""
-        scorer: Any = _Scored(service.scorer, self)
-        return replace(service, scorer=scorer, record=self.part("log", service.record), wrap_dialect=self.reading)
+        scorer: Any = _TracedScorer(service.scorer, self)
+        return replace(
+            service, scorer=scorer, record=self.wrap_call("log", service.record), wrap_dialect=self.wrap_dialect
+        )
 
-    def reading(self, dialect: Dialect) -> Dialect:
+    def wrap_dialect(self, dialect: Dialect) -> Dialect:
         """The dialect whose parsing has a span."""
-        read: Any = _Read(dialect, self.part("validate", dialect.parse))
+        read: Any = _TracedDialect(dialect, self.wrap_call("validate", dialect.parse))
         return read  # type: ignore[no-any-return]
 
-    def _span(self, name: str) -> Any:
+    def _start_span(self, name: str) -> Any:
         return self._tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False)
 
 
-class _Scored:
+class _TracedScorer:
     """A scorer in all but its `score`."""
 
     def __init__(self, scorer: Any, tracing: Tracing) -> None:
@@ -173,11 +175,11 @@ class _Scored:
         return getattr(self._scorer, name)
 
     async def score(self, *args: Any) -> Any:
-        with self._tracing._span("score"):
+        with self._tracing._start_span("score"):
             return await self._scorer.score(*args)
 
 
-class _Read:
+class _TracedDialect:
     """A dialect in all but its `parse`."""
 
     def __init__(self, dialect: Dialect, parse: Callable[..., Any]) -> None:
@@ -187,16 +189,16 @@ class _Read:
         return getattr(self._dialect, name)
 
 
-def _given_name() -> dict[str, str]:
+def _read_service_name() -> dict[str, str]:
     """What the standard's own variable says of the service goes first."""
     name = os.environ.get("OTEL_SERVICE_NAME")
     return {"service.name": name} if name else {}
 
 
-def _noting(span: Any, send: Send) -> Send:
+def _wrap_send(span: Any, send: Send) -> Send:
     from opentelemetry.trace import StatusCode
 
-    async def noted(message: Message) -> None:
+    async def send_noted(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = dict(message["headers"])
             span.set_attribute("http.response.status_code", message["status"])
@@ -206,4 +208,4 @@ def _noting(span: Any, send: Send) -> Send:
                 span.set_status(StatusCode.ERROR)
         await send(message)
 
-    return noted
+    return send_noted

@@ -30,7 +30,7 @@ class RecentAnswers(TypedDict):
     answers: list[RecentAnswer]
 
 
-class RecentQuestion(TypedDict, total=False):
+class RecentQuery(TypedDict, total=False):
     after: int
     older_than_s: float
     limit: int

@@ -13,17 +13,17 @@ from pathlib import Path
 SLOTS, ARTIFACTS, BLESSINGS, ROUTE = "slots", "artifacts", "blessings", "route"
 
 
-def slot_path(root: Path, colour: str) -> Path:
+def locate_slot_file(root: Path, colour: str) -> Path:
     return root / SLOTS / f"{colour}.json"
 
 
-def artifact_path(root: Path, digest: str) -> Path:
+def locate_artifact(root: Path, digest: str) -> Path:
     return root / ARTIFACTS / digest
 
 
-def blessing_path(root: Path, sha256: str) -> Path:
+def locate_blessing(root: Path, sha256: str) -> Path:
     return root / BLESSINGS / f"{sha256}.json"
 
 
-def routes_path(root: Path) -> Path:
+def locate_routes_file(root: Path) -> Path:
     return root / ROUTE / "routes.yaml"

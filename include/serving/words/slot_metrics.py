@@ -36,12 +36,12 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 
 @dataclass(frozen=True)
-class Family:
+class MetricFamily:
     """One metric: the name under which it is registered, what it tells, and its labels."""
 
     kind: Kind
     name: str
-    told: str
+    documentation: str
     labels: tuple[str, ...] = WHO
     bounds: tuple[float, ...] = ()
 
@@ -52,31 +52,37 @@ class Family:
         return tuple(self.name + ending for ending in endings[self.kind])
 
 
-REQUESTS = Family("counter", "evergreen_requests", "Answers by path and status", (*WHO, PATH, STATUS))
-LATENCY = Family("histogram", "evergreen_predict_seconds", "Time to answer on a path that predicts", WHO, LATENCY_S)
-REQUEST_SECONDS = Family("histogram", "evergreen_request_seconds", "Time to answer", (*WHO, PATH, STATUS), SECONDS)
-SCORE = Family("histogram", "evergreen_score", "Served probabilities", WHO, (*SCORES, 1.0))
-DECISIONS = Family("counter", "evergreen_decisions", "Answers by decision", (*WHO, DECISION))
-BATCH_ROWS = Family("histogram", "evergreen_batch_rows", "Rows in one call of the model", (SLOT,), BATCHES)
-FALLBACK = Family("counter", "evergreen_fallback", "Answers in the model's place", (*WHO, SERVED_BY))
-QUEUE_ROWS = Family("gauge", "evergreen_queue_rows", "Rows not answered yet", (SLOT,))
-BREAKER_OPEN = Family("gauge", "evergreen_breaker_open", "1 while the model is left alone", (SLOT,))
-UNSEEN = Family("counter", "evergreen_unseen_categories", "Values not seen in training", (*WHO, COLUMN))
-MISSING = Family("counter", "evergreen_missing_values", "Values that were not given", (*WHO, COLUMN))
-OUT_OF_RANGE = Family("counter", "evergreen_out_of_range", "Numbers beyond the training's", (*WHO, COLUMN, SIDE))
-EXPLANATIONS = Family(
+REQUESTS = MetricFamily("counter", "evergreen_requests", "Answers by path and status", (*WHO, PATH, STATUS))
+LATENCY = MetricFamily(
+    "histogram", "evergreen_predict_seconds", "Time to answer on a path that predicts", WHO, LATENCY_S
+)
+REQUEST_SECONDS = MetricFamily(
+    "histogram", "evergreen_request_seconds", "Time to answer", (*WHO, PATH, STATUS), SECONDS
+)
+SCORE = MetricFamily("histogram", "evergreen_score", "Served probabilities", WHO, (*SCORES, 1.0))
+DECISIONS = MetricFamily("counter", "evergreen_decisions", "Answers by decision", (*WHO, DECISION))
+BATCH_ROWS = MetricFamily("histogram", "evergreen_batch_rows", "Rows in one call of the model", (SLOT,), BATCHES)
+FALLBACK = MetricFamily("counter", "evergreen_fallback", "Answers in the model's place", (*WHO, SERVED_BY))
+QUEUE_ROWS = MetricFamily("gauge", "evergreen_queue_rows", "Rows not answered yet", (SLOT,))
+BREAKER_OPEN = MetricFamily("gauge", "evergreen_breaker_open", "1 while the model is left alone", (SLOT,))
+UNSEEN = MetricFamily("counter", "evergreen_unseen_categories", "Values not seen in training", (*WHO, COLUMN))
+MISSING = MetricFamily("counter", "evergreen_missing_values", "Values that were not given", (*WHO, COLUMN))
+OUT_OF_RANGE = MetricFamily("counter", "evergreen_out_of_range", "Numbers beyond the training's", (*WHO, COLUMN, SIDE))
+EXPLANATIONS = MetricFamily(
     "counter", "evergreen_explanations", "Requests by what became of their explanation", (*WHO, OUTCOME)
 )
-NOT_ADDITIVE = Family("counter", "evergreen_not_additive", "Explanations withheld, for they missed the score")
-EXPLAIN_SECONDS = Family("histogram", "evergreen_explain_seconds", "Time to answer /predict-and-explain", WHO, SECONDS)
-EXPLAINER_STARTS = Family("counter", "evergreen_explainer_starts", "Starts of the explainer's process", (SLOT,))
-READY = Family("gauge", "evergreen_ready", "1 when the slot answers")
-MODEL_INFO = Family("gauge", "evergreen_model_info", "Which model", (*WHO, "name", "digest", "generation"))
-LOG_WRITTEN = Family("counter", "evergreen_log_written_rows", "Rows stored", (STREAM, SLOT))
-LOG_LOST = Family("counter", "evergreen_log_lost_rows", "Rows never stored", (STREAM, SLOT, REASON))
-LOG_REFUSED = Family("counter", "evergreen_log_refused", "Times the log's place refused", (STREAM, SLOT))
-LOG_WAITING = Family("gauge", "evergreen_log_waiting_rows", "Rows not stored yet", (STREAM, SLOT))
-FAMILIES: Final = tuple(found for found in dict(globals()).values() if isinstance(found, Family))
+NOT_ADDITIVE = MetricFamily("counter", "evergreen_not_additive", "Explanations withheld, for they missed the score")
+EXPLAIN_SECONDS = MetricFamily(
+    "histogram", "evergreen_explain_seconds", "Time to answer /predict-and-explain", WHO, SECONDS
+)
+EXPLAINER_STARTS = MetricFamily("counter", "evergreen_explainer_starts", "Starts of the explainer's process", (SLOT,))
+READY = MetricFamily("gauge", "evergreen_ready", "1 when the slot answers")
+MODEL_INFO = MetricFamily("gauge", "evergreen_model_info", "Which model", (*WHO, "name", "digest", "generation"))
+LOG_WRITTEN = MetricFamily("counter", "evergreen_log_written_rows", "Rows stored", (STREAM, SLOT))
+LOG_LOST = MetricFamily("counter", "evergreen_log_lost_rows", "Rows never stored", (STREAM, SLOT, REASON))
+LOG_REFUSED = MetricFamily("counter", "evergreen_log_refused", "Times the log's place refused", (STREAM, SLOT))
+LOG_WAITING = MetricFamily("gauge", "evergreen_log_waiting_rows", "Rows not stored yet", (STREAM, SLOT))
+FAMILIES: Final = tuple(found for found in dict(globals()).values() if isinstance(found, MetricFamily))
 
 # the client library's own: what tells two processes of a slot apart, and how much memory one holds
 STARTED, RESIDENT = "process_start_time_seconds", "process_resident_memory_bytes"

@@ -30,31 +30,31 @@ class Trial(BaseModel):
 
 
 Study = tuple[Trial, ...]
-_study = TypeAdapter(Study)
+_study_adapter = TypeAdapter(Study)
 
 
-def budget(trials: int, shard: Shard) -> int:
+def count_trials(trials: int, shard: Shard) -> int:
     """Trials of one study: as even as can be, and `trials` together."""
-    return len(shard.share(range(trials)))
+    return len(shard.select_share(range(trials)))
 
 
-def random_trials(shard: Shard) -> int:
+def count_random_trials(shard: Shard) -> int:
     """Trials of one study that are drawn by chance, so that all studies together draw about `RANDOM_TRIALS`."""
-    return -(-RANDOM_TRIALS // shard.of)
+    return -(-RANDOM_TRIALS // shard.count)
 
 
-def seed(base: int, shard: Shard, number: int) -> int:
+def derive_seed(base: int, shard: Shard, number: int) -> int:
     """That of one trial, below 2**32: by it a study that was interrupted goes on as if it had not been."""
     return (base * 10_007 + shard.index * 1_000_003 + number) % 2**32
 
 
-def best(studies: Sequence[Study]) -> Params | None:
+def choose_best(studies: Sequence[Study]) -> Params | None:
     """What was searched, at the lowest loss; of equals, that of the first trial of the first study. None: no loss."""
-    found = [trial for study in studies for trial in study if trial.state == "complete" and trial.loss is not None]
-    return min(found, key=lambda trial: trial.loss or 0.0).params if found else None
+    complete = [trial for study in studies for trial in study if trial.state == "complete" and trial.loss is not None]
+    return min(complete, key=lambda trial: trial.loss or 0.0).params if complete else None
 
 
-def rows(studies: Sequence[Study]) -> list[dict[str, Any]]:
+def list_trials(studies: Sequence[Study]) -> list[dict[str, Any]]:
     """Every trial, for a table; which study it is of where there are several."""
     several = len(studies) > 1
     return [
@@ -64,10 +64,10 @@ def rows(studies: Sequence[Study]) -> list[dict[str, Any]]:
     ]
 
 
-def dump(study: Study) -> bytes:
-    return _study.dump_json(study)
+def dump_study(study: Study) -> bytes:
+    return _study_adapter.dump_json(study)
 
 
-def load(content: bytes) -> Study:
+def load_study(content: bytes) -> Study:
     """What `dump` wrote: every number to the last bit."""
-    return _study.validate_json(content)
+    return _study_adapter.validate_json(content)

@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 
 from include.data.core.snapshots import Snapshot, Split, split
-from include.data.dataset import Dataset, Rows, list_columns
+from include.data.dataset import Dataset, LabelledRows, list_columns
 from include.data.wiring import open_snapshot_store
-from include.gate.core.gate import metrics
-from include.kernel.code_digest import BACKTESTING, digest_code
+from include.gate.core.gate import compute_metrics
+from include.kernel.code_digest import BACKTESTING, compute_code_digest
 from include.kernel.errors import NotEnoughData, RequestInvalid
 from include.kernel.inference import statistics as st
-from include.kernel.job import Intent, JobRequest, JobResult, run_key
+from include.kernel.job import Intent, JobRequest, JobResult, build_run_key
 from include.model import artifact
 from include.model.artifact import Model
 from include.registry.wiring import open_registry
-from include.training.backtest_page import page
+from include.training.backtest_page import render_backtest_page
 from include.training.backtest_store import LocalBacktests
-from include.training.core.backtest import Fold, Following, Judged, Measured, following
+from include.training.core.backtest import Estimate, Fold, JudgingDays, ModelEvaluation, find_judging_days
 from include.training.jobs import train
 from include.training.spec import TrainingManifest
 from include.training.wiring import open_backtest_store
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Past:
+class PastModel:
     """A model as a training of `as_of` made it."""
 
     as_of: date
@@ -52,22 +52,22 @@ def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
     """Verdict `no` when too little was known, before or after. Raises `RequestInvalid` for a live run."""
     if request.intent is Intent.LIVE:
         raise RequestInvalid("A backtest looks at the past: start it by a backfill of retrain, or with another intent.")
-    store, kept = open_snapshot_store(), open_backtest_store(manifest.digest)
-    history, data = store.history(), Dataset(store, manifest)
+    store, backtests = open_snapshot_store(), open_backtest_store(manifest.digest)
+    history, data = store.read_history(), Dataset(store, manifest)
     try:
-        after = following(history, request.as_of, manifest.label, manifest.backtest.follow_days)
-        rows = _judging_rows(data, manifest, after)
-        past = _trained(history, request.as_of, manifest, kept)
+        after = find_judging_days(history, request.as_of, manifest.label, manifest.backtest.follow_days)
+        rows = _read_judging_rows(data, manifest, after)
+        past = _train_past(history, request.as_of, manifest, backtests)
     except NotEnoughData as error:
         return JobResult(job="backtest", run_key=request.run_key, verdict="no", summary=str(error))
-    fold = _fold(data, manifest, past, _before(history, request.as_of, manifest, kept), after, rows)
-    changed = kept.write(fold, page)
+    fold = _build_fold(data, manifest, past, _train_previous(history, request.as_of, manifest, backtests), after, rows)
+    changed = backtests.write(fold, render_backtest_page)
     log.info("%s", "a new fold" if changed else "the same fold as before, nothing rewritten")
-    outputs = {"fold": fold.model_dump(mode="json"), "page": str(kept.page), "url": past.url, "changed": changed}
+    outputs = {"fold": fold.model_dump(mode="json"), "page": str(backtests.page), "url": past.url, "changed": changed}
     return JobResult(job="backtest", run_key=request.run_key, summary=fold.sentence, outputs=outputs)
 
 
-def _judging_rows(data: Dataset, manifest: TrainingManifest, after: Following) -> Rows:
+def _read_judging_rows(data: Dataset, manifest: TrainingManifest, after: JudgingDays) -> LabelledRows:
     rows, least = data.read(after.days, list_columns(manifest)), manifest.gate.min_rows
     if len(rows.truth) < least or len(np.unique(rows.truth)) < 2:
         raise NotEnoughData(
@@ -77,27 +77,38 @@ def _judging_rows(data: Dataset, manifest: TrainingManifest, after: Following) -
     return rows
 
 
-def _before(history: list[Snapshot], as_of: date, manifest: TrainingManifest, kept: LocalBacktests) -> Past | None:
+def _train_previous(
+    history: list[Snapshot], as_of: date, manifest: TrainingManifest, backtests: LocalBacktests
+) -> PastModel | None:
     try:
-        return _trained(history, as_of - timedelta(days=manifest.backtest.follow_days), manifest, kept)
+        return _train_past(history, as_of - timedelta(days=manifest.backtest.follow_days), manifest, backtests)
     except NotEnoughData:
         return None
 
 
-def _trained(history: list[Snapshot], as_of: date, manifest: TrainingManifest, kept: LocalBacktests) -> Past:
+def _train_past(
+    history: list[Snapshot], as_of: date, manifest: TrainingManifest, backtests: LocalBacktests
+) -> PastModel:
     days = split(history, as_of, manifest.label, manifest.train)
-    key = run_key("backtest", str(as_of), manifest.digest, digest_code(*BACKTESTING), *days.ids)
+    key = build_run_key("backtest", str(as_of), manifest.digest, compute_code_digest(*BACKTESTING), *days.ids)
     reason = {"reason": "walk-forward backtest"}
     request = JobRequest(job="train", run_key=key, as_of=as_of, intent=Intent.HISTORICAL, params=reason)
-    with kept.one_training(key):
-        told = train.run(request, manifest).outputs
+    with backtests.lock_training(key):
+        outputs = train.run(request, manifest).outputs
     with tempfile.TemporaryDirectory() as scratch:
-        place = open_registry(manifest.name).fetch_run(told["run_id"], Path(scratch))
-        return Past(as_of, told["best"], artifact.digest(place), artifact.load(place), days, told["url"])
+        directory = open_registry(manifest.name).fetch_run(outputs["run_id"], Path(scratch))
+        return PastModel(
+            as_of, outputs["best"], artifact.compute_digest(directory), artifact.load(directory), days, outputs["url"]
+        )
 
 
-def _fold(
-    data: Dataset, manifest: TrainingManifest, past: Past, before: Past | None, after: Following, rows: Rows
+def _build_fold(
+    data: Dataset,
+    manifest: TrainingManifest,
+    past: PastModel,
+    before: PastModel | None,
+    after: JudgingDays,
+    rows: LabelledRows,
 ) -> Fold:
     trained = data.read_part(past.days, "train", list_columns(manifest))
     return Fold(
@@ -109,41 +120,47 @@ def _fold(
         trained_rows=len(trained.truth),
         trained_on=tuple(day.id for day in (*past.days.train, *past.days.calibration)),
         judged_by=tuple(day.id for day in after.days),
-        model=_judged(manifest, past, rows),
-        before=_judged(manifest, before, rows) if before else None,
-        saved=_measured(st.paired_mean(_cost(manifest, before, rows) - _cost(manifest, past, rows), _sure(manifest)))
+        model=_judge_model(manifest, past, rows),
+        before=_judge_model(manifest, before, rows) if before else None,
+        saved=_build_estimate(
+            st.estimate_paired_mean(
+                _compute_costs(manifest, before, rows) - _compute_costs(manifest, past, rows), _get_confidence(manifest)
+            )
+        )
         if before
         else None,
         manifest=manifest.digest,
-        code=digest_code(*BACKTESTING),
+        code=compute_code_digest(*BACKTESTING),
     )
 
 
-def _judged(manifest: TrainingManifest, past: Past, rows: Rows) -> Judged:
-    scores = _scores(past, rows)
-    log.info("model as of %s (%s): %s", past.as_of, past.candidate, metrics(rows.truth, scores, manifest.gate))
-    return Judged(
+def _judge_model(manifest: TrainingManifest, past: PastModel, rows: LabelledRows) -> ModelEvaluation:
+    scores = _predict_scores(past, rows)
+    log.info("model as of %s (%s): %s", past.as_of, past.candidate, compute_metrics(rows.truth, scores, manifest.gate))
+    return ModelEvaluation(
         as_of=past.as_of,
         candidate=past.candidate,
         digest=past.digest,
-        auc=_measured(st.auc_interval(rows.truth, scores, _sure(manifest))),
-        cost=_measured(st.paired_mean(_cost(manifest, past, rows), _sure(manifest))),
+        auc=_build_estimate(st.estimate_auc(rows.truth, scores, _get_confidence(manifest))),
+        cost=_build_estimate(st.estimate_paired_mean(_compute_costs(manifest, past, rows), _get_confidence(manifest))),
     )
 
 
-def _scores(past: Past, rows: Rows) -> st.Floats:
+def _predict_scores(past: PastModel, rows: LabelledRows) -> st.Floats:
     return past.model.predict_frame(rows.inputs[[column.name for column in past.model.meta.columns]])
 
 
-def _cost(manifest: TrainingManifest, past: Past, rows: Rows) -> st.Floats:
+def _compute_costs(manifest: TrainingManifest, past: PastModel, rows: LabelledRows) -> st.Floats:
     """Cost per row, shape (n,)."""
     spec = manifest.gate
-    return st.cost(rows.truth, _scores(past, rows), spec.threshold, spec.cost.false_approval, spec.cost.false_denial)
+    return st.compute_decision_costs(
+        rows.truth, _predict_scores(past, rows), spec.threshold, spec.cost.false_approval, spec.cost.false_denial
+    )
 
 
-def _sure(manifest: TrainingManifest) -> float:
+def _get_confidence(manifest: TrainingManifest) -> float:
     return manifest.gate.confidence
 
 
-def _measured(found: st.Interval) -> Measured:
-    return Measured(value=found.value, low=found.low, high=found.high)
+def _build_estimate(interval: st.Interval) -> Estimate:
+    return Estimate(value=interval.value, low=interval.low, high=interval.high)

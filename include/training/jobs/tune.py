@@ -15,11 +15,15 @@ from include.training.wiring import plan_training
 
 def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
     """Params: `columns`, as those of `train`; `shard` of `shards`. Raises `NotEnoughData`, `RequestInvalid`."""
-    shard = work_units.asked(request)
-    mine, of = shard.share(studies.work(manifest)), plan_training(request, manifest)
-    found = [(kind, studies.study(of, kind, part)) for kind, part in mine]
-    losses = [trial.loss for _, study in found for trial in study if trial.state == "complete"]
-    told = ", ".join(f"{len(study)} trials of {kind}" for kind, study in found) or "nothing to search"
-    summary = f"{shard}: {told}" + (f"; lowest loss {min(filter(None, losses)):.5f}" if any(losses) else "")
-    outputs = {"training": of.key, "studies": len(found), "trials": len(search.rows([study for _, study in found]))}
+    shard = work_units.read_shard(request)
+    assigned, training = shard.select_share(studies.list_studies(manifest)), plan_training(request, manifest)
+    studied = [(kind, studies.complete_study(training, kind, part)) for kind, part in assigned]
+    losses = [trial.loss for _, study in studied for trial in study if trial.state == "complete"]
+    listed = ", ".join(f"{len(study)} trials of {kind}" for kind, study in studied) or "nothing to search"
+    summary = f"{shard}: {listed}" + (f"; lowest loss {min(filter(None, losses)):.5f}" if any(losses) else "")
+    outputs = {
+        "training": training.key,
+        "studies": len(studied),
+        "trials": len(search.list_trials([study for _, study in studied])),
+    }
     return JobResult(job="tune", run_key=request.run_key, summary=summary, outputs=outputs)

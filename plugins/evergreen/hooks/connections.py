@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from include.alerting.outbox import Outbox
-    from include.data.store.job_results import Results
-    from include.data.store.snapshot_store import ContentStore
+    from include.data.store.job_results import JobResults
+    from include.data.store.snapshot_store import SnapshotStore
     from include.kernel.ledger_file import LocalLedger
     from include.registry.mlflow_registry import MlflowRegistry
-    from include.release.service.driver import Rollout
+    from include.release.service.driver import ReleaseDriver
     from include.release.service.reconciler import Reconciler
     from include.release.targets.base import ServingTarget
     from include.retraining.wait_conditions import WaitConditions
@@ -42,46 +42,48 @@ SIGNER_CONNECTION = "blessing_signer"  # the private key; read by the step that 
 TRUST_CONNECTION = "blessing_trust"  # the public keys, one or several; read by deploy and rollback
 
 
-class WorldHook(BaseHook):
+class ConnectionsHook(BaseHook):
     """The world as Airflow knows it. Adapters are built on request, so a DAG file that imports this pays nothing."""
 
-    def environment(self) -> dict[str, str]:
+    def build_environment(self) -> dict[str, str]:
         """What a job needs to reach the world: the variables of this process, and what the Connections say.
 
         Without the Connection of the signing key, since no job signs anything.
         """
-        own = {name: value for name, value in os.environ.items() if name != f"AIRFLOW_CONN_{SIGNER_CONNECTION.upper()}"}
-        environment = {**own, "MLFLOW_TRACKING_URI": self.mlflow_uri()}
-        return self._with_postgres(self._with_s3(environment))
+        process_variables = {
+            name: value for name, value in os.environ.items() if name != f"AIRFLOW_CONN_{SIGNER_CONNECTION.upper()}"
+        }
+        environment = {**process_variables, "MLFLOW_TRACKING_URI": self.find_mlflow_uri()}
+        return self._add_postgres(self._add_s3(environment))
 
-    def said(self) -> dict[str, str]:
+    def read_connection_variables(self) -> dict[str, str]:
         """The variables that Connections say, and nothing of this process: what a pod gets as a Secret of its own."""
-        uri = {"MLFLOW_TRACKING_URI": self.mlflow_uri()} if self._found(MLFLOW_CONNECTION) else {}
-        return self._with_postgres(self._with_s3(uri))
+        uri = {"MLFLOW_TRACKING_URI": self.find_mlflow_uri()} if self._find_connection(MLFLOW_CONNECTION) else {}
+        return self._add_postgres(self._add_s3(uri))
 
-    def _with_s3(self, environment: dict[str, str]) -> dict[str, str]:
+    def _add_s3(self, environment: dict[str, str]) -> dict[str, str]:
         """Keys of this process and of the Connection are never mixed: with a Connection, only its own count."""
-        connection = self._found(s3_client.CONNECTION)
+        connection = self._find_connection(s3_client.CONNECTION)
         if connection is None:
             return environment
         extra = connection.extra_dejson
-        said = {
+        variables = {
             "AWS_ACCESS_KEY_ID": connection.login,
             "AWS_SECRET_ACCESS_KEY": connection.password,
             "AWS_SESSION_TOKEN": extra.get("aws_session_token"),
             "AWS_ENDPOINT_URL_S3": extra.get("endpoint_url"),
             "AWS_REGION": extra.get("region_name"),
         }
-        kept = {name: value for name, value in environment.items() if name not in said}
-        return kept | {name: str(value) for name, value in said.items() if value}
+        other_variables = {name: value for name, value in environment.items() if name not in variables}
+        return other_variables | {name: str(value) for name, value in variables.items() if value}
 
-    def _with_postgres(self, environment: dict[str, str]) -> dict[str, str]:
+    def _add_postgres(self, environment: dict[str, str]) -> dict[str, str]:
         """The password leaves Airflow only for a pipeline that reads from PostgreSQL."""
-        wanted = isinstance(self.manifest.source, PostgresSource)
-        connection = self._found(POSTGRES_CONNECTION) if wanted else None
+        is_needed = isinstance(self.manifest.source, PostgresSource)
+        connection = self._find_connection(POSTGRES_CONNECTION) if is_needed else None
         if connection is None:
             return environment
-        said = {
+        settings = {
             "host": connection.host,
             "port": connection.port,
             "user": connection.login,
@@ -89,36 +91,38 @@ class WorldHook(BaseHook):
             "dbname": connection.schema,
             "sslmode": connection.extra_dejson.get("sslmode"),
         }
-        return environment | {POSTGRES_VARIABLE: " ".join(f"{key}={_quoted(v)}" for key, v in said.items() if v)}
+        return environment | {
+            POSTGRES_VARIABLE: " ".join(f"{key}={_quote_value(v)}" for key, v in settings.items() if v)
+        }
 
-    def _found(self, name: str) -> Connection | None:
+    def _find_connection(self, name: str) -> Connection | None:
         try:
             return self.get_connection(name)
         except AirflowNotFoundException:
             return None
 
-    def mlflow_uri(self) -> str:
-        connection = self._found(MLFLOW_CONNECTION)
+    def find_mlflow_uri(self) -> str:
+        connection = self._find_connection(MLFLOW_CONNECTION)
         if connection is None:
             return read_setting("MLFLOW_TRACKING_URI")
         scheme = connection.conn_type if connection.conn_type in ("http", "https") else "http"
         return f"{scheme}://{connection.host}:{connection.port or 5000}"
 
-    def signer(self) -> Ed25519PrivateKey:
+    def read_signing_key(self) -> Ed25519PrivateKey:
         """The key that blesses. Raises `KeyInvalid`."""
-        return blessings.private_key(self._key_text(SIGNER_CONNECTION))
+        return blessings.parse_private_key(self._read_key_text(SIGNER_CONNECTION))
 
-    def trusted(self) -> blessings.Trusted:
+    def read_trusted_keys(self) -> blessings.TrustedKeys:
         """The public keys whose blessings count, by key id. Raises `KeyInvalid`."""
-        return blessings.public_keys(self._key_text(TRUST_CONNECTION))
+        return blessings.parse_public_keys(self._read_key_text(TRUST_CONNECTION))
 
-    def blessing(self, version: str, envelope: str, digest: str | None = None) -> blessings.Blessing:
+    def verify_blessing(self, version: str, envelope: str, digest: str | None = None) -> blessings.Blessing:
         """What the envelope says, once its signature holds for this version. Raises `NotBlessed`, `KeyInvalid`."""
-        return blessings.verify(envelope, self.trusted(), self.manifest.name, version, digest)
+        return blessings.verify(envelope, self.read_trusted_keys(), self.manifest.name, version, digest)
 
-    def _key_text(self, name: str) -> str:
+    def _read_key_text(self, name: str) -> str:
         """A Connection holds a key as its password, or names its file as `path` in its extra."""
-        connection = self._found(name)
+        connection = self._find_connection(name)
         if connection is None:
             raise KeyInvalid(f"There is no Airflow Connection {name}; make it as docs/training.md, Blessing, says.")
         if connection.password:
@@ -137,34 +141,34 @@ class WorldHook(BaseHook):
         """As it is now; tasks and triggers have it from here alone."""
         return read_manifest()
 
-    def registry(self) -> MlflowRegistry:
-        return open_registry(self.manifest.name, self.mlflow_uri())
+    def open_registry(self) -> MlflowRegistry:
+        return open_registry(self.manifest.name, self.find_mlflow_uri())
 
-    def ledger(self) -> LocalLedger:
+    def open_ledger(self) -> LocalLedger:
         return open_ledger()
 
-    def outbox(self) -> Outbox:
+    def open_outbox(self) -> Outbox:
         return open_outbox(self.manifest)
 
-    def store(self) -> ContentStore:
+    def open_snapshot_store(self) -> SnapshotStore:
         return open_snapshot_store()
 
-    def job_results(self) -> Results:
+    def open_job_results(self) -> JobResults:
         return open_job_results()
 
-    def wait_conditions(self) -> WaitConditions:
+    def open_wait_conditions(self) -> WaitConditions:
         return open_wait_conditions(self.manifest)
 
-    def target(self) -> ServingTarget:
+    def open_target(self) -> ServingTarget:
         return open_target(self.manifest)
 
-    def reconciler(self) -> Reconciler:
-        return open_reconciler(self.manifest, self.registry())
+    def open_reconciler(self) -> Reconciler:
+        return open_reconciler(self.manifest, self.open_registry())
 
-    def rollout(self) -> Rollout:
-        return open_driver(self.manifest, self.registry())
+    def open_driver(self) -> ReleaseDriver:
+        return open_driver(self.manifest, self.open_registry())
 
 
-def _quoted(value: object) -> str:
+def _quote_value(value: object) -> str:
     """A value of a libpq connection string."""
     return "'" + str(value).replace("\\", r"\\").replace("'", r"\'") + "'"

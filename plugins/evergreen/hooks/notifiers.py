@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from evergreen.hooks.connections import WorldHook
+from evergreen.hooks.connections import ConnectionsHook
 from include.alerting import outbox
 from include.alerting.channels import PAGERDUTY, SLACK, Channel, PagerDuty, Slack
 from include.alerting.core import alert_rules
@@ -34,20 +34,20 @@ EMAIL_CONNECTION = "evergreen_email"
 
 def announce(*alerts: Alert) -> None:
     """Writes alerts down, each once for its key, and tells whatever waits. Raises nothing."""
-    note(*alerts)
+    enqueue_alerts(*alerts)
     deliver()
 
 
-def tell(entry: Entry) -> None:
+def announce_entry(entry: Entry) -> None:
     """Tells people of an entry of the ledger, where it is worth it; said again, it is told once. Raises nothing."""
-    if alert := alert_rules.of(entry):
+    if alert := alert_rules.build_alert(entry):
         announce(alert)
 
 
-def note(*alerts: Alert) -> None:
+def enqueue_alerts(*alerts: Alert) -> None:
     """Writes alerts down without telling them, where not even a second may be lost. Raises nothing."""
     try:
-        waiting = WorldHook().outbox()
+        waiting = ConnectionsHook().open_outbox()
         for alert in alerts:
             waiting.put(alert)
     except Exception:  # whatever it is, the release matters more
@@ -56,30 +56,30 @@ def note(*alerts: Alert) -> None:
 
 def record(ledger: LocalLedger, entry: Entry) -> None:
     """Enters it in the ledger, and writes down what people are to be told of it."""
-    outbox.record(ledger, WorldHook().outbox(), entry)
+    outbox.record(ledger, ConnectionsHook().open_outbox(), entry)
 
 
 def deliver() -> None:
     """Tells whatever waits. Raises nothing."""
     try:
-        world = WorldHook()
-        found = list(channels(world.manifest))
-        if left := world.outbox().deliver(found):
-            log.warning("%d alerts wait for a channel; the next run of monitor tries again.", left)
-        if not found:
+        hook = ConnectionsHook()
+        available = list(open_channels(hook.manifest))
+        if waiting := hook.open_outbox().deliver(available):
+            log.warning("%d alerts wait for a channel; the next run of monitor tries again.", waiting)
+        if not available:
             log.info("Alerts go to this log alone: there is no Connection evergreen_slack, _pagerduty or _email.")
     except Exception:
         log.exception("Alerts could not be told; the next run of monitor tries again.")
 
 
-def channels(manifest: AlertingManifest) -> Iterable[Channel]:
+def open_channels(manifest: AlertingManifest) -> Iterable[Channel]:
     spec = manifest.alerts
-    if slack := _found("evergreen_slack"):
-        yield Slack(_webhook(slack), spec.slack, spec.timeout_s)
-    if pagerduty := _found("evergreen_pagerduty"):
-        key, url = str(pagerduty.password), _address(pagerduty) or PAGERDUTY
+    if slack := _find_connection("evergreen_slack"):
+        yield Slack(_build_webhook_url(slack), spec.slack, spec.timeout_s)
+    if pagerduty := _find_connection("evergreen_pagerduty"):
+        key, url = str(pagerduty.password), _build_address(pagerduty) or PAGERDUTY
         yield PagerDuty(key, manifest.name, spec.pagerduty, spec.timeout_s, url)
-    if email := _found(EMAIL_CONNECTION):
+    if email := _find_connection(EMAIL_CONNECTION):
         yield Email(str(email.extra_dejson.get("to_email", "")), spec.email, spec.timeout_s)
 
 
@@ -97,12 +97,12 @@ class Email(Channel):
             raise AccessRefused(f"The Airflow Connection {EMAIL_CONNECTION} names no to_email in its extra.")
         body = f"<p>{escape(alert.text)}</p>".replace("\n", "<br>") + f"<p>What to do: {escape(link)}</p>"
         try:
-            with self._hook() as hook:
+            with self._open_hook() as hook:
                 hook.send_email_smtp(to=self.to, subject=f"[{alert.severity}] {alert.title}", html_content=body)
         except Exception as error:  # smtplib, ssl and the hook have a dozen kinds
             raise ServiceUnavailable(f"email was not sent ({type(error).__name__}).") from None
 
-    def _hook(self) -> Any:
+    def _open_hook(self) -> Any:
         from airflow.providers.smtp.hooks.smtp import SmtpHook
 
         patience = max(1, round(self.timeout_s))
@@ -114,19 +114,19 @@ class Email(Channel):
         return HastySmtpHook(smtp_conn_id=EMAIL_CONNECTION)
 
 
-def _found(name: str) -> Any:
+def _find_connection(name: str) -> Any:
     try:
         return BaseHook.get_connection(name)
     except AirflowNotFoundException:
         return None
 
 
-def _webhook(connection: Any) -> str:
+def _build_webhook_url(connection: Any) -> str:
     secret = str(connection.password or "")
-    return secret if secret.startswith("http") else f"{_address(connection) or SLACK}/{secret}"
+    return secret if secret.startswith("http") else f"{_build_address(connection) or SLACK}/{secret}"
 
 
-def _address(connection: Any) -> str | None:
+def _build_address(connection: Any) -> str | None:
     """The host as an address: with its scheme and port where they stand apart."""
     host = connection.host
     if not host or "://" in host:

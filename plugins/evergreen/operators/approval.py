@@ -19,17 +19,17 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context, Param
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from evergreen.hooks.connections import WorldHook
+from evergreen.hooks.connections import ConnectionsHook
 from evergreen.hooks.notifiers import record
-from evergreen.run_context import edge
+from evergreen.run_context import read_run_context
 from include.gate.spec import GateManifest
 from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds as kinds
 from include.kernel.words.verdicts import APPROVED, Verdict
-from include.model.blessing.approval import Approval, question, release_question
+from include.model.blessing.approval import Approval, render_gate_approval, render_release_approval
 from include.release.spec import ReleaseManifest
 
-How = Literal["given", "refused", "expired"]
+ApprovalOutcome = Literal["given", "refused", "expired"]
 
 
 class ApproveOperator(ApprovalOperator):
@@ -38,10 +38,10 @@ class ApproveOperator(ApprovalOperator):
     `told` is the result of evaluate, `url` the run in MLflow (both templated).
     """
 
-    template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "told", "url")
+    template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "result", "url")
     ui_color = "#f6e3b4"
 
-    def __init__(self, *, manifest: GateManifest, told: Any, url: str | None = None, **options: Any) -> None:
+    def __init__(self, *, manifest: GateManifest, result: Any, url: str | None = None, **options: Any) -> None:
         why = Param("", type="string", title="Reason", description="It goes to the ledger and into the blessing.")
         form = {
             "subject": f"{manifest.name}: may this model be released?",
@@ -51,51 +51,53 @@ class ApproveOperator(ApprovalOperator):
             "response_timeout": timedelta(hours=manifest.gate.approval_hours),
         }
         super().__init__(**options | form)
-        self.told = told
+        self.result = result
         self.url = url
 
     def execute(self, context: Context) -> Any:
-        if given := self._given(context):
-            return given
-        self.body = question(self.told["outputs"]["gate"], self.url)
+        if answer := self._find_answer(context):
+            return answer
+        self.body = render_gate_approval(self.result["outputs"]["gate"], self.url)
         return super().execute(context)
 
-    def _given(self, context: Context) -> Any:
+    def _find_answer(self, context: Context) -> Any:
         """The yes that this run has already."""
-        key = f"approval-{edge(context).key}-given"
-        entries = WorldHook().ledger().entries(kinds.APPROVAL_GIVEN)
+        key = f"approval-{read_run_context(context).key}-given"
+        entries = ConnectionsHook().open_ledger().read_entries(kinds.APPROVAL_GIVEN)
         return next((entry.details["answer"] for entry in entries if entry.key == key), None)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         try:
             answer = super().execute_complete(context, event)
         except HITLRejectException:
-            who, why = _who(event), _why(event)
+            who, why = _read_responder(event), _read_reason(event)
             self._fail(context, "refused", who, why, f"The release was refused by {who}: {why or 'no reason'}.")
         except HITLTimeoutError:
-            hours = WorldHook().manifest.gate.approval_hours
+            hours = ConnectionsHook().manifest.gate.approval_hours
             why = f"Nobody answered within gate.approval_hours ({hours:g}), so the release is refused; train again."
-            self._fail(context, "expired", edge(context).who, why, why)
-        given = Approval(who=_who(event), why=_why(event), at=answer["responded_at"]).model_dump(mode="json")
-        self._write(context, "given", given["who"], given["why"], answer=given)
-        return given
+            self._fail(context, "expired", read_run_context(context).who, why, why)
+        approval = Approval(who=_read_responder(event), why=_read_reason(event), at=answer["responded_at"]).model_dump(
+            mode="json"
+        )
+        self._record_answer(context, "given", approval["who"], approval["why"], answer=approval)
+        return approval
 
-    def _fail(self, context: Context, how: How, who: str, why: str, sentence: str) -> NoReturn:
-        self._write(context, how, who, why)
+    def _fail(self, context: Context, outcome: ApprovalOutcome, who: str, why: str, sentence: str) -> NoReturn:
+        self._record_answer(context, outcome, who, why)
         raise AirflowFailException(sentence)
 
-    def _write(self, context: Context, how: How, who: str, why: str, **more: Any) -> None:
-        run, found = edge(context), self.told["outputs"]
-        details = {"run": run.who, "gate": found["gate"]["sentence"], "digest": found["digest"], **more}
+    def _record_answer(self, context: Context, outcome: ApprovalOutcome, who: str, why: str, **more: Any) -> None:
+        run, outputs = read_run_context(context), self.result["outputs"]
+        details = {"run": run.who, "gate": outputs["gate"]["sentence"], "digest": outputs["digest"], **more}
         entry = Entry(
-            what=kinds.name_approval(how),
-            subject=str(found["run_id"]),
+            what=kinds.name_approval(outcome),
+            subject=str(outputs["run_id"]),
             who=who,
             why=why or "no reason was given",
             details=details,
-            key=f"approval-{run.key}-{how}",
+            key=f"approval-{run.key}-{outcome}",
         )
-        WorldHook().ledger().append(entry)
+        ConnectionsHook().open_ledger().append(entry)
 
 
 class ApproveReleaseOperator(ApprovalOperator):
@@ -105,10 +107,10 @@ class ApproveReleaseOperator(ApprovalOperator):
     and tells it. `told` is the result of the rollout that came to the question (templated); any other is no question.
     """
 
-    template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "told")
+    template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "result")
     ui_color = "#f6e3b4"
 
-    def __init__(self, *, manifest: ReleaseManifest, told: Any, **options: Any) -> None:
+    def __init__(self, *, manifest: ReleaseManifest, result: Any, **options: Any) -> None:
         why = Param("", type="string", title="Reason", description="It goes to the ledger and beside the release.")
         form = {
             "subject": f"{manifest.name}: may this release get all requests?",
@@ -118,46 +120,51 @@ class ApproveReleaseOperator(ApprovalOperator):
             "response_timeout": timedelta(hours=manifest.release.approval_hours),
         }
         super().__init__(**options | form)
-        self.told = told
+        self.result = result
 
     def execute(self, context: Context) -> Any:
-        if self.told["verdict"] != "ask":
-            raise AirflowSkipException(f"There is nothing to ask: {self.told['summary']}.")
-        if known := WorldHook().target().verdicts(int(self.told["outputs"]["generation"])).get(APPROVED):
-            return {"yes": known["verdict"] == Verdict.PASSED, "why": known["why"]}
-        live = WorldHook().target().observe().live.release
-        self.body = release_question(self.told["outputs"], live.version if live else None)
+        if self.result["verdict"] != "ask":
+            raise AirflowSkipException(f"There is nothing to ask: {self.result['summary']}.")
+        if (
+            verdict := ConnectionsHook()
+            .open_target()
+            .read_verdicts(int(self.result["outputs"]["generation"]))
+            .get(APPROVED)
+        ):
+            return {"yes": verdict["verdict"] == Verdict.PASSED, "why": verdict["why"]}
+        live = ConnectionsHook().open_target().observe().live.release
+        self.body = render_release_approval(self.result["outputs"], live.version if live else None)
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        spec, who, why = WorldHook().manifest.release, _who(event), _why(event)
+        spec, who, why = ConnectionsHook().manifest.release, _read_responder(event), _read_reason(event)
         try:
             super().execute_complete(context, event)
         except HITLRejectException:
-            return self._answer("refused", False, who, why or "no reason was given")
+            return self._record_answer("refused", False, who, why or "no reason was given")
         except HITLTimeoutError:
             silence = f"nobody answered within release.approval_hours ({spec.approval_hours:g})"
-            meant = f"{silence}, which release.silence takes for {'a yes' if spec.silence == 'switch' else 'a no'}"
-            return self._answer("expired", spec.silence == "switch", edge(context).who, meant)
-        return self._answer("given", True, who, why or "no reason was given")
+            reason = f"{silence}, which release.silence takes for {'a yes' if spec.silence == 'switch' else 'a no'}"
+            return self._record_answer("expired", spec.silence == "switch", read_run_context(context).who, reason)
+        return self._record_answer("given", True, who, why or "no reason was given")
 
-    def _answer(self, how: How, yes: bool, who: str, why: str) -> dict[str, Any]:
-        found, world = self.told["outputs"], WorldHook()
-        verdict, generation = Verdict.PASSED if yes else Verdict.FAILED, int(found["generation"])
-        details = {"generation": generation, "digest": found["digest"]}
-        key = f"release-approval-{how}-{generation}-{found['digest'][:12]}"
+    def _record_answer(self, outcome: ApprovalOutcome, is_approved: bool, who: str, why: str) -> dict[str, Any]:
+        outputs, hook = self.result["outputs"], ConnectionsHook()
+        verdict, generation = Verdict.PASSED if is_approved else Verdict.FAILED, int(outputs["generation"])
+        details = {"generation": generation, "digest": outputs["digest"]}
+        key = f"release-approval-{outcome}-{generation}-{outputs['digest'][:12]}"
         entry = Entry(
-            what=kinds.name_approval(how), subject=found["version"], who=who, why=why, details=details, key=key
+            what=kinds.name_approval(outcome), subject=outputs["version"], who=who, why=why, details=details, key=key
         )
-        record(world.ledger(), entry)
-        world.target().record(generation, APPROVED, verdict, f"{how} by {who}: {why}")
-        return {"yes": yes, "who": who, "why": why}
+        record(hook.open_ledger(), entry)
+        hook.open_target().record_verdict(generation, APPROVED, verdict, f"{outcome} by {who}: {why}")
+        return {"yes": is_approved, "who": who, "why": why}
 
 
-def _who(event: dict[str, Any]) -> str:
+def _read_responder(event: dict[str, Any]) -> str:
     user = event.get("responded_by_user") or {}
     return str(user.get("name") or user.get("id") or "somebody")
 
 
-def _why(event: dict[str, Any]) -> str:
+def _read_reason(event: dict[str, Any]) -> str:
     return str((event.get("params_input") or {}).get("why") or "").strip()

@@ -8,12 +8,12 @@ from typing import Any
 from airflow.providers.standard.operators.branch import BaseBranchOperator
 from airflow.sdk import Context
 
-from evergreen.hooks.connections import WorldHook
-from evergreen.hooks.notifiers import tell
-from evergreen.run_context import Edge, edge
+from evergreen.hooks.connections import ConnectionsHook
+from evergreen.hooks.notifiers import announce_entry
+from evergreen.run_context import RunContext, read_run_context
 from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds as kinds
-from include.model.blessing.approval import Next, after_gate
+from include.model.blessing.approval import Next, choose_next
 
 
 class GateOperator(BaseBranchOperator):
@@ -22,33 +22,33 @@ class GateOperator(BaseBranchOperator):
     `bless` and `ask` name the tasks that follow a pass and a question to a person; `gate.approval` says which it is.
     """
 
-    template_fields: Sequence[str] = ("told",)
+    template_fields: Sequence[str] = ("result",)
     ui_color = "#f6d9c9"
 
-    def __init__(self, *, told: Any, bless: str = "bless", ask: str = "approve", **options: Any) -> None:
+    def __init__(self, *, result: Any, bless: str = "bless", ask: str = "approve", **options: Any) -> None:
         super().__init__(**options)
-        self.told = told
-        self.follows = {Next.BLESS: bless, Next.ASK: ask, Next.STOP: None}
+        self.result = result
+        self.next_tasks = {Next.BLESS: bless, Next.ASK: ask, Next.STOP: None}
 
     def choose_branch(self, context: Context) -> str | None:
-        run, verdict = edge(context), self.told["outputs"]["gate"]["verdict"]
-        world = WorldHook()
-        chosen = after_gate(verdict, world.manifest.gate.approval, run.intent)
-        self.log.info("%s", self.told["summary"])
+        run, verdict = read_run_context(context), self.result["outputs"]["gate"]["verdict"]
+        hook = ConnectionsHook()
+        next_step = choose_next(verdict, hook.manifest.gate.approval, run.intent)
+        self.log.info("%s", self.result["summary"])
         entry = Entry(
             what=kinds.name_gate(verdict),
-            subject=str(self.told["outputs"].get("run_id")),
+            subject=str(self.result["outputs"].get("run_id")),
             who=run.who,
-            why=self.told["summary"],
-            details={**self.told["outputs"], **_why_it_ran(run)},
+            why=self.result["summary"],
+            details={**self.result["outputs"], **_describe_run(run)},
             key=f"gate-{run.key}",
         )
-        world.ledger().append(entry)
+        hook.open_ledger().append(entry)
         if run.is_live:
-            tell(entry)
-        return self.follows[chosen]
+            announce_entry(entry)
+        return self.next_tasks[next_step]
 
 
-def _why_it_ran(run: Edge) -> dict[str, str]:
+def _describe_run(run: RunContext) -> dict[str, str]:
     """What the retraining policy asks of a verdict: whether it counts, and from which day on."""
     return {"as_of": str(run.as_of), "intent": run.intent.value, "run_type": run.run_type}

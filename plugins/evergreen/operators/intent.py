@@ -7,7 +7,7 @@ from typing import Any
 from airflow.providers.standard.operators.branch import BaseBranchOperator
 from airflow.sdk import Context
 
-from evergreen.run_context import edge
+from evergreen.run_context import read_run_context
 
 
 class IntentOperator(BaseBranchOperator):
@@ -21,6 +21,6 @@ class IntentOperator(BaseBranchOperator):
         self.otherwise = otherwise
 
     def choose_branch(self, context: Context) -> str:
-        run = edge(context)
+        run = read_run_context(context)
         self.log.info("%s run as of %s", run.intent.value, run.as_of)
         return self.live if run.is_live else self.otherwise

@@ -13,11 +13,11 @@ from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from evergreen.errors import as_airflow
-from evergreen.hooks.connections import WorldHook
+from evergreen.errors import translate_errors
+from evergreen.hooks.connections import ConnectionsHook
 from evergreen.links import MlflowLink, ReportLink
-from evergreen.pages import address, page_of
-from evergreen.run_context import job_request
+from evergreen.pages import build_page_url, find_page
+from evergreen.run_context import build_job_request
 from include.kernel.environment import ROOT
 from include.kernel.errors import Permanent
 from include.kernel.job import REQUEST_VARIABLE, RESULT_VARIABLE, JobRequest, JobResult
@@ -41,7 +41,7 @@ class LocalJobOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         handed_on = {name: context["params"].get(name) for name in self.params_from}
-        result = self._run(job_request(context, self.job, {**self.job_params, **handed_on}))
+        result = self._run(build_job_request(context, self.job, {**self.job_params, **handed_on}))
         self.log.info("%s", result.summary)
         if "url" in result.outputs:
             self.mlflow_url = result.outputs["url"]
@@ -49,41 +49,41 @@ class LocalJobOperator(BaseOperator):
         return result.model_dump(mode="json")
 
     def _link(self, outputs: dict[str, Any]) -> None:
-        if page := page_of(outputs):
-            self.report_url = address(page)
+        if page := find_page(outputs):
+            self.report_url = build_page_url(page)
             self.log.info("report: %s", self.report_url)
 
     def _run(self, request: JobRequest) -> JobResult:
-        with as_airflow():
-            world = WorldHook().environment()
+        with translate_errors():
+            variables = ConnectionsHook().build_environment()
         with tempfile.TemporaryDirectory(prefix="evergreen-job-") as scratch:
-            place = Path(scratch) / "result.json"
-            protocol = {REQUEST_VARIABLE: request.model_dump_json(), RESULT_VARIABLE: str(place)}
-            ended = self._process.run_command(
+            path = Path(scratch) / "result.json"
+            protocol = {REQUEST_VARIABLE: request.model_dump_json(), RESULT_VARIABLE: str(path)}
+            process = self._process.run_command(
                 [sys.executable, "-W", "ignore", "-m", "include.jobs"],
-                env={**world, **protocol},
+                env={**variables, **protocol},
                 cwd=str(ROOT),
             )
-            if ended.exit_code:
-                left = _left(place)
-                self._link(left)  # what refuses a day is what its page is read for
-                raise _failure(self.job, ended.exit_code, left)
-            return JobResult.model_validate_json(place.read_text())
+            if process.exit_code:
+                failure = _read_failure(path)
+                self._link(failure)  # what refuses a day is what its page is read for
+                raise _build_failure(self.job, process.exit_code, failure)
+            return JobResult.model_validate_json(path.read_text())
 
     def on_kill(self) -> None:
         self._process.send_sigterm()  # type: ignore[no-untyped-call]
 
 
-def _left(place: Path) -> dict[str, Any]:
+def _read_failure(path: Path) -> dict[str, Any]:
     """What a job that failed wrote about it; nothing, if it was killed."""
     try:
-        return dict(json.loads(place.read_text()))
+        return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
         return {}
 
 
-def _failure(job: str, exit_code: int, left: dict[str, Any]) -> AirflowException:
+def _build_failure(job: str, exit_code: int, failure: dict[str, Any]) -> AirflowException:
     """The job's own sentence if it left one; otherwise what its exit code tells."""
     kind = AirflowFailException if exit_code == Permanent.exit_code else AirflowException
     how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with code {exit_code}"
-    return kind(left.get("error") or f"Job {job} {how} and left no result; its last lines stand above in this log.")
+    return kind(failure.get("error") or f"Job {job} {how} and left no result; its last lines stand above in this log.")

@@ -6,10 +6,10 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 
-from evergreen.errors import as_airflow
-from evergreen.hooks.connections import WorldHook
+from evergreen.errors import translate_errors
+from evergreen.hooks.connections import ConnectionsHook
 from evergreen.hooks.notifiers import deliver
-from evergreen.run_context import edge
+from evergreen.run_context import read_run_context
 
 
 class ReconcileOperator(BaseOperator):
@@ -21,14 +21,18 @@ class ReconcileOperator(BaseOperator):
     ui_color = "#e6dcf3"
 
     def execute(self, context: Context) -> dict[str, Any]:
-        run, world = edge(context), WorldHook()
+        run, hook = read_run_context(context), ConnectionsHook()
         if not run.is_live:
-            return self._said("untouched", f"a {run.intent.value} run moves nothing")
-        with as_airflow():
-            outcome = world.reconciler().run(run.who)
+            return self._log_state("untouched", f"a {run.intent.value} run moves nothing")
+        with translate_errors():
+            outcome = hook.open_reconciler().run(run.who)
         deliver()
-        return {**self._said(outcome.state.value, outcome.sentence), "healed": outcome.healed, "found": outcome.found}
+        return {
+            **self._log_state(outcome.state.value, outcome.sentence),
+            "healed": outcome.repaired,
+            "found": outcome.unresolved,
+        }
 
-    def _said(self, state: str, sentence: str) -> dict[str, Any]:
+    def _log_state(self, state: str, sentence: str) -> dict[str, Any]:
         self.log.info("%s", sentence)
         return {"state": state, "sentence": sentence}

@@ -9,15 +9,15 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.assets import MODEL_BLESSED, MODEL_LIVE
-from evergreen.errors import as_airflow
-from evergreen.hooks.connections import WorldHook
+from evergreen.errors import translate_errors
+from evergreen.hooks.connections import ConnectionsHook
 from evergreen.links import CardLink, MlflowLink
-from evergreen.run_context import Edge, edge
+from evergreen.run_context import RunContext, read_run_context
 from include.gate import model_card
 from include.gate.spec import GateManifest
-from include.kernel.code_digest import JUDGING, digest_code
+from include.kernel.code_digest import JUDGING, compute_code_digest
 from include.kernel.errors import NotBlessed
-from include.kernel.ledger import Entry, live_key
+from include.kernel.ledger import Entry, build_live_key
 from include.kernel.words import ledger_kinds as kinds
 from include.model.blessing import blessing as blessings
 from include.model.blessing.approval import Approval
@@ -33,100 +33,110 @@ class BlessOperator(BaseOperator):
     `told` is the result of evaluate, `approval` that of the task that asked a person, or None (both templated).
     """
 
-    template_fields: Sequence[str] = ("told", "approval")
+    template_fields: Sequence[str] = ("result", "approval")
     operator_extra_links = (MlflowLink(), CardLink())
     ui_color = "#cfe5f5"
 
-    def __init__(self, *, told: Any, approval: Any = None, **options: Any) -> None:
+    def __init__(self, *, result: Any, approval: Any = None, **options: Any) -> None:
         super().__init__(outlets=[MODEL_BLESSED], **options)
-        self.told = told
+        self.result = result
         self.approval = approval
 
     def execute(self, context: Context) -> dict[str, Any]:
-        run, found = edge(context), self.told["outputs"]
+        run, outputs = read_run_context(context), self.result["outputs"]
         if not run.is_live:
             raise AirflowSkipException(f"A {run.intent.value} training is never blessed.")
-        world, registry = WorldHook(), WorldHook().registry()
+        hook, registry = ConnectionsHook(), ConnectionsHook().open_registry()
         approval = Approval.model_validate(self.approval) if self.approval else None
-        with as_airflow():
-            key = world.signer()
-            _must_be_current(found, world.manifest)
-            blessings.may_be_blessed(found["gate"], run.intent, approval)
-            version = registry.register(found["run_id"], f"runs:/{found['run_id']}/model")
-            blessing = _blessing(world.manifest.name, version, run, found, approval)
+        with translate_errors():
+            key = hook.read_signing_key()
+            _must_be_current(outputs, hook.manifest)
+            blessings.check_blessable(outputs["gate"], run.intent, approval)
+            version = registry.register(outputs["run_id"], f"runs:/{outputs['run_id']}/model")
+            blessing = _build_blessing(hook.manifest.name, version, run, outputs, approval)
             envelope = blessings.sign(blessing, key)
-            self.card_url = _describe(world.manifest, registry, blessing, found["gate"])
+            self.card_url = _write_model_card(hook.manifest, registry, blessing, outputs["gate"])
             registry.bless(version, envelope)  # the last thing: what is blessed has its card
-        self.mlflow_url = registry.version_url(version)
-        details = {"digest": found["digest"], "blessing": blessings.envelope_digest(envelope)}
-        _write(kinds.MODEL_BLESSED, version, run, self.told["summary"], details)
+        self.mlflow_url = registry.build_version_url(version)
+        details = {"digest": outputs["digest"], "blessing": blessings.compute_envelope_digest(envelope)}
+        _record_entry(kinds.MODEL_BLESSED, version, run, self.result["summary"], details)
         extra = {"version": version, "as_of": str(run.as_of), "intent": run.intent.value}
         context["outlet_events"][MODEL_BLESSED].extra.update(extra)
         return extra
 
 
-def _must_be_current(found: dict[str, Any], manifest: GateManifest) -> None:
+def _must_be_current(outputs: dict[str, Any], manifest: GateManifest) -> None:
     """Raises `NotBlessed` when the model was judged by another manifest, or other code, than is in force now."""
-    now = {"manifest": manifest.digest, "code": digest_code(*JUDGING)}
-    for what, digest in now.items():
-        if found[what] != digest:
+    current = {"manifest": manifest.digest, "code": compute_code_digest(*JUDGING)}
+    for what, digest in current.items():
+        if outputs[what] != digest:
             raise NotBlessed(f"The {what} was changed after this model was judged; train again under the new one.")
 
 
-def _blessing(model: str, version: str, run: Edge, found: dict[str, Any], approval: Approval | None) -> Blessing:
-    report = found["gate"]
+def _build_blessing(
+    model: str, version: str, run: RunContext, outputs: dict[str, Any], approval: Approval | None
+) -> Blessing:
+    report = outputs["gate"]
     return Blessing(
         model=model,
         version=version,
-        digest=found["digest"],
-        run_id=found["run_id"],
+        digest=outputs["digest"],
+        run_id=outputs["run_id"],
         run_key=run.key,
         intent=run.intent,
         as_of=run.as_of,
-        manifest=found["manifest"],
-        code=found["code"],
+        manifest=outputs["manifest"],
+        code=outputs["code"],
         policy=(report.get("policy") or {}).get("sha256"),
-        data=tuple(found["snapshots"]),
-        report=blessings.report_digest(report),
+        data=tuple(outputs["snapshots"]),
+        report=blessings.compute_report_digest(report),
         verdict=report["verdict"],
-        checks=blessings.findings(report),
+        checks=blessings.list_findings(report),
         gate=report["sentence"],
         approval=approval,
     )
 
 
-def _describe(manifest: GateManifest, registry: MlflowRegistry, blessing: Blessing, report: dict[str, Any]) -> str:
+def _write_model_card(
+    manifest: GateManifest, registry: MlflowRegistry, blessing: Blessing, report: dict[str, Any]
+) -> str:
     """Writes the model card; gives its address."""
-    params, url, drawing = registry.run(blessing.run_id)
-    facts = model_card.Facts(manifest, blessing, report, params, url, drawing)
-    registry.describe(blessing.version, blessing.run_id, model_card.summary(facts), model_card.papers(facts))
+    params, url, drawing = registry.read_run(blessing.run_id)
+    facts = model_card.CardFacts(manifest, blessing, report, params, url, drawing)
+    registry.describe(
+        blessing.version, blessing.run_id, model_card.render_summary(facts), model_card.render_documents(facts)
+    )
     return f"{url}/artifacts/card/{model_card.HTML}"
 
 
 class PromoteOperator(BaseOperator):
     """The one named point where a release becomes the champion: the alias moves and model.live is emitted."""
 
-    template_fields: Sequence[str] = ("told",)
+    template_fields: Sequence[str] = ("result",)
     operator_extra_links = (MlflowLink(),)
     ui_color = "#cfe5f5"
 
-    def __init__(self, *, told: Any, **options: Any) -> None:
+    def __init__(self, *, result: Any, **options: Any) -> None:
         super().__init__(outlets=[MODEL_LIVE], **options)
-        self.told = told
+        self.result = result
 
     def execute(self, context: Context) -> dict[str, Any]:
-        run, found = edge(context), self.told["outputs"]
-        if self.told["verdict"] != "yes":
-            raise AirflowSkipException(f"No version went live: {self.told['summary']}.")
-        registry, version = WorldHook().registry(), found["version"]
-        with as_airflow():
+        run, outputs = read_run_context(context), self.result["outputs"]
+        if self.result["verdict"] != "yes":
+            raise AirflowSkipException(f"No version went live: {self.result['summary']}.")
+        registry, version = ConnectionsHook().open_registry(), outputs["version"]
+        with translate_errors():
             registry.promote(version)
-        self.mlflow_url = registry.version_url(version)
-        _write(kinds.RELEASE_LIVE, version, run, self.told["summary"], found, live_key(found))
+        self.mlflow_url = registry.build_version_url(version)
+        _record_entry(kinds.RELEASE_LIVE, version, run, self.result["summary"], outputs, build_live_key(outputs))
         context["outlet_events"][MODEL_LIVE].extra.update({"version": version, "intent": run.intent.value})
         return {"version": version}
 
 
-def _write(what: str, version: str, run: Edge, why: str, details: dict[str, Any], known_as: str | None = None) -> None:
+def _record_entry(
+    what: str, version: str, run: RunContext, why: str, details: dict[str, Any], known_as: str | None = None
+) -> None:
     key = known_as or f"{what}-{run.key}"
-    WorldHook().ledger().append(Entry(what=what, subject=version, who=run.who, why=why, details=details, key=key))
+    ConnectionsHook().open_ledger().append(
+        Entry(what=what, subject=version, who=run.who, why=why, details=details, key=key)
+    )

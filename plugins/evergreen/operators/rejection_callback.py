@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from evergreen.hooks.connections import WorldHook
-from evergreen.hooks.notifiers import tell
-from evergreen.run_context import edge
+from evergreen.hooks.connections import ConnectionsHook
+from evergreen.hooks.notifiers import announce_entry
+from evergreen.run_context import read_run_context
 from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds as kinds
 
 
-def note_refused_day(context: Mapping[str, Any]) -> None:
+def record_refused_day(context: Mapping[str, Any]) -> None:
     """For `on_failure_callback` of the ingest task: a live delivery that failed for good is `dataset.refused`."""
-    run = edge(context)
+    run = read_run_context(context)
     if not run.is_live:
         return
     day, why = context["task"].job_params["day"], str(context.get("exception") or "the task failed")
     entry = Entry(what=kinds.DATASET_REFUSED, subject=str(day), who=run.who, why=why, key=f"dataset-{run.key}")
-    WorldHook().ledger().append(entry)
-    tell(entry)
+    ConnectionsHook().open_ledger().append(entry)
+    announce_entry(entry)

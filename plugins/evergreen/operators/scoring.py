@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from evergreen.errors import as_airflow
-from evergreen.hooks.connections import WorldHook
-from evergreen.run_context import Edge, announced, edge, interval_day
+from evergreen.errors import translate_errors
+from evergreen.hooks.connections import ConnectionsHook
+from evergreen.run_context import RunContext, find_interval_day, list_announced_days, read_run_context
 from include.kernel.errors import RequestInvalid
 from include.kernel.words import ledger_kinds as kinds
 from include.release.core.rollout import Release
-from include.scoring.core.scoring import Pinned, PinnedDay, chosen
+from include.scoring.core.scoring import PinnedDay, PinnedRun, choose_days
 
 if TYPE_CHECKING:
-    from include.data.store.snapshot_store import ContentStore
+    from include.data.store.snapshot_store import SnapshotStore
 
 
 class PinOperator(BaseOperator):
@@ -31,44 +31,55 @@ class PinOperator(BaseOperator):
     ui_color = "#dcefe3"
 
     def execute(self, context: Context) -> dict[str, Any]:
-        run, world, asked = edge(context), WorldHook(), context["params"]
-        days = _days(run, world.store(), context)
-        with as_airflow():
-            release = self._asked(world, str(asked["version"])) if asked.get("version") else self._live(world)
+        run, hook, params = read_run_context(context), ConnectionsHook(), context["params"]
+        days = _choose_days(run, hook.open_snapshot_store(), context)
+        with translate_errors():
+            release = (
+                self._verify_requested(hook, str(params["version"]))
+                if params.get("version")
+                else self._verify_live(hook)
+            )
         for day in days:
             self.log.info("%s (snapshot %s) with version %s", day.day, day.snapshot[:12], release.version)
-        pinned = Pinned(version=release.version, digest=release.digest, days=tuple(days))
+        pinned = PinnedRun(version=release.version, digest=release.digest, days=tuple(days))
         return pinned.model_dump(mode="json")
 
-    def _asked(self, world: WorldHook, version: str) -> Release:
-        return Release(version, world.blessing(version, world.registry().blessing(version)).digest)
+    def _verify_requested(self, hook: ConnectionsHook, version: str) -> Release:
+        return Release(version, hook.verify_blessing(version, hook.open_registry().fetch_blessing(version)).digest)
 
-    def _live(self, world: WorldHook) -> Release:
+    def _verify_live(self, hook: ConnectionsHook) -> Release:
         """The ledger keeps the blessing of what went live, so that the registry may be down; else it is asked."""
-        live = world.target().observe().live.release
+        live = hook.open_target().observe().live.release
         if live is None:
             raise AirflowSkipException("No version is live yet, so there is nothing to score with.")
-        told = [entry.details for entry in world.ledger().entries(kinds.RELEASE_LIVE) if entry.subject == live.version]
-        envelope = next((each["blessing"] for each in reversed(told) if each.get("blessing")), None)
-        world.blessing(live.version, envelope or world.registry().blessing(live.version), live.digest)
+        entries = [
+            entry.details
+            for entry in hook.open_ledger().read_entries(kinds.RELEASE_LIVE)
+            if entry.subject == live.version
+        ]
+        envelope = next((details["blessing"] for details in reversed(entries) if details.get("blessing")), None)
+        hook.verify_blessing(live.version, envelope or hook.open_registry().fetch_blessing(live.version), live.digest)
         return live
 
 
-def _days(run: Edge, store: ContentStore, context: Mapping[str, Any]) -> list[PinnedDay]:
-    with as_airflow():
-        asked = _date(context, "day"), _date(context, "until")
-        own = interval_day(context) if run.run_type == "backfill" else None
-        found = chosen(store.history(), run.as_of, asked, announced(context, "day"), own)
-        if not found and any(asked):
+def _choose_days(run: RunContext, store: SnapshotStore, context: Mapping[str, Any]) -> list[PinnedDay]:
+    with translate_errors():
+        requested = _parse_date(context, "day"), _parse_date(context, "until")
+        backfill_day = find_interval_day(context) if run.run_type == "backfill" else None
+        snapshots = choose_days(
+            store.read_history(), run.as_of, requested, list_announced_days(context, "day"), backfill_day
+        )
+        if not snapshots and any(requested):
             raise RequestInvalid(
-                f"No day from {asked[0] or asked[1]} to {asked[1] or asked[0]} was known as of {run.as_of}; ingest it, "
+                f"No day from {requested[0] or requested[1]} to {requested[1] or requested[0]} was "
+                f"known as of {run.as_of}; ingest it, "
                 "or choose another."
             )
-    if not found:
+    if not snapshots:
         raise AirflowSkipException(f"There is no day to score as of {run.as_of}.")
-    return [PinnedDay(day=each.day, snapshot=each.id) for each in found]
+    return [PinnedDay(day=snapshot.day, snapshot=snapshot.id) for snapshot in snapshots]
 
 
-def _date(context: Mapping[str, Any], name: str) -> date | None:
+def _parse_date(context: Mapping[str, Any], name: str) -> date | None:
     value = context["params"].get(name)
     return date.fromisoformat(value) if value else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from evergreen.sensors.wait_condition import QuestionSensor
+from evergreen.sensors.wait_condition import WaitConditionSensor
 
 
-class DriftSensor(QuestionSensor):
+class DriftSensor(WaitConditionSensor):
     """One answer per episode however often it is asked, restarted or run twice: the ledger remembers the episode."""
 
-    question = "drift"
+    condition = "drift"

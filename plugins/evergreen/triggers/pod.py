@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from evergreen.hooks.connections import WorldHook
+from evergreen.hooks.connections import ConnectionsHook
 from include.cluster import pods
 
 if TYPE_CHECKING:
@@ -40,46 +40,46 @@ class PodTrigger(BaseTrigger):
         return "evergreen.triggers.pod.PodTrigger", kwargs
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        manifest, waited = WorldHook().manifest, 0.0
-        async with self._hook().get_conn() as client:
-            while pod := self._still(await self._read(client, manifest.cluster.timeout_s), waited):
+        manifest, waited = ConnectionsHook().manifest, 0.0
+        async with self._open_hook().get_conn() as client:
+            while pod := self._filter_waiting(await self._read(client, manifest.cluster.timeout_s), waited):
                 began = time.monotonic()
-                await self._wake(
+                await self._await_change(
                     client, str(pod["metadata"]["resourceVersion"]), max(1, round(manifest.cluster.watch_s))
                 )
                 waited = waited + time.monotonic() - began if pod["status"].get("phase") == "Pending" else 0.0
         yield TriggerEvent({"uid": self.uid, "waited": waited})  # type: ignore[no-untyped-call]
 
-    def _still(self, pod: dict[str, Any] | None, waited: float) -> dict[str, Any] | None:
+    def _filter_waiting(self, pod: dict[str, Any] | None, waited: float) -> dict[str, Any] | None:
         """The pod while it is to be waited for. That it is gone, or another one, is something for the worker."""
         if pod is None or pod["metadata"]["uid"] != self.uid:
             return None
-        return pod if pods.judge(pod, WorldHook().manifest.jobs, waited).state == "waiting" else None
+        return pod if pods.judge(pod, ConnectionsHook().manifest.jobs, waited).state == "waiting" else None
 
     async def _read(self, client: Any, timeout_s: float) -> dict[str, Any] | None:
         """The pod, None when it is gone. Asks until it is answered: a triggerer has time."""
         pause = 0.2
         while True:
             try:
-                return await self._look(client, timeout_s)
-            except _interruptions() as error:
+                return await self._read_once(client, timeout_s)
+            except _list_interruptions() as error:
                 log.warning("pod %s cannot be read (%s); once more", self.name, type(error).__name__)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, WorldHook().manifest.cluster.longest_wait_s)
+            pause = min(pause * 2, ConnectionsHook().manifest.cluster.longest_wait_s)
 
-    async def _look(self, client: Any, timeout_s: float) -> dict[str, Any] | None:
+    async def _read_once(self, client: Any, timeout_s: float) -> dict[str, Any] | None:
         """A refusal ends the waiting: the worker meets it again, and says it better."""
         from kubernetes_asyncio.client import ApiException, CoreV1Api
 
         try:
-            found = await CoreV1Api(client).read_namespaced_pod(self.name, self.namespace, _request_timeout=timeout_s)
+            pod = await CoreV1Api(client).read_namespaced_pod(self.name, self.namespace, _request_timeout=timeout_s)
         except ApiException as error:
             if error.status in (401, 403, 404):
                 return None
             raise
-        return dict(client.sanitize_for_serialization(found))
+        return dict(client.sanitize_for_serialization(pod))
 
-    async def _wake(self, client: Any, version: str, seconds: int) -> None:
+    async def _await_change(self, client: Any, version: str, seconds: int) -> None:
         """Returns at the next change of the pod, after `seconds`, or when the watch breaks."""
         from kubernetes_asyncio.client import CoreV1Api
         from kubernetes_asyncio.watch import Watch
@@ -87,7 +87,7 @@ class PodTrigger(BaseTrigger):
         began = time.monotonic()
         try:
             async with Watch() as watch:
-                seen = watch.stream(
+                changes = watch.stream(
                     CoreV1Api(client).list_namespaced_pod,
                     self.namespace,
                     field_selector=f"metadata.name={self.name}",
@@ -95,14 +95,14 @@ class PodTrigger(BaseTrigger):
                     timeout_seconds=seconds,
                     _request_timeout=seconds + 5,
                 )
-                async for _ in seen:
+                async for _ in changes:
                     return
-        except _interruptions() as error:
+        except _list_interruptions() as error:
             log.info("the watch of pod %s broke (%s); it is read anew", self.name, type(error).__name__)
             if time.monotonic() - began < 1:  # a watch that breaks at once must not become a busy loop
                 await asyncio.sleep(1)
 
-    def _hook(self) -> AsyncKubernetesHook:
+    def _open_hook(self) -> AsyncKubernetesHook:
         from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
         return AsyncKubernetesHook(**self.cluster)
@@ -111,7 +111,7 @@ class PodTrigger(BaseTrigger):
         """A person marked the task, or cleared it: its pod ends. A triggerer that restarts does not come here."""
         from kubernetes_asyncio.client import ApiException, CoreV1Api, V1DeleteOptions, V1Preconditions
 
-        async with self._hook().get_conn() as client:
+        async with self._open_hook().get_conn() as client:
             try:
                 this = V1DeleteOptions(preconditions=V1Preconditions(uid=self.uid))
                 await CoreV1Api(client).delete_namespaced_pod(self.name, self.namespace, body=this)
@@ -120,7 +120,7 @@ class PodTrigger(BaseTrigger):
                     raise
 
 
-def _interruptions() -> tuple[type[Exception], ...]:
+def _list_interruptions() -> tuple[type[Exception], ...]:
     """What a connection to the API server may meet; a line of a watch that was cut in two is a ValueError."""
     from aiohttp import ClientError
     from kubernetes_asyncio.client import ApiException

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from evergreen.hooks.connections import WorldHook
+from evergreen.hooks.connections import ConnectionsHook
 from include.manifest import Manifest
 from include.retraining.wait_conditions import Answer, WaitConditions
 from include.retraining.wiring import open_wait_conditions
@@ -39,7 +39,7 @@ class PollTrigger(BaseTrigger):
 
     def _ask(self) -> Answer | None:
         """By the manifest as it is now: what waits for weeks must see it change."""
-        manifest = WorldHook().manifest
+        manifest = ConnectionsHook().manifest
         if self._opened is None or self._opened[0] is not manifest:
             self._opened = manifest, open_wait_conditions(manifest)
         return self._opened[1].ask(self.question, self.arguments)

@@ -20,9 +20,9 @@ RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=5)}  # Airflow may los
 
 with DAG("approvals", schedule=None, params={"told": Param({}, type="object")}, default_args=RETRIES):
     told = evaluate()
-    gate = GateOperator(task_id="gate", told=told)
-    approve = ApproveOperator(task_id="approve", manifest=read_manifest(), told=told, url="http://mlflow.example/run")
+    gate = GateOperator(task_id="gate", result=told)
+    approve = ApproveOperator(task_id="approve", manifest=read_manifest(), result=told, url="http://mlflow.example/run")
     bless = BlessOperator(
-        task_id="bless", told=told, approval=approve.output, trigger_rule="none_failed_min_one_success"
+        task_id="bless", result=told, approval=approve.output, trigger_rule="none_failed_min_one_success"
     )
     gate >> [approve, bless]

@@ -25,4 +25,4 @@ RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=5)}
 with DAG("release_approvals", schedule=None, params={"told": Param({}, type="object")}, default_args=RETRIES):
     told = try_out()
     ReconcileOperator(task_id="reconcile") >> told
-    ApproveReleaseOperator(task_id="approve", manifest=read_manifest(), told=told) >> rollout()
+    ApproveReleaseOperator(task_id="approve", manifest=read_manifest(), result=told) >> rollout()

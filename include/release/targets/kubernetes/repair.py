@@ -23,186 +23,210 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from include.cluster.api_server import Object
 from include.kernel.errors import Conflict, RecordDamaged
-from include.release.core.reconcile import Said
-from include.release.core.rollout import COLOURS, Colour, Evidence, Observed, Release, Route, Slot, Verdict, Wanted
+from include.release.core.reconcile import SlotReport
+from include.release.core.rollout import (
+    COLOURS,
+    Colour,
+    DesiredState,
+    Evidence,
+    ObservedStatus,
+    Release,
+    Route,
+    Slot,
+    Verdict,
+)
 from include.release.targets.base import RepairableTarget
-from include.release.targets.damage import noting
+from include.release.targets.damage import record_damage
 from include.release.targets.kubernetes import routes
-from include.release.targets.kubernetes.records import RELEASE, template_notes
+from include.release.targets.kubernetes.records import RELEASE_ANNOTATION, get_template_annotations
 from include.release.targets.kubernetes.target import KubernetesTarget
-from include.release.targets.kubernetes.traffic import LET_GO
+from include.release.targets.kubernetes.traffic import DRAIN_ANNOTATION
 
 
 class KubernetesRepair(KubernetesTarget, RepairableTarget):
     """`patience_s` is how long a slot may take until it has loaded what its Deployment names."""
 
-    patience_s = 60.0
+    slot_timeout_s = 60.0
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
-    def records(self) -> tuple[Observed, Wanted | None, Evidence, frozenset[str]]:
+    def read_records(self) -> tuple[ObservedStatus, DesiredState | None, Evidence, frozenset[str]]:
         """What can be read, and the names of the records that cannot."""
         damaged: set[str] = set()
-        record, route, wanted = self._record(), Route(), None
-        with noting("route", damaged):
-            route = routes.route(record)
-        with noting("wanted", damaged):
-            wanted = routes.wanted(record)
+        record, route, desired = self._read_record(), Route(), None
+        with record_damage("route", damaged):
+            route = routes.read_route(record)
+        with record_damage("wanted", damaged):
+            desired = routes.read_desired_state(record)
         slots = dict.fromkeys(COLOURS, Slot())
         for colour in COLOURS:
-            with noting(colour, damaged):
-                slots[colour] = self._slot(colour)
-        evidence = self.evidence(wanted.generation, route.trial) if wanted else Evidence()
-        return Observed(route, slots["blue"], slots["green"]), wanted, evidence, frozenset(damaged)
+            with record_damage(colour, damaged):
+                slots[colour] = self._read_slot(colour)
+        evidence = self.read_evidence(desired.generation, route.trial) if desired else Evidence()
+        return ObservedStatus(route, slots["blue"], slots["green"]), desired, evidence, frozenset(damaged)
 
-    def said(self, colour: Colour) -> Said | None:
+    def read_slot_report(self, colour: Colour) -> SlotReport | None:
         """None when no pod of the slot answers."""
-        told = self._told(colour)
-        if not told or "state" not in told:
+        status = self._fetch_model_status(colour)
+        if not status or "state" not in status:
             return None
-        release = Release(str(told["version"]), str(told["digest"])) if told.get("version") else None
-        return Said(str(told["state"]), release, str(told.get("why") or ""))
+        release = Release(str(status["version"]), str(status["digest"])) if status.get("version") else None
+        return SlotReport(str(status["state"]), release, str(status.get("why") or ""))
 
-    def proxied(self) -> tuple[Route | None, bool]:
+    def read_effective_route(self) -> tuple[Route | None, bool]:
         """The route by which requests really go, if they go to a slot, and whether it is the recorded one."""
-        record = self._record()
-        live = routes.followed(record)
+        record = self._read_record()
+        live = routes.find_live_slot(record)
         try:
-            recorded = routes.route(record)
+            recorded = routes.read_route(record)
         except RecordDamaged:
-            return self._told_by_the_spec(record, live), False
+            return self._infer_route(record, live), False
         if recorded.live is None and live:
-            return self._told_by_the_spec(record, live), False
-        return (recorded if live and live == recorded.live else None), routes.follows(record)
+            return self._infer_route(record, live), False
+        return (recorded if live and live == recorded.live else None), routes.is_in_sync(record)
 
-    def _told_by_the_spec(self, record: Object, live: Colour | None) -> Route | None:
+    def _infer_route(self, record: Object, live: Colour | None) -> Route | None:
         if live is None:
             return None
-        wanted = None
+        desired = None
         with suppress(RecordDamaged):
-            wanted = routes.wanted(record)
-        generation = self._newest_known(wanted)
-        return Route(live, generation=generation, trial=generation if self._is_on_trial(wanted, live) else 0)
+            desired = routes.read_desired_state(record)
+        generation = self._find_known_generation(desired)
+        return Route(live, generation=generation, trial=generation if self._is_on_trial(desired, live) else 0)
 
-    def _is_on_trial(self, wanted: Wanted | None, live: Colour) -> bool:
-        if wanted is None or wanted.kind == "rollback":
+    def _is_on_trial(self, desired: DesiredState | None, live: Colour) -> bool:
+        if desired is None or desired.kind == "rollback":
             return False
-        evidence = self.evidence(wanted.generation)
+        evidence = self.read_evidence(desired.generation)
         is_undecided = evidence.accepted is Verdict.PASSED and evidence.soaked is Verdict.PENDING
-        return is_undecided and self._slot(live).release == wanted.release
+        return is_undecided and self._read_slot(live).release == desired.release
 
-    def _newest_known(self, wanted: Wanted | None) -> int:
-        judged = [int(key.split(".")[0]) for key in self._notes()]
-        return wanted.generation if wanted else max([0, *judged])
+    def _find_known_generation(self, desired: DesiredState | None) -> int:
+        judged_generations = [int(key.split(".")[0]) for key in self._read_notes()]
+        return desired.generation if desired else max([0, *judged_generations])
 
-    def paper(self, colour: Colour) -> str | None:
+    def read_envelope(self, colour: Colour) -> str | None:
         """The signed envelope that allows what a slot's Deployment names; None where it lies no more."""
-        text = template_notes(self._deployment(colour)).get(RELEASE) or "{}"
-        return self._read_paper(json.loads(text).get("blessing"))
+        text = get_template_annotations(self._read_deployment(colour)).get(RELEASE_ANNOTATION) or "{}"
+        return self._read_envelope_file(json.loads(text).get("blessing"))
 
     # --- mending ---------------------------------------------------------------------------------------------------
 
-    def restore_wish(self, seen: Observed) -> None:
+    def restore_desired_state(self, observed: ObservedStatus) -> None:
         """Wants what serves, with a generation that never was."""
-        record = self._as(seen)
+        record = self._read_unchanged_record(observed)
         with suppress(RecordDamaged):
-            if routes.wanted(record) is not None:
+            if routes.read_desired_state(record) is not None:
                 raise Conflict("Somebody has wanted something meanwhile; nothing was changed.")
-        live = seen.route.live
-        if live is None or seen.live.release is None:
+        live = observed.route.live
+        if live is None or observed.live.release is None:
             raise Conflict("Nothing serves, so there is nothing to want; deploy a version.")
-        paper = json.loads(template_notes(self._deployment(live))[RELEASE]).get("blessing")
-        generation = max(seen.route.generation, self._newest_known(None)) + 1
-        wish = Wanted(seen.live.release, generation, "reconcile", "the record was lost", "deploy", paper)
-        self._write(routes.with_wish(routes.without_wish(record), wish))
+        blessing_digest = json.loads(get_template_annotations(self._read_deployment(live))[RELEASE_ANNOTATION]).get(
+            "blessing"
+        )
+        generation = max(observed.route.generation, self._find_known_generation(None)) + 1
+        desired = DesiredState(
+            observed.live.release, generation, "reconcile", "the record was lost", "deploy", blessing_digest
+        )
+        self._write_object(routes.write_desired_state(routes.remove_desired_state(record), desired))
 
     def restore_route(self, route: Route) -> None:
-        record = self._record()
+        record = self._read_record()
         with suppress(RecordDamaged):
-            if routes.route(record).live:
+            if routes.read_route(record).live:
                 raise Conflict("Somebody has written a route meanwhile; nothing was changed.")
-        self._write(routes.with_route(routes.without_route(record), route))
+        self._write_object(routes.write_route(routes.remove_route(record), route))
         self._await_route()
 
     def apply_route(self) -> None:
         """Makes the spec what the annotation says, after somebody moved it by hand."""
-        record = self._record()
-        self._write(routes.with_route(record, routes.route(record)))
+        record = self._read_record()
+        self._write_object(routes.write_route(record, routes.read_route(record)))
         self._await_route()
 
-    def restore_slot(self, colour: Colour, release: Release | None, envelope: str | None, seen: Observed) -> None:
+    def restore_slot(
+        self, colour: Colour, release: Release | None, envelope: str | None, observed: ObservedStatus
+    ) -> None:
         """Names `release` in the slot's Deployment, as it was allowed; without one the slot is emptied."""
         if release is None:
-            return self._empty(colour, seen)
-        content = {**asdict(release), "generation": seen.route.generation, "blessing": self._kept(envelope)}
+            return self._empty_slot(colour, observed)
+        content = {
+            **asdict(release),
+            "generation": observed.route.generation,
+            "blessing": self._keep_envelope(envelope),
+        }
 
-        def name(deployment: Object) -> None:
-            template_notes(deployment)[RELEASE] = json.dumps(content)
-            self._run_some(deployment)
+        def write_release(deployment: Object) -> None:
+            get_template_annotations(deployment)[RELEASE_ANNOTATION] = json.dumps(content)
+            self._start_pods(deployment)
 
-        self._change(colour, name, seen)
+        self._change_slot(colour, write_release, observed)
         return self._await_slot(colour, release)
 
-    def _empty(self, colour: Colour, seen: Observed) -> None:
+    def _empty_slot(self, colour: Colour, observed: ObservedStatus) -> None:
         def empty(deployment: Object) -> None:
-            if self._as(seen) and seen.route.live == colour:
+            if self._read_unchanged_record(observed) and observed.route.live == colour:
                 raise Conflict(f"Slot {colour} carries live traffic; look again before you touch it.")
-            template_notes(deployment).pop(RELEASE, None)
+            get_template_annotations(deployment).pop(RELEASE_ANNOTATION, None)
             deployment["spec"]["replicas"] = 0
 
-        self._change(colour, empty, seen)
+        self._change_slot(colour, empty, observed)
         self._await_slot(colour, None)
 
     def reload(self, colour: Colour) -> None:
         """Replaces its pods one by one; the new ones hold what the Deployment names."""
 
         def renew(deployment: Object) -> None:
-            template_notes(deployment)[LET_GO] = repr(time.time())
-            self._run_some(deployment)
+            get_template_annotations(deployment)[DRAIN_ANNOTATION] = repr(time.time())
+            self._start_pods(deployment)
 
-        self._change(colour, renew)
-        self._await_slot(colour, self._slot(colour).release)
+        self._change_slot(colour, renew)
+        self._await_slot(colour, self._read_slot(colour).release)
 
     def start_slot(self, colour: Colour) -> None:
         """Gives a slot that was scaled to nothing its pods; whatever else ended is started by the cluster."""
-        self._change(colour, self._run_some)
-        self._await_slot(colour, self._slot(colour).release)
+        self._change_slot(colour, self._start_pods)
+        self._await_slot(colour, self._read_slot(colour).release)
 
     def start_proxy(self) -> None:
         """Nothing: a Service has no process, and a Gateway is looked after by those who installed it."""
 
-    def _run_some(self, deployment: Object) -> None:
+    def _start_pods(self, deployment: Object) -> None:
         """Pods for a slot that holds something; one that was emptied stays so."""
-        if template_notes(deployment).get(RELEASE):
+        if get_template_annotations(deployment).get(RELEASE_ANNOTATION):
             deployment["spec"]["replicas"] = max(self._spec.replicas, int(deployment["spec"].get("replicas", 1)))
 
-    def _change(self, colour: Colour, change: Callable[[Object], Any], seen: Observed | None = None) -> None:
-        deployment = self._deployment(colour)
-        if seen:
-            self._as(seen)
+    def _change_slot(
+        self, colour: Colour, change: Callable[[Object], Any], observed: ObservedStatus | None = None
+    ) -> None:
+        deployment = self._read_deployment(colour)
+        if observed:
+            self._read_unchanged_record(observed)
         change(deployment)
-        self._write(deployment)
+        self._write_object(deployment)
 
-    def _write(self, body: Object) -> None:
-        if not self._stored(body):
+    def _write_object(self, body: Object) -> None:
+        if not self._try_replace(body):
             raise Conflict("Somebody else has written meanwhile; nothing was changed, and the next look sees more.")
 
-    def _as(self, seen: Observed) -> Object:
+    def _read_unchanged_record(self, observed: ObservedStatus) -> Object:
         """The record, if its route is still the one that was seen."""
-        record = self._record()
-        if routes.route(record) != seen.route:
+        record = self._read_record()
+        if routes.read_route(record) != observed.route:
             raise Conflict("The route has changed meanwhile; nothing was changed.")
         return record
 
     def _await_slot(self, colour: Colour, release: Release | None) -> None:
         """Until its pods hold it, or none is left; gives up in silence, since the next look will tell."""
         attempts = Retrying(
-            stop=stop_after_delay(self.patience_s), wait=wait_fixed(0.2), retry=retry_if_result(lambda is_so: not is_so)
+            stop=stop_after_delay(self.slot_timeout_s),
+            wait=wait_fixed(0.2),
+            retry=retry_if_result(lambda is_so: not is_so),
         )
 
         def has_come() -> bool:
-            slot = self._slot(colour)
-            return slot.ready and slot.release == release if release else not self._pods(colour)
+            slot = self._read_slot(colour)
+            return slot.ready and slot.release == release if release else not self._list_pods(colour)
 
         with suppress(RetryError):
             attempts(has_come)

@@ -18,52 +18,52 @@ from typing import Any, cast
 
 from include.cluster.spec import ClusterSpec
 from include.kernel.errors import RecordDamaged, RequestInvalid
-from include.release.core.release_record import wanted_of
-from include.release.core.rollout import COLOURS, Colour, Route, Wanted, other
+from include.release.core.release_record import parse_desired_state
+from include.release.core.rollout import COLOURS, Colour, DesiredState, Route, other
 from include.serving.words.headers import GENERATION
 
 Object = dict[str, Any]
-PATHS = {
+API_PATHS = {
     "Service": "/api/v1/namespaces/{}/services/",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments/",
     "HTTPRoute": "/apis/gateway.networking.k8s.io/v1/namespaces/{}/httproutes/",
     "VirtualService": "/apis/networking.istio.io/v1/namespaces/{}/virtualservices/",
 }
-PARTS = {  # what to apply where such an object is missing
+REQUIRED_COMPONENTS = {  # what to apply where such an object is missing
     "HTTPRoute": "the Gateway API and k8s/components/gateway",
     "VirtualService": "Istio and k8s/components/istio, as that one says,",
 }
-WANTED = "evergreen/wanted"
-ROUTE = "evergreen/route"
-LET_GO = "evergreen/let-go"  # the slot whose pods had the traffic before, until they are replaced
-WRITTEN = "evergreen/written"  # when a run last wrote the wish or the route, in seconds of the epoch
-NAME = "predictions"
-SLOT = "evergreen/slot"
-SLOT_NAME = {"app.kubernetes.io/name": "slot"}
+DESIRED_STATE_ANNOTATION = "evergreen/wanted"
+ROUTE_ANNOTATION = "evergreen/route"
+DRAIN_ANNOTATION = "evergreen/let-go"  # the slot whose pods had the traffic before, until they are replaced
+WRITTEN_AT_ANNOTATION = "evergreen/written"  # when a run last wrote the wish or the route, in seconds of the epoch
+SERVICE_NAME = "predictions"
+SLOT_LABEL = "evergreen/slot"
+SLOT_LABELS = {"app.kubernetes.io/name": "slot"}
 
 
-def chosen(spec: ClusterSpec) -> tuple[str, str]:
+def choose_route_object(spec: ClusterSpec) -> tuple[str, str]:
     """Kind and name of the object that is the route."""
     if spec.gateway:
         return "HTTPRoute", spec.gateway
-    return ("VirtualService", spec.virtual_service) if spec.virtual_service else ("Service", NAME)
+    return ("VirtualService", spec.virtual_service) if spec.virtual_service else ("Service", SERVICE_NAME)
 
 
-def wanted(record: Object) -> Wanted | None:
+def read_desired_state(record: Object) -> DesiredState | None:
     """Raises `RecordDamaged`, as `route` does, for what no release of ours wrote."""
-    text = _annotations(record).get(WANTED)
-    with _readable(record, WANTED):
-        return wanted_of(json.loads(text)) if text else None
+    text = _get_annotations(record).get(DESIRED_STATE_ANNOTATION)
+    with _translate_damage(record, DESIRED_STATE_ANNOTATION):
+        return parse_desired_state(json.loads(text)) if text else None
 
 
-def route(record: Object) -> Route:
-    text = _annotations(record).get(ROUTE)
-    with _readable(record, ROUTE):
+def read_route(record: Object) -> Route:
+    text = _get_annotations(record).get(ROUTE_ANNOTATION)
+    with _translate_damage(record, ROUTE_ANNOTATION):
         return Route(**json.loads(text)) if text else Route()
 
 
 @contextmanager
-def _readable(record: Object, name: str) -> Iterator[None]:
+def _translate_damage(record: Object, name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -73,143 +73,149 @@ def _readable(record: Object, name: str) -> Iterator[None]:
         ) from error
 
 
-def with_wish(record: Object, wish: Wanted) -> Object:
-    _annotations(record)[WANTED] = json.dumps(asdict(wish))
+def write_desired_state(record: Object, desired: DesiredState) -> Object:
+    _get_annotations(record)[DESIRED_STATE_ANNOTATION] = json.dumps(asdict(desired))
     return record
 
 
-def with_route(record: Object, new: Route) -> Object:
+def write_route(record: Object, new_route: Route) -> Object:
     """Record and effect at once. Raises `RequestInvalid` for a split that a Service cannot make."""
-    before = route(record).live
-    _annotations(record)[ROUTE] = json.dumps(asdict(new))
-    if before and before != new.live:
-        _annotations(record)[LET_GO] = before
-    if new.sticky:
+    live_before = read_route(record).live
+    _get_annotations(record)[ROUTE_ANNOTATION] = json.dumps(asdict(new_route))
+    if live_before and live_before != new_route.live:
+        _get_annotations(record)[DRAIN_ANNOTATION] = live_before
+    if new_route.sticky:
         raise RequestInvalid(
             "No route of target kubernetes deals callers by a key; run the experiment on target local, or ask for a "
             "canary."
         )
-    if record["kind"] == "Service" and new.is_split:
+    if record["kind"] == "Service" and new_route.is_split:
         raise RequestInvalid(
             "A Service has no weights and no mirrors; install the Gateway API, apply k8s/components/gateway and set "
             "cluster.gateway, or release.strategy: blue_green with release.shadow.enabled: false."
         )
-    record["spec"] |= _effect(record["kind"], new)
+    record["spec"] |= _build_route_spec(record["kind"], new_route)
     return record
 
 
-def _effect(kind: str, new: Route) -> Object:
+def _build_route_spec(kind: str, new_route: Route) -> Object:
     """The part of the object's spec that moves the traffic."""
     if kind == "HTTPRoute":
-        return {"rules": [_rule(new)] if new.live else []}
+        return {"rules": [_build_gateway_rule(new_route)] if new_route.live else []}
     if kind == "VirtualService":  # Istio refuses one without any rule
-        return {"http": [_istio_rule(new) if new.live else {"directResponse": {"status": 503}}]}
-    return {"selector": {**SLOT_NAME, SLOT: new.live} if new.live else None}
+        return {"http": [_build_istio_rule(new_route) if new_route.live else {"directResponse": {"status": 503}}]}
+    return {"selector": {**SLOT_LABELS, SLOT_LABEL: new_route.live} if new_route.live else None}
 
 
-def written(record: Object, at: float) -> Object:
-    _annotations(record)[WRITTEN] = repr(at)
+def stamp_written(record: Object, at: float) -> Object:
+    _get_annotations(record)[WRITTEN_AT_ANNOTATION] = repr(at)
     return record
 
 
-def written_at(record: Object) -> float:
-    return float(_annotations(record).get(WRITTEN, 0.0))
+def read_written_at(record: Object) -> float:
+    return float(_get_annotations(record).get(WRITTEN_AT_ANNOTATION, 0.0))
 
 
 # --- what really moves the traffic, whatever the annotations say ------------------------------------------------------
 
 
-def followed(record: Object) -> Colour | None:
+def find_live_slot(record: Object) -> Colour | None:
     """The slot that gets requests by the object's spec; the one with more of them where two do."""
-    weights = _weights(record["kind"], record["spec"])
-    found = max(weights, key=lambda name: weights[name], default="").removeprefix("slot-")
-    return found if found in COLOURS else None
+    weights = _read_weights(record["kind"], record["spec"])
+    colour = max(weights, key=lambda name: weights[name], default="").removeprefix("slot-")
+    return colour if colour in COLOURS else None
 
 
-def follows(record: Object) -> bool:
+def is_in_sync(record: Object) -> bool:
     """Whether the spec does what the recorded route says. Raises `RecordDamaged`."""
-    kind, recorded = record["kind"], _effect(record["kind"], route(record))
-    is_same = _weights(kind, record["spec"]) == _weights(kind, recorded)
-    return is_same and _mirrors(kind, record["spec"]) == _mirrors(kind, recorded)
+    kind, recorded = record["kind"], _build_route_spec(record["kind"], read_route(record))
+    is_same = _read_weights(kind, record["spec"]) == _read_weights(kind, recorded)
+    return is_same and _list_mirrors(kind, record["spec"]) == _list_mirrors(kind, recorded)
 
 
-def without_route(record: Object) -> Object:
+def remove_route(record: Object) -> Object:
     """For who writes it anew."""
-    _annotations(record).pop(ROUTE, None)
+    _get_annotations(record).pop(ROUTE_ANNOTATION, None)
     return record
 
 
-def without_wish(record: Object) -> Object:
-    _annotations(record).pop(WANTED, None)
+def remove_desired_state(record: Object) -> Object:
+    _get_annotations(record).pop(DESIRED_STATE_ANNOTATION, None)
     return record
 
 
-def _weights(kind: str, spec: Object) -> dict[str, int]:
+def _read_weights(kind: str, spec: Object) -> dict[str, int]:
     if kind == "HTTPRoute":
-        backends = [each for rule in spec.get("rules") or () for each in rule.get("backendRefs") or ()]
-        return {each["name"]: int(each.get("weight", 1)) for each in backends}
+        backends = [backend for rule in spec.get("rules") or () for backend in rule.get("backendRefs") or ()]
+        return {backend["name"]: int(backend.get("weight", 1)) for backend in backends}
     if kind == "VirtualService":
-        routes = [each for rule in spec.get("http") or () for each in rule.get("route") or ()]
-        return {each["destination"]["host"]: int(each.get("weight", 100)) for each in routes}
-    live = (spec.get("selector") or {}).get(SLOT)
+        routes = [backend for rule in spec.get("http") or () for backend in rule.get("route") or ()]
+        return {backend["destination"]["host"]: int(backend.get("weight", 100)) for backend in routes}
+    live = (spec.get("selector") or {}).get(SLOT_LABEL)
     return {f"slot-{live}": 100} if live else {}
 
 
-def _mirrors(kind: str, spec: Object) -> list[str]:
+def _list_mirrors(kind: str, spec: Object) -> list[str]:
     if kind == "HTTPRoute":
-        filters = [each for rule in spec.get("rules") or () for each in rule.get("filters") or ()]
-        return [each["requestMirror"]["backendRef"]["name"] for each in filters if each["type"] == "RequestMirror"]
+        filters = [rule_filter for rule in spec.get("rules") or () for rule_filter in rule.get("filters") or ()]
+        return [
+            rule_filter["requestMirror"]["backendRef"]["name"]
+            for rule_filter in filters
+            if rule_filter["type"] == "RequestMirror"
+        ]
     return [rule["mirror"]["host"] for rule in spec.get("http") or () if rule.get("mirror")]
 
 
-def to_let_go(record: Object) -> Colour | None:
+def find_draining_slot(record: Object) -> Colour | None:
     """The slot that lost the traffic and whose connections are still open; none while it carries traffic again."""
-    colour = _annotations(record).get(LET_GO)
-    return cast("Colour", colour) if colour and colour != route(record).live else None
+    colour = _get_annotations(record).get(DRAIN_ANNOTATION)
+    return cast("Colour", colour) if colour and colour != read_route(record).live else None
 
 
-def let_go(record: Object) -> Object:
-    _annotations(record).pop(LET_GO, None)
+def clear_draining_slot(record: Object) -> Object:
+    _get_annotations(record).pop(DRAIN_ANNOTATION, None)
     return record
 
 
-def _rule(new: Route) -> Object:
-    live = cast("Colour", new.live)
-    weighed = [_backend(live, 100 - new.share)] + ([_backend(other(live), new.share)] if new.share else [])
-    told = {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [_header(new)]}}
+def _build_gateway_rule(new_route: Route) -> Object:
+    live = cast("Colour", new_route.live)
+    weighed = [_build_backend(live, 100 - new_route.share)] + (
+        [_build_backend(other(live), new_route.share)] if new_route.share else []
+    )
+    header_filter = {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [_build_header(new_route)]}}
     mirror = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": f"slot-{other(live)}", "port": 80}}}
     return {
         "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-        "filters": [told, mirror] if new.mirror else [told],
+        "filters": [header_filter, mirror] if new_route.mirror else [header_filter],
         "backendRefs": weighed,
         "timeouts": {"request": "10s"},
     }
 
 
-def _istio_rule(new: Route) -> Object:
+def _build_istio_rule(new_route: Route) -> Object:
     """https://istio.io/latest/docs/reference/config/networking/virtual-service/#HTTPRoute"""
-    live = cast("Colour", new.live)
-    shares = {live: 100 - new.share} | ({other(live): new.share} if new.share else {})
-    copies = {"mirror": _destination(other(live)), "mirrorPercentage": {"value": 100.0}}
+    live = cast("Colour", new_route.live)
+    shares = {live: 100 - new_route.share} | ({other(live): new_route.share} if new_route.share else {})
+    copies = {"mirror": _build_destination(other(live)), "mirrorPercentage": {"value": 100.0}}
     return {
-        "route": [{"destination": _destination(colour), "weight": share} for colour, share in shares.items()],
-        "headers": {"response": {"set": {GENERATION: str(new.generation)}}},
+        "route": [{"destination": _build_destination(colour), "weight": share} for colour, share in shares.items()],
+        "headers": {"response": {"set": {GENERATION: str(new_route.generation)}}},
         "timeout": "10s",
-        **(copies if new.mirror else {}),
+        **(copies if new_route.mirror else {}),
     }
 
 
-def _destination(colour: Colour) -> Object:
+def _build_destination(colour: Colour) -> Object:
     return {"host": f"slot-{colour}", "port": {"number": 80}}
 
 
-def _backend(colour: Colour, weight: int) -> Object:
+def _build_backend(colour: Colour, weight: int) -> Object:
     return {"name": f"slot-{colour}", "port": 80, "weight": weight}
 
 
-def _header(new: Route) -> Object:
-    return {"name": GENERATION, "value": str(new.generation)}
+def _build_header(new_route: Route) -> Object:
+    return {"name": GENERATION, "value": str(new_route.generation)}
 
 
-def _annotations(record: Object) -> dict[str, str]:
+def _get_annotations(record: Object) -> dict[str, str]:
     return cast("dict[str, str]", record["metadata"].setdefault("annotations", {}))

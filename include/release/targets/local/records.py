@@ -18,16 +18,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 from include.kernel.errors import Conflict, RecordDamaged
-from include.kernel.files import locked, sweep_drafts, write_atomic
+from include.kernel.files import hold_lock, sweep_drafts, write_atomic
 from include.kernel.words.verdicts import SOAKED
-from include.release.core.release_record import evidence_of, is_same_wish, wanted_of
-from include.release.core.rollout import BLUE_GREEN, Colour, Evidence, Plan, Release, Route, Verdict, Wanted
+from include.release.core.release_record import build_evidence, is_same_request, parse_desired_state
+from include.release.core.rollout import (
+    BLUE_GREEN,
+    Colour,
+    DesiredState,
+    Evidence,
+    Release,
+    ReleasePlan,
+    Route,
+    Verdict,
+)
 from include.release.targets.artifact_disk import ArtifactDisk
 from include.release.targets.base import DesiredStateStore, EvidenceStore
 from include.release.targets.local import envoy_routes
-from include.serving.words.slot_files import routes_path, slot_path
+from include.serving.words.slot_files import locate_routes_file, locate_slot_file
 
-LOCK_PATIENCE_S = 20.0  # nobody holds it longer than a file takes to write
+LOCK_TIMEOUT_S = 20.0  # nobody holds it longer than a file takes to write
 
 
 class LocalRecords(DesiredStateStore, EvidenceStore, ArtifactDisk):
@@ -36,14 +45,14 @@ class LocalRecords(DesiredStateStore, EvidenceStore, ArtifactDisk):
 
     # --- the wish -------------------------------------------------------------------------------------------------
 
-    def wanted(self) -> Wanted | None:
+    def read_desired_state(self) -> DesiredState | None:
         path = self._root / "wanted.json"
         if not path.exists():
             return None
-        with _readable(path):
-            return wanted_of(json.loads(path.read_text()))
+        with _translate_damage(path):
+            return parse_desired_state(json.loads(path.read_text()))
 
-    def want(
+    def request_release(
         self,
         release: Release,
         by: str,
@@ -51,97 +60,102 @@ class LocalRecords(DesiredStateStore, EvidenceStore, ArtifactDisk):
         kind: Literal["deploy", "rollback"],
         expected: int | None = None,
         blessing: str | None = None,
-        plan: Plan = BLUE_GREEN,
-    ) -> Wanted:
+        plan: ReleasePlan = BLUE_GREEN,
+    ) -> DesiredState:
         with self._lock():
-            known = self.wanted()
-            if known and is_same_wish(known, self.evidence(known.generation), release, kind, by):
-                return known
-            generation = self._newest_generation(known)
+            current = self.read_desired_state()
+            if current and is_same_request(current, self.read_evidence(current.generation), release, kind, by):
+                return current
+            generation = self._find_newest_generation(current)
             if expected is not None and expected != generation:
                 raise Conflict(f"Generation {expected} was expected but {generation} is wanted; look again and retry.")
             sweep_drafts(self._root)
-            wish = Wanted(release, generation + 1, by, why, kind, self._kept(blessing), plan)
-            write_atomic(self._root / "wanted.json", json.dumps(asdict(wish), indent=1))
-            return wish
+            desired = DesiredState(release, generation + 1, by, why, kind, self._keep_envelope(blessing), plan)
+            write_atomic(self._root / "wanted.json", json.dumps(asdict(desired), indent=1))
+            return desired
 
-    def _newest_generation(self, known: Wanted | None) -> int:
+    def _find_newest_generation(self, current: DesiredState | None) -> int:
         """Also of what a lost record had wanted: a generation that came again would find the verdicts of the first."""
-        judged = [int(place.name) for place in (self._root / "verdicts").glob("[0-9]*")]
-        return known.generation if known else max([self._route().generation, *judged])
+        judged_generations = [int(directory.name) for directory in (self._root / "verdicts").glob("[0-9]*")]
+        return current.generation if current else max([self._read_route().generation, *judged_generations])
 
-    def quiet_s(self, generation: int) -> float:
+    def measure_idle_s(self, generation: int) -> float:
         """By the clock of the disk."""
-        own = [place for part in ("verdicts", "progress") for place in (self._root / part / str(generation)).glob("*")]
-        files = [self._root / "wanted.json", routes_path(self._root), *own]
+        generation_files = [
+            file for part in ("verdicts", "progress") for file in (self._root / part / str(generation)).glob("*")
+        ]
+        files = [self._root / "wanted.json", locate_routes_file(self._root), *generation_files]
         return time.time() - max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
 
     # --- verdicts -------------------------------------------------------------------------------------------------
 
-    def evidence(self, generation: int, trial: int = 0) -> Evidence:
-        own, tried = self._found(generation), self._found(trial) if trial else {SOAKED: Verdict.PASSED}
-        return evidence_of(own, tried)
+    def read_evidence(self, generation: int, trial: int = 0) -> Evidence:
+        own_verdicts, trial_verdicts = (
+            self._read_verdict_values(generation),
+            self._read_verdict_values(trial) if trial else {SOAKED: Verdict.PASSED},
+        )
+        return build_evidence(own_verdicts, trial_verdicts)
 
-    def _found(self, generation: int) -> dict[str, Verdict]:
-        return {part: Verdict(content["verdict"]) for part, content in self.verdicts(generation).items()}
+    def _read_verdict_values(self, generation: int) -> dict[str, Verdict]:
+        return {part: Verdict(content["verdict"]) for part, content in self.read_verdicts(generation).items()}
 
-    def verdicts(self, generation: int) -> dict[str, dict[str, Any]]:
-        place = self._root / "verdicts" / str(generation)
-        return {path.stem: json.loads(path.read_text()) for path in sorted(place.glob("*.json"))}
+    def read_verdicts(self, generation: int) -> dict[str, dict[str, Any]]:
+        directory = self._root / "verdicts" / str(generation)
+        return {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
 
-    def record(
+    def record_verdict(
         self, generation: int, part: str, verdict: Verdict, why: str, report: dict[str, Any] | None = None
     ) -> None:
         path = self._root / "verdicts" / str(generation) / f"{part}.json"
         content = {"verdict": verdict.value, "why": why, **({"report": report} if report else {})}
         write_atomic(path, json.dumps(content, indent=1))
 
-    def progress(self, generation: int, part: str) -> dict[str, Any]:
+    def read_progress(self, generation: int, part: str) -> dict[str, Any]:
         path = self._root / "progress" / str(generation) / f"{part}.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
-    def note(self, generation: int, part: str, progress: dict[str, Any]) -> None:
+    def record_progress(self, generation: int, part: str, progress: dict[str, Any]) -> None:
         write_atomic(self._root / "progress" / str(generation) / f"{part}.json", json.dumps(progress))
 
     # --- the route and the slots ----------------------------------------------------------------------------------
 
-    def _route(self) -> Route:
-        path = routes_path(self._root)
-        with _readable(path):
+    def _read_route(self) -> Route:
+        path = locate_routes_file(self._root)
+        with _translate_damage(path):
             return envoy_routes.parse(path.read_text()) if path.exists() else Route()
 
     def _write_route(self, route: Route) -> None:
-        if route != self._route():
-            write_atomic(routes_path(self._root), envoy_routes.render(route))
+        if route != self._read_route():
+            write_atomic(locate_routes_file(self._root), envoy_routes.render(route))
 
-    def _staged(self, colour: Colour) -> Release | None:
-        path = self._slot_file(colour)
+    def _read_staged(self, colour: Colour) -> Release | None:
+        path = self._locate_slot_file(colour)
         if not path.exists():
             return None
-        with _readable(path):
+        with _translate_damage(path):
             content = json.loads(path.read_text())
             return Release(content["version"], content["digest"])
 
-    def _slot_file(self, colour: Colour) -> Path:
-        return slot_path(self._root, colour)
+    def _locate_slot_file(self, colour: Colour) -> Path:
+        return locate_slot_file(self._root, colour)
 
     # --- the lock -------------------------------------------------------------------------------------------------
 
     def _lock(self) -> Any:
-        return locked(self._root / ".lock", LOCK_PATIENCE_S)
+        return hold_lock(self._root / ".lock", LOCK_TIMEOUT_S)
 
     @contextmanager
-    def _fenced(self, wanted: Wanted | None) -> Iterator[Route]:
+    def _hold_fence(self, desired: DesiredState | None) -> Iterator[Route]:
         """Holds the lock and gives the current route, unless a newer wish than `wanted` has been stored meanwhile."""
         with self._lock():
-            if wanted:
-                self._must_be_wanted(wanted)
-            yield self._route()
+            if desired:
+                self._must_be_desired(desired)
+            yield self._read_route()
 
-    def _must_be_wanted(self, wanted: Wanted) -> None:
-        now = self.wanted()
-        if now is None or now.generation != wanted.generation:
-            raise Conflict(f"Generation {wanted.generation} is no longer wanted; nothing was changed.")
+    def _must_be_desired(self, desired: DesiredState) -> None:
+        current = self.read_desired_state()
+        if current is None or current.generation != desired.generation:
+            raise Conflict(f"Generation {desired.generation} is no longer wanted; nothing was changed.")
 
     @staticmethod
     def _must_not_be_live(colour: Colour, route: Route) -> None:
@@ -150,7 +164,7 @@ class LocalRecords(DesiredStateStore, EvidenceStore, ArtifactDisk):
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _translate_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:

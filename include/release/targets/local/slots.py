@@ -14,8 +14,8 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from include.kernel.errors import ServiceUnavailable
 from include.kernel.files import write_atomic
-from include.release.core.release_record import alone
-from include.release.core.rollout import Colour, Release, Slot, Wanted
+from include.release.core.release_record import build_isolated_route
+from include.release.core.rollout import Colour, DesiredState, Release, Slot
 from include.release.targets.base import Slots
 from include.release.targets.local.traffic import LocalTraffic
 
@@ -24,11 +24,11 @@ STOP_TIMEOUT_S = 20.0  # the process manager kills after ten
 
 
 class LocalSlots(LocalTraffic, Slots):
-    def _slot(self, colour: Colour) -> Slot:
-        staged = self._staged(colour)
-        return Slot(staged, ready=staged is not None and self._reports(colour) == staged)
+    def _read_slot(self, colour: Colour) -> Slot:
+        staged = self._read_staged(colour)
+        return Slot(staged, ready=staged is not None and self._fetch_ready_release(colour) == staged)
 
-    def _reports(self, colour: Colour) -> Release | None:
+    def _fetch_ready_release(self, colour: Colour) -> Release | None:
         """What the slot's process says it serves; None unless it is ready."""
         try:
             answer = self._http.get(f"{self._addresses.slots[colour]}/ready")
@@ -37,30 +37,30 @@ class LocalSlots(LocalTraffic, Slots):
             return None
         return Release(str(model["version"]), str(model["digest"])) if model else None
 
-    def why_not_ready(self, colour: Colour) -> str:
+    def explain_not_ready(self, colour: Colour) -> str:
         try:
             answer = self._http.get(f"{self._addresses.slots[colour]}/model").json()
         except (httpx.HTTPError, ValueError):
             return f"slot {colour} does not answer"
         return str(answer.get("why") or answer.get("state") or "it does not say why")
 
-    def refusal(self, colour: Colour, release: Release) -> str | None:
+    def explain_refusal(self, colour: Colour, release: Release) -> str | None:
         try:
             answer = self._http.get(f"{self._addresses.slots[colour]}/model").json()
         except (httpx.HTTPError, ValueError):
             return None
-        tried = Release(str(answer.get("version")), str(answer.get("digest")))
-        return str(answer["why"]) if answer.get("state") == "broken" and tried == release else None
+        tried_release = Release(str(answer.get("version")), str(answer.get("digest")))
+        return str(answer["why"]) if answer.get("state") == "broken" and tried_release == release else None
 
-    def stage(self, colour: Colour, wanted: Wanted, artifact: Path) -> None:
-        self._keep_artifact(artifact, wanted.release.digest)
-        with self._fenced(wanted) as route:
+    def install_release(self, colour: Colour, desired: DesiredState, artifact: Path) -> None:
+        self._keep_artifact(artifact, desired.release.digest)
+        with self._hold_fence(desired) as route:
             self._must_not_be_live(colour, route)
-            self._write_route(alone(route, wanted))
-            content = {**asdict(wanted.release), "generation": wanted.generation, "blessing": wanted.blessing}
-            write_atomic(self._slot_file(colour), json.dumps(content))
+            self._write_route(build_isolated_route(route, desired))
+            content = {**asdict(desired.release), "generation": desired.generation, "blessing": desired.blessing}
+            write_atomic(self._locate_slot_file(colour), json.dumps(content))
         self._await_route()
-        self._restart(colour, wanted)
+        self._restart(colour, desired)
 
     def nudge(self, colour: Colour) -> None:
         """Restarts a slot whose process holds another release than its file names, or does not run at all.
@@ -69,29 +69,29 @@ class LocalSlots(LocalTraffic, Slots):
         """
         try:
             model = self._http.get(f"{self._addresses.slots[colour]}/model").json()
-            found = Release(str(model["version"]), str(model["digest"]))
+            release = Release(str(model["version"]), str(model["digest"]))
         except (httpx.HTTPError, ValueError, KeyError):
             return self._start(colour)
-        if found != self._staged(colour):
+        if release != self._read_staged(colour):
             self._restart(colour)
         return None
 
-    def discard(self, colour: Colour, wanted: Wanted) -> None:
-        with self._fenced(wanted) as route:
+    def discard(self, colour: Colour, desired: DesiredState) -> None:
+        with self._hold_fence(desired) as route:
             self._must_not_be_live(colour, route)
-            self._write_route(alone(route, wanted))
-            self._slot_file(colour).unlink(missing_ok=True)
+            self._write_route(build_isolated_route(route, desired))
+            self._locate_slot_file(colour).unlink(missing_ok=True)
         self._await_route()
-        self._restart(colour, wanted)
+        self._restart(colour, desired)
 
-    def _restart(self, colour: Colour, wanted: Wanted | None = None) -> None:
+    def _restart(self, colour: Colour, desired: DesiredState | None = None) -> None:
         """Stops a slot under the lock: who was held up for a minute must not stop one that has gone live since.
 
         Only the signal is sent there, since a slot takes a second to end. Starting is harmless, whoever does it.
         """
         name = f"slot-{colour}"
-        with self._manager(name) as manager:
-            with self._fenced(wanted) as route:
+        with self._connect_supervisor(name) as manager:
+            with self._hold_fence(desired) as route:
                 self._must_not_be_live(colour, route)
                 with suppress(xmlrpc.client.Fault):  # not running is what we want
                     manager.supervisor.stopProcess(name, False)
@@ -118,11 +118,11 @@ class LocalSlots(LocalTraffic, Slots):
             ) from error
 
     def _start(self, colour: Colour) -> None:
-        with self._manager(f"slot-{colour}") as manager, suppress(xmlrpc.client.Fault):  # running already
+        with self._connect_supervisor(f"slot-{colour}") as manager, suppress(xmlrpc.client.Fault):  # running already
             manager.supervisor.startProcess(f"slot-{colour}", False)
 
     @contextmanager
-    def _manager(self, program: str) -> Iterator[xmlrpc.client.ServerProxy]:
+    def _connect_supervisor(self, program: str) -> Iterator[xmlrpc.client.ServerProxy]:
         try:
             with xmlrpc.client.ServerProxy(self._addresses.supervisor) as manager:
                 yield manager
