@@ -140,8 +140,8 @@ def test_an_upload_that_fails_half_way_is_aborted_and_leaves_nothing_to_see(prox
 UPLOADER = """
 import sys
 from pathlib import Path
-from include.data.store.s3_store import S3Objects
-S3Objects(sys.argv[1], Path(sys.argv[2])).keep("files/large", Path(sys.argv[3]))
+from include.data.store.s3_store import S3ObjectStore
+S3ObjectStore(sys.argv[1], Path(sys.argv[2])).keep("files/large", Path(sys.argv[3]))
 """
 
 

@@ -71,14 +71,14 @@ MEMORY = """
 import resource, sys, tempfile
 from pathlib import Path
 import pyarrow as pa
-from include.data.store.content import content_id
+from include.data.store.content import compute_content_id
 from include.data.landing.landing import land
 def batches(count):
     for number in range(count):
         numbers = pa.array(range(number * 65_536, (number + 1) * 65_536), pa.float64())
         yield pa.RecordBatch.from_pydict({f"c{c}": numbers for c in range(10)})
 with tempfile.TemporaryDirectory() as place:
-    print(content_id(land(batches(int(sys.argv[1])), Path(place)).path), end=" ")
+    print(compute_content_id(land(batches(int(sys.argv[1])), Path(place)).path), end=" ")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -387,7 +387,7 @@ def test_however_a_day_is_cut_and_shared_it_ends_the_same(world, days, data):
     "function",
     [
         "include.data.validation.landed_parts.land",
-        "include.data.validation.landed_parts.md5_of",
+        "include.data.validation.landed_parts.compute_md5",
         "include.data.validation.row_checks.check_rows",
     ],
 )

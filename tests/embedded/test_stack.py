@@ -126,7 +126,9 @@ def test_a_taken_port_is_one_sentence_and_nothing_is_started(stack, settings):
 
 def test_a_program_that_keeps_dying_ends_the_wait_with_its_own_last_words(stack, settings, monkeypatch):
     broken = stack()
-    monkeypatch.setattr(broken, "_render_files", lambda made=broken._render_files: made() | {settings.envoy_config: "nonsense: true"})
+    monkeypatch.setattr(
+        broken, "_render_files", lambda made=broken._render_files: made() | {settings.envoy_config: "nonsense: true"}
+    )
     with pytest.raises(StackError, match=r"envoy keeps dying[\s\S]*nonsense"):
         broken.start()
 

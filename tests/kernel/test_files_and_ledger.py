@@ -57,8 +57,8 @@ def test_a_lock_is_dropped_by_the_kernel_when_its_holder_is_killed(tmp_path):
     holder = f"""
 import time
 from pathlib import Path
-from include.kernel.files import locked
-with locked(Path({str(tmp_path / "lock")!r})):
+from include.kernel.files import hold_lock
+with hold_lock(Path({str(tmp_path / "lock")!r})):
     print("held", flush=True)
     time.sleep(60)
 """

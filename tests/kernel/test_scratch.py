@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 OWNER = """
 import sys
 from pathlib import Path
-from include.kernel.files import scratch
-with scratch(Path(sys.argv[1])) as room:
+from include.kernel.files import open_scratch_directory
+with open_scratch_directory(Path(sys.argv[1])) as room:
     (room / "half.parquet").write_text("half")
     print(room, flush=True)
     sys.stdin.read()

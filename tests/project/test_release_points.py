@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import json, os, sys, http.client, xmlrpc.client
 from pathlib import Path
-from include.kernel.files import locked, write_atomic
+from include.kernel.files import hold_lock, write_atomic
 from tests.proofs.release_points import Effects, Point
 place, fatal = Path(sys.argv[1]), json.loads(sys.argv[2])
 sys.addaudithook(Effects(place / "tally", Point(*fatal) if fatal else None))
 serving = place / "serving"
-with locked(serving / ".lock"):
+with hold_lock(serving / ".lock"):
     write_atomic(serving / "slots" / "blue.json", "{}")
 write_atomic(serving / "route" / "routes.yaml", "version_info: 7.7-blue_first\\n")
 write_atomic(place / "elsewhere.json", "{}")

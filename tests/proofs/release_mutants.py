@@ -15,7 +15,7 @@ def _fence() -> None:
     """A newer wish stops nobody."""
     from include.release.targets.local.target import LocalTarget
 
-    _put(LocalTarget, "_must_be_wanted", lambda self, wanted: None)
+    _put(LocalTarget, "_must_be_desired", lambda self, desired: None)
 
 
 def _lock() -> None:
@@ -29,7 +29,7 @@ def _verification() -> None:
     """No smoke request, no golden row."""
     from include.release.service.driver import ReleaseDriver
 
-    _put(ReleaseDriver, "_smoke", lambda self, colour, wanted: None)
+    _put(ReleaseDriver, "_run_smoke_requests", lambda self, colour, desired: None)
 
 
 def _standby() -> None:
@@ -58,14 +58,14 @@ def _confirmation() -> None:
     from include.release.targets.local.target import LocalTarget
 
     _put(LocalTarget, "_await_route", lambda self: None)
-    _put(LocalTarget, "_await_trust", lambda self, wanted, *colours: None)
+    _put(LocalTarget, "_await_slot_health", lambda self, desired, *colours: None)
 
 
 def _soak() -> None:
     """Every probe of what is live counts as answered."""
     from include.release.service.driver import ReleaseDriver
 
-    _put(ReleaseDriver, "_serves", lambda self, release: True)
+    _put(ReleaseDriver, "_is_served", lambda self, release: True)
 
 
 def _analysis() -> None:
@@ -80,14 +80,14 @@ def _local_copies() -> None:
     """A version has to be fetched from MLflow each time."""
     from include.release.targets.local.target import LocalTarget
 
-    _put(LocalTarget, "has_artifact", lambda self, digest: None)
+    _put(LocalTarget, "find_artifact", lambda self, digest: None)
 
 
 def _patience() -> None:
     """A lock is waited for without an end."""
     from include.release.targets.local import records
 
-    _put(records, "LOCK_PATIENCE_S", None)
+    _put(records, "LOCK_TIMEOUT_S", None)
 
 
 def _put(place: Any, name: str, value: Any) -> None:

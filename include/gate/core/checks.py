@@ -268,12 +268,8 @@ def check_stability(folds: tuple[float, ...], spec: GateSpec, limits: StabilityS
 def check_overfit(scores: Scores, training: Scores, spec: GateSpec, limits: OverfitSpec) -> Check:
     """The two AUCs are of different rows, so their variances add up."""
     parts = [st.estimate_auc_covariance(side.truth, side.challenger[None]) for side in (training, scores)]
-    (training_auc, training_variance), (holdout_auc, holdout_variance) = (
-        (float(area[0]), float(cov[0, 0])) for area, cov in parts
-    )
-    gap = st.compute_wald_interval(
-        training_auc - holdout_auc, math.sqrt(training_variance + holdout_variance), spec.confidence
-    )
+    (training_auc, variance), (holdout_auc, other) = ((float(area[0]), float(cov[0, 0])) for area, cov in parts)
+    gap = st.compute_wald_interval(training_auc - holdout_auc, math.sqrt(variance + other), spec.confidence)
     reason = (
         f"AUC {training_auc:.3f} on training rows, {holdout_auc:.3f} on the holdout: gap "
         f"{_format_change(gap)}, at most {limits.max_gap:g}"

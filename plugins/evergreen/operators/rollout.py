@@ -78,7 +78,7 @@ class RequestReleaseOperator(BaseOperator):
             raise
 
     def _must_go_forward(self, context: Context, target: ServingTarget, version: str) -> None:
-        """Nobody asked for what an event names late; a person may ask for any version by the form."""
+        """An event for a version older than the live one came too late and is skipped; the form takes any version."""
         live = target.observe().live.release
         if not context["params"].get("version") and live and release_requests.is_older(version, live.version):
             raise AirflowSkipException(release_requests.STALE_REQUEST.format(version=version, live=live.version))
@@ -117,7 +117,7 @@ class RequestRollbackOperator(RequestReleaseOperator):
     kind: Kind = "rollback"
 
     def _must_go_forward(self, context: Context, target: ServingTarget, version: str) -> None:
-        """It goes back."""
+        """A rollback goes to an older version by intention, so there is nothing to check."""
 
     def _check_no_rollback(self, hook: ConnectionsHook, target: ServingTarget, version: str) -> int | None:
         return None  # a rollback follows whatever was wanted
