@@ -72,7 +72,7 @@ def sweep_drafts(root: Path) -> None:
 def hold_lock(path: Path, timeout_s: float | None = None) -> Iterator[None]:
     """Holds an exclusive lock on `path` (flock: the kernel drops it when the holder dies).
 
-    A holder that was stopped keeps it. With `patience_s`, raises `StorageUnavailable` after so many seconds.
+    A holder that was stopped keeps it. With `timeout_s`, raises `StorageUnavailable` after so many seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:

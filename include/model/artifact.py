@@ -180,13 +180,13 @@ def save_compiled(model: CompiledForm, meta: ArtifactMeta, directory: Path) -> s
 
 
 def load(directory: Path) -> Model:
-    """The model in a directory that its owner vouches for. Raises `ArtifactRejected` as `opened` does."""
+    """The model in a directory that its owner vouches for. Raises `ArtifactRejected` as `open_artifact` does."""
     return open_artifact(read_contents(directory))
 
 
 def open_artifact(files: Files) -> Model:
     """The model in these files. Raises `ArtifactRejected` with one sentence when anything in it is not what it should
-    be. A server passes what `sealed.verified` gave it."""
+    be. A server passes what `artifact_integrity.read_verified` gave it."""
     meta = _parse_document(ArtifactMeta, files, META_FILE)
     if meta.runtime == "skops":
         return _load_generic(meta, _read_file(files, MODEL_FILE))

@@ -9,7 +9,7 @@ later is seen uncorrected. Three rules, each in one place:
   later. The `as_of` of a backfilled run is the end of its own interval: backfilled history counts as known when it
   happened, and trainings of the past may use it. A day delivered again today is known from today.
 * `entered`: what is known stays known. Other rows for a day need a later knowledge day than the version they correct.
-* `visible`: of every day the last version known as of then; a label besides is known `delay_days` after its day.
+* `select_visible`: of every day the last version known as of then; a label besides is known `delay_days` after its day.
 
 The grain is a day: `as_of` means at its end. Selection works on the snapshots' own descriptions alone; no row is read
 before it is known to be needed.
@@ -109,7 +109,8 @@ def enter_version(history: Sequence[Version], new: Version, day: date, intent: I
 class Split(BaseModel):
     """The days of one training, in time: `train`, then `calibration` (may be empty), then `holdout`.
 
-    Every label is known as of the training's day. With `entity`, a column, rows are also parted by it: see `given_up`.
+    Every label is known as of the training's day. With `entity`, a column, rows are also parted by it: see
+    `find_dropped_entities`.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -21,7 +21,9 @@ from include.kernel.job import JobRequest
 
 @dataclass(frozen=True)
 class Comparison:
-    """`reference` is the published day before, as far as the contract compares with it; ids in `watched` are taken."""
+    """`reference` is the published day before, as far as the contract compares with it; ids in `id_snapshots` are
+    taken.
+    """
 
     manifest: DataManifest
     day: date

@@ -55,7 +55,7 @@ def load(dumped: bytes) -> RowChecks:
 
 
 def read_batches(rows: LandedRows, columns: Sequence[ColumnCast]) -> Iterator[pl.DataFrame]:
-    """These columns, at most `BATCH` rows at a time."""
+    """These columns, at most `BATCH_ROWS` rows at a time."""
     return chain.from_iterable(read_parts(rows, columns))
 
 

@@ -106,7 +106,7 @@ def _compute_loss_evidence(losses: Losses, margin: float, side: int) -> float:
 
 
 def _compute_loss_wealth(losses: Losses, margin: float, fraction: float) -> float:
-    """As `_log_wealth`, where a caller's loss takes the place of an event."""
+    """As `_compute_log_wealth`, where a caller's loss takes the place of an event."""
     weight = losses.weight
     bet = fraction / (1 / (1 - weight) + margin if fraction > 0 else 1 / weight - margin)
     candidate = sum(count * math.log1p(bet * (loss / weight - margin)) for loss, count in losses.candidate.items())

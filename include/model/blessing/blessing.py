@@ -56,7 +56,9 @@ class Finding(_Document):
 
 
 class Blessing(_Document):
-    """Hashes are sha256, hex. `report` is that of the gate's whole report, with every reason, as `report_digest`."""
+    """Hashes are sha256, hex. `report` is that of the gate's whole report, with every reason, as
+    `compute_report_digest`.
+    """
 
     format: Literal[2] = Field(2, description="1 was not signed")
     model: str = Field(description="name of the registered model")

@@ -94,7 +94,7 @@ class CanarySpec(Protocol):
 
 @dataclass(frozen=True)
 class Finding:
-    """One question's answer. `against` and `for_it` are log e-values of "worse" and of "good enough"."""
+    """One question's answer. `against` and `log_e_good` are log e-values of "worse" and of "good enough"."""
 
     name: str
     difference: float  # of the shares, at the threshold where it is largest

@@ -79,9 +79,9 @@ class RegistryStatus:
 class SystemView:
     """One look. `damaged` names the records that cannot be read: wanted, route, blue, green.
 
-    `proxied` is the route that the proxy's answers carry, if it leads to a slot; `follows` is whether it is that of the
-    file, and None when the proxy does not answer. `served` is the ledger's newest live release. `quiet_s` are the
-    seconds since a run last wrote anything. `registry` is None while it is away.
+    `effective_route` is the route that the proxy's answers carry, if it leads to a slot; `is_in_sync` is whether it is
+    that of the file, and None when the proxy does not answer. `served` is the ledger's newest live release. `idle_s`
+    are the seconds since a run last wrote anything. `registry` is None while it is away.
     """
 
     observed: ObservedStatus
@@ -118,7 +118,7 @@ class ReconcileTimeouts:
 
 @dataclass(frozen=True)
 class Finding:
-    """`about` is the thing in a few words; without `heal` a person has to act, and the sentence says how."""
+    """`about` is the thing in a few words; without `repair` a person has to act, and the sentence says how."""
 
     about: str
     sentence: str

@@ -88,7 +88,7 @@ class ExplainerProcess:
         self._handshake: asyncio.Future[dict[str, Any]] | None = None
 
     async def ask(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Raises `Ended`, `Refused`; a caller that gives up leaves the others' order as it is."""
+        """Raises `ExplainerEnded`, `ExplanationRefused`; a caller that gives up leaves the others' order as it is."""
         self._callers += 1
         try:
             if self._opening is None:
@@ -190,7 +190,9 @@ def _consume_exception(task: asyncio.Task[None]) -> None:
 
 
 class MessageProtocol(asyncio.Protocol):
-    """JSON behind its length: `heard` gets each message in the turn of the loop it came in, `lost` the end of them."""
+    """JSON behind its length: `on_message` gets each message in the turn of the loop it came in, `lost` the end of
+    them.
+    """
 
     def __init__(self, on_message: Callable[[dict[str, Any]], None], on_end: Callable[[], None]) -> None:
         self._on_message, self._on_end, self._buffer = on_message, on_end, bytearray()
@@ -232,7 +234,7 @@ class ArtifactExplainer:
             self._start()
 
     async def ask(self, rows: Sequence[Row]) -> Attribution:
-        """Raises `Ended`, `Refused`."""
+        """Raises `ExplainerEnded`, `ExplanationRefused`."""
         from include.model.explanation.attribution import Attribution
 
         await self._load_document()
@@ -313,7 +315,7 @@ class ArtifactExplainer:
         return self._process or self._start()
 
     def _start(self) -> ExplainerProcess:
-        """Raises `Ended` while a process that keeps ending has its pause."""
+        """Raises `ExplainerEnded` while a process that keeps ending has its pause."""
         if time.monotonic() < self._pause_until:
             raise ExplainerEnded
         self._metrics.count_explainer_start()

@@ -12,7 +12,7 @@ bounded whatever stage they are in. A thread and no process: building batches ta
 interpreter's time, and compressing and writing is done without its lock.
 
 What a kill takes: SIGTERM nothing, if the place or the spool can be written. SIGKILL the rows of the last `TICK`, or
-fewer than `FEW` of the last `LOOKS` of them, which are not on the spool yet; without a spool, those of the last
+fewer than `FEW` of the last `MAX_POLLS` of them, which are not on the spool yet; without a spool, those of the last
 `flush_s` and what waited for its place.
 """
 

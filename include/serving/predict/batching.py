@@ -93,7 +93,9 @@ class Batcher:
         return self._seconds / self._rows
 
     async def submit(self, rows: Sequence[Row], deadline: float) -> list[float]:
-        """A probability for each row. Raises `Late` (deadline: monotonic seconds), `RowsFailed` or `ModelFailed`."""
+        """A probability for each row. Raises `DeadlineExceeded` (deadline: monotonic seconds), `RowsFailed` or
+        `ModelFailed`.
+        """
         loop = asyncio.get_running_loop()
         waiting = _QueuedRequest(rows, deadline, loop.create_future())
         self._queue.append(waiting)

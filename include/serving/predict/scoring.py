@@ -78,7 +78,7 @@ class Scorer:
         return queue.is_quick(requests) and not queue.breaker.is_open and self._cache is None
 
     def score_now(self, loaded: Loaded, requests: Sequence[Sequence[Row]]) -> list[Answer | None]:
-        """What `score` answers to requests of up to `LARGE` rows, by a model that `is_free`.
+        """What `score` answers to requests of up to `MAX_INLINE_ROWS` rows, by a model that `is_free`.
 
         None where it takes longer after all, or the model fails: `score` will see that too, and knows what follows.
         """

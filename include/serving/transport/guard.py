@@ -41,7 +41,7 @@ TokenHashes = tuple[tuple[str, bytes], ...]
 
 
 class Guard:
-    """`dialect_of` tells in what shape the clients of a path read a refusal."""
+    """`choose_dialect` tells in what shape the clients of a path read a refusal."""
 
     def __init__(self, settings: Settings, limit: RateLimit | None, choose_dialect: Callable[[str], Dialect]) -> None:
         owner = settings.serving_token.get_secret_value() if settings.serving_token else None

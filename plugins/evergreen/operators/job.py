@@ -1,4 +1,4 @@
-"""One job, two runtimes: `job_task` picks the operator by the manifest's target.
+"""One job, two runtimes: `make_job_task` picks the operator by the manifest's target.
 
 The import is lazy on purpose: with the local target no DAG file loads the Kubernetes client, which would double the
 time every DAG takes to parse.

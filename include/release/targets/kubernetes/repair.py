@@ -44,7 +44,7 @@ from include.release.targets.kubernetes.traffic import DRAIN_ANNOTATION
 
 
 class KubernetesRepair(KubernetesTarget, RepairableTarget):
-    """`patience_s` is how long a slot may take until it has loaded what its Deployment names."""
+    """`slot_timeout_s` is how long a slot may take until it has loaded what its Deployment names."""
 
     slot_timeout_s = 60.0
 

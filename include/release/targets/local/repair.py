@@ -28,7 +28,7 @@ from include.serving.words.slot_files import locate_routes_file
 
 
 class LocalRepair(LocalTarget, RepairableTarget):
-    """`patience_s` is how long a slot may take until it has loaded what its file names."""
+    """`slot_timeout_s` is how long a slot may take until it has loaded what its file names."""
 
     def __init__(self, root: Path, addresses: LocalAddresses, token: str | None, slot_timeout_s: float) -> None:
         super().__init__(root, addresses, token)
