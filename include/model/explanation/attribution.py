@@ -134,9 +134,9 @@ class TreeExplainer:
         self._base = float(np.ravel(self._shap.expected_value)[0])
 
     def __call__(self, rows: Rows) -> Attribution:
-        matrix = self._model.encoder.encode_rows(rows) shap_values = self._shap.shap_values(matrix,
-        check_additivity=False)  # ours is stricter, see `build_explanations` return Attribution(self._base, shap_values
-        @ self._owned, self._model.score_matrix(matrix))
+        matrix = self._model.encoder.encode_rows(rows)
+        shap_values = self._shap.shap_values(matrix, check_additivity=False)  # `build_explanations` is stricter
+        return Attribution(self._base, shap_values @ self._owned, self._model.score_matrix(matrix))
 
 
 def _rename_for_shap(tree: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

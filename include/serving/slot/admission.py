@@ -53,7 +53,7 @@ class Admission:
             ) from error
 
     def verify_blessing(self, directory: Path, sha256: str | None, version: str, digest: str) -> Blessing | None:
-        """The verified blessing, or None where none is asked for. `blessing_digest` is its hash, by which it lies in `place`.
+        """The verified blessing, or None where none is asked for. `sha256` is its hash, and its name in `directory`.
 
         Raises `NotBlessed` or `KeyInvalid` with the sentence.
         """
