@@ -99,7 +99,7 @@ def test_dvc_pulls_a_snapshot_by_its_pointer_and_finds_it_to_be_what_was_publish
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 def test_dvc_does_not_take_a_damaged_object_for_the_snapshot(dvc, pulled, store):
-    md5 = store.snapshots()[0].files[0].md5
+    md5 = store.list_snapshots()[0].files[0].md5
     kept = Path(store._objects.uri, "files/md5", md5[:2], md5[2:])
     kept.unlink()  # and not in place: the publisher's own file shares its bytes
     kept.write_bytes(b"damaged")

@@ -104,7 +104,7 @@ class TestRegistry:
         before = world.upkeep.observe()
         outcome = world.reconcile()
         assert (outcome.sentence, world.upkeep.observe()) == ("settled: nothing disagrees", before)
-        assert list(world.ledger.entries("reconcile.healed")) == [] and not (world.place / "alerts").exists()
+        assert list(world.ledger.read_entries("reconcile.healed")) == [] and not (world.place / "alerts").exists()
 
     def test_an_alias_behind_follows_the_traffic(self, world):
         world.shelf.alias = None
@@ -128,7 +128,7 @@ class TestRegistry:
     def test_a_release_whose_end_was_never_entered_is_entered_once_with_its_blessing(self, world, release):
         release("2", by="next")
         world.heals("Version 2 serves, and the ledger tells of version 1", "the champion is version 1")
-        [_, second] = world.ledger.entries("release.live")
+        [_, second] = world.ledger.read_entries("release.live")
         assert (second.subject, second.details["generation"]) == ("2", 2)
         assert json.loads(second.details["blessing"])["signatures"]
         assert not world.ledger.append(second), "go_live, should it come after all, finds it entered"
@@ -166,7 +166,7 @@ class TestProcesses:
         for _ in range(2):
             [told] = world.reconcile().unresolved
             assert "Slot green cannot serve version 2" in told and "names no blessing" in told
-        assert len(list(world.ledger.entries("reconcile.found"))) == 1
+        assert len(list(world.ledger.read_entries("reconcile.found"))) == 1
         assert world.serving.answers_with("1")
 
 

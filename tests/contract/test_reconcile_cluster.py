@@ -78,7 +78,7 @@ def test_an_alias_behind_follows_the_traffic_and_a_mark_that_was_left_goes(world
 def test_a_release_whose_end_was_never_entered_is_entered_once_with_its_blessing(world, release):
     release("2", by="next")
     world.heals("Version 2 serves, and the ledger tells of version 1", "the champion is version 1")
-    [_, second] = world.ledger.entries("release.live")
+    [_, second] = world.ledger.read_entries("release.live")
     assert (second.subject, second.details["generation"]) == ("2", 2)
     assert json.loads(second.details["blessing"])["signatures"]
 

@@ -60,16 +60,16 @@ def publish(store: SnapshotStore, tmp_path: Path) -> Publish:
 def objects(store: SnapshotStore) -> dict[str, str]:
     """Every object of the store with the tag of its version."""
     place: Any = store._objects
-    return {key: place.read(key).tag for prefix in ("days/", "snapshots/", "files/") for key in place.keys(prefix)}
+    return {key: place.read(key).tag for prefix in ("days/", "snapshots/", "files/") for key in place.list_keys(prefix)}
 
 
 def test_an_empty_store_has_no_days(store):
-    assert (store.snapshots(), store.history(), store.newest_day()) == ([], [], None)
+    assert (store.list_snapshots(), store.read_history(), store.newest_day()) == ([], [], None)
 
 
 def test_what_was_published_is_read_back(store, publish):
     snapshot, changed = publish(rows(1.5, None, 3.0))
-    [found] = store.snapshots()
+    [found] = store.list_snapshots()
     assert changed is True
     assert found.model_copy(update={"files": (), "known_on": None}) == snapshot
     assert [file.name for file in found.files] == ["rows.parquet"]
@@ -89,8 +89,8 @@ def test_a_corrected_day_counts_from_then_on_and_the_old_one_stays(store, publis
     wrong, _ = publish(rows(1.0))
     right, changed = publish(rows(2.0), as_of=date(2026, 8, 9))
     assert changed is True
-    assert [found.id for found in store.snapshots()] == [right.id]
-    history = store.history()
+    assert [found.id for found in store.list_snapshots()] == [right.id]
+    history = store.read_history()
     assert [(found.id, found.known_on.day) for found in history] == [(wrong.id, 2), (right.id, 9)]
     assert store.rows(history[:1])["Income"].tolist() == [1.0]
 
@@ -100,7 +100,7 @@ def test_rows_that_were_right_after_all_count_again(store, publish):
     publish(rows(2.0), as_of=date(2026, 8, 3))
     again, changed = publish(rows(1.0), as_of=date(2026, 8, 4))
     assert (changed, again.id) == (True, first.id)
-    assert [found.known_on.day for found in store.history()] == [2, 3, 4]
+    assert [found.known_on.day for found in store.read_history()] == [2, 3, 4]
 
 
 def test_the_past_is_not_rewritten_and_nothing_of_the_attempt_is_kept(store, publish):
@@ -114,26 +114,26 @@ def test_the_past_is_not_rewritten_and_nothing_of_the_attempt_is_kept(store, pub
 def test_days_come_in_order_however_they_were_published(store, publish):
     for day in (3, 1, 2):
         publish(rows(1.0), date(2026, 8, day))
-    assert [found.day.day for found in store.snapshots()] == [1, 2, 3]
+    assert [found.day.day for found in store.list_snapshots()] == [1, 2, 3]
     assert store.newest_day() == date(2026, 8, 3)
 
 
 def test_what_was_set_aside_is_kept_beside_the_rows(store, publish, tmp_path):
     publish(rows(1.0), quarantine=written(rows(-1.0), tmp_path / "aside"))
-    [found] = store.snapshots()
+    [found] = store.list_snapshots()
     assert store.file(found, "quarantine.parquet").read_bytes() == (tmp_path / "aside/accepted.parquet").read_bytes()
 
 
 def test_a_sample_is_plain_json_with_the_asked_columns_and_no_nan(store, publish):
     publish(rows(1.5, None, float("nan")))
-    assert store.sample(store.snapshots()[0], ["Income", "Home"]) == [
+    assert store.read_sample(store.list_snapshots()[0], ["Income", "Home"]) == [
         {"Income": income, "Home": "own"} for income in (1.5, None, None)
     ]
 
 
 def test_a_sample_does_not_grow_with_the_day(store, publish):
     publish(rows(*map(float, range(500))))
-    assert len(store.sample(store.snapshots()[0], ["Income"])) == 50
+    assert len(store.read_sample(store.list_snapshots()[0], ["Income"])) == 50
 
 
 def test_a_history_that_is_none_is_named_with_its_fix(store, publish):
@@ -142,7 +142,7 @@ def test_a_history_that_is_none_is_named_with_its_fix(store, publish):
     key = f"days/{DAY}.json"
     assert place.write(key, b"garbage", place.read(key).tag)
     with pytest.raises(DataRefused, match=rf"{DAY}.json is not a list of versions; "):
-        store.snapshots()
+        store.list_snapshots()
 
 
 def test_only_who_saw_the_newest_version_of_an_object_may_replace_it(store):
@@ -174,7 +174,7 @@ def test_publishers_of_one_day_at_once_all_stand_in_its_history_and_all_of_it_is
         for number in ("1", "2")
     ]
     assert [each.wait(120) for each in running] == [0, 0]
-    history = store.history()
+    history = store.read_history()
     assert {store.rows([found])["Income"].iloc[0] for found in history} == {0.0, 1.0, 2.0}
     assert all(one.id != other.id for one, other in pairwise(history))
 
@@ -219,7 +219,7 @@ def killed_while_publishing(step, snapshot, path):
     store.publish(snapshot, path)
 
 def incomes(day):
-    return [store.rows([found])["Income"].tolist() for found in store.snapshots() if found.day == day]
+    return [store.rows([found])["Income"].tolist() for found in store.list_snapshots() if found.day == day]
 
 def finished(ended, mine, snapshot, path):
     seen = incomes(snapshot.day)

@@ -66,7 +66,7 @@ def large(tmp_path: Path) -> Path:
 def test_what_passes_within_the_attempts_is_not_noticed(store, proxy, tmp_path, fault, request_line):
     proxy.faults = [Fault(fault, request_line, times=2)]
     assert publish(store, tmp_path) is True
-    assert [found.rows for found in store.snapshots()] == [1]
+    assert [found.rows for found in store.list_snapshots()] == [1]
 
 
 @pytest.mark.parametrize("fault", ["503", "reset", "silence"])
@@ -75,12 +75,12 @@ def test_what_does_not_pass_is_temporary_and_the_next_publisher_finishes(store, 
     with pytest.raises(ServiceUnavailable, match=rf"s3://{bucket}/risk/days/{DAY}\.json .*; .*again"):
         publish(store, tmp_path)
     proxy.faults = []
-    assert store.snapshots() == []
+    assert store.list_snapshots() == []
     assert publish(store, tmp_path) is True
 
 
 def test_an_answer_that_was_lost_after_the_write_adds_nothing_twice(store, proxy, tmp_path):
-    proxy.faults = [Fault("cut", f"PUT /{store.uri(described(written(rows(1.0), tmp_path)))[5:]}", times=1)]
+    proxy.faults = [Fault("cut", f"PUT /{store.build_uri(described(written(rows(1.0), tmp_path)))[5:]}", times=1)]
     publish(store, tmp_path)
     assert publish(store, tmp_path) is False
     assert len(store.history()) == 1
@@ -90,7 +90,7 @@ def test_a_day_that_comes_damaged_is_fetched_again(store, proxy, bucket, tmp_pat
     publish(store, tmp_path)
     for fault in ("cut", "flip"):
         proxy.faults = [Fault(fault, f"GET /{bucket}/risk/files/", times=1)]
-        assert store.rows(store.snapshots())["Income"].tolist() == [1.0]
+        assert store.read_rows(store.list_snapshots())["Income"].tolist() == [1.0]
         clear(store)
 
 
@@ -101,10 +101,10 @@ def clear(store: S3SnapshotStore) -> None:
 
 def test_a_cached_file_that_was_damaged_is_fetched_again_and_a_damaged_object_is_named(store, bucket, moto, tmp_path):
     publish(store, tmp_path)
-    [snapshot] = store.snapshots()
+    [snapshot] = store.list_snapshots()
     cached = store.file(snapshot)
     cached.write_bytes(b"damaged")
-    assert store.rows([snapshot])["Income"].tolist() == [1.0]
+    assert store.read_rows([snapshot])["Income"].tolist() == [1.0]
     md5 = snapshot.files[0].md5
     moto.client().put_object(Bucket=bucket, Key=f"risk/files/md5/{md5[:2]}/{md5[2:]}", Body=b"damaged")
     clear(store)

@@ -105,7 +105,7 @@ def test_yes_blesses_no_and_silence_fail_the_run(runs, stack, registry):
         assert (ends[name][1]["approve"], ends[name][1]["bless"]) == ("failed", "upstream_failed")
 
     trusted = parse_public_keys(stack.settings.trusted_keys.read_text())
-    blessing = verify(registry.blessing("1"), trusted, registry.name, "1", DIGEST)
+    blessing = verify(registry.fetch_blessing("1"), trusted, registry.name, "1", DIGEST)
     assert (blessing.verdict, blessing.approval.who, blessing.approval.why) == (
         "inconclusive",
         "admin",
@@ -118,7 +118,7 @@ def test_yes_blesses_no_and_silence_fail_the_run(runs, stack, registry):
     assert "Nobody answered" in answers["approval.expired"][1]
     assert [entry.subject for entry in entries if entry.what == "model.blessed"] == ["1"]
     with pytest.raises(NotBlessed, match="the blessing of version 1"):
-        verify(registry.blessing("1"), trusted, registry.name, "2")
+        verify(registry.fetch_blessing("1"), trusted, registry.name, "2")
 
 
 def test_the_question_shows_the_gates_table(runs):

@@ -72,7 +72,7 @@ def served_as_blessed(world: Any, registry: Any, signed: str) -> str:
     """The slot names the very blessing that the registry holds, and the run its model card; the model's digest."""
     blessing = verify(signed, parse_public_keys(world.stack.settings.trusted_keys.read_text()), registry.name, "1")
     assert world.describe()["blessing"] == compute_envelope_digest(signed)
-    with registry.client() as client:
+    with registry.open_client() as client:
         assert "card/model_card.html" in [file.path for file in client.list_artifacts(blessing.run_id, "card")]
     return blessing.digest
 

@@ -143,7 +143,7 @@ def test_parts_of_any_size_hold_whole_requests_and_together_the_same_rows(log, p
     for number in range(5):
         log.predicted(*({"request_id": f"r{number}-{each}", "row": row} for each in range(10) for row in range(2)))
         log.told({"request_id": f"r{number}-3", "label": "bad"})
-    parts = list(log.reader().parts(DAY, DAY, part_rows=part_rows))
+    parts = list(log.reader().read_parts(DAY, DAY, part_rows=part_rows))
     assert len(parts) == max(1, -(-100 // part_rows))
     homes: dict[str, int] = {}
     for number, part in enumerate(parts):
@@ -159,7 +159,7 @@ def test_upkeep_leaves_one_segment_a_day_and_the_same_predictions(log):
     before = log.read()
     done = log.upkeep()
     assert (done.compacted_days, done.replaced, done.written) == (2, 12, 2)
-    assert [len(keys) for keys in log.segments.days("predictions").values()] == [1]
+    assert [len(keys) for keys in log.segments.list_days("predictions").values()] == [1]
     assert log.read().sort("request_id").equals(before.sort("request_id"))
     assert log.upkeep() == log_repair.RepairReport()
 
@@ -180,8 +180,8 @@ def test_today_is_left_to_its_writers_and_what_is_past_its_time_is_removed(log):
     log.told({"request_id": "d1", "label": "bad"})
     done = log.upkeep(today=date(2026, 8, 4), keep_days=2)
     assert (done.expired_days, done.compacted_days) == (2, 2)
-    assert {day.day: len(keys) for day, keys in log.segments.days("predictions").items()} == {2: 1, 3: 1, 4: 3}
-    assert log.segments.days("feedback") == {}
+    assert {day.day: len(keys) for day, keys in log.segments.list_days("predictions").items()} == {2: 1, 3: 1, 4: 3}
+    assert log.segments.list_days("feedback") == {}
 
 
 class Dies(LocalObjectStore):
@@ -216,12 +216,12 @@ def test_upkeep_that_dies_anywhere_loses_and_doubles_nothing_and_the_next_one_fi
     log.segments.place = LocalObjectStore(log.root)
     assert sorted(log.read()["request_id"]) == [f"a{number}" for number in range(5)]
     log.upkeep()
-    assert len(log.segments.keys("predictions", [DAY])) == 1 and len(log.read()) == 5
+    assert len(log.segments.list_keys("predictions", [DAY])) == 1 and len(log.read()) == 5
 
 
 def test_a_damaged_segment_is_named_and_one_that_vanishes_meanwhile_is_a_conflict(log):
     key = log.predicted({"request_id": "a"})
-    parts = log.reader().parts(DAY, DAY)
+    parts = log.reader().read_parts(DAY, DAY)
     file = log.root / key
     content = file.read_bytes()
     file.chmod(0o644)

@@ -26,7 +26,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from include.gate.infra_validation import run_server
-with server(Path(sys.argv[1]), sys.argv[2]) as made:
+with run_server(Path(sys.argv[1]), sys.argv[2]) as made:
     print(made._process.pid, flush=True)
     sys.stdin.read()
 """

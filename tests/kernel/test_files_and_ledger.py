@@ -82,19 +82,19 @@ class TestLedger:
     def test_what_was_appended_is_read_back_oldest_first(self, ledger):
         first, second = entry(subject="1"), entry(subject="2")
         assert ledger.append(first) and ledger.append(second)
-        assert [each.model_copy(update={"previous": None}) for each in ledger.entries()] == [first, second]
+        assert [each.model_copy(update={"previous": None}) for each in ledger.read_entries()] == [first, second]
 
     def test_an_empty_ledger_has_no_entries_and_one_may_ask_for_one_kind(self, ledger):
-        assert list(ledger.entries()) == []
+        assert list(ledger.read_entries()) == []
         ledger.append(entry(what="gate.passed"))
         ledger.append(entry())
-        assert [found.what for found in ledger.entries("gate.passed")] == ["gate.passed"]
+        assert [found.what for found in ledger.read_entries("gate.passed")] == ["gate.passed"]
 
     def test_a_key_is_held_once_and_without_a_key_everything_counts(self, ledger):
         assert ledger.append(entry("k")) is True
         assert ledger.append(entry("k", subject="2")) is False
         assert ledger.append(entry()) and ledger.append(entry())
-        assert [found.subject for found in ledger.entries()] == ["1", "1", "1"]
+        assert [found.subject for found in ledger.read_entries()] == ["1", "1", "1"]
 
     def test_a_key_is_held_once_even_when_many_write_at_a_time(self, ledger):
         taken = []
@@ -104,18 +104,18 @@ class TestLedger:
         for writer in writers:
             writer.join()
         assert sorted(taken) == [False] * 7 + [True]
-        assert len(list(ledger.entries())) == 1
+        assert len(list(ledger.read_entries())) == 1
 
     def test_a_line_cut_off_by_a_kill_is_passed_over_and_swallows_nothing(self, ledger, tmp_path):
         path = tmp_path / "store" / "ledger.jsonl"
         ledger.append(entry(subject="1"))
         ledger.append(entry("k", subject="2"))
         os.truncate(path, path.stat().st_size - 25)
-        assert [found.subject for found in ledger.entries()] == ["1"]
+        assert [found.subject for found in ledger.read_entries()] == ["1"]
         assert ledger.append(entry("k", subject="2")) is True  # it was never acknowledged
-        assert [found.subject for found in ledger.entries()] == ["1", "2"]
+        assert [found.subject for found in ledger.read_entries()] == ["1", "2"]
 
     def test_a_line_break_in_a_reason_breaks_no_line(self, ledger):
         strange = Entry(what="a.b", subject="s", who="w", why="one\ntwo\u2028three\x85four\x0cfive")
         ledger.append(strange)
-        assert [found.why for found in ledger.entries()] == [strange.why]
+        assert [found.why for found in ledger.read_entries()] == [strange.why]

@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from include.model import artifact, conformance
 model = artifact.load(Path(sys.argv[1]))
-assert conformance.golden(model) is None
+assert conformance.check_golden(model) is None
 print(*[name for name in ("pandas", "sklearn", "skops", "torch", "onnx") if name in sys.modules])
 """
 
@@ -50,7 +50,7 @@ def test_every_candidate_has_a_compiled_form_and_says_so(both: tuple[str, Servab
     kind, _, place = both
     meta = artifact.read_meta(place)
     assert set(RUNTIMES) == set(BUILDERS)
-    assert (meta.runtime, meta.path) == (RUNTIMES[kind], "compile_pipeline")
+    assert (meta.runtime, meta.path) == (RUNTIMES[kind], "compiled")
     assert meta.why == f"the {meta.runtime} form computes what the pipeline computes"
     assert not (place / "model.skops").exists()
 

@@ -66,7 +66,7 @@ def test_days_add_up_to_the_window_of_the_columns_that_all_of_them_have(days: li
 
 def measured(table: dict[str, Any], grid: dict[str, Any]) -> Any:
     return TableProfile(
-        {name: grid[name].of(values) for name, values in table.items()}, compute_correlations(table, grid)
+        {name: grid[name].count_values(values) for name, values in table.items()}, compute_correlations(table, grid)
     )
 
 

@@ -13,24 +13,25 @@ from datetime import date
 from typing import Any, NamedTuple, get_args
 
 import pytest
-from include.embedded.prometheus import MONITORING, configuration, rules
-from include.retraining.metrics_exporter import registry
 from prometheus_client import CollectorRegistry
 
-from include import factory
+from include.embedded.commands.prometheus import MONITORING, build_configuration, read_rules
 from include.embedded.configuration.settings import EmbeddedSettings
 from include.feedback.core.prediction_records import ServedBy, Stream
 from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds
 from include.kernel.words.colours import COLOURS
+from include.metrics_exporter import build_registry
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Check, Signal
-from include.serving.app import create_app, serve_slot
+from include.serving.app import create_app
 from include.serving.metrics import Metrics
+from include.serving.routes import POLICY
 from include.serving.settings import Settings
-from include.serving.transport.guard import POLICY
 from include.serving.transport.middleware import resolve_route
+from include.serving.wiring import open_service
 from include.serving.words import slot_metrics as words
+from tests import edge
 
 SELECTOR = re.compile(r"\b(evergreen_\w+|up|process_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)(=~|=|!=|!~)"([^"]*)"')
@@ -46,7 +47,7 @@ class Selector(NamedTuple):
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    for group in rules()["groups"]:
+    for group in read_rules()["groups"]:
         yield from (("rules", rule["expr"]) for rule in group["rules"])
     for path in sorted((MONITORING / "dashboards").glob("*.json")):
         panels = json.loads(path.read_text())["panels"]
@@ -95,12 +96,12 @@ def labels_of(told: CollectorRegistry) -> dict[str, set[str]]:
 def exported(small: Callable[..., Any]) -> dict[str, set[str]]:
     """What the exporter tells of a store in which a version is live and was looked at."""
     small()
-    factory.ledger().append(Entry(what=ledger_kinds.RELEASE_LIVE, subject="3", who="deploy", why="", key="live"))
+    edge.ledger().append(Entry(what=ledger_kinds.RELEASE_LIVE, subject="3", who="deploy", why="", key="live"))
     measured = {"value": 0.6, "low": 0.5, "high": 0.7, "threshold": 0.65}
     signal = Signal(check="performance", subject="all", measure="auc", severity="critical", **measured)  # type: ignore[arg-type]
     about = {"as_of": date(2026, 8, 20), "version": "3", "alarm": True, "verdict": "", "rows": 300, "moved": {}}
-    factory.reports().write_report(MonitorReport(signals=(signal,), **about))
-    return labels_of(registry())
+    edge.reports().write_report(MonitorReport(signals=(signal,), **about))
+    return labels_of(build_registry())
 
 
 def test_a_server_writes_what_its_owner_says_and_nothing_else() -> None:
@@ -115,7 +116,7 @@ def test_a_server_writes_what_its_owner_says_and_nothing_else() -> None:
 
 def test_the_paths_that_predict_are_those_the_server_answers_so(tmp_path) -> None:
     settings = Settings(slot="blue", serving_dir=tmp_path, port=0)
-    assert set(create_app(settings, serve_slot(settings)).handlers) == set(words.PREDICTING)
+    assert set(create_app(open_service(settings)).handlers) == set(words.PREDICTING)
 
 
 def test_every_label_that_is_asked_for_is_one_that_is_written(exported: dict[str, set[str]]) -> None:
@@ -143,7 +144,7 @@ def test_where_rules_ask_for_paths_they_mean_all_that_predict_and_no_other() -> 
 
 def known_values() -> dict[str, tuple[str, ...]]:
     """Of each label, what is written there."""
-    settings = configuration(EmbeddedSettings())
+    settings = build_configuration(EmbeddedSettings())
     bounds = {sample.labels["name"] for sample in _bounds()}
     return {
         words.DECISION: (words.YES, words.NO),

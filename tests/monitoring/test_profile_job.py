@@ -55,12 +55,12 @@ def at_once(days, found):
     columns = found.model.meta.columns
     delivered = tuple(c for c in columns if all(c.name in day.columns for day in days))
     rows = found.dataset.read(days, delivered)
-    return found.baseline.of(rows.inputs, found.model if delivered == columns else None)
+    return found.baseline.measure(rows.inputs, found.model if delivered == columns else None)
 
 
 def judged(found, days, current):
     spec, threshold = found.manifest.monitor, found.model.meta.threshold
-    window = drift.compare_window(days[-1].day, found.baseline.measured, current, threshold, spec)
+    window = drift.compare_window(days[-1].day, found.baseline.profile, current, threshold, spec)
     return window.verdict, [flat(signal) for signal in window.signals]
 
 
@@ -125,7 +125,7 @@ def test_tasks_make_the_very_pieces_the_monitor_would_also_when_one_is_killed(li
     for key in alone:
         edge.store().objects.remove(key)
 
-    killed(asked(**list_shards(3)[0].params), "include.model.schema", "_conformed", 20, tmp_path / "result.json")
+    killed(asked(**list_shards(3)[0].params), "include.model.schema", "_conform_series", 20, tmp_path / "result.json")
     assert [key.split("/")[2] for key in made()] == [str(FIRST)]  # it was killed within the second of its days
     days = [ask("profile", **shard.params).outputs["days"] for shard in list_shards(3)[1:]]
     assert days == [[str(FIRST + timedelta(days=1))], [str(FIRST + timedelta(days=2))]]

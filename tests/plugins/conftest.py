@@ -68,7 +68,7 @@ class ShelfRegistry:
     def register(self, run_id: str, source: str) -> str:
         return self.versions.setdefault(run_id, str(len(self.versions) + 1))
 
-    def run(self, run_id: str) -> tuple[dict[str, str], str, str]:
+    def read_run(self, run_id: str) -> tuple[dict[str, str], str, str]:
         return {"candidate": "boosting", "rows": "1600"}, f"http://mlflow/{run_id}", ""
 
     def describe(self, version: str, run_id: str, description: str, papers: Mapping[str, str]) -> None:
@@ -83,7 +83,7 @@ class ShelfRegistry:
         self.blessings[version] = blessed.envelope(content, key)
         return self.blessings[version]
 
-    def blessing(self, version: str) -> str:
+    def fetch_blessing(self, version: str) -> str:
         if version not in self.blessings:
             raise NotBlessed(f"Version {version} carries no blessing.")
         return self.blessings[version]
@@ -95,13 +95,13 @@ class ShelfRegistry:
     def mark_soaking(self, version: str) -> None:
         self.marked.append(version)
 
-    def version_url(self, version: str) -> str:
+    def build_version_url(self, version: str) -> str:
         return f"http://mlflow/{version}"
 
 
 @dataclass
 class SmallWorld:
-    """What WorldHook gives, on files in a directory; the slots' processes are absent."""
+    """What ConnectionsHook gives, on files in a directory; the slots' processes are absent."""
 
     root: Path
     shelf: ShelfRegistry = field(default_factory=ShelfRegistry)
@@ -118,7 +118,7 @@ class SmallWorld:
     def open_ledger(self) -> LocalLedger:
         return LocalLedger(self.root / "ledger.jsonl")
 
-    def store(self) -> SnapshotStore:
+    def open_snapshot_store(self) -> SnapshotStore:
         return open_snapshot_store()
 
     def open_target(self) -> LocalTarget:
@@ -142,7 +142,7 @@ class SmallWorld:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorld:
-    """Stands in for WorldHook wherever an operator asks for it."""
+    """Stands in for ConnectionsHook wherever an operator asks for it."""
     made = SmallWorld(tmp_path)
     monkeypatch.setenv("EVERGREEN_STORE", str(tmp_path / "store"))
     for module in ("announce", "approval", "gate", "reconcile", "registry", "rollout", "scoring"):

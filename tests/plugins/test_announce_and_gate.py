@@ -59,7 +59,7 @@ class TestAnnounce:
             found = context(run_id="first")
             announcement(EPISODE, once=EPISODE["key"]).execute(found)
             assert emitted(found)["key"] == EPISODE["key"]
-        assert len(list(world.open_ledger().entries("drift.detected"))) == 1
+        assert len(list(world.open_ledger().read_entries("drift.detected"))) == 1
 
     def test_a_skipped_announcement_leaves_the_key_for_a_live_run(self, world):
         with pytest.raises(AirflowSkipException):
@@ -86,7 +86,7 @@ class TestGate:
     def test_a_refused_model_goes_nowhere_and_that_is_no_failure(self, world, small):
         small(**{"gate.approval": "always"})
         assert self.choose("refused") is None
-        [entry] = world.open_ledger().entries()
+        [entry] = world.open_ledger().read_entries()
         assert (entry.what, entry.subject, entry.why) == ("gate.refused", "r1", "cost falls by 3 %")
 
     @pytest.mark.parametrize("run", [{"run_type": "backfill"}, {"params": {"intent": "rehearsal"}}])
@@ -97,7 +97,7 @@ class TestGate:
     def test_a_retry_writes_no_second_decision(self, world):
         for _ in range(2):
             self.choose("passed")
-        assert len(list(world.open_ledger().entries())) == 1
+        assert len(list(world.open_ledger().read_entries())) == 1
 
 
 class TestBless:
@@ -170,11 +170,11 @@ class TestRegistryOperators:
         PromoteOperator(task_id="go_live", result=told).execute(found)
         assert world.shelf.champion == "7"
         assert emitted(found, MODEL_LIVE) == {"version": "7", "intent": "live"}
-        assert [entry.subject for entry in world.open_ledger().entries("release.live")] == ["7"]
+        assert [entry.subject for entry in world.open_ledger().read_entries("release.live")] == ["7"]
 
     def test_one_that_did_not_moves_nothing(self, world):
         told = {"verdict": "no", "summary": "version 7 was rejected", "outputs": {"version": "7"}}
         with pytest.raises(AirflowSkipException, match="version 7 was rejected"):
             PromoteOperator(task_id="go_live", result=told).execute(context())
         assert world.shelf.champion is None
-        assert list(world.open_ledger().entries()) == []
+        assert list(world.open_ledger().read_entries()) == []

@@ -38,7 +38,7 @@ def resume(event: dict, **run):
 
 
 def written(world) -> list[tuple[str, str, str, str]]:
-    return [(entry.what, entry.subject, entry.who, entry.why) for entry in world.open_ledger().entries()]
+    return [(entry.what, entry.subject, entry.who, entry.why) for entry in world.open_ledger().read_entries()]
 
 
 def test_a_yes_is_handed_on_with_who_and_why_and_stands_in_the_ledger(world):
@@ -67,7 +67,7 @@ def test_silence_fails_the_run_for_good_and_says_how_long_was_waited(world, smal
 def test_an_answer_without_a_reason_says_so(world):
     with pytest.raises(AirflowFailException, match="refused by ada: no reason"):
         resume(answered("Reject"))
-    assert [entry.why for entry in world.open_ledger().entries()] == ["no reason was given"]
+    assert [entry.why for entry in world.open_ledger().read_entries()] == ["no reason was given"]
 
 
 def test_a_retry_writes_no_second_answer(world):

@@ -61,7 +61,7 @@ class TestEveryJob:
         assert pod.spec.automount_service_account_token is False
 
     def test_it_ends_by_itself_though_nobody_is_there_to_end_it(self, manifest, job):
-        assert pod_of(job).spec.active_deadline_seconds == manifest.jobs.minutes_of(job) * 60
+        assert pod_of(job).spec.active_deadline_seconds == manifest.jobs.find_timeout_minutes(job) * 60
 
     def test_it_runs_the_same_command_as_a_process_would(self, manifest, job):
         assert base(pod_of(job)).command == ["python", "-m", "include.jobs"]
@@ -71,7 +71,7 @@ class TestEveryJob:
         assert JobRequest.model_validate_json(sent.value) == build_job_request(context(), job, {"day": "2026-08-02"})
 
     def test_its_resources_are_the_manifests_and_it_gets_what_it_asks_for(self, manifest, job):
-        wanted = manifest.jobs.resources_of(job)
+        wanted = manifest.jobs.find_resources(job)
         resources = base(pod_of(job)).resources
         assert resources.requests == resources.limits == {"cpu": wanted.cpu, "memory": wanted.memory}
 

@@ -78,7 +78,7 @@ def test_the_registry_may_be_down_for_a_version_that_went_live(world, monkeypatc
     def down(version):
         raise ServiceUnavailable("MLflow does not answer.")
 
-    monkeypatch.setattr(world.shelf, "blessing", down)
+    monkeypatch.setattr(world.shelf, "fetch_blessing", down)
     serves(world)
     assert pin()["version"] == "7"
 

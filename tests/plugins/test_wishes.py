@@ -85,7 +85,7 @@ class TestWant:
     def test_a_retry_stores_no_second_wish(self, world):
         world.shelf.has_blessed("7")
         assert want(params={"version": "7"}) == want(params={"version": "7"})
-        assert len(list(world.open_ledger().entries("deploy.wanted"))) == 1
+        assert len(list(world.open_ledger().read_entries("deploy.wanted"))) == 1
 
     def test_another_run_joins_a_release_that_is_under_way_and_starts_anew_when_it_has_ended(self, world):
         world.shelf.has_blessed("7")
@@ -115,11 +115,11 @@ class TestWishesThatMeet:
         late = context(event(version="2"), run_type="asset_triggered")
         with pytest.raises(AirflowSkipException, match="Version 2 is older than 3, which serves, so the event"):
             RequestReleaseOperator(task_id="want").execute(late)
-        assert history.target().read_desired_state() is None
+        assert history.open_target().read_desired_state() is None
 
     def test_a_person_may_deploy_an_older_version_by_the_form(self, history):
         assert want(params={"version": "2"})["version"] == "2"
-        assert history.target().read_desired_state().kind == "deploy"
+        assert history.open_target().read_desired_state().kind == "deploy"
 
     def test_the_version_that_serves_may_be_wanted_again(self, history):
         assert want(params={"version": "3"})["version"] == "3"
@@ -130,8 +130,8 @@ class TestWishesThatMeet:
         with pytest.raises(AirflowException, match="A rollback to version 2 is under way") as waits:
             want(params={"version": "4"}, run_id="another")
         assert not isinstance(waits.value, AirflowFailException), "it is tried again"
-        assert history.target().read_desired_state().kind == "rollback"
-        history.target().record_verdict(rolling_back, "accepted", Verdict.FAILED, "answered 422")
+        assert history.open_target().read_desired_state().kind == "rollback"
+        history.open_target().record_verdict(rolling_back, "accepted", Verdict.FAILED, "answered 422")
         assert want(params={"version": "4"}, run_id="another")["generation"] == rolling_back + 1
 
     def test_a_rollback_that_nobody_follows_any_more_holds_up_no_deployment(self, history, small):
@@ -149,20 +149,20 @@ class TestWishesThatMeet:
         for version in "45":
             history.shelf.has_blessed(version)
         first, second = (want(params={"version": version}, run_id=version)["generation"] for version in "45")
-        assert second == first + 1 and history.target().read_desired_state().release.version == "5"
+        assert second == first + 1 and history.open_target().read_desired_state().release.version == "5"
 
     @pytest.mark.parametrize("version, why", [("7", "and trusted is"), ("8", "carries no blessing")])
     def test_what_is_refused_for_good_is_told_and_not_only_a_failed_task(self, world, version, why):
         world.shelf.has_blessed("7", OTHER_KEY)
         with pytest.raises(AirflowFailException):
             want(params={"version": version})
-        [entry] = world.open_ledger().entries("deploy.refused")
+        [entry] = world.open_ledger().read_entries("deploy.refused")
         assert entry.subject == version and why in entry.why
 
     def test_a_rollback_that_is_refused_is_told_too(self, history):
         with pytest.raises(AirflowFailException):
             back(params={"version": "9"})
-        [entry] = history.open_ledger().entries("rollback.refused")
+        [entry] = history.open_ledger().read_entries("rollback.refused")
         assert entry.subject == "9" and "never served" in entry.why
 
 
@@ -171,7 +171,7 @@ class TestWantBack:
         found = back()
         assert (found["version"], found["digest"]) == ("2", "2" * 64)
         assert found["generation"] == 4, "one after the route's, though the wish of that one is lost"
-        assert history.target().read_desired_state().kind == "rollback"
+        assert history.open_target().read_desired_state().kind == "rollback"
 
     def test_it_does_not_ask_the_registry(self, history):
         history.shelf.blessings.clear()
@@ -183,7 +183,7 @@ class TestWantBack:
         )
         with pytest.raises(AirflowFailException, match="Version 2 served before blessings were signed"):
             back()
-        assert history.target().read_desired_state() is None
+        assert history.open_target().read_desired_state() is None
 
     def test_a_ledger_that_was_written_by_hand_is_not_believed(self, history):
         details = {"digest": "9" * 64, "blessing": history.shelf.has_blessed("9", OTHER_KEY)}
@@ -212,7 +212,7 @@ class Walk:
     def choose_poll_interval(self, step: Step) -> float:
         return 0.5
 
-    def run(self, generation: int, patience: float) -> Iterator[tuple[Step, float]]:
+    def run(self, generation: int, max_wait_s: float) -> Iterator[tuple[Step, float]]:
         for part, (verdict, why) in self.verdicts.items():
             self.world.open_target().record_verdict(generation, part, verdict, why)
         yield from ((step, 0.1) for step in self.steps)
@@ -241,7 +241,7 @@ class TestRollout:
         world.driver = Walk(world, [Step.SWITCH, Step.DONE])
         with pytest.raises(AirflowFailException, match="has the artifact 888888888888, but its blessing is of 7777"):
             RolloutOperator(task_id="rollout", release_request=WISH | {"digest": "8" * 64}).execute(context())
-        assert list(world.open_ledger().entries()) == []
+        assert list(world.open_ledger().read_entries()) == []
 
     def test_done_is_a_yes(self, world):
         found = self.follow(world, Step.SWITCH, Step.DONE, accepted=(Verdict.PASSED, "fine"))
@@ -252,7 +252,7 @@ class TestRollout:
         found = self.follow(world, Step.REJECTED, accepted=(Verdict.FAILED, "answered 422"))
         assert found["verdict"] == "no"
         assert found["summary"] == "version 7 was rejected: accepted: answered 422"
-        assert [entry.subject for entry in world.open_ledger().entries("release.rejected")] == ["7"]
+        assert [entry.subject for entry in world.open_ledger().read_entries("release.rejected")] == ["7"]
 
     def test_a_failed_soak_is_told_as_reverted(self, world):
         found = self.follow(
@@ -284,7 +284,7 @@ class TestRollout:
     def test_a_question_to_a_person_is_neither_a_yes_nor_a_no(self, world):
         found = self.follow(world, Step.VERIFY, Step.APPROVE, accepted=(Verdict.PASSED, "fine"))
         assert found["verdict"] == "ask" and "waits for a person's yes" in found["summary"]
-        assert [entry.what for entry in world.open_ledger().entries()] == ["release.asked"]
+        assert [entry.what for entry in world.open_ledger().read_entries()] == ["release.asked"]
 
     def test_soaking_is_a_state_that_is_entered_once_and_marked_in_the_registry_while_it_lasts(self, world):
         routed = envoy_routes.render(Route("green", "blue", 4, trial=4))
@@ -292,7 +292,7 @@ class TestRollout:
         for _ in range(2):
             with pytest.raises(TaskDeferred):
                 self.follow(world, Step.SWITCH, Step.SOAK)
-        [entry] = world.open_ledger().entries("release.soaking")
+        [entry] = world.open_ledger().read_entries("release.soaking")
         assert entry.why == "for 1 s, before it becomes the champion"
         assert set(world.shelf.marked) == {"7"} and world.shelf.champion is None
 
@@ -301,7 +301,7 @@ class TestRollout:
         write_atomic(world.root / "serving" / "route" / "routes.yaml", routed)
         with pytest.raises(TaskDeferred):
             self.follow(world, Step.SOAK)
-        assert list(world.open_ledger().entries()) == [] and world.shelf.marked == []
+        assert list(world.open_ledger().read_entries()) == [] and world.shelf.marked == []
 
     def test_what_is_live_already_says_that_nothing_was_moved(self, world):
         assert self.follow(world, Step.DONE)["summary"] == "version 7 serves all traffic already, so nothing was moved"

@@ -32,10 +32,10 @@ def test_a_blessing_comes_back_as_it_was_signed_also_a_large_one(registry):
     run_id = started(registry)
     version = registry.register(run_id, f"runs:/{run_id}/model")
     with pytest.raises(NotBlessed, match="carries no blessing"):
-        registry.blessing(version)
+        registry.fetch_blessing(version)
     large = envelope(document(checks=document()["checks"] * 200))
     registry.bless(version, large)
-    assert registry.blessing(version) == large and len(large) > 20_000
+    assert registry.fetch_blessing(version) == large and len(large) > 20_000
 
 
 def test_the_papers_lie_with_the_run_and_the_version_says_where(registry, tmp_path: Path):
@@ -43,7 +43,7 @@ def test_the_papers_lie_with_the_run_and_the_version_says_where(registry, tmp_pa
     version = registry.register(run_id, f"runs:/{run_id}/model")
     for _ in range(2):  # a retry says the same again
         registry.describe(version, run_id, "boosting as of a day", PAPERS)
-    with registry.client() as client:
+    with registry.open_client() as client:
         found = client.get_model_version(registry.name, version)
         place = Path(client.download_artifacts(run_id, "card", str(tmp_path)))
     assert (found.description, found.tags["evergreen.card"]) == (
@@ -56,20 +56,20 @@ def test_the_papers_lie_with_the_run_and_the_version_says_where(registry, tmp_pa
 @pytest.mark.parametrize("drawing", [None, "<svg>é</svg>"])
 def test_a_run_tells_its_params_its_page_and_its_drawing_if_it_has_one(registry, drawing):
     run_id = started(registry, drawing)
-    params, url, found = registry.run(run_id)
+    params, url, found = registry.read_run(run_id)
     assert (params, found) == ({"candidate": "boosting"}, drawing or "")
     assert url.endswith(f"/#/experiments/0/runs/{run_id}")
 
 
 def test_a_version_is_marked_while_it_soaks_and_not_any_more_once_it_is_the_champion(registry):
-    assert (registry.champion(), registry.soaking()) == (None, [])
+    assert (registry.find_champion(), registry.list_soaking()) == (None, [])
     run_id = started(registry)
     version = registry.register(run_id, f"runs:/{run_id}/model")
     for _ in range(2):
         registry.mark_soaking(version)
-    assert (registry.champion(), registry.soaking()) == (None, [version])
+    assert (registry.find_champion(), registry.list_soaking()) == (None, [version])
     for _ in range(2):
         registry.promote(version)
-    assert (registry.champion(), registry.soaking()) == (version, [])
+    assert (registry.find_champion(), registry.list_soaking()) == (version, [])
     registry.unmark([version])
-    assert registry.soaking() == []
+    assert registry.list_soaking() == []

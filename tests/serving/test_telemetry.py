@@ -253,7 +253,7 @@ class TestTraces:
             "from include.serving.app import create_app; from include.serving.settings import Settings;"
             "from include.serving.wiring import open_service;"
             f"settings = Settings(slot='blue', serving_dir=Path({str(tmp_path)!r}), port=0);"
-            "create_app(open_service(settings), telemetry.tracing('blue'));"
+            "create_app(open_service(settings), telemetry.make_tracing('blue'));"
             "print([name for name in sys.modules if name.startswith('opentelemetry')])"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -46,7 +46,7 @@ def test_a_fold_is_trained_on_what_was_known_and_judged_by_what_followed(past, r
 
 def test_it_registers_no_version_and_blesses_nothing(past, registry):
     past()
-    with registry.client() as client:
+    with registry.open_client() as client:
         assert list(client.search_model_versions(f"name = '{registry.name}'")) == []
     assert registry.champion() is None
     assert {entry.details["intent"] for entry in edge.ledger().read_entries("model.trained")} == {"historical"}

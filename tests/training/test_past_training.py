@@ -29,7 +29,7 @@ def trained(place: Path, intent: Intent) -> JobResult:
 
 def digests(registry, result: JobResult) -> dict[str, str]:
     runs = {kind: run["run_id"] for kind, run in result.outputs["candidates"].items()}
-    with registry.client() as client:
+    with registry.open_client() as client:
         return {kind: client.get_run(run_id).data.tags["evergreen.digest"] for kind, run_id in runs.items()}
 
 

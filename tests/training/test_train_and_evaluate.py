@@ -16,7 +16,7 @@ from tests.job_world import go_live
 
 
 def runs_of(registry, experiment: str):
-    with registry.client() as client:
+    with registry.open_client() as client:
         return client.search_runs([experiment])
 
 
@@ -38,7 +38,7 @@ class TestTrain:
     def test_a_run_that_was_cut_off_is_replaced(self, place, ask, registry):
         first = ask("train")
         cut_off = first.outputs["candidates"]["boosting"]["run_id"]
-        with registry.client() as client:
+        with registry.open_client() as client:
             client.update_run(cut_off, status="RUNNING")
         retry = ask("train")
         assert retry.outputs["candidates"]["boosting"]["run_id"] != cut_off
@@ -56,14 +56,14 @@ class TestTrain:
             one, two = (result.outputs["candidates"][kind] for result in (live, past))
             scores = [{**each["metrics"], "row_us": None} for each in (one, two)]  # all but the time a row took
             assert scores[0] == scores[1] and one["run_id"] != two["run_id"]
-            with registry.client() as client:
+            with registry.open_client() as client:
                 tags = [client.get_run(each["run_id"]).data.tags for each in (one, two)]
             assert tags[0]["evergreen.digest"] == tags[1]["evergreen.digest"]
             assert tags[0]["evergreen.runtime"] == ("treelite" if kind == "boosting" else "onnx")
 
     def test_a_run_tells_by_what_it_was_made(self, place, ask, registry):
         result = ask("train", intent="historical")
-        with registry.client() as client:
+        with registry.open_client() as client:
             tags = client.get_run(result.outputs["run_id"]).data.tags
         assert tags["evergreen.manifest"] == place.digest
         assert tags["evergreen.code"] == compute_code_digest(*TRAINING)
@@ -72,7 +72,7 @@ class TestTrain:
 
     def test_a_model_may_be_trained_on_some_columns_only(self, place, ask, registry, tmp_path):
         result = ask("train", columns=["Income", "Age", "Home"])
-        with registry.client() as client:
+        with registry.open_client() as client:
             kept = client.download_artifacts(result.outputs["run_id"], "serving", str(tmp_path))
         model = artifact.load(tmp_path / "serving")
         assert kept and [column.name for column in model.meta.columns] == ["Home", "Age", "Income"]
@@ -110,7 +110,7 @@ class TestWhatARunHolds:
 
     def test_the_trials_the_variant_and_a_model_for_mlflow_are_there(self, trained, registry, tmp_path):
         found = trained.outputs["candidates"]
-        with registry.client() as client:
+        with registry.open_client() as client:
             client.download_artifacts(found["boosting"]["run_id"], "", str(tmp_path / "boosting"))
             client.download_artifacts(found["torch_mlp"]["run_id"], "", str(tmp_path / "torch"))
             params = client.get_run(found["boosting"]["run_id"]).data.params
@@ -142,7 +142,7 @@ class TestEvaluate:
     def test_the_report_lies_beside_the_run_as_numbers_and_as_a_page(self, place, ask, registry, tmp_path):
         trained = ask("train")
         result = ask("evaluate", run_id=trained.outputs["run_id"])
-        with registry.client() as client:
+        with registry.open_client() as client:
             for name in ("gate.json", "gate.html"):
                 client.download_artifacts(trained.outputs["run_id"], name, str(tmp_path))
             run = client.get_run(trained.outputs["run_id"]).data
@@ -185,6 +185,6 @@ class TestEvaluate:
     def test_the_digest_is_that_of_the_artifact_that_will_be_served(self, place, ask, registry):
         trained = ask("train")
         result = ask("evaluate", run_id=trained.outputs["run_id"])
-        with registry.client() as client:
+        with registry.open_client() as client:
             tags = client.get_run(trained.outputs["run_id"]).data.tags
         assert result.outputs["digest"] == tags["evergreen.digest"]

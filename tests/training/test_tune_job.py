@@ -47,7 +47,7 @@ def test_the_training_finds_what_the_tasks_made_and_is_the_one_that_makes_it_its
     alone = ask("train", intent="historical")
     monkeypatch.setattr(fitting, "search_params", no_search)
     found = ask("train")
-    with registry.client() as client:
+    with registry.open_client() as client:
         runs = [client.get_run(result.outputs["run_id"]) for result in (found, alone)]
         for run in runs:
             client.download_artifacts(run.info.run_id, "trials.json", str(tmp_path / run.info.run_id))
@@ -65,7 +65,7 @@ def test_a_task_that_was_killed_and_a_piece_that_was_damaged_cost_time_and_nothi
     request = JobRequest(
         job="tune", run_key="k", as_of=LAST, intent=Intent.LIVE, params={"columns": None, **list_shards(3)[2].params}
     )
-    killed(request, "include.training.fitting", "fold_scores", 3, tmp_path / "result.json")
+    killed(request, "include.training.fitting", "score_fold", 3, tmp_path / "result.json")
     assert len(made()) == 2 and [path.suffix for path in edge.studies().glob("*.journal")] == [".journal"]
     damaged = min(made())
     (tmp_path / "store" / damaged).write_bytes(b"half of a st")
