@@ -15,6 +15,5 @@ DRIFT_DETECTED = _make_asset("drift.detected")
 TRAINING_REQUESTED = _make_asset("training.requested")
 MODEL_BLESSED = _make_asset("model.blessed")
 MODEL_LIVE = _make_asset("model.live")
-SCORES_PUBLISHED = _make_asset(
-    "scores.published"
-)  # nobody in this house waits for it: it is for whoever uses the scores
+# no DAG of ours waits for it: it is for whoever uses the scores
+SCORES_PUBLISHED = _make_asset("scores.published")

@@ -64,7 +64,7 @@ def objects(store: SnapshotStore) -> dict[str, str]:
 
 
 def test_an_empty_store_has_no_days(store):
-    assert (store.list_snapshots(), store.read_history(), store.newest_day()) == ([], [], None)
+    assert (store.list_snapshots(), store.read_history(), store.find_newest_day()) == ([], [], None)
 
 
 def test_what_was_published_is_read_back(store, publish):
@@ -73,9 +73,9 @@ def test_what_was_published_is_read_back(store, publish):
     assert changed is True
     assert found.model_copy(update={"files": (), "known_on": None}) == snapshot
     assert [file.name for file in found.files] == ["rows.parquet"]
-    assert store.rows([found])["Income"].tolist()[::2] == [1.5, 3.0]
-    assert store.rows([found], ["Home"]).columns.tolist() == ["Home"]
-    assert store.newest_day() == DAY
+    assert store.read_rows([found])["Income"].tolist()[::2] == [1.5, 3.0]
+    assert store.read_rows([found], ["Home"]).columns.tolist() == ["Home"]
+    assert store.find_newest_day() == DAY
 
 
 def test_publishing_the_same_day_again_rewrites_nothing(store, publish):
@@ -92,7 +92,7 @@ def test_a_corrected_day_counts_from_then_on_and_the_old_one_stays(store, publis
     assert [found.id for found in store.list_snapshots()] == [right.id]
     history = store.read_history()
     assert [(found.id, found.known_on.day) for found in history] == [(wrong.id, 2), (right.id, 9)]
-    assert store.rows(history[:1])["Income"].tolist() == [1.0]
+    assert store.read_rows(history[:1])["Income"].tolist() == [1.0]
 
 
 def test_rows_that_were_right_after_all_count_again(store, publish):
@@ -115,13 +115,15 @@ def test_days_come_in_order_however_they_were_published(store, publish):
     for day in (3, 1, 2):
         publish(rows(1.0), date(2026, 8, day))
     assert [found.day.day for found in store.list_snapshots()] == [1, 2, 3]
-    assert store.newest_day() == date(2026, 8, 3)
+    assert store.find_newest_day() == date(2026, 8, 3)
 
 
 def test_what_was_set_aside_is_kept_beside_the_rows(store, publish, tmp_path):
     publish(rows(1.0), quarantine=written(rows(-1.0), tmp_path / "aside"))
     [found] = store.list_snapshots()
-    assert store.file(found, "quarantine.parquet").read_bytes() == (tmp_path / "aside/accepted.parquet").read_bytes()
+    assert (
+        store.fetch_file(found, "quarantine.parquet").read_bytes() == (tmp_path / "aside/accepted.parquet").read_bytes()
+    )
 
 
 def test_a_sample_is_plain_json_with_the_asked_columns_and_no_nan(store, publish):
@@ -175,7 +177,7 @@ def test_publishers_of_one_day_at_once_all_stand_in_its_history_and_all_of_it_is
     ]
     assert [each.wait(120) for each in running] == [0, 0]
     history = store.read_history()
-    assert {store.rows([found])["Income"].iloc[0] for found in history} == {0.0, 1.0, 2.0}
+    assert {store.read_rows([found])["Income"].iloc[0] for found in history} == {0.0, 1.0, 2.0}
     assert all(one.id != other.id for one, other in pairwise(history))
 
 
@@ -219,7 +221,7 @@ def killed_while_publishing(step, snapshot, path):
     store.publish(snapshot, path)
 
 def incomes(day):
-    return [store.rows([found])["Income"].tolist() for found in store.list_snapshots() if found.day == day]
+    return [store.read_rows([found])["Income"].tolist() for found in store.list_snapshots() if found.day == day]
 
 def finished(ended, mine, snapshot, path):
     seen = incomes(snapshot.day)

@@ -83,7 +83,7 @@ def test_an_answer_that_was_lost_after_the_write_adds_nothing_twice(store, proxy
     proxy.faults = [Fault("cut", f"PUT /{store.build_uri(described(written(rows(1.0), tmp_path)))[5:]}", times=1)]
     publish(store, tmp_path)
     assert publish(store, tmp_path) is False
-    assert len(store.history()) == 1
+    assert len(store.read_history()) == 1
 
 
 def test_a_day_that_comes_damaged_is_fetched_again(store, proxy, bucket, tmp_path):
@@ -102,14 +102,14 @@ def clear(store: S3SnapshotStore) -> None:
 def test_a_cached_file_that_was_damaged_is_fetched_again_and_a_damaged_object_is_named(store, bucket, moto, tmp_path):
     publish(store, tmp_path)
     [snapshot] = store.list_snapshots()
-    cached = store.file(snapshot)
+    cached = store.fetch_file(snapshot)
     cached.write_bytes(b"damaged")
     assert store.read_rows([snapshot])["Income"].tolist() == [1.0]
     md5 = snapshot.files[0].md5
     moto.client().put_object(Bucket=bucket, Key=f"risk/files/md5/{md5[:2]}/{md5[2:]}", Body=b"damaged")
     clear(store)
     with pytest.raises(DataRefused, match="is not what was published; remove it and s3://"):
-        store.file(snapshot)
+        store.fetch_file(snapshot)
 
 
 def uploads(moto: S3Server, bucket: str) -> list[Any]:

@@ -399,7 +399,7 @@ def test_a_task_killed_at_work_costs_the_part_it_was_at_and_nothing_else(world, 
     module, name = function.rsplit(".", 1)
     killed(request("validate"), module, name, 2, world.root / "result.json")
     shared = left()
-    assert reads == ["part-1.csv", "part-2.csv"][function.endswith("mark") :]
+    assert reads == ["part-1.csv", "part-2.csv"][function.endswith("check_rows") :]
     assert shared == world.told(1)
     assert list(edge.work_room().glob("work-*")) == []
 

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple, get_args
 import pytest
 from prometheus_client import CollectorRegistry
 
-from include.embedded.commands.prometheus import MONITORING, build_configuration, read_rules
+from include.embedded.commands.prometheus import MONITORING_DIR, build_configuration, read_rules
 from include.embedded.configuration.settings import EmbeddedSettings
 from include.feedback.core.prediction_records import ServedBy, Stream
 from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds
 from include.kernel.words.colours import COLOURS
-from include.metrics_exporter import build_registry
+from include.metrics_exporter import _build_bounds, build_registry
 from include.monitoring.core.episodes import MonitorReport
 from include.monitoring.core.signals import Check, Signal
 from include.serving.app import create_app
@@ -49,7 +49,7 @@ class Selector(NamedTuple):
 def expressions() -> Iterator[tuple[str, str]]:
     for group in read_rules()["groups"]:
         yield from (("rules", rule["expr"]) for rule in group["rules"])
-    for path in sorted((MONITORING / "dashboards").glob("*.json")):
+    for path in sorted((MONITORING_DIR / "dashboards").glob("*.json")):
         panels = json.loads(path.read_text())["panels"]
         yield from ((path.stem, target["expr"]) for panel in panels for target in panel["targets"])
 
@@ -161,6 +161,4 @@ def known_values() -> dict[str, tuple[str, ...]]:
 
 
 def _bounds() -> list[Any]:
-    from include.retraining import metrics_exporter
-
-    return list(metrics_exporter._bounds(factory.manifest()).samples)
+    return list(_build_bounds(edge.manifest()).samples)

@@ -71,5 +71,5 @@ def test_a_version_is_marked_while_it_soaks_and_not_any_more_once_it_is_the_cham
     for _ in range(2):
         registry.promote(version)
     assert (registry.find_champion(), registry.list_soaking()) == (version, [])
-    registry.unmark([version])
+    registry.unmark_soaking([version])
     assert registry.list_soaking() == []

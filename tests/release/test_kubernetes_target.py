@@ -376,8 +376,8 @@ class TestGateway:
         accepted = {"conditions": [{"type": "Accepted", "status": "True", "observedGeneration": None}]}
         api.change(f"{ROUTES}/predictions", lambda each: each.update(status={"parents": [accepted]}))
         for version, colour in (("1", "blue"), ("2", "green")):
-            wanted = gateway.want(release(version), version, "", "deploy", plan=ReleasePlan(weights=(25,)))
-            gateway.stage(colour, wanted, artifact)
+            wanted = gateway.request_release(release(version), version, "", "deploy", plan=ReleasePlan(weights=(25,)))
+            gateway.install_release(colour, wanted, artifact)
             if version == "1":
                 gateway.switch(colour, wanted)
         return wanted

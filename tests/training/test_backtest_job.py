@@ -48,7 +48,7 @@ def test_it_registers_no_version_and_blesses_nothing(past, registry):
     past()
     with registry.open_client() as client:
         assert list(client.search_model_versions(f"name = '{registry.name}'")) == []
-    assert registry.champion() is None
+    assert registry.find_champion() is None
     assert {entry.details["intent"] for entry in edge.ledger().read_entries("model.trained")} == {"historical"}
     assert {entry.what for entry in edge.ledger().read_entries()} == {"model.trained"}
 
