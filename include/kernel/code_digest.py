@@ -15,6 +15,8 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from include.kernel.errors import Permanent
+
 ROOT = Path(__file__).resolve().parents[2]
 
 INGESTING = ("include.data.jobs.ingest", "include.data.jobs.validate")
@@ -34,8 +36,14 @@ def compute_code_digest(*entries: str, root: Path = ROOT) -> str:
 
 
 def digest_training_code(features: str | None) -> str:
-    """Of the code that trains; the project's own feature function (`module:function`) is part of it."""
-    return compute_code_digest(*TRAINING, *([features.partition(":")[0]] if features else []))
+    """Of the code that trains; the project's own feature function (`module:function`) is part of it.
+
+    Raises `Permanent` when that module is not there.
+    """
+    try:
+        return compute_code_digest(*TRAINING, *([features.partition(":")[0]] if features else []))
+    except ModuleNotFoundError as error:
+        raise Permanent(f"The feature function {features!r} cannot be imported: {error}") from error
 
 
 def find_imported_files(entries: tuple[str, ...], root: Path = ROOT) -> set[Path]:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from include.kernel.code_digest import INGESTING, JUDGING, ROOT, TRAINING, compute_code_digest, find_imported_files
+from include.kernel.code_digest import (
+    INGESTING,
+    JUDGING,
+    ROOT,
+    TRAINING,
+    compute_code_digest,
+    digest_training_code,
+    find_imported_files,
+)
+from include.kernel.errors import Permanent
 
 
 @pytest.fixture
@@ -59,3 +68,10 @@ def test_all_that_is_loaded_with_the_job_is_in_its_identity(entries: tuple[str, 
 def test_a_module_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModuleNotFoundError, match="include\\.nowhere"):
         compute_code_digest("include.nowhere")
+
+
+def test_a_feature_function_that_is_not_there_is_told_in_one_sentence() -> None:
+    with pytest.raises(
+        Permanent, match=r"'include\.nowhere:f' cannot be imported: There is no module include\.nowhere"
+    ):
+        digest_training_code("include.nowhere:f")
