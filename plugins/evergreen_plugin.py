@@ -4,8 +4,6 @@ Operators, sensors, triggers and hooks are plain modules of the package beside t
 plugin loader from executing them one by one under their bare file names.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

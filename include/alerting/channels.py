@@ -5,8 +5,6 @@ would be two more dependencies of every worker. Who names the address is not thi
 an address or a key, since both are secrets.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any

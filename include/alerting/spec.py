@@ -1,7 +1,5 @@
 """The manifest's section about telling people."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

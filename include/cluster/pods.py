@@ -8,8 +8,6 @@ Every failure is one sentence with its fix, and says whether another try may hel
 something (memory, the image's name), yes where the cluster may have changed by then (a node died, a registry was down).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Point-in-time data for training, evaluation and monitoring: snapshots in, model inputs and truth out."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 

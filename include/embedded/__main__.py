@@ -1,7 +1,5 @@
 """The command line of the embedded stack: `python -m include.embedded up | down | status | reset | env`."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable
 from datetime import timedelta

@@ -4,8 +4,6 @@ More than its types are checked: candidates and the feature function are names, 
 found by the first training.
 """
 
-from __future__ import annotations
-
 import sys
 
 from include.kernel.errors import EvergreenError

@@ -5,8 +5,6 @@ pip: pip honours a machine's own wheels and indexes, where uv would fetch the bu
 large. All else comes by uv, which takes seconds. TORCH_INDEX names another index for torch, such as PyTorch's CPU one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

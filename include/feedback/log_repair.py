@@ -6,8 +6,6 @@ once, and the next upkeep finishes. Segments that arrive late, from a server tha
 one. Rows pass through in batches of one segment; segments with unlike columns stay apart.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence

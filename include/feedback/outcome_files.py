@@ -4,8 +4,6 @@ The same rules as /feedback, checked for all rows before one is written. The seg
 the same file given twice, on whatever day, is one segment.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Collection

@@ -10,8 +10,6 @@ last word counting, or else the label that was ingested under the row's own id. 
 then: outcomes received later, days ingested later, labels that had not matured.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta

@@ -1,7 +1,5 @@
 """The four pictures of a binary classifier, challenger over champion, as SVG text that stands in a page by itself."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

@@ -3,8 +3,6 @@
 Only here does the gate's input still know pandas; behind this line there are arrays and names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np

@@ -3,8 +3,6 @@
 Everything but the drawing is escaped by the template engine: names of columns and categories come from the data.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -9,8 +9,6 @@ memory until somebody finds it. A server that turns an artifact down is an answe
 late is not, since a machine that is busy, or out of memory or ports, says nothing about a model: the task retries.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -6,8 +6,6 @@ without scripts or addresses to load; all that comes from data or people is esca
 image, in which nothing can run.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ of OPA's built-in functions. A policy without a rule `deny` in its package is an
 would otherwise let everything through in silence.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

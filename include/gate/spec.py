@@ -1,7 +1,5 @@
 """The manifest's sections about judging: checks, groups, costs, and what a model card says."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

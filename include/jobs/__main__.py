@@ -7,8 +7,6 @@ The result file appears whole or not at all, and on failure it holds the one sen
 is no such file: the result goes to the store, by the pod's uid, and the termination message says its sha256.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import logging

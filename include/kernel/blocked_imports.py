@@ -1,7 +1,5 @@
 """Importing less: modules that are installed beside us and that a library would import without needing them."""
 
-from __future__ import annotations
-
 import importlib.abc
 import sys
 from collections.abc import Iterator, Sequence

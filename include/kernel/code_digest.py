@@ -8,8 +8,6 @@ The trade-off: a changed comment is another identity too. What that costs is one
 costs is a model that claims to be of code it is not of.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 from functools import cache

@@ -1,7 +1,5 @@
 """What the environment says: the variables that hooks render from Airflow Connections, the same for process and pod."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

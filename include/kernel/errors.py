@@ -19,8 +19,6 @@
 Every message is one sentence that names the thing, the place and the fix.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 

@@ -1,7 +1,5 @@
 """What every local adapter needs of a disk: whole writes, one writer at a time, room to work in, a clear refusal."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

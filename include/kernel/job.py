@@ -5,8 +5,6 @@ same work inline, as a process or as a pod; data itself travels by URI. Time (`a
 other: they are set once, at the DAG's edge, and no code behind this line ever asks the clock what day it is.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from datetime import date

@@ -7,8 +7,6 @@ end that was cut off, or a ledger that somebody wrote anew from the first line t
 somewhere else (`make history` prints it) if that has to be proved.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

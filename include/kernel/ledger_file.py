@@ -1,7 +1,5 @@
 """The ledger as one JSON-lines file, appended to under a lock."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Each slice has a `spec.py` with its own sections and a view of the manifest that
 function which takes the view cannot read what is none of its business. include/manifest.py puts the views together.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Annotated, Literal

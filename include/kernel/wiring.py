@@ -1,7 +1,5 @@
 """Where the ledger lies, by the environment. Called at an edge alone, as every slice's `wiring` is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from include.kernel.environment import read_setting

@@ -11,8 +11,6 @@ A piece stands under a day of the data so that old ones can be told by their nam
 another's name, is no piece, and is made again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Sequence

@@ -7,8 +7,6 @@ A compiled tree may split a value that lies on the edge in float32 the other way
 outside the tolerance. None may change its decision: that is what a person would notice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ real and awkward rows (see conformance). So "it should convert" is never an argu
 kept in artifact.json, where /model shows it.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence

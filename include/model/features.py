@@ -5,8 +5,6 @@ A function inside the saved pipeline would be a type the loader must not trust. 
 module. A name from a file must not run just any code: only functions defined under FEATURE_ROOTS are called.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Callable

@@ -6,8 +6,6 @@ large number is infinite: their columns are held within what the training saw, w
 Kept to parts that can be written as data (see compiling) and whose types the artifact codec trusts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ themselves. Of their labels it keeps two counts. It travels in the artifact's di
 the model's and a version can never be watched against another one's baseline.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Mapping

@@ -7,8 +7,6 @@ relations between them are not in the picture; the monitor's own page has those.
 an alarm.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

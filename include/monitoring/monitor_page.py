@@ -4,8 +4,6 @@ What was raised stands first with its action; the whole of what was measured fol
 that shows nothing cannot be told from a monitor that looked at nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby

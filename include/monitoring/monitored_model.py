@@ -1,7 +1,5 @@
 """The live version as it is watched: its model, its own baseline, and the days it is measured on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from include.data.core.snapshots import Snapshot

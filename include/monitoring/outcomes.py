@@ -4,8 +4,6 @@ Beside the monitor and apart from drift, since it needs labels or callers and dr
 version's holdout on are looked at: on the rows it was fitted on it is better than it will ever be again.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence

@@ -4,8 +4,6 @@ Parquet is read without pre-buffering, which would hold whole row groups, and pa
 small pages. Columns of one batch are counted by two threads: sorting leaves the interpreter's lock alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path

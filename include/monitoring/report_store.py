@@ -1,7 +1,5 @@
 """The monitor's reports in the store's directory, each with its page beside it."""
 
-from __future__ import annotations
-
 from datetime import date
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a release asks of a registry, as small abstract classes: MLflow is one, tests bring a shelf."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path

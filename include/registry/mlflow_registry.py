@@ -4,8 +4,6 @@ MLflow aliases keep no history and know nothing of servers; the ledger keeps the
 runs. The client's patience is cut from minutes to seconds: an Airflow task retries by itself and says why.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping

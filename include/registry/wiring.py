@@ -1,7 +1,5 @@
 """Where the model registry is, by the environment."""
 
-from __future__ import annotations
-
 from include.kernel.environment import read_setting
 from include.registry.mlflow_registry import MlflowRegistry
 

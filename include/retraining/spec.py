@@ -1,7 +1,5 @@
 """The manifest's section about the decision to retrain."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from include.kernel.spec import Count, Days, Section

@@ -3,8 +3,6 @@
 Called at an edge alone: the execute of a sensor, the run of a trigger.
 """
 
-from __future__ import annotations
-
 from include.data.wiring import open_snapshot_store
 from include.kernel.wiring import open_ledger
 from include.monitoring.wiring import open_report_store

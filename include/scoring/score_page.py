@@ -1,7 +1,5 @@
 """The page of one scored day: how its scores lie, beside those of the day before. One self-contained HTML file."""
 
-from __future__ import annotations
-
 from html import escape
 
 from include.kernel.page_style import STYLE

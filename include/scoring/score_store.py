@@ -5,8 +5,6 @@ record does and its bytes are what the record says; one that was damaged is writ
 runs that score the same write the same bytes, and it does not matter who is first.
 """
 
-from __future__ import annotations
-
 import hashlib
 from datetime import date
 from typing import TypeVar

@@ -3,8 +3,6 @@
 There is no access log: see telemetry for the lines there are. What SIGTERM does is told in `graceful_shutdown`.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

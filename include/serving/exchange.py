@@ -4,8 +4,6 @@ Plain data, and nothing of the server is imported here: so protocols, model and 
 each other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@ The client library's own walks all its buckets at each observation and takes two
 request of a thousand rows. This one is filled by the event loop alone, by one bisection, and added up when it is read.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate

@@ -7,8 +7,6 @@
 What the table does not name is treated as client, so a path that does not exist tells strangers nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What a model server is told by its environment; everything else it reads from its slot file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

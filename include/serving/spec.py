@@ -1,7 +1,5 @@
 """The manifest's section about the model server."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

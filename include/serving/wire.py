@@ -1,7 +1,5 @@
 """What routes of every kind do with HTTP: read headers and a body, know the request's id, and write an answer."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 Called at the edge alone, when a server starts; below it, all of this is passed in.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from include import manifest

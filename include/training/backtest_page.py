@@ -4,8 +4,6 @@ The plot is drawn by hand as SVG: a handful of points with intervals needs no pl
 to import than the page to make.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from html import escape
 

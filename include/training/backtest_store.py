@@ -7,8 +7,6 @@ Folds of two manifests are two backtests and never share a page. The page is dra
 there then, so however many runs end at once, the last one to draw has them all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date

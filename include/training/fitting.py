@@ -4,8 +4,6 @@ Everything a candidate is compared by comes from cross-validation on the trainin
 the calibration days, where the manifest sets some aside, only calibrate.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Every candidate of every training is a run here, registered or not: what a refused model saw is asked about too.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The artifact has the form that serves (include.model.export), golden rows and th
 beside it lie the rows it knows of, the trials that led to it, a SHAP summary and a network's INT8 variant.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time

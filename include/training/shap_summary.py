@@ -5,8 +5,6 @@ column, held to the probabilities that are served. Importing shap costs about fo
 `train.explain_rows`, which is 0 unless somebody asks; a linear model needs no shap.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping, Sequence

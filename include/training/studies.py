@@ -4,8 +4,6 @@ A study that is under way is a journal on the disk of the machine that makes it 
 one goes on there; anywhere else it begins anew. A study that is finished is a piece in the store, and its journal goes.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from include.kernel import work_units

@@ -4,8 +4,6 @@ The order is the point. All computing is done before the run is opened, so a run
 uploads; its key is among the tags it is created with, so there is no run without one; FINISHED is the last thing said.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Shared by the job that trains and the tasks that search parameters for it, which
 needs the names of the days alone, so whoever finds its work done already has read no row.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

@@ -10,8 +10,6 @@ The first trial of the first study is what the manifest writes: tuning never ans
 the same folds.
 """
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os

@@ -1,7 +1,5 @@
 """The assets that join the DAGs, named noun.state. Airflow's asset graph is therefore the picture of the data flow."""
 
-from __future__ import annotations
-
 from airflow.sdk import Asset
 
 

@@ -1,7 +1,5 @@
 """What every DAG of the house has in common, each default with its reason."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import Any
 

@@ -4,8 +4,6 @@ A module of its own at the top of the plugins, since Airflow stores the callback
 process of its own. It gets two plain dictionaries, the run and the deadline, and no task's context.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The one place where a core error becomes an Airflow exception: permanent ones are not retried, temporary ones are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -4,8 +4,6 @@ The task sets `mlflow_url`, `card_url` or `report_url` on itself while it runs; 
 and keeps the link.
 """
 
-from __future__ import annotations
-
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.types import TaskInstanceKey
 

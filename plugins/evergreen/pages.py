@@ -6,8 +6,6 @@ predictions, pages ask for no login; the address is this machine's. Data Docs lo
 is shut off from Airflow's own origin.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import cached_property

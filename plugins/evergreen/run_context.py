@@ -4,8 +4,6 @@ Whoever triggered the run has the first word: a Param, then the newest asset eve
 run's own dates. Behind this line nobody asks what day it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date

@@ -4,8 +4,6 @@ Told from the ledger and not from the code that acts, so that what people read a
 a retried task, which writes its entry once, tells it once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -8,8 +8,6 @@ Two sorts of rule. One about rows says which rows are bad; those can be set asid
 (its size, its columns, a flood of missing values, a shift) leaves no row to blame: it refuses the day, or warns.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ A training leaves `lineage.json` beside its model: every day by the snapshot it 
 are of contents, so the answer stays exact when a day is corrected later: the model saw the version named here.
 """
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Final
 

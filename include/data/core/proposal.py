@@ -4,8 +4,6 @@ A sample is no contract: it shows neither what is impossible nor what is rare. S
 (zero stays a lower end), shares of missing values are doubled, and every line says what it was taken from.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

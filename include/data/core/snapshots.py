@@ -15,8 +15,6 @@ The grain is a day: `as_of` means at its end. Selection works on the snapshots' 
 before it is known to be needed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Literal

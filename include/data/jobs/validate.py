@@ -6,8 +6,6 @@ however many machines read it. A day in a single part gives this job nothing to 
 would take longer than reading it once.
 """
 
-from __future__ import annotations
-
 import logging
 from contextlib import closing
 from datetime import date

@@ -10,8 +10,6 @@ pyarrow reads; what it reports is turned into one sentence that names the file, 
 Parquet file is damaged, its columns are read again one by one to name the first that fails.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """Chooses the source of the manifest; each kind has a module of its own, imported when it is asked for."""
 
-from __future__ import annotations
-
 from include.data.sources.base import Source
 from include.data.spec import DataManifest, FilesSource, ReplaySource, S3Source
 from include.kernel.errors import RequestInvalid

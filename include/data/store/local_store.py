@@ -5,8 +5,6 @@ all, and refuses to replace anything. From another disk it is copied first, into
 dies.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -6,8 +6,6 @@ they are rendered from the Airflow Connection below. Retries with growing, jitte
 `attempts`, and a task's own retry comes later. boto3 is imported on first use: hooks read the Connection's name here.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any, Final
 

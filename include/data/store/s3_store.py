@@ -9,8 +9,6 @@ Files come down into a cache on the local disk, under names that say what is in 
 but never out of date; a damaged one is fetched again. The cache may be deleted at any time.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -6,8 +6,6 @@ missing; an infinity is a value, and breaks the rule `finite`. Integers are no c
 type was changed by somebody, and is named.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal

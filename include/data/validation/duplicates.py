@@ -4,8 +4,6 @@ A set of all ids of a large day would not fit the memory that is promised, so 64
 (8 bytes a row), and the values themselves only where those bits agree. The answer is exact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast

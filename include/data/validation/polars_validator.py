@@ -7,8 +7,6 @@ refused day writes nothing. The verdict stays in `include.data.core.contract`; G
 a data frame and is the oracle this module is tested against.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date

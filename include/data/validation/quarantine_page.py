@@ -1,7 +1,5 @@
 """The quarantine for a browser: which rows were set aside, and why. Every cell is escaped and cut; nothing is run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import date
 from html import escape

@@ -4,8 +4,6 @@ Which other days those are is a matter of `as_of`, like everything else: the sam
 same versions.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Looks at a sample file, CSV or Parquet, and says of each column what a contract would have to know."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import polars as pl

@@ -1,7 +1,5 @@
 """The few calls of Airflow's REST API that a play or a test needs; each waits for a condition, never for a time."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -5,8 +5,6 @@ everything can be looked at in the UI afterwards. Two things are staged, openly:
 (scenario `new_market`), and one release is built wrong on purpose.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

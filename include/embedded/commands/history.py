@@ -1,7 +1,5 @@
 """`make history`: every release and what led to it, and whether anybody touched the record since."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -4,8 +4,6 @@ Answers come from what was written at the time: the training's lineage.json name
 keeps every version of every day. Nothing is derived again from a manifest that may have changed since.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ server elsewhere. The rules are those of k8s/components/monitoring, the one plac
 that the Prometheus operator reads.
 """
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

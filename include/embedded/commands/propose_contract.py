@@ -1,7 +1,5 @@
 """`make contract SAMPLE=path`: a first contract section from a sample file, to be read and edited by a person."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -4,8 +4,6 @@ The same look as the monitor's, without its patience for what has only just ende
 release that is under way is left alone all the same.
 """
 
-from __future__ import annotations
-
 import getpass
 import os
 

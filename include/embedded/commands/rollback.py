@@ -10,8 +10,6 @@ load such libraries for a command of its own, and looking for garbage among what
 both a quarter of the time is gone.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import getpass

@@ -1,7 +1,5 @@
 """Steady live traffic: real rows through the proxy at a fixed rate, every answer counted by status and version."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 import threading

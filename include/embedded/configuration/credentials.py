@@ -7,8 +7,6 @@ The key that signs blessings lies in a file of its own. Take it away, and the ne
 keys only ever grow, so what the old one signed can still be rolled back to until a person removes it there.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import secrets

@@ -6,8 +6,6 @@ every task and every job would compile again what it imports (a task that does n
 Nothing reports usage to anybody.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

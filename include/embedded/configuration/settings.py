@@ -5,8 +5,6 @@ sets of ports. The host cannot: nothing here has TLS or real passwords, so nothi
 exception is Airflow's: its two log servers take no host; they answer only to requests signed with the stack's secret.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import ClassVar, Literal, get_args

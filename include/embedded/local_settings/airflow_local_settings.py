@@ -6,8 +6,6 @@ between its first read and its first write. A half-made backfill is then deleted
 ends the scheduler. Beginning a write transaction first makes the whole backfill one transaction that waits its turn.
 """
 
-from __future__ import annotations
-
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 

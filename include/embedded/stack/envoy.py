@@ -5,8 +5,6 @@ written by `up` and stays. Four static clusters instead of clusters written per 
 file, and the health of both slots is already known at the moment of the switch.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ their heartbeats, and only by one younger than the process: after a crash the de
 healthy for half a minute, which would call a stack up that isn't.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any

@@ -3,8 +3,6 @@
 Standard library only, since the installer uses it before anything is installed.
 """
 
-from __future__ import annotations
-
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Is every port free? Asked before anything starts, so that the answer is a sentence and not a log file."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterable
 

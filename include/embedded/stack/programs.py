@@ -3,8 +3,6 @@
 A plain list, read by everything else: the process manager's file, the port check, the progress display, `status`.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path

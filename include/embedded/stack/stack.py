@@ -5,8 +5,6 @@ process manager and what needs no database; prepare the database meanwhile; star
 healthy. Every step may already be done: then it is skipped, so `up` on a healthy stack changes nothing.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import shutil

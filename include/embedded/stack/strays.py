@@ -5,8 +5,6 @@ in its environment, which its children inherit and nobody forgets to write. A se
 the accident this prevents.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

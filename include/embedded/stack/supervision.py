@@ -5,8 +5,6 @@ a deep clone (its path may have 108 characters). It starts nothing by itself: `u
 needs is there, and can so do half of the work while the database is still being prepared.
 """
 
-from __future__ import annotations
-
 import http.client
 import shlex
 import subprocess

@@ -22,8 +22,6 @@ column and different for another column or key. Without the key nobody can find 
 plain hash of an age or a name would allow in a second.
 """
 
-from __future__ import annotations
-
 import hmac
 import re
 import zlib

@@ -7,8 +7,6 @@ gets through no more often than past any one check that should stop it. What nee
 the worst of twenty slices looks bad by chance. So slices and groups are refused on proof only, slices after Holm.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

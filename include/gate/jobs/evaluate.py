@@ -5,8 +5,6 @@ The challenger is started in the real server process too and gets ready there wh
 read first: a file that cannot be run should not cost an evaluation.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 import time

@@ -14,8 +14,6 @@ so nothing has to be remembered between two looks but counters, and the order of
 The trade-off: no assumption about the shares costs samples: at small weights, about the reciprocal of the weight.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ variance of an AUC costs one sort, the mean of per-row differences has its t int
 bootstrap over rows would hold thousands of weights for each. Row weights are left to the monitor's small windows.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

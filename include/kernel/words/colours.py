@@ -1,7 +1,5 @@
 """The two slots of a target: a server is told one, a release chooses one, a proxy routes to one."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 Colour = Literal["blue", "green"]

@@ -1,7 +1,5 @@
 """The names of groups of rows, the same in the gate's report and in what a slot tells of a row."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise

@@ -1,8 +1,6 @@
 """What an entry of the ledger is called: noun.verb. Written by DAGs, jobs and commands; read by alerts, the metrics
 exporter, the retraining policy, rollbacks and the rules of Prometheus."""
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 DATASET_REFUSED: Final = "dataset.refused"

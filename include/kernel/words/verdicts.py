@@ -3,8 +3,6 @@
 A target keeps one verdict for each part (a file, an annotation); the machine, the alerts and the pages read them back.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Final
 

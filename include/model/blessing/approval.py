@@ -4,8 +4,6 @@ A gate that cannot tell asks for more rows or for a person. A person may say yes
 replaces a refusal. Historical and rehearsal trainings are never blessed, so nobody is asked about them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum

@@ -10,8 +10,6 @@ time, and no trace of the machine's paths in the file. The price: another kind o
 A pipeline that is none of these raises `NotCompilable`, and the generic path serves it.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ file could ask for is refused before the runtime sees it (see onnx_trust). Each 
 when a model needs it. One thread: a row takes microseconds, and the slots share their cores with each other.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable
 from typing import Any, Literal

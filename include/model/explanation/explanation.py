@@ -10,8 +10,6 @@ manifest asks for them (`train.explain_background`). The runtimes' own files lac
 stand in the artifact twice: some hundred kilobytes. The server holds every answer's sum to its score (see attribution).
 """
 
-from __future__ import annotations
-
 import io
 import zlib
 from collections import Counter

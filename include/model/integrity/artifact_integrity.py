@@ -4,8 +4,6 @@ Separate from the codec because those who only carry artifacts (the serving adap
 scikit-learn. Names and bytes count, times and modes do not: the same artifact has the same digest on every machine.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os

@@ -6,8 +6,6 @@ Here addresses become numbers in the order in which they first appear, and times
 What skops reads back is unchanged: an address serves only to say "the same object as there".
 """
 
-from __future__ import annotations
-
 import io
 import json
 import zipfile

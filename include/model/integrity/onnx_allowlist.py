@@ -9,8 +9,6 @@ The messages are declared here and not imported, because the server has no `onnx
 https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 from typing import Any

@@ -10,8 +10,6 @@ for ever.
 Adding a pipeline means adding its types here.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import zipfile

@@ -6,8 +6,6 @@ known, so they speak `label.delay_days` late. ADWIN has a bound on its false ala
 sudden rise and has none, so it warns.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

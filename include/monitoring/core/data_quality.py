@@ -7,8 +7,6 @@ are controlled over all columns, measures and pairs together: the check is one, 
 count; a column that became better is not a fault.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby

@@ -4,8 +4,6 @@ An episode is an unbroken run of alarms about one live version. It has a key, so
 reports repeat it, however often a sensor is restarted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date

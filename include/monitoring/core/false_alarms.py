@@ -10,8 +10,6 @@ on matured labels are an alarm at once: they stand apart. `make prove-drift` mea
 drift.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import comb
 

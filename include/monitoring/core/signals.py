@@ -6,8 +6,6 @@ manifest, still sees what it was judged by. `unknown` is an answer of its own: t
 yet, a baseline without the column. It is never counted as healthy and never as an alarm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Literal
 

@@ -6,8 +6,6 @@ Matured labels are scored too, where there are any. A column that the days no lo
 the others are measured without it.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass

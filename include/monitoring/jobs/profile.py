@@ -6,8 +6,6 @@ each. A day is read in batches of a fixed number of rows: memory does not grow w
 not depend on who makes them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add

@@ -23,8 +23,6 @@ shows: the outcomes are then not split as the callers were, and such outcomes pr
 Fabijan et al. 2019, KDD). Where they deny as many, but others, it does not show.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

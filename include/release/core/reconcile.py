@@ -10,8 +10,6 @@ the state is named. A release that nobody has looked at for long counts as left 
 (a soak, a way back, a share of the requests taken away); what would move traffic on to it is only named.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum

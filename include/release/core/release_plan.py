@@ -1,7 +1,5 @@
 """From the manifest to the plan of one release: which of the steps before the switch it goes through."""
 
-from __future__ import annotations
-
 from include.kernel.errors import RequestInvalid
 from include.release.core.rollout import ReleasePlan
 from include.release.spec import ReleaseManifest

@@ -3,8 +3,6 @@
 Pure, so that a target whose records lie in annotations and one whose records lie in files cannot read them differently.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace

@@ -5,8 +5,6 @@ rollback waits until the traffic is back, since a person who rolls back must not
 whose event names an older version than the one that serves is let go. The form of `deploy` takes any blessed version.
 """
 
-from __future__ import annotations
-
 from include.release.core.rollout import DesiredState, Evidence, ObservedStatus
 
 STALE_REQUEST = (

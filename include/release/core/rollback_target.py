@@ -1,7 +1,5 @@
 """To which release a rollback goes: decided from the ledger alone, so that it works while the registry is away."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from include.kernel.errors import NotBlessed, RequestInvalid

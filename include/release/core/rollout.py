@@ -7,8 +7,6 @@ again. The same function drives `deploy` and `rollback`; a rollback is nothing b
 The trade-off: every step pays for one more observation. In return there is no state to repair after a crash.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal

@@ -5,8 +5,6 @@ and through several doors, and whoever counts from the start cannot count twice.
 costs a scan of its days; `experiment.look_s` says how often.
 """
 
-from __future__ import annotations
-
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path

@@ -5,8 +5,6 @@ was not put right, and is told as that. Whatever was found is entered in the led
 is away is compared at the next run, and is no reason to fail: the traffic does not depend on it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Callable

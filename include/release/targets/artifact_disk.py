@@ -4,8 +4,6 @@
 <root>/blessings/<hash>.json    the envelopes, which a slot verifies before it loads
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Looking on where a record cannot be read: which one it is, is part of what was seen."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """What is asked of one slot over HTTP, the same on every target."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx

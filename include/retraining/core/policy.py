@@ -11,8 +11,6 @@ enters it; the others look again and find the cooldown, the budget and the episo
 policy therefore counts approvals, not trainings: one that is approved and has not begun yet is as good as done.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta

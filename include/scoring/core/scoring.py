@@ -11,8 +11,6 @@ behind the last whole part. The cut is a constant and no setting: it decides the
         scores.json             the whole result: written last, so what has one is whole
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date

@@ -1,7 +1,5 @@
 """What /model says: which model is held, who allowed it, by which hashes, and why it is served the way it is."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from include.kernel.errors import KeyInvalid

@@ -4,8 +4,6 @@ An endpoint takes the slot once, when the request begins, so that columns, model
 when the slot is swapped meanwhile.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar

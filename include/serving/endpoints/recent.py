@@ -1,7 +1,5 @@
 """POST /admin/recent: what this slot answered last, for whoever compares two slots; see recent_answers."""
 
-from __future__ import annotations
-
 from fastapi import Request, Response
 from pydantic import ValidationError
 from pydantic_core import to_json

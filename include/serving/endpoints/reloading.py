@@ -6,8 +6,6 @@ flight end on the model they began with (see current_model). A new one that cann
 the answer says why. Every call leaves a line in the audit log, whatever came of it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ It ends with its server, however that ended: by the end of the socket, and while
 kernel's signal. If memory runs out, the kernel is told to take this process first.
 """
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

@@ -5,8 +5,6 @@ person's. Its type and the places in the code stay, and so do the sentences of o
 forge a second line. Light on purpose, since the process that explains loads it too.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

@@ -5,8 +5,6 @@ list a column. pyarrow's own conversion of Python objects is not used, since it 
 without: 50 MB.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -10,8 +10,6 @@ It is a help and no condition: a full or read-only disk costs the spool and noth
 so a power cut takes what the kernel had not written yet.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import logging

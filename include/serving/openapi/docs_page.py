@@ -3,8 +3,6 @@
 What the usual pages can do beyond this, trying a route by a click, curl does from the examples.
 """
 
-from __future__ import annotations
-
 import json
 from html import escape
 from typing import Any

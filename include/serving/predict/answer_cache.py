@@ -5,8 +5,6 @@ A key is the model's digest and every value of the row, so an answer can neither
 that differs. Only the model's own answers are kept, not those of a fallback.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 

@@ -10,8 +10,6 @@ fight for the interpreter's lock. While its clients come one by one even that th
 second), and a probe can wait for a call of some milliseconds: see `is_quick`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import deque

@@ -4,8 +4,6 @@ Closed, it lets everybody through and counts failures in a row. Open, it lets on
 first that succeeds closes it. What is in doubt, a try that was never finished, is simply followed by the next one.
 """
 
-from __future__ import annotations
-
 import math
 
 from include.serving.spec import BreakerSpec

@@ -1,7 +1,5 @@
 """Which dialect the clients of a path speak, and so in what shape they read a refusal."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Protocol
 

@@ -4,8 +4,6 @@ Pure, and shared by the protocols, so that all of them refuse alike what is no J
 message never repeats what was sent: requests are about people, and answers end up in logs.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ Bytes are little end first, row by row, without padding. A number is taken as it
 sent as FP32 is the same number in either form. What a datatype cannot hold is refused or left to the check of the rows.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Sequence

@@ -10,8 +10,6 @@ EVERGREEN_UNBLESSED=allow, and /model and the log repeat it; once a key is set, 
 it in production. Where several teams sign with one key, EVERGREEN_MODEL names the one model that is served here.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version

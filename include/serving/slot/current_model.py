@@ -4,8 +4,6 @@ So a reload needs no lock and drops nothing: requests in flight finish on the mo
 is gone with the last of them. Where the manifest's fallback is the previous version, that one is kept beside it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

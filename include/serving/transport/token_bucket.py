@@ -4,8 +4,6 @@ The classic algorithm (https://en.wikipedia.org/wiki/Token_bucket), told by the 
 that nothing has to run while nobody asks.
 """
 
-from __future__ import annotations
-
 
 def take(full_at: float, now: float, per_second: float, burst: int) -> tuple[float, float]:
     """(when the bucket is full again, seconds to wait), both in the seconds of a monotonic clock.

@@ -1,7 +1,5 @@
 """The headers between clients, proxy and slots. Names in lower case, as HTTP/2 and ASGI have them."""
 
-from __future__ import annotations
-
 from typing import Final
 
 VERSION: Final = "x-evergreen-version"  # of an answer: which model gave it

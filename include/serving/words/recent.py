@@ -1,8 +1,6 @@
 """The form of POST /admin/recent: what a slot tells of its last answers, and what a shadow asks. The type checker holds
 both sides to it."""
 
-from __future__ import annotations
-
 from typing import Final, NotRequired, TypedDict
 
 PATH: Final = "/admin/recent"

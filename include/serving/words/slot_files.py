@@ -6,8 +6,6 @@ blessings/<sha256>.json     the signed document that allows it
 route/routes.yaml           where traffic goes; the proxy watches it
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 SLOTS, ARTIFACTS, BLESSINGS, ROUTE = "slots", "artifacts", "blessings", "route"

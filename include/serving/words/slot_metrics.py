@@ -6,8 +6,6 @@ by itself counts nothing, and nothing complains: a canary once waited for `decis
 tests/monitoring/test_metric_words.py. Nothing but the standard library: the reader shall not pay for the server.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final, Literal
 

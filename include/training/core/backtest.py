@@ -9,8 +9,6 @@ A fold is a function of data, manifest and code alone. It holds no time of its m
 it again writes the same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta

@@ -6,8 +6,6 @@ not on which of them was quicker. The price: a study learns from its own trials 
 a random search. Studies that share one store of trials would learn from all, and end differently every time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

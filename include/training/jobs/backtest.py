@@ -5,8 +5,6 @@ the next fold that wants the same model to compare with, find the training done.
 blessed, so there is nothing that could be deployed.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ there. A run that a killed predecessor left unfinished is deleted first. Intent 
 a backtest made is never the one that goes live, though both are equal.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from pathlib import Path

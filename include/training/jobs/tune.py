@@ -3,8 +3,6 @@
 It decides nothing: which parameters are best is said by `train`, which makes the studies that are missing.
 """
 
-from __future__ import annotations
-
 from include.kernel import work_units
 from include.kernel.job import JobRequest, JobResult
 from include.training import studies

@@ -7,8 +7,6 @@
 Nothing here fails a run: what cannot be told is logged, and told by the next run that delivers.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass

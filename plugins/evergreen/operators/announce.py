@@ -1,7 +1,5 @@
 """Emits an asset event with an extra, for live runs that have something to tell; else it is skipped, with a reason."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -8,8 +8,6 @@ of the question, on a busy machine: the scheduler took the end of the asking for
 finds the answer written down.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal, NoReturn

@@ -1,7 +1,5 @@
 """Takes a verdict and branches: go on, ask a person, or skip the rest. A no is a result, not a failure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Parts a DAG by why its run exists: what moves production on one side, what looks at the past on the other."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from airflow.providers.standard.operators.branch import BaseBranchOperator

@@ -4,8 +4,6 @@ The import is lazy on purpose: with the local target no DAG file loads the Kuber
 time every DAG takes to parse.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs a job as a process of its own: the same command a pod would run, so heavy imports never touch the worker."""
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

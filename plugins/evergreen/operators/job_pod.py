@@ -9,8 +9,6 @@ one that ended. A worker that is told to stop leaves the pod alone, since spot n
 marks or clears the waiting task ends the pod (the trigger's `on_kill`), and its deadline ends it in any case.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Holds registry, ledger and world against each other, and mends what it can. What it finds never fails a run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context

@@ -3,8 +3,6 @@
 A task's own callback and not a part of the job: the job that refuses a day leaves nothing in the store, in any runtime.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Fires when the newest monitor reports form a drift episode that nobody announced yet."""
 
-from __future__ import annotations
-
 from evergreen.sensors.wait_condition import WaitConditionSensor
 
 

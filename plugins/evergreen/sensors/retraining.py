@@ -4,8 +4,6 @@ What the trigger answers only wakes the task. The decision is taken, and entered
 release may have begun, or another run may have been given the training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the two sensors share: ask at once, and if there is no answer yet, wait in the triggerer instead of a worker."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any

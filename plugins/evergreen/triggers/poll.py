@@ -4,8 +4,6 @@ It keeps nothing but what it opened, so a restarted triggerer just asks again. T
 reading files blocks.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any

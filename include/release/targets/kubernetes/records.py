@@ -9,8 +9,6 @@ A write whose answer was lost is repeated and finds itself done. Nothing here is
 expired watch cannot hide a slot that became ready.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator, Mapping

@@ -10,8 +10,6 @@ should. There is no proxy to start. A route whose annotation is lost is told by 
 serves is still on trial.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -8,8 +8,6 @@ may change under a release, and the record must not move from one object to anot
 What the API server adds to a stored object (defaults) is no disagreement: `follows` compares what a release writes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

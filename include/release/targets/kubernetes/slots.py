@@ -1,7 +1,5 @@
 """Two Deployments. Whatever does not run as its Deployment says is started by Kubernetes."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

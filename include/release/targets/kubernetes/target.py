@@ -4,8 +4,6 @@ What a Service cannot do is fail over to the standby when the live slot dies; re
 (`cluster.replicas`), and the standby is for the way back.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx

@@ -5,8 +5,6 @@ no time do two slots have traffic. A slot is another object; therefore a switch 
 which makes every write that was begun before it lose.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

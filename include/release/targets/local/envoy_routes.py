@@ -12,8 +12,6 @@ header that says so, which is taken off a client's own request. In an experiment
 caller's key; who sends none is dealt at random each time.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any, cast

@@ -7,8 +7,6 @@
 <serving>/progress/<generation>/   how far a part that takes many looks has come
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

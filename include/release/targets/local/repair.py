@@ -4,8 +4,6 @@ Apart from the target that releases use, so that no step of a release can reach 
 written under the same lock, and only if what was seen is still so.
 """
 
-from __future__ import annotations
-
 import json
 import xmlrpc.client
 from contextlib import suppress

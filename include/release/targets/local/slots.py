@@ -1,7 +1,5 @@
 """Two slot processes, which a process manager owns: a child of an Airflow task would die with its task."""
 
-from __future__ import annotations
-
 import json
 import xmlrpc.client
 from collections.abc import Iterator

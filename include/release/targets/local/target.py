@@ -3,8 +3,6 @@
 Every write that concerns traffic carries the generation of the wish it serves, and one that comes too late is refused.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx

@@ -1,7 +1,5 @@
 """Where requests go on one machine: a file that Envoy follows, written under the lock of the records."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
