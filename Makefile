@@ -120,10 +120,13 @@ test-k8s: install ## On the cluster of KUBECONFIG: contract suite, jobs as pods,
 	@PYTHONPATH=.:plugins $(BIN)/python -W ignore -m tests.proofs.prove_k8s $(ARGS)
 
 ##@ bench: seconds and bytes, beside others
-.PHONY: bench-serving bench-log bench-data bench-drift bench-parse bench-orchestration load
+.PHONY: bench-serving bench-former bench-log bench-data bench-drift bench-parse bench-orchestration load
 
 bench-serving: install ## The model server beside MLflow, BentoML, LitServe and FastAPI: same model, same core
 	@$(BIN)/python -W ignore -m tests.benchmarks.bench_serving
+
+bench-former: install ## The model server beside a checkout of a former version of itself (FORMER=folder)
+	@$(BIN)/python -W ignore -m tests.benchmarks.bench_former $(FORMER)
 
 bench-log: install ## What the prediction log costs the predictions beside it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench_log

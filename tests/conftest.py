@@ -20,7 +20,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVERS = {"contract", "e2e", "embedded", "monitoring"}  # folders whose tests start servers and stacks
+SERVERS = {"contract", "e2e", "embedded"}  # folders whose tests start servers and stacks
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="evergreen-tests-"))
 
 for foreign in [name for name in os.environ if name.startswith(("AIRFLOW_", "EVERGREEN_", "MLFLOW_"))]:

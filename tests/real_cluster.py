@@ -21,8 +21,9 @@ from kubernetes.config import new_client_from_config
 
 from include.cluster.api_server import Cluster, Object
 from include.cluster.spec import ClusterSpec
+from include.kernel.words.colours import COLOURS, Colour
 from include.model.integrity.artifact_integrity import copy_verified
-from include.release.core.rollout import COLOURS, Colour, DesiredState
+from include.release.core.rollout import DesiredState
 from include.release.targets.kubernetes.routes import SLOT_LABEL
 from include.release.targets.kubernetes.target import KubernetesTarget
 from include.release.targets.kubernetes.traffic import FENCE_ANNOTATION

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from include.embedded.configuration.settings import ProgramName
 from include.embedded.stack.stack import Stack
 from include.kernel.files import write_atomic
+from include.kernel.words.colours import Colour
+from include.kernel.words.verdicts import Verdict
 from include.model import artifact
 from include.model.artifact import Golden, ServableModel
 from include.model.blessing.blessing import render_public_pem
@@ -24,7 +26,7 @@ from include.model.calibration import Calibration
 from include.model.compiled import compiling
 from include.model.integrity.artifact_integrity import copy_verified
 from include.registry.base import ArtifactSource
-from include.release.core.rollout import BLUE_GREEN, Colour, DesiredState, Release, ReleasePlan, Route, Verdict
+from include.release.core.rollout import BLUE_GREEN, DesiredState, Release, ReleasePlan, Route
 from include.release.targets.base import ServingTarget
 from include.release.targets.local import envoy_routes
 from include.release.targets.local.target import LocalTarget

@@ -12,8 +12,10 @@ from kubernetes.client import ApiClient, Configuration
 
 from include.cluster.api_server import Cluster
 from include.cluster.spec import ClusterSpec
+from include.kernel.words.colours import COLOURS, Colour
+from include.kernel.words.verdicts import Verdict
 from include.model.blessing.blessing import render_public_pem
-from include.release.core.rollout import COLOURS, Colour, DesiredState, Verdict
+from include.release.core.rollout import DesiredState
 from include.release.targets.kubernetes.target import KubernetesTarget
 from include.release.targets.local.traffic import LocalAddresses
 from tests import blessed, credit, kube_api, kube_nodes

@@ -1,14 +1,14 @@
-"""Pieces: small results of a part of a job's work, named by their content, that any process may make.
+"""Work units: small results of a part of a job's work, named by their content, that any process may make.
 
-A job that can be spread over machines is cut into pieces. A piece is known by everything that decides about it, so it
+A job that can be spread over machines is cut into work units. It is known by everything that decides about it, so it
 does not matter who makes it: a mapped task beside the job, an earlier attempt that was killed, or the job itself, which
 makes what is missing when it comes to it. Spreading therefore costs no correctness: a task that was lost, retried or
-skipped costs the time of its pieces, and one machine ends with what twenty end with.
+skipped costs the time of its work units, and one machine ends with what twenty end with.
 
     pieces/<kind>/<day>/<key>      one line of JSON that says whose bytes follow, and the bytes
 
-A piece stands under a day of the data so that old ones can be told by their names. What is damaged, or stands under
-another's name, is no piece, and is made again.
+A work unit stands under a day of the data so that old ones can be told by their names. What is damaged, or stands under
+another's name, is no work unit, and is made again.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ Work = TypeVar("Work")
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """`key` is the sha256, hex, over the kind and all that decides about the piece."""
+    """`key` is the sha256, hex, over the kind and all that decides about the work unit."""
 
     kind: str
     day: date
@@ -43,7 +43,7 @@ class WorkUnit:
         return {"form": FORMAT, "kind": self.kind, "day": str(self.day), "key": self.key}
 
     def wrap(self, content: bytes) -> bytes:
-        """What is stored: the content behind a line that names the piece and the content's sha256."""
+        """What is stored: the content behind a line that names the work unit and the content's sha256."""
         head = {**self._head, "sha256": hashlib.sha256(content).hexdigest()}
         return json.dumps(head).encode() + b"\n" + content
 

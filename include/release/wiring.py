@@ -16,7 +16,7 @@ from include.data.wiring import open_snapshot_store
 from include.feedback.wiring import open_segments
 from include.kernel.environment import read_setting
 from include.kernel.wiring import open_ledger
-from include.release.core.rollout import COLOURS, Colour
+from include.kernel.words.colours import COLOURS, Colour
 from include.release.spec import ReleaseManifest
 
 if TYPE_CHECKING:

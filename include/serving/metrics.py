@@ -22,10 +22,9 @@ PATHS = frozenset(POLICY)
 class Metrics:
     def __init__(self, colour: str) -> None:
         self.registry = CollectorRegistry()
-        self._colour = colour
+        self._colour, self._counters = colour, dict[tuple[Counter, tuple[str, ...]], Counter]()
         ProcessCollector(registry=self.registry)
         self._requests = self._make_counter(words.REQUESTS)
-        self._request_counters: dict[tuple[str, str, int], Counter] = {}
         self._latency, self._seconds = self._make_histogram(words.LATENCY), self._make_histogram(words.REQUEST_SECONDS)
         self._scores, self._decisions = self._make_histogram(words.SCORE), self._make_counter(words.DECISIONS)
         self._batches = self._make_histogram(words.BATCH_ROWS).labels(colour)
@@ -47,6 +46,13 @@ class Metrics:
         }
         self._log_waiting = self._make_gauge(words.LOG_WAITING)
 
+    def _find_counter(self, family: Counter, labels: tuple[str, ...]) -> Counter:
+        """The client library's own search takes a lock at each request."""
+        counter = self._counters.get((family, labels))
+        if counter is None:
+            counter = self._counters[family, labels] = family.labels(*labels)
+        return counter
+
     def _make_counter(self, family: MetricFamily) -> Counter:
         return Counter(family.name, family.documentation, family.labels, registry=self.registry)
 
@@ -59,13 +65,10 @@ class Metrics:
     def count_answer(self, version: str, path: str, status: int, seconds: float) -> None:
         """A label must not grow with what callers invent: unknown paths are one."""
         route = path if path in PATHS else words.OTHER
-        counter = self._request_counters.get((version, route, status))
-        if counter is None:
-            counter = self._requests.labels(version, self._colour, route, str(status))
-            self._request_counters[version, route, status] = counter
-        counter.inc()
+        labels = (version, self._colour, route, str(status))
+        self._find_counter(self._requests, labels).inc()
         if route in words.PREDICTING:
-            self._seconds.labels(version, self._colour, route, str(status)).add(seconds)
+            self._seconds.labels(*labels).add(seconds)
             self._latency.labels(version, self._colour).add(seconds)
         if route == words.EXPLAIN:
             self._explain_seconds.labels(version, self._colour).add(seconds)
@@ -95,7 +98,7 @@ class Metrics:
         yes = sum(decisions)
         for decision, count in ((words.YES, yes), (words.NO, len(decisions) - yes)):
             if count:
-                self._decisions.labels(version, self._colour, decision).inc(count)
+                self._find_counter(self._decisions, (version, self._colour, decision)).inc(count)
 
     def record_batch(self, rows: int) -> None:
         self._batches.add(rows)

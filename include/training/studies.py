@@ -1,7 +1,7 @@
-"""The studies of a training: each one a piece, made by whoever comes to it first.
+"""The studies of a training: each one a work unit, made by whoever comes to it first.
 
 A study that is under way is a journal on the disk of the machine that makes it (include.training.tuning), so a killed
-one goes on there; anywhere else it begins anew. A study that is finished is a piece in the store, and its journal goes.
+one goes on there; anywhere else it begins anew. A finished study is a work unit in the store, and its journal goes.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ def complete_study(training: Training, kind: str, shard: Shard) -> Study:
         return search.dump_study(fitting.search_params(kind, training.manifest, training.rows, journal, shard))
 
     completed = search.load_study(training.units.get_or_make(_build_work_unit(training, kind, shard), run_search))
-    for file in (journal, journal.with_suffix(".lock")):  # the piece holds the trials now
+    for file in (journal, journal.with_suffix(".lock")):  # the work unit holds the trials now
         file.unlink(missing_ok=True)
     return completed
 

@@ -55,6 +55,7 @@ class Contestant:
     environment: Mapping[str, str] = field(default_factory=dict)
     ready: str = "/health"
     residual: Reads | None = None
+    root: Path = ROOT  # the checkout it runs from
 
     def plan(self, port: int, rows: Sequence[Row], **more: Any) -> Plan:
         bodies = [json.dumps(self.ask(row), separators=(",", ":")).encode() for row in rows]
@@ -214,7 +215,7 @@ def started(contestant: Contestant, room: Path, cpu: int | None) -> Iterator[Run
     with log.open("ab") as out:
         process = subprocess.Popen(
             [*_bound(cpu), *(part.format(port=port, python=CACHE / "bin" / "python") for part in contestant.command)],
-            cwd=ROOT,
+            cwd=contestant.root,
             env=_environment(contestant, port),
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from include.kernel.words.colours import Colour
 from include.manifest import Manifest
-from include.release.core.rollout import Colour, DesiredState, Step
+from include.release.core.rollout import DesiredState, Step
 from include.release.service.driver import ReleaseDriver
 from tests import credit
 from tests.counterparts import S3Server, s3_server

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from include.kernel.words.verdicts import Verdict
 from include.release.core.canary import Period, Traffic, judge
-from include.release.core.rollout import Verdict
 from include.release.targets.slot_counters import SlotCounters, parse_counters
 from include.serving.metrics import Metrics
 from include.serving.words.slot_metrics import LATENCY_S, SCORES

@@ -12,10 +12,11 @@ from include.alerting.outbox import Outbox
 from include.kernel.errors import NotBlessed, RecordDamaged, ServiceUnavailable
 from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
+from include.kernel.words.verdicts import Verdict
 from include.model.integrity.artifact_integrity import copy_verified
 from include.registry.base import ReleaseMarks
 from include.release.core.reconcile import ReconcileTimeouts, TargetState
-from include.release.core.rollout import Release, ReleasePlan, Route, Step, Verdict
+from include.release.core.rollout import Release, ReleasePlan, Route, Step
 from include.release.service.reconciler import Reconciler
 from include.release.targets.local import envoy_routes
 from include.release.targets.local.repair import LocalRepair

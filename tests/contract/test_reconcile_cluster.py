@@ -8,8 +8,9 @@ from dataclasses import asdict
 import pytest
 
 from include.kernel.errors import RecordDamaged
+from include.kernel.words.verdicts import Verdict
 from include.release.core.reconcile import ReconcileTimeouts, TargetState
-from include.release.core.rollout import Release, Route, Verdict
+from include.release.core.rollout import Release, Route
 from include.release.targets.kubernetes.repair import KubernetesRepair
 from tests.contract.test_reconcile import Shelf
 from tests.contract.test_reconcile import World as LocalWorld

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from include.release.core.rollout import ReleasePlan, Route, Step, Verdict
+from include.kernel.words.verdicts import Verdict
+from include.release.core.rollout import ReleasePlan, Route, Step
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from include.kernel.errors import ServiceUnavailable
-from include.release.core.rollout import ReleasePlan, Route, Step, Verdict
+from include.kernel.words.verdicts import Verdict
+from include.release.core.rollout import ReleasePlan, Route, Step
 from include.release.targets.local import traffic
 from tests.ground import wait_for
 

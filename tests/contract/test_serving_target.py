@@ -11,7 +11,8 @@ import pytest
 
 from include.kernel.errors import ArtifactRejected, Conflict, StorageUnavailable
 from include.kernel.files import hold_lock
-from include.release.core.rollout import Release, Route, Verdict
+from include.kernel.words.verdicts import Verdict
+from include.release.core.rollout import Release, Route
 from include.release.targets.local import records
 from tests.ground import wait_for
 from tests.real_cluster import RealServing, on_cluster

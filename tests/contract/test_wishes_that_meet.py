@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from include.release.core.rollout import Step, Verdict
+from include.kernel.words.verdicts import Verdict
+from include.release.core.rollout import Step
 
 STEPS = (Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SWITCH, Step.SOAK)
 

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.release.core.rollout import COLOURS, Route, other
+from include.kernel.words.colours import COLOURS, other
+from include.release.core.rollout import Route
 from include.release.targets.local.envoy_routes import build_cluster_name, build_label, parse, parse_label, render
 
 TINY_SLOT = Path(__file__).with_name("tiny_slot.py")

@@ -12,8 +12,9 @@ from evergreen.operators.rollout import RequestReleaseOperator, RequestRollbackO
 from include.kernel.errors import ServiceUnavailable
 from include.kernel.files import write_atomic
 from include.kernel.ledger import Entry
+from include.kernel.words.verdicts import Verdict
 from include.model.blessing.blessing import compute_envelope_digest
-from include.release.core.rollout import ReleasePlan, Route, Step, Verdict
+from include.release.core.rollout import ReleasePlan, Route, Step
 from include.release.targets.local import envoy_routes
 from tests import blessed
 from tests.blessed import OTHER_KEY
@@ -266,7 +267,7 @@ class TestRollout:
 
     def test_a_newer_wish_is_told_as_giving_way(self, world):
         found = self.follow(world, Step.SUPERSEDED)
-        assert (found["verdict"], found["summary"]) == ("no", "version 7 gave way to a newer wish")
+        assert (found["verdict"], found["summary"]) == ("no", "version 7 gave way to a newer request")
 
     def test_the_very_first_release_that_soaks_badly_stays_and_says_so(self, world):
         found = self.follow(world, Step.DONE, soaked=(Verdict.FAILED, "2 probes failed"))

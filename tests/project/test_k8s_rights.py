@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from include.release.core.rollout import Release, Verdict
+from include.kernel.words.verdicts import Verdict
+from include.release.core.rollout import Release
 from tests import kube_api, kube_nodes
 from tests.kube_api import KubeApi, Kubelet
 from tests.kube_nodes import CORE, NAMESPACE

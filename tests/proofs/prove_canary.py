@@ -32,9 +32,9 @@ from rich.table import Table
 from scipy import stats
 
 from include import manifest
+from include.kernel.words.verdicts import Verdict
 from include.release.core import canary
 from include.release.core.canary import Judgement, Period, Traffic
-from include.release.core.rollout import Verdict
 from include.release.spec import CanarySpec
 from include.serving.words.slot_metrics import LATENCY_S, SCORES
 from tests.proofs import canary_slots

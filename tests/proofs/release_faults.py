@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from include.embedded.configuration.settings import ProgramName
-from include.release.core.rollout import Colour
+from include.kernel.words.colours import Colour
 from tests.ground import wait_for
 from tests.proofs.data_disks import may_mount, small_disk
 from tests.proofs.outcomes import Named, Outcomes, must

@@ -12,7 +12,7 @@ def switch_off(guard: str) -> None:
 
 
 def _fence() -> None:
-    """A newer wish stops nobody."""
+    """A newer request stops nobody."""
     from include.release.targets.local.target import LocalTarget
 
     _put(LocalTarget, "_must_be_desired", lambda self, desired: None)
@@ -70,8 +70,8 @@ def _soak() -> None:
 
 def _analysis() -> None:
     """A canary passes, whatever its counters say."""
+    from include.kernel.words.verdicts import Verdict
     from include.release.core import canary
-    from include.release.core.rollout import Verdict
 
     _put(canary, "judge", lambda periods, spec, is_last: canary.Judgement(Verdict.PASSED, "nobody looked"))
 

@@ -30,9 +30,10 @@ from include.data.wiring import open_snapshot_store
 from include.embedded.configuration.settings import ProgramName
 from include.kernel.files import DRAFT_PATTERN
 from include.kernel.wiring import open_ledger
+from include.kernel.words.colours import Colour, other
 from include.manifest import read_manifest
 from include.registry.wiring import open_registry
-from include.release.core.rollout import Colour, ObservedStatus, other
+from include.release.core.rollout import ObservedStatus
 from tests import blessed, credit, ground, load
 from tests.ground import wait_for
 from tests.job_world import FIRST, publish

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from include.kernel.words.verdicts import Verdict
 from include.release.core.canary import Period, Traffic, judge
-from include.release.core.rollout import Verdict
 from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
 

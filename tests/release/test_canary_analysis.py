@@ -6,17 +6,9 @@ from typing import Any
 
 import pytest
 
+from include.kernel.words.verdicts import Verdict
 from include.release.core.canary import Traffic
-from include.release.core.rollout import (
-    DesiredState,
-    Evidence,
-    ObservedStatus,
-    Release,
-    ReleasePlan,
-    Route,
-    Slot,
-    Verdict,
-)
+from include.release.core.rollout import DesiredState, Evidence, ObservedStatus, Release, ReleasePlan, Route, Slot
 from include.release.service import canary_analysis
 from include.release.spec import CanarySpec
 from include.release.targets.slot_counters import SlotCounters

@@ -12,9 +12,10 @@ from include import manifest
 from include.gate.spec import CostSpec
 from include.kernel.errors import RequestInvalid
 from include.kernel.inference.e_values import Interval, Losses, compute_confidence_sequence
+from include.kernel.words.verdicts import Verdict
 from include.release.core import release_plan
 from include.release.core.experiment import Arm, judge
-from include.release.core.rollout import ReleasePlan, Verdict
+from include.release.core.rollout import ReleasePlan
 from include.release.spec import ExperimentSpec
 
 COST = CostSpec(false_approval=5.0, false_denial=1.0)

@@ -18,8 +18,10 @@ import yaml
 
 from include.cluster.spec import ClusterSpec
 from include.kernel.errors import AccessRefused, Conflict, ManifestInvalid, RequestInvalid, ServiceUnavailable
+from include.kernel.words.colours import COLOURS, Colour
+from include.kernel.words.verdicts import Verdict
 from include.manifest import read_manifest
-from include.release.core.rollout import COLOURS, Colour, DesiredState, Release, ReleasePlan, Route, Verdict
+from include.release.core.rollout import DesiredState, Release, ReleasePlan, Route
 from include.release.targets.kubernetes import routes, traffic
 from include.release.targets.kubernetes.target import KubernetesTarget
 from include.release.wiring import open_repair, open_target
@@ -215,7 +217,7 @@ class TestRecord:
 
 
 class TestFence:
-    """Whatever a run was about to write when it was stopped: a newer wish that went live meanwhile is not touched."""
+    """Whatever a run was about to write when it was stopped: a newer request that is live meanwhile is not touched."""
 
     MOMENTS = (
         *(

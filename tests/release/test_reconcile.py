@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from include.kernel.words.verdicts import Verdict
 from include.release.core.reconcile import (
     Finding,
     ReconcileTimeouts,
@@ -18,16 +19,7 @@ from include.release.core.reconcile import (
     find_route_to_restore,
     list_findings,
 )
-from include.release.core.rollout import (
-    DesiredState,
-    Evidence,
-    ObservedStatus,
-    Release,
-    ReleasePlan,
-    Route,
-    Slot,
-    Verdict,
-)
+from include.release.core.rollout import DesiredState, Evidence, ObservedStatus, Release, ReleasePlan, Route, Slot
 
 V1, V2, V3 = (Release(name, name * 8) for name in ("1", "2", "3"))
 PENDING, PASSED, FAILED = Verdict.PENDING, Verdict.PASSED, Verdict.FAILED

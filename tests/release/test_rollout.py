@@ -4,7 +4,7 @@
 The *arbitrary* walk starts in every combination of these, whether or not anything leads there, because a machine that
 promises to carry on from whatever it sees must do so from every state. The *reachable* walk starts with an empty target
 and follows every step, every outcome of a step, every kill in the middle of one, and every move of the environment at
-any time: slots dying, coming back or being lost, newer wishes. `pytest -s` is not needed to see what was walked: the
+any time: slots dying, coming back or being lost, newer requests. `pytest -s` is not needed to see what was walked: the
 last test prints it.
 """
 
@@ -19,9 +19,9 @@ from typing import Literal, NamedTuple
 
 import pytest
 
+from include.kernel.words.colours import COLOURS, Colour, other
+from include.kernel.words.verdicts import Verdict
 from include.release.core.rollout import (
-    COLOURS,
-    Colour,
     DesiredState,
     Evidence,
     ObservedStatus,
@@ -30,9 +30,7 @@ from include.release.core.rollout import (
     Route,
     Slot,
     Step,
-    Verdict,
     decide_next_step,
-    other,
 )
 
 PENDING, PASSED, FAILED = Verdict.PENDING, Verdict.PASSED, Verdict.FAILED
@@ -150,7 +148,7 @@ class World(NamedTuple):
         return (HALVES[step](self),) if step in HALVES else ()
 
     def disturbed(self) -> Iterator[World]:
-        """What the environment may do at any time, short of a newer wish."""
+        """What the environment may do at any time, short of a newer request."""
         for colour in COLOURS:
             held, ready = self.slot(colour)
             if held:
@@ -158,7 +156,7 @@ class World(NamedTuple):
                 yield self.holding(colour, EMPTY)
 
     def wished(self) -> Iterator[World]:
-        """A newer wish: another generation, so no verdict stands beside it yet; the trial goes on."""
+        """A newer request: another generation, so no verdict stands beside it yet; the trial goes on."""
         clean = self._replace(accepted=PENDING, shadowed=PENDING, canary=(), approved=PENDING, soaked=PENDING)
         clean = clean._replace(mine=False, experiment=PENDING)
         for release, kind, plan in WISHES:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from include.data.spec import GroupsSpec
 from include.kernel.words.groups import name_slices
-from include.release.core.rollout import Verdict
+from include.kernel.words.verdicts import Verdict
 from include.release.core.shadow import (
     ShadowAnswer,
     ShadowComparison,

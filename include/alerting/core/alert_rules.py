@@ -84,7 +84,7 @@ ALERT_RULES: dict[str, Callable[[Entry], AlertText]] = {
         Severity.CRITICAL, "Version {} failed its soak and was reverted", RELEASES_SECTION
     ),
     kinds.RELEASE_SUPERSEDED: _build_rule(
-        Severity.INFO, "The release of version {} gave way to a newer wish", RELEASES_SECTION
+        Severity.INFO, "The release of version {} gave way to a newer request", RELEASES_SECTION
     ),
     kinds.RECONCILE_HEALED: _build_rule(
         Severity.WARNING, "Registry and world disagreed, and {} was put right", RECONCILE_SECTION

@@ -1,7 +1,7 @@
-"""Pieces in the snapshot store, under a prefix of their own: see include.kernel.work_units for what they are.
+"""Work units in the snapshot store, under a prefix of their own: see include.kernel.work_units for what they are.
 
-Get or make: what is there, whole, is read; everything else is made here and now. Two makers of one piece at the same
-time cost one of them its work, and both go on with the piece that was stored first, so that those who ask later see
+Get or make: what is there, whole, is read; everything else is made here and now. Two makers of one unit at the same
+time cost one of them its work, and both go on with the work unit that was stored first, so that those who ask later see
 what those who asked before saw, also where making it again would not give the same bytes (a search that ran out of
 seconds).
 """
@@ -26,12 +26,12 @@ class WorkUnitStore:
     """Raises `Conflict`, and what its objects raise."""
 
     def __init__(self, objects: ObjectStore, keep_days: int) -> None:
-        """`keep_days`: days of data after which `sweep` takes a piece for old."""
+        """`keep_days`: days of data after which `sweep` takes a work unit for old."""
         self._objects = objects
         self._keep_days = keep_days
 
     def read(self, unit: WorkUnit) -> bytes | None:
-        """The content; None where there is no such piece, or a damaged one."""
+        """The content; None where there is no such work unit, or a damaged one."""
         found = self._objects.read(unit.place)
         return unit.unwrap(found.data) if found else None
 
@@ -58,7 +58,7 @@ class WorkUnitStore:
         return stored
 
     def sweep(self, kind: str, today: date) -> int:
-        """Removes pieces of this kind that are past their time; how many there were.
+        """Removes work units of this kind that are past their time; how many there were.
 
         `today` is a day of the data: that of the newest work of this kind.
         """

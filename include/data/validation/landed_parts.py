@@ -1,4 +1,4 @@
-"""Parts of a day that were read and checked elsewhere: pieces (include.kernel.work_units) of the work of `ingest`.
+"""Parts of a day that were read and checked elsewhere: work units (include.kernel.work_units) of the work of `ingest`.
 
 Three things are kept of a part, each of them only where it is whole. Its rows are a landed file under the md5 of its
 bytes. Its description says which file that is, and is named by what decides about it: what the source says of the
@@ -43,7 +43,7 @@ DESCRIPTION_KIND, CHECKS_KIND, ROWS_KIND = (
     "landed",
     "marks",
     "landed-rows",
-)  # kinds of pieces; the last one are the files themselves
+)  # kinds of work units; the last one are the files themselves
 ENGINE_VERSIONS = f"pyarrow {pa.__version__}, polars {pl.__version__}"
 
 

@@ -1,6 +1,6 @@
 """`make rollback`: the DAG of that name without Airflow, for when a second counts or Airflow is what is down.
 
-The same wish, the same machine, the same ledger. The champion alias moves if MLflow answers; if it does not, the
+The same request, the same machine, the same ledger. The champion alias moves if MLflow answers; if it does not, the
 traffic has moved all the same, and the next run of the monitor moves the alias (`make reconcile` does it at once). What
 people are to be told waits in the outbox for the next task that has Airflow's Connections.
 

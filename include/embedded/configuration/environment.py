@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from include.embedded.configuration.credentials import Credentials
 from include.embedded.configuration.settings import REPO, EmbeddedSettings
-from include.release.core.rollout import Colour
+from include.kernel.words.colours import Colour
 
 STACK_VARIABLE = (
     "EVERGREEN_STACK"  # every process of a stack carries its home under this name; that is how strays are found

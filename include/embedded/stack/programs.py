@@ -12,7 +12,7 @@ from include.embedded.configuration.credentials import Credentials
 from include.embedded.configuration.settings import EmbeddedSettings, ProgramName
 from include.embedded.stack import envoy
 from include.embedded.stack.health import Probe, build_heartbeat_probe, build_http_probe
-from include.release.core.rollout import Colour
+from include.kernel.words.colours import Colour
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Measures days against the live version's baseline, each day once: one of several mapped tasks, and the monitor's way.
 
-What a day measures is a piece: the monitor asks for those of its windows, adds them up, and makes what is missing. So
+What a day measures is a work unit: the monitor asks for those of its windows, adds them up, makes what is missing. So
 an hourly monitor reads the rows of a day that is new, or of all days after a release, and otherwise a few kilobytes
 each. A day is read in batches of a fixed number of rows: memory does not grow with the day, and the sums of floats do
 not depend on who makes them.

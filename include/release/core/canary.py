@@ -26,7 +26,7 @@ from typing import Protocol
 
 from include.kernel.inference import e_values
 from include.kernel.inference.e_values import PeriodCounts
-from include.release.core.rollout import Verdict
+from include.kernel.words.verdicts import Verdict
 from include.serving.words.slot_metrics import LATENCY_S, SCORES
 
 

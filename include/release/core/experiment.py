@@ -30,7 +30,7 @@ from typing import Any, Literal, Protocol
 
 from include.kernel.inference import e_values
 from include.kernel.inference.e_values import Interval, Losses
-from include.release.core.rollout import Verdict
+from include.kernel.words.verdicts import Verdict
 
 Metric = Literal["cost", "errors", "positive", "negative"]
 

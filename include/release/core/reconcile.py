@@ -14,17 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from include.release.core.rollout import (
-    COLOURS,
-    Colour,
-    DesiredState,
-    Evidence,
-    ObservedStatus,
-    Release,
-    Route,
-    Step,
-    decide_next_step,
-)
+from include.kernel.words.colours import COLOURS, Colour
+from include.release.core.rollout import DesiredState, Evidence, ObservedStatus, Release, Route, Step, decide_next_step
 
 
 class TargetState(StrEnum):
@@ -99,7 +90,7 @@ class SystemView:
 
     @property
     def step(self) -> Step:
-        """What a run of the present wish would do next."""
+        """What a run of the present request would do next."""
         if self.desired is None:
             return Step.DONE
         return decide_next_step(self.desired, self.desired.generation, self.observed, self.evidence)

@@ -1,4 +1,4 @@
-"""What a release writes beside its target, as JSON and back: the wish, the route, and the verdicts as evidence.
+"""What a release writes beside its target, as JSON and back: the request, the route, and the verdicts as evidence.
 
 Pure, so that a target whose records lie in annotations and one whose records lie in files cannot read them differently.
 """
@@ -9,11 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from include.kernel.words import verdicts
-from include.release.core.rollout import Colour, DesiredState, Evidence, Release, ReleasePlan, Route, Verdict
+from include.kernel.words.colours import Colour
+from include.kernel.words.verdicts import Verdict
+from include.release.core.rollout import DesiredState, Evidence, Release, ReleasePlan, Route
 
 
 def parse_desired_state(content: Mapping[str, Any]) -> DesiredState:
-    """What `dataclasses.asdict` made of a wish, also by a version of ours that knew fewer fields of a plan."""
+    """What `dataclasses.asdict` made of a request, also by a version of ours that knew fewer fields of a plan."""
     plan = content.get("plan") or {}
     parsed = {
         "release": Release(**content["release"]),

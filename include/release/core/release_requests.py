@@ -1,6 +1,6 @@
-"""What becomes of a wish that meets another: two deployments, a deployment and a rollback, one that comes late.
+"""What becomes of a request that meets another: two deployments, a deployment and a rollback, one that comes late.
 
-A newer wish always wins, with two exceptions, both for deployments that no person asked for twice: one that meets a
+A newer request always wins, with two exceptions, both for deployments that no person asked for twice: one that meets a
 rollback waits until the traffic is back, since a person who rolls back must not be overtaken by a pipeline; and one
 whose event names an older version than the one that serves is let go. The form of `deploy` takes any blessed version.
 """

@@ -2,7 +2,7 @@
 
 Nothing here remembers a phase. Each call looks at what is *wanted*, what was *observed* on the target and which
 *verdicts* stand beside it, and names one idempotent step. A task that was killed between any two lines simply calls
-again. The same function drives `deploy` and `rollback`; a rollback is nothing but a newer wish.
+again. The same function drives `deploy` and `rollback`; a rollback is nothing but a newer request.
 
 The trade-off: every step pays for one more observation. In return there is no state to repair after a crash.
 """
@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from include.kernel.words.colours import COLOURS as COLOURS
-from include.kernel.words.colours import Colour as Colour
-from include.kernel.words.colours import other as other
-from include.kernel.words.verdicts import Verdict as Verdict
+from include.kernel.words.colours import Colour, other
+from include.kernel.words.verdicts import Verdict
 
 
 class Step(StrEnum):
@@ -74,7 +72,7 @@ BLUE_GREEN = ReleasePlan()
 
 @dataclass(frozen=True)
 class DesiredState:
-    """The one stored desire of a target. `generation` grows by one with every wish and fences all writes."""
+    """The one stored desire of a target. `generation` grows by one with every request and fences all writes."""
 
     release: Release
     generation: int
@@ -161,7 +159,7 @@ class Evidence:
 def decide_next_step(desired: DesiredState, generation: int, observed: ObservedStatus, evidence: Evidence) -> Step:
     """The next step of the run that was started for `generation`.
 
-    Read top-down: a newer wish ends this run; traffic that nobody vouches for ends; a deployment lets what is live
+    Read top-down: a newer request ends this run; traffic that nobody vouches for ends; a deployment lets what is live
     finish its trial, whoever began it, so that there is always a release to go back to; a release that serves is done;
     one that was turned down is cleared away; any other goes its way to the switch. A rollback waits for no trial.
     """

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Protocol
 
-from include.release.core.rollout import Verdict
+from include.kernel.words.verdicts import Verdict
 from include.serving.words.slot_metrics import LATENCY_S
 
 QUANTILE = 0.9

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from include.kernel.words.verdicts import name_canary
+from include.kernel.words.colours import Colour, other
+from include.kernel.words.verdicts import Verdict, name_canary
 from include.release.core import canary
 from include.release.core.canary import Judgement, Period, Traffic
-from include.release.core.rollout import Colour, DesiredState, ObservedStatus, Verdict, other
+from include.release.core.rollout import DesiredState, ObservedStatus
 from include.release.spec import CanarySpec
 from include.release.targets.slot_counters import SlotCounters
 

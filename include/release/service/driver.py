@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from include.kernel.errors import Conflict, RequestInvalid
-from include.kernel.words.verdicts import ACCEPTED, RECOVERED, SOAKED
+from include.kernel.words.colours import Colour
+from include.kernel.words.verdicts import ACCEPTED, RECOVERED, SOAKED, Verdict
 from include.registry.base import ArtifactSource
-from include.release.core.rollout import Colour, DesiredState, ObservedStatus, Release, Step, Verdict, decide_next_step
+from include.release.core.rollout import DesiredState, ObservedStatus, Release, Step, decide_next_step
 from include.release.service import canary_analysis, experiment_analysis, shadow_analysis
 from include.release.spec import ReleaseManifest
 
@@ -96,7 +97,7 @@ class ReleaseDriver:
         return {Step.SOAK: release.soak_interval_s, **intervals}.get(step, POLL_INTERVAL_S)
 
     def advance(self, generation: int) -> Step:
-        """One look and one step. A write refused by its fence is no error: the next look sees the newer wish."""
+        """One look and one step. A write refused by its fence is no error: the next look sees the newer request."""
         desired, observed, step = self._observe(generation)
         self._apply_step(step, desired, observed)
         return step

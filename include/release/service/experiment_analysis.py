@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.kernel.errors import RequestInvalid
-from include.kernel.words.verdicts import EXPERIMENT
+from include.kernel.words.verdicts import EXPERIMENT, Verdict
 from include.release.core import experiment
 from include.release.core.experiment import Judgement
-from include.release.core.rollout import DesiredState, ObservedStatus, Verdict
+from include.release.core.rollout import DesiredState, ObservedStatus
 from include.release.spec import ExperimentSpec, ReleaseManifest
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def analyse_experiment(
 
 
 def _read_spec(manifest: ReleaseManifest, desired: DesiredState) -> ExperimentSpec:
-    """As the manifest says now, but for the share that was wished: it must not change under the callers."""
+    """As the manifest says now, but for the share that was asked for: it must not change under the callers."""
     if manifest.experiment is None:
         raise RequestInvalid(
             f"Generation {desired.generation} is an experiment, but the manifest has lost its section experiment; put "

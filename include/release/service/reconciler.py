@@ -1,4 +1,4 @@
-"""Looks at route, slots, wish, ledger and registry at once, and mends what core.reconcile finds.
+"""Looks at route, slots, release request, ledger and registry at once, and mends what core.reconcile finds.
 
 After every round of mending it looks again, since one thing put right may show another; what is found a second time
 was not put right, and is told as that. Whatever was found is entered in the ledger and told to people. A registry that
@@ -17,6 +17,7 @@ from include.kernel.errors import Conflict, EvergreenError, NotBlessed, ServiceU
 from include.kernel.ledger import Entry, build_live_key
 from include.kernel.ledger_file import LocalLedger
 from include.kernel.words import ledger_kinds as kinds
+from include.kernel.words.colours import COLOURS
 from include.registry.base import ReleaseMarks
 from include.release.core.reconcile import (
     SAFE_STEPS,
@@ -30,7 +31,7 @@ from include.release.core.reconcile import (
     find_route_to_restore,
     list_findings,
 )
-from include.release.core.rollout import COLOURS, DesiredState, Release
+from include.release.core.rollout import DesiredState, Release
 from include.release.service.driver import ReleaseDriver
 from include.release.targets.base import RepairableTarget
 

@@ -16,9 +16,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from include.feedback.core.prediction_records import is_sampled
-from include.kernel.words.verdicts import SHADOWED
+from include.kernel.words.colours import other
+from include.kernel.words.verdicts import SHADOWED, Verdict
 from include.release.core import shadow
-from include.release.core.rollout import DesiredState, ObservedStatus, Verdict, other
+from include.release.core.rollout import DesiredState, ObservedStatus
 from include.release.core.shadow import Judgement, ScoreShift, ShadowAnswer, ShadowComparison
 from include.release.spec import ReleaseManifest
 from include.serving.words.recent import RecentAnswer, RecentAnswers

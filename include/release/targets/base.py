@@ -11,18 +11,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from include.kernel.words.colours import Colour
+from include.kernel.words.verdicts import Verdict
 from include.release.core.reconcile import SlotReport
-from include.release.core.rollout import (
-    BLUE_GREEN,
-    Colour,
-    DesiredState,
-    Evidence,
-    ObservedStatus,
-    Release,
-    ReleasePlan,
-    Route,
-    Verdict,
-)
+from include.release.core.rollout import BLUE_GREEN, DesiredState, Evidence, ObservedStatus, Release, ReleasePlan, Route
 from include.release.targets.slot_counters import SlotCounters
 from include.serving.words.recent import RecentAnswers, RecentQuery
 
@@ -48,7 +40,7 @@ class DesiredStateStore(ABC):
         blessing: str | None = None,
         plan: ReleasePlan = BLUE_GREEN,
     ) -> DesiredState:
-        """Stores a new wish with the next generation. Said again before it came to its end, it is the same wish.
+        """Stores a new release request with the next generation. Said again before it has ended, it is the same one.
 
         `blessing` is the signed envelope, kept for the slots. With `expected`, raises `Conflict` unless the stored
         generation is that one.

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 
 from include.kernel.errors import AccessRefused
-from include.release.core.rollout import Colour
+from include.kernel.words.colours import Colour
 from include.serving.words.headers import COPY
 from include.serving.words.recent import PATH, RecentAnswers, RecentQuery
 from include.serving.words.slot_metrics import PREDICT

@@ -24,7 +24,7 @@ def make_mapped_job(
 ) -> Any:
     """`shards` tasks at once that run `job`, each told which shard it is beside `job_params`.
 
-    They make pieces for the job behind them (include.kernel.work_units), which makes what they did not get to: give
+    They make work units for the job behind them (include.kernel.work_units), which makes what they did not get to: give
     that one `trigger_rule="all_done"`.
     """
     shard_params = [{**(job_params or {}), **shard.params} for shard in work_units.list_shards(shards)]

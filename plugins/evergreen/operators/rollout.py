@@ -22,12 +22,12 @@ from include.alerting.core.alert_rules import explain_failed_soak
 from include.kernel.errors import Conflict, Permanent, RequestInvalid, Temporary
 from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds as kinds
-from include.kernel.words.verdicts import SOAKED
+from include.kernel.words.verdicts import SOAKED, Verdict
 from include.manifest import Manifest
 from include.model.blessing.blessing import Blessing, compute_envelope_digest
 from include.release.core import release_plan, release_requests
 from include.release.core.rollback_target import find_rollback_target
-from include.release.core.rollout import BLUE_GREEN, Release, ReleasePlan, Step, Verdict
+from include.release.core.rollout import BLUE_GREEN, Release, ReleasePlan, Step
 
 if TYPE_CHECKING:
     from include.release.targets.base import ServingTarget
@@ -38,7 +38,7 @@ WORKER_WAIT_S = 10.0
 
 
 class RequestReleaseOperator(BaseOperator):
-    """Deploy: stores a wish for a blessed version, that of the Param or of the model.blessed event."""
+    """Deploy: stores a release request for a blessed version, that of the Param or of the model.blessed event."""
 
     ui_color = "#e6dcf3"
     kind: Kind = "deploy"
@@ -109,7 +109,7 @@ class RequestReleaseOperator(BaseOperator):
 
 
 class RequestRollbackOperator(RequestReleaseOperator):
-    """Rollback: stores a wish for the version of the Param, or else the last one that really served before this one.
+    """Rollback: stores a release request for the version of the Param, or the last one that really served before this.
 
     It needs the ledger alone, which keeps each version's blessing too, so it works while the registry is down.
     """
@@ -230,7 +230,7 @@ def _describe_outcome(outcome: str, evidence: dict[str, dict[str, str]]) -> str:
             _describe_failed_soak(evidence) if evidence else " already, so nothing was moved"
         )
     if outcome == "superseded":
-        return "gave way to a newer wish"
+        return "gave way to a newer request"
     if outcome == "asked":
         return "passed what machines can judge and waits for a person's yes"
     failed = [

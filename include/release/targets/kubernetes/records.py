@@ -1,6 +1,6 @@
 """What the target on Kubernetes knows, in the objects of one namespace.
 
-    Service predictions (or HTTPRoute,   annotations hold the route in full, and the wish
+    Service predictions (or HTTPRoute,   annotations hold the route in full, and the release request
         or Istio's VirtualService)
     Deployment slot-blue, slot-green     the template's annotation evergreen/release is what a slot holds
     ConfigMap evergreen-evidence         verdicts and progress by generation
@@ -20,18 +20,10 @@ import httpx
 from include.cluster.api_server import Cluster, Object
 from include.cluster.spec import ClusterSpec
 from include.kernel.errors import Conflict, RecordDamaged, RequestInvalid
-from include.kernel.words.verdicts import SOAKED
+from include.kernel.words.colours import Colour
+from include.kernel.words.verdicts import SOAKED, Verdict
 from include.release.core.release_record import build_evidence, is_same_request
-from include.release.core.rollout import (
-    BLUE_GREEN,
-    Colour,
-    DesiredState,
-    Evidence,
-    Release,
-    ReleasePlan,
-    Route,
-    Verdict,
-)
+from include.release.core.rollout import BLUE_GREEN, DesiredState, Evidence, Release, ReleasePlan, Route
 from include.release.targets.artifact_disk import ArtifactDisk
 from include.release.targets.base import DesiredStateStore, EvidenceStore
 from include.release.targets.kubernetes import routes
@@ -65,7 +57,7 @@ class KubernetesRecords(DesiredStateStore, EvidenceStore, ArtifactDisk):
             timeout=5.0, limits=fresh, headers={"authorization": f"Bearer {token}"} if token else {}
         )
 
-    # --- the wish -------------------------------------------------------------------------------------------------
+    # --- the release request ------------------------------------------------------------------------------------
 
     def read_desired_state(self) -> DesiredState | None:
         return routes.read_desired_state(self._read_record())

@@ -6,7 +6,7 @@ pods that ended are started again. What is left to mend is what no controller kn
 selector that was moved by hand, a slot that was scaled to nothing.
 
 Instead of a proxy, the spec of the object that is the route says where requests go; its annotation says where they
-should. There is no proxy to start. A route whose annotation is lost is told by that spec, and by the wish, whether what
+should. There is no proxy to start. A route whose annotation is lost is told by that spec and the request whether what
 serves is still on trial.
 """
 
@@ -21,18 +21,10 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from include.cluster.api_server import Object
 from include.kernel.errors import Conflict, RecordDamaged
+from include.kernel.words.colours import COLOURS, Colour
+from include.kernel.words.verdicts import Verdict
 from include.release.core.reconcile import SlotReport
-from include.release.core.rollout import (
-    COLOURS,
-    Colour,
-    DesiredState,
-    Evidence,
-    ObservedStatus,
-    Release,
-    Route,
-    Slot,
-    Verdict,
-)
+from include.release.core.rollout import DesiredState, Evidence, ObservedStatus, Release, Route, Slot
 from include.release.targets.base import RepairableTarget
 from include.release.targets.damage import record_damage
 from include.release.targets.kubernetes import routes

@@ -1,6 +1,6 @@
 """A Route as Kubernetes reads it: a Service's selector, or the backends of an HTTPRoute or an Istio VirtualService.
 
-The Route itself stands in an annotation of the same object, next to the wish, so record, effect and fence are one write
+The Route itself stands in an annotation of the same object, beside the request: record, effect and fence are one write
 under one resourceVersion. A Service knows no weights; the Gateway API and Istio do, and mirrors, where one of them is
 installed. The manifest says which object is the route (`cluster.gateway`, `cluster.virtual_service`): what is installed
 may change under a release, and the record must not move from one object to another.
@@ -16,8 +16,9 @@ from typing import Any, cast
 
 from include.cluster.spec import ClusterSpec
 from include.kernel.errors import RecordDamaged, RequestInvalid
+from include.kernel.words.colours import COLOURS, Colour, other
 from include.release.core.release_record import parse_desired_state
-from include.release.core.rollout import COLOURS, Colour, DesiredState, Route, other
+from include.release.core.rollout import DesiredState, Route
 from include.serving.words.headers import GENERATION
 
 Object = dict[str, Any]
@@ -34,7 +35,7 @@ REQUIRED_COMPONENTS = {  # what to apply where such an object is missing
 DESIRED_STATE_ANNOTATION = "evergreen/wanted"
 ROUTE_ANNOTATION = "evergreen/route"
 DRAIN_ANNOTATION = "evergreen/let-go"  # the slot whose pods had the traffic before, until they are replaced
-WRITTEN_AT_ANNOTATION = "evergreen/written"  # when a run last wrote the wish or the route, in seconds of the epoch
+WRITTEN_AT_ANNOTATION = "evergreen/written"  # when a run last wrote the request or the route, in seconds of the epoch
 SERVICE_NAME = "predictions"
 SLOT_LABEL = "evergreen/slot"
 SLOT_LABELS = {"app.kubernetes.io/name": "slot"}

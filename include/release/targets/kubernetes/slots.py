@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 
 from include.cluster.api_server import Object
+from include.kernel.words.colours import Colour
 from include.release.core.release_record import build_isolated_route
-from include.release.core.rollout import Colour, DesiredState, Release, Slot
+from include.release.core.rollout import DesiredState, Release, Slot
 from include.release.targets.base import Slots
 from include.release.targets.kubernetes.records import RELEASE_ANNOTATION, get_template_annotations, read_staged
 from include.release.targets.kubernetes.traffic import KubernetesTraffic, is_ready

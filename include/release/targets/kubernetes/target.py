@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 
-from include.release.core.rollout import COLOURS, Colour, ObservedStatus
+from include.kernel.words.colours import COLOURS, Colour
+from include.release.core.rollout import ObservedStatus
 from include.release.targets import slot_client, slot_counters
 from include.release.targets.base import ServingTarget
 from include.release.targets.kubernetes import routes

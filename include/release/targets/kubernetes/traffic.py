@@ -1,6 +1,6 @@
-"""Where requests go in a cluster: one object, whose resourceVersion fences the wish and the route.
+"""Where requests go in a cluster: one object, whose resourceVersion fences the release request and the route.
 
-A route write that read an older wish is refused by the API server (409), read again and then found superseded, and at
+A route write that read an older request is refused by the API server (409), read again, then found superseded, and at
 no time do two slots have traffic. A slot is another object; therefore a switch first leaves a mark on its Deployment,
 which makes every write that was begun before it lose.
 """
@@ -15,8 +15,9 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from include.cluster.api_server import Object
 from include.kernel.errors import Conflict, ServiceUnavailable
+from include.kernel.words.colours import Colour
 from include.release.core.release_record import build_isolated_route, build_switched_route
-from include.release.core.rollout import Colour, DesiredState, Release, Route
+from include.release.core.rollout import DesiredState, Release, Route
 from include.release.targets.base import TrafficRoute
 from include.release.targets.kubernetes import routes
 from include.release.targets.kubernetes.records import KubernetesRecords, get_template_annotations, read_staged
@@ -45,20 +46,20 @@ class KubernetesTraffic(KubernetesRecords, TrafficRoute):
         self._edit_slot(
             colour, desired, lambda deployment: _mark_fence(deployment, desired, desired.release), may_be_live=True
         )
-        self._change_route(desired, lambda route, wish: build_switched_route(route, colour, wish))
+        self._change_route(desired, lambda route, request: build_switched_route(route, colour, request))
         self._await_route()
         self._replace_drained_pods(self._read_record())
 
     def revert(self, colour: Colour, desired: DesiredState) -> None:
         self._edit_slot(colour, desired, lambda deployment: _mark_fence(deployment, desired), may_be_live=True)
-        self._change_route(desired, lambda route, wish: Route(colour, generation=wish.generation))
+        self._change_route(desired, lambda route, request: Route(colour, generation=request.generation))
         self._await_route()
         self._replace_drained_pods(self._read_record())
 
     def _change_route(
         self, desired: DesiredState, build_route: Callable[[Route, DesiredState], Route], spared: Colour | None = None
     ) -> None:
-        """Writes a route for this wish, unless a newer one is stored, or `spared` carries the traffic."""
+        """Writes a route for this request, unless a newer one is stored, or `spared` carries the traffic."""
         for record in self._iterate_attempts("the route"):
             before = self._check_fence(record, desired, spared)
             after = build_route(before, desired)
@@ -70,7 +71,7 @@ class KubernetesTraffic(KubernetesRecords, TrafficRoute):
     def _edit_slot(
         self, colour: Colour, desired: DesiredState, change: Callable[[Object], None], may_be_live: bool = False
     ) -> None:
-        """Changes a slot's Deployment, unless a newer wish is stored or has meant to send traffic to it since.
+        """Changes a slot's Deployment, unless a newer request is stored or has meant to send traffic to it since.
 
         The Deployment is read before the fence is looked at: who passes the fence later changes it, and so wins.
         """

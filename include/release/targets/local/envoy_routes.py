@@ -19,7 +19,8 @@ from typing import Any, cast
 import yaml
 
 from include.feedback.core.prediction_records import CALLER_HEADER
-from include.release.core.rollout import Colour, Route, other
+from include.kernel.words.colours import Colour, other
+from include.release.core.rollout import Route
 from include.serving.words.headers import COPY, GENERATION
 
 ROUTE_HEADER = "x-evergreen-route"

@@ -17,18 +17,10 @@ from typing import Any, Literal
 
 from include.kernel.errors import Conflict, RecordDamaged
 from include.kernel.files import hold_lock, sweep_drafts, write_atomic
-from include.kernel.words.verdicts import SOAKED
+from include.kernel.words.colours import Colour
+from include.kernel.words.verdicts import SOAKED, Verdict
 from include.release.core.release_record import build_evidence, is_same_request, parse_desired_state
-from include.release.core.rollout import (
-    BLUE_GREEN,
-    Colour,
-    DesiredState,
-    Evidence,
-    Release,
-    ReleasePlan,
-    Route,
-    Verdict,
-)
+from include.release.core.rollout import BLUE_GREEN, DesiredState, Evidence, Release, ReleasePlan, Route
 from include.release.targets.artifact_disk import ArtifactDisk
 from include.release.targets.base import DesiredStateStore, EvidenceStore
 from include.release.targets.local import envoy_routes
@@ -41,7 +33,7 @@ class LocalRecords(DesiredStateStore, EvidenceStore, ArtifactDisk):
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    # --- the wish -------------------------------------------------------------------------------------------------
+    # --- the release request ------------------------------------------------------------------------------------
 
     def read_desired_state(self) -> DesiredState | None:
         path = self._root / "wanted.json"
@@ -144,7 +136,7 @@ class LocalRecords(DesiredStateStore, EvidenceStore, ArtifactDisk):
 
     @contextmanager
     def _hold_fence(self, desired: DesiredState | None) -> Iterator[Route]:
-        """Holds the lock and gives the current route, unless a newer wish than `wanted` has been stored meanwhile."""
+        """Holds the lock and gives the current route, unless a newer request than `wanted` was stored meanwhile."""
         with self._lock():
             if desired:
                 self._must_be_desired(desired)

@@ -15,8 +15,9 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from include.kernel.errors import Conflict, RecordDamaged
 from include.kernel.files import write_atomic
+from include.kernel.words.colours import COLOURS, Colour
 from include.release.core.reconcile import SlotReport
-from include.release.core.rollout import COLOURS, Colour, DesiredState, Evidence, ObservedStatus, Release, Route, Slot
+from include.release.core.rollout import DesiredState, Evidence, ObservedStatus, Release, Route, Slot
 from include.release.targets.base import RepairableTarget
 from include.release.targets.damage import record_damage
 from include.release.targets.local import envoy_routes

@@ -12,8 +12,9 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from include.kernel.errors import ServiceUnavailable
 from include.kernel.files import write_atomic
+from include.kernel.words.colours import Colour
 from include.release.core.release_record import build_isolated_route
-from include.release.core.rollout import Colour, DesiredState, Release, Slot
+from include.release.core.rollout import DesiredState, Release, Slot
 from include.release.targets.base import Slots
 from include.release.targets.local.traffic import LocalTraffic
 

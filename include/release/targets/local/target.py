@@ -1,13 +1,14 @@
 """The local serving target: two slot processes behind Envoy, everything it knows in files.
 
-Every write that concerns traffic carries the generation of the wish it serves, and one that comes too late is refused.
+Every write that concerns traffic carries the generation of its request; one that comes too late is refused.
 """
 
 from typing import Any
 
 import httpx
 
-from include.release.core.rollout import COLOURS, Colour, ObservedStatus
+from include.kernel.words.colours import COLOURS, Colour
+from include.release.core.rollout import ObservedStatus
 from include.release.targets import slot_client, slot_counters
 from include.release.targets.base import ServingTarget
 from include.release.targets.local.slots import LocalSlots

@@ -8,8 +8,9 @@ import httpx
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from include.kernel.errors import ServiceUnavailable
+from include.kernel.words.colours import COLOURS, Colour, other
 from include.release.core.release_record import build_isolated_route, build_switched_route
-from include.release.core.rollout import COLOURS, Colour, DesiredState, Route, other
+from include.release.core.rollout import DesiredState, Route
 from include.release.targets.base import TrafficRoute
 from include.release.targets.local import envoy_routes
 from include.release.targets.local.records import LocalRecords
@@ -73,7 +74,7 @@ class LocalTraffic(LocalRecords, TrafficRoute):
             ) from error
 
     def _has_proxy_synced(self) -> bool:
-        """Whether it follows the newest route: a newer wish may have written another one meanwhile."""
+        """Whether it follows the newest route: a newer request may have written another one meanwhile."""
         try:
             answer = self._http.get(f"{self._addresses.proxy}/health")
         except httpx.HTTPError:

@@ -29,7 +29,7 @@ from include.monitoring.wiring import open_report_store
 from include.serving.metrics import Metrics
 from tests import ground
 from tests.ground import free_ports, wait_for
-from tests.monitoring.prometheus import said, tool
+from tests.prometheus import said, tool
 
 DAY = date(2026, 8, 20)
 DROPPED = Signal(

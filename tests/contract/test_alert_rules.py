@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from include.embedded.commands.prometheus import ROOT, read_rules
-from tests.monitoring.prometheus import said
+from tests.prometheus import said
 
 ALERTS = {rule["alert"]: rule for group in read_rules()["groups"] for rule in group["rules"] if "alert" in rule}
 ANCHOR = re.compile(r"[^\w\- ]")
