@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -129,7 +130,9 @@ class Manifest(RetrainingManifest, ReleaseManifest):
 def parse(text: str, place: str = "the manifest") -> Manifest:
     """Raises `ManifestInvalid`: one sentence that names the field, the place and the nearest known field."""
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, UniqueKeyLoader)
+    except DuplicateKey as error:
+        raise ManifestInvalid(f"{place}: {error}.") from error
     except yaml.YAMLError as error:
         raise ManifestInvalid(f"{place} is not valid YAML: {_join_lines(error)}; fix the syntax there.") from error
     if not isinstance(content, dict):
@@ -138,6 +141,25 @@ def parse(text: str, place: str = "the manifest") -> Manifest:
         return Manifest.model_validate(content)
     except ValidationError as error:
         raise ManifestInvalid(f"{place}: {_explain(error)}") from error
+
+
+class DuplicateKey(yaml.YAMLError):
+    pass
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which would let the last of two equal keys win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and name in lines:
+                raise DuplicateKey(
+                    f"{key.value!r} stands in line {lines[name]} and again in line {line}; keep one of them"
+                )
+            lines[name if isinstance(key, yaml.ScalarNode) else line] = line
+        return super().construct_mapping(node, deep)
 
 
 @lru_cache(maxsize=8)
@@ -178,7 +200,15 @@ def _explain_problem(problem: Any) -> str:
         return f"{field}.kind is missing; add it."
     if problem["type"] == "missing":
         return f"{field} is missing; add it."
-    return f"{field}: {problem['msg'].removeprefix('Value error, ')}."
+    return f"{field}: {problem['msg'].removeprefix('Value error, ')}{_explain_yaml_type(problem)}."
+
+
+def _explain_yaml_type(problem: Any) -> str:
+    """A word that YAML took for something else, such as no for a boolean, needs quotes."""
+    given = problem.get("input")
+    if problem["type"] != "string_type" or not isinstance(given, bool | int | float | date):
+        return ""
+    return f", but YAML reads this as {type(given).__name__} {given}; put it in quotes"
 
 
 def _suggest_name(name: str, known: Iterable[str]) -> str:

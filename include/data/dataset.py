@@ -1,13 +1,14 @@
 """Point-in-time data for training, evaluation and monitoring: snapshots in, model inputs and truth out."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from include.data.core.snapshots import Part, Snapshot, Split, find_dropped_entities
+from include.data.core.snapshots import Part, Snapshot, Split, find_dropped_entities, name_entity
 from include.data.spec import DataManifest
 from include.data.store.snapshot_store import SnapshotStore
 from include.kernel.errors import DataRefused, NotEnoughData
@@ -55,8 +56,9 @@ class Dataset:
         wanted = [self.manifest.label.column, *(c.name for c in inputs), days.entity]
         table = self._read(list(dict.fromkeys(wanted)), days.get_part(name))
         later = self._read([days.entity], days.list_later_days(name))
-        dropped = find_dropped_entities(_collect_entities(table, days.entity), _collect_entities(later, days.entity))
-        remaining = table[~table[days.entity].isin(dropped)].reset_index(drop=True)
+        names = name_entities(table[days.entity])
+        dropped = find_dropped_entities(names.dropna(), name_entities(later[days.entity]).dropna())
+        remaining = table[~names.isin(dropped)].reset_index(drop=True)
         if remaining.empty:
             raise NotEnoughData(
                 f"All {len(table)} {name} rows are of a {days.entity} that a later part of the split has too; "
@@ -82,6 +84,6 @@ class Dataset:
         )
 
 
-def _collect_entities(table: pd.DataFrame, column: str) -> set[Hashable]:
-    """Who is in these rows; a missing name is nobody's."""
-    return set(table[column].dropna().unique())
+def name_entities(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Whom each row is about, by one name whatever type a day delivered; a missing name is nobody's."""
+    return column.map({value: name_entity(value) for value in column.dropna().unique()})

@@ -122,6 +122,20 @@ class LabelSpec(Section):
     negative: str | int
     delay_days: Days = Field(description="days after which the outcome of an application is known")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_booleans(cls, given: Any) -> Any:
+        """Two booleans are the classes of a boolean column; one beside a word is a word that YAML took for one."""
+        if not isinstance(given, dict):
+            return given
+        booleans = [name for name in ("positive", "negative") if isinstance(given.get(name), bool)]
+        if len(booleans) == 1:
+            raise ValueError(
+                f"{booleans[0]} is a boolean, for YAML takes yes, no, on and off for one; put the word in quotes, "
+                f'such as {booleans[0]}: "no"'
+            )
+        return {**given, **{name: str(given[name]).lower() for name in booleans}}
+
     @property
     def kind(self) -> Literal["number", "category"]:
         """Classes that are whole numbers make a number of the label."""
@@ -359,3 +373,9 @@ class DataManifest(BaseManifest):
     contract: ContractSpec
     train: WindowSpec
     fan_out: FanOutSpec = Field(default_factory=FanOutSpec)
+
+    @property
+    def declared_columns(self) -> frozenset[str]:
+        """What a delivery must hold as the manifest says; whatever else it holds can never stop a day."""
+        entity = [self.train.entity] if self.train.entity else []
+        return frozenset((self.contract.id, self.label.column, *self.contract.declared, *entity))

@@ -3,6 +3,7 @@
     EVERGREEN_JOB_REQUEST='{"job": "ingest", ...}' python -m include.jobs
 
 Exit 0: a result was written (a refusal by the gate is a result). 65: permanent, do not retry. 75: temporary, retry.
+70: something that nobody foresaw, which is retried too; the trace stands in the log, the sentence in the result.
 The result file appears whole or not at all, and on failure it holds the one sentence that explains it. In a pod there
 is no such file: the result goes to the store, by the pod's uid, and the termination message says its sha256.
 """
@@ -13,11 +14,12 @@ import logging
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from include.data.wiring import open_job_results
-from include.kernel.errors import EvergreenError, RequestInvalid
-from include.kernel.files import write_atomic
+from include.kernel.errors import EvergreenError, RequestInvalid, Unforeseen
+from include.kernel.files import translate_write_errors, write_atomic
 from include.kernel.job import (
     ATTEMPT_VARIABLE,
     DEFAULT_RECEIPT_PATH,
@@ -51,13 +53,38 @@ def main() -> int:
         logging.getLogger(package).setLevel(logging.INFO)
     began = time.monotonic()
     try:
+        _clear_result()
         request = read_request(os.environ.get(REQUEST_VARIABLE))
         result = run(request)
         _deliver_result(request, result.model_dump_json())
     except EvergreenError as error:
         return _write_failure(error)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of polars or another library in Rust is no Exception
+        log.exception("an error that nobody foresaw")
+        return _write_failure(_describe_unforeseen(error))
     log.info("%s in %.1f s: %s", result.job, time.monotonic() - began, result.summary)
     return 0
+
+
+def _clear_result() -> None:
+    """What an earlier job left is not taken for this one's, even if this one is killed now."""
+    if ATTEMPT_VARIABLE not in os.environ:
+        with translate_write_errors(_locate_result_file()):
+            _locate_result_file().unlink(missing_ok=True)
+
+
+def _describe_unforeseen(error: BaseException) -> Unforeseen:
+    """One sentence: what was raised, where, and what can be done."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    own = [each for each in traceback.extract_tb(error.__traceback__) if "/include/" in each.filename]
+    place = own[-1] if own else frame
+    cause = " ".join(str(error).split())[:300] or "no word of it"
+    return Unforeseen(
+        f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno} ({cause}): nobody foresaw this; "
+        "the trace stands in the job's log, so please report it, and what was delivered last may tell the cause."
+    )
 
 
 def _write_failure(error: EvergreenError) -> int:

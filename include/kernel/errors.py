@@ -11,10 +11,11 @@
     │   ├── KeyInvalid           the key that signs, or one of those that are trusted, is none
     │   ├── RecordDamaged        a file by which a target is steered cannot be read
     │   └── RequestInvalid       a job was asked for something it cannot do
-    └── Temporary            retry: the world may have changed by then (exit 75, EX_TEMPFAIL)
-        ├── ServiceUnavailable   a server does not answer
-        ├── StorageUnavailable   a disk is full, or does not let us write
-        └── Conflict             somebody else wrote first (compare-and-set lost)
+    ├── Temporary            retry: the world may have changed by then (exit 75, EX_TEMPFAIL)
+    │   ├── ServiceUnavailable   a server does not answer
+    │   ├── StorageUnavailable   a disk is full, or does not let us write
+    │   └── Conflict             somebody else wrote first (compare-and-set lost)
+    └── Unforeseen           an error that no code of ours knows (exit 70, EX_SOFTWARE)
 
 Every message is one sentence that names the thing, the place and the fix.
 """
@@ -32,6 +33,10 @@ class Permanent(EvergreenError):
 
 class Temporary(EvergreenError):
     exit_code = 75
+
+
+class Unforeseen(EvergreenError):
+    exit_code = 70
 
 
 class ManifestInvalid(Permanent):

@@ -177,7 +177,7 @@ BROKEN = {
     "exists": (day(town=None), "town: exists", 0),
     "typed": (day(price=["300", "old", "", "1_0"] + ["300"] * 16), "price: typed (kind=number)", 3),
     "typed integers": (day(home=list(range(20))), "home: typed (kind=category)", 20),
-    "typed flags": (day(age=[True, None] * 10), "age: typed (kind=number)", 10),
+    "in_range of flags": (day(age=[True, None] * 10), "age: in range (min=18.0, max=100.0)", 10),
     "typed times": (day(at=["yesterday", "2026-02-30T10:00:00Z"]), "at: typed (kind=timestamp)", 2),
     "zoned": (day(at=["2026-08-01T10:00:00"]), "at: zoned (zone=required)", 1),
     "zoned by type": (day(at=[datetime(2026, 8, 1, 3)] * 20), "at: zoned (zone=required)", 20),

@@ -96,6 +96,22 @@ def test_a_sample_that_is_none_is_answered_with_one_sentence(
     assert told in sentence and sentence.count("\n") == 1
 
 
+IDS = [
+    ({"width_ch_1": [0.5, 1.5, 2.5], "booking": [11, 12, 13]}, "booking"),  # "id" inside a word is no id
+    ({"booking": [3, 1, 2], "customerId": ["a", "b", "c"]}, "customerId"),
+    ({"text": ["a", "b", "c"], "order_id": [7, 8, 9]}, "order_id"),
+    ({"valid": [1, 2, 3], "name": ["a", "b", "c"]}, "name"),
+]
+
+
+@pytest.mark.parametrize(("columns", "chosen"), IDS)
+def test_the_id_is_a_word_of_the_name_or_the_column_that_names_rows(
+    tmp_path: Path, columns: dict[str, list[object]], chosen: str
+) -> None:
+    pd.DataFrame({**columns, "outcome": ["left", "stayed", "left"]}).to_csv(tmp_path / "day.csv", index=False)
+    assert yaml.safe_load(proposal(tmp_path / "day.csv", tmp_path))["contract"]["id"] == chosen
+
+
 def test_ranges_leave_room_and_keep_zero_as_an_end() -> None:
     assert (compute_lower_bound(0, 60), compute_upper_bound(0, 60)) == (0.0, 200.0)
     assert (compute_lower_bound(-3, 10.5), compute_upper_bound(-3, 10.5)) == (-20.0, 50.0)

@@ -6,14 +6,16 @@ import csv
 import random
 from collections.abc import Callable
 from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from include.data.core.lineage import PARTS
 from include.data.core.snapshots import Split, split
-from include.data.dataset import Dataset, list_columns
+from include.data.dataset import Dataset, list_columns, name_entities
 from include.jobs.__main__ import run
 from include.kernel.errors import DataRefused, NotEnoughData
 from include.kernel.job import Intent, JobRequest
@@ -114,3 +116,28 @@ def test_an_entity_that_the_days_do_not_hold_is_named_with_what_they_hold(known)
     manifest, days = known(entity="household")
     with pytest.raises(DataRefused, match=r"has no column household, only visit, outcome, spend, plan, customer"):
         Dataset(edge.store(), manifest).read_part(days, "train", list_columns(manifest))
+
+
+@pytest.mark.parametrize("spelled", [str, int, float, Decimal, np.int64, np.float64])
+def test_an_entity_is_one_in_whatever_type_a_day_names_it(spelled: Callable[[int], object]) -> None:
+    names = name_entities(pd.Series([spelled(7), None, spelled(2**40)], dtype=object))
+    assert [name if isinstance(name, str) else None for name in names] == ["7", None, str(2**40)]
+
+
+def test_whom_the_days_name_in_different_types_is_in_one_part_alone(small, tmp_path):
+    """Numbers until the seventh day, texts from then on, as after an export was changed."""
+    source = {"kind": "files", "path": str(tmp_path / "{day}.parquet")}
+    manifest = small(source=source, **DOMAIN, **{"train.entity": "household", "contract.extras": {}})
+    for number in range(DAYS):
+        day, draw = FIRST + timedelta(days=number), random.Random(number)
+        houses = pd.Series([draw.randrange(3 * ROWS) for _ in range(ROWS)])
+        rows = {
+            "visit": [f"{day}-{row}" for row in range(ROWS)], "spend": [draw.randint(1, 10**5) for _ in range(ROWS)],
+            "plan": ["pro"] * ROWS, "outcome": [draw.choice(["left", "stayed"]) for _ in range(ROWS)],
+            "household": houses.astype(str) if number >= DAYS - 2 else houses,
+        }  # fmt: skip
+        pd.DataFrame(rows).to_parquet(tmp_path / f"{day}.parquet", index=False)
+        run(JobRequest(job="ingest", run_key="k", as_of=day, intent=Intent.HISTORICAL, params={"day": str(day)}))
+    days = split(edge.store().read_history(), FIRST + timedelta(days=DAYS), manifest.label, manifest.train)
+    people = {part: set(kept(manifest, days, part)["household"].astype(str)) for part in PARTS}
+    assert all(people.values()) and sum(map(len, people.values())) == len(set.union(*people.values()))

@@ -225,6 +225,19 @@ class TestFilesOfADay:
         (tmp_path / "2026/08/01.csv").write_text("id\n1\n")
         assert len(list(files(tmp_path / "{day:%Y/%m/%d}.csv").read_batches(DAY))) == 1
 
+    @pytest.mark.parametrize("name", ["in [eu]", "in [!x]", "what?", "a*b"])
+    def test_a_folder_that_is_there_is_no_wildcard_whatever_its_name(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{DAY} [1].csv").write_text("id\n1\n")
+        for pattern in ("{day} [1].csv", "{day}*.csv", "../*/{day}*.csv"):
+            assert len(list(files(tmp_path / name / pattern).read_batches(DAY))) == 1
+
+    def test_brackets_are_wildcards_where_no_file_has_that_name(self, tmp_path: Path) -> None:
+        for name in ("a", "b", "c"):
+            (tmp_path / f"{DAY}-{name}.csv").write_text(f"id\n{name}\n")
+        batches = files(tmp_path / "{day}-[ab].csv").read_batches(DAY)
+        assert [row["id"] for batch in batches for row in batch.to_pylist()] == ["a", "b"]
+
     def test_a_folder_that_is_gone_is_no_empty_day(self, tmp_path: Path) -> None:
         with pytest.raises(ServiceUnavailable, match=r"The folder .*/unmounted of source\.path is not there; mount"):
             list(files(tmp_path / "unmounted" / "{day}.csv").read_batches(DAY))

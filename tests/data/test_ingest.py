@@ -87,6 +87,27 @@ def test_a_day_delivered_again_is_a_new_version_from_then_on(deliver, clean):
     assert [(found.id, found.known_on.day) for found in history] == [(first, 2), (second, 10)]
 
 
+def test_the_file_of_another_day_is_published_with_a_word_that_names_that_day(deliver, clean, small, tmp_path):
+    source = {"kind": "files", "path": str(tmp_path / "{day}.csv")}
+    small(source=source, **{"contract.unique_days": 0})  # with it the ids alone would refuse the day
+    deliver()
+    run(request())
+    deliver(day=DAY + timedelta(days=1))
+    told = run(request(day=DAY + timedelta(days=1), as_of=DAY + timedelta(days=2)))
+    assert "the very rows of 2026-08-01, delivered again" in told.summary
+    assert told.outputs["same_rows_as"] == "2026-08-01"
+    assert any("the very rows of 2026-08-01 came again" in each for each in edge.store().list_snapshots()[-1].warnings)
+    deliver(clean.iloc[1:], day=DAY + timedelta(days=2))
+    other = run(request(day=DAY + timedelta(days=2), as_of=DAY + timedelta(days=3)))
+    assert (other.outputs["same_rows_as"], other.outputs["warnings"]) == (None, [])
+
+
+def test_a_column_that_is_not_there_is_told_with_what_is(deliver, clean):
+    deliver(clean.rename(columns={"Age": " Age"}))
+    with pytest.raises(DataRefused, match="Age: exists, found no such column, only ' Age'"):
+        run(request())
+
+
 def test_a_backfill_does_not_rewrite_what_was_known_and_a_late_day_is_known_late(deliver, clean):
     deliver()
     run(request(as_of=DAY + timedelta(days=5)))

@@ -41,8 +41,12 @@ def test_an_unknown_job_is_refused_with_those_there_are(small, ask):
         ask("trian")
 
 
-def as_process(place: Path, request: str | None, manifest: Path) -> subprocess.CompletedProcess[str]:
-    protocol = {RESULT_VARIABLE: str(place), "EVERGREEN_MANIFEST": str(manifest), "EVERGREEN_STORE": str(place.parent)}
+def as_process(place: Path, request: str | None, manifest: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    protocol = more | {
+        RESULT_VARIABLE: str(place),
+        "EVERGREEN_MANIFEST": str(manifest),
+        "EVERGREEN_STORE": str(place.parent),
+    }
     if request is not None:
         protocol[REQUEST_VARIABLE] = request
     command = [sys.executable, "-m", "include.jobs"]
@@ -87,6 +91,35 @@ class TestProtocol:
             assert (ended.returncode, ended.stderr) == (code, "")
             assert "result.json cannot be written" in ended.stdout
             assert (REQUEST_VARIABLE in ended.stdout) == (request is None)
+
+    @pytest.mark.parametrize(
+        "raised", ["RuntimeError('two\\nlines')", "BaseException('a panic')", "ZeroDivisionError()"]
+    )
+    def test_what_nobody_foresaw_is_one_sentence_in_a_result_of_its_own(self, manifest, tmp_path, raised):
+        (tmp_path / "result.json").write_text('{"job": "train", "verdict": "yes"}')  # of the job before
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "sitecustomize.py").write_text(
+            "import include.data.sources.replay as replay\n"
+            f"def fail(*given): raise {raised}\n"
+            "replay.Replay.describe = fail\n"
+        )
+        path = f"{tmp_path / 'site'}{os.pathsep}{os.environ['PYTHONPATH']}"
+        ended = as_process(tmp_path / "result.json", REQUEST, manifest, PYTHONPATH=path)
+        told = json.loads((tmp_path / "result.json").read_text())
+        assert (ended.returncode, told["kind"]) == (70, "Unforeseen"), ended.stdout + ended.stderr
+        assert told["error"].startswith(raised.partition("(")[0]) and "nobody foresaw this" in told["error"]
+        assert "\n" not in told["error"] and "Traceback" in ended.stdout
+
+    def test_a_killed_job_leaves_no_result_of_another(self, manifest, tmp_path):
+        (tmp_path / "result.json").write_text('{"job": "train", "verdict": "yes"}')
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "sitecustomize.py").write_text(
+            "import os, signal, include.data.sources.replay as replay\n"
+            "replay.Replay.describe = lambda *given: os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        path = f"{tmp_path / 'site'}{os.pathsep}{os.environ['PYTHONPATH']}"
+        assert as_process(tmp_path / "result.json", REQUEST, manifest, PYTHONPATH=path).returncode == -9
+        assert not (tmp_path / "result.json").exists()
 
     def test_a_result_is_a_file_and_exit_0_and_a_no_is_a_result(self, manifest, tmp_path):
         ended = as_process(tmp_path / "sub" / "result.json", REQUEST, manifest)

@@ -39,6 +39,14 @@ TYPOS = [
     ("fairness: {refused: warn", "fairness: {refuse: warn", ("gate.when.fairness.refuse is not", "'refused'?")),
     ("    fairness: {refused", "    champion: {refused", ("gate.when.champion", "'fairness'")),
 ]
+# what YAML takes for something else than was meant, and what is said of it
+YAML_WORDS = [
+    ("  positive: bad", "  positive: no", ("label: positive is a boolean", 'positive: "no"')),
+    ("values: [owner, rent", "values: [yes, rent", ("contract.columns.Home.values.0", "reads this as bool", "quotes")),
+    ("values: [owner, rent", "values: [2026-08-01, rent", ("contract.columns.Home.values.0", "date 2026-08-01; put")),
+    ("values: [owner, rent", "values: [12, rent", ("contract.columns.Home.values.0", "reads this as int 12")),
+    ("  unique_days: 7", "  id: a\n  unique_days: 7", ("'id' stands in line", "and again in line", "keep one of them")),
+]
 CONTRADICTIONS = [
     ("[Home, Job]", "[Hme, Job]", ("groups names 'Hme'", "did you mean 'Home'?")),
     ("bands: {Age: [30, 45, 60]}", "bands: {}", ("groups names the number 'Age'; add its cuts", "groups.bands.Age")),
@@ -97,7 +105,7 @@ def test_the_shipped_manifest_loads() -> None:
     assert manifests.load().name == "credit-risk"
 
 
-@pytest.mark.parametrize(("right", "wrong", "told"), TYPOS + CONTRADICTIONS)
+@pytest.mark.parametrize(("right", "wrong", "told"), TYPOS + YAML_WORDS + CONTRADICTIONS)
 def test_a_mistake_is_answered_with_a_sentence_that_names_field_and_place(
     right: str, wrong: str, told: tuple[str, ...]
 ) -> None:

@@ -8,6 +8,7 @@ Two sorts of rule. One about rows says which rows are bad; those can be set asid
 (its size, its columns, a flood of missing values, a shift) leaves no row to blame: it refuses the day, or warns.
 """
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,12 +30,14 @@ ALWAYS_CRITICAL = frozenset(("exists", "typed", "finite"))
 CELL_CHARACTERS = 40
 MINUTE = "%Y-%m-%d %H:%M"
 EXAMPLE_ROWS = 3
+EXAMPLE_TIME = "2026-08-31T09:30:00Z"
+MAX_NAMED_COLUMNS = 8
 MAX_KNOWN_VALUES = 1000  # a reference with more distinct values than this is no list of categories
 
 # What counts as a number or a time where cells are text: the same words for every engine.
 NUMBER_TEXT = r"(?i:[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?:inf|infinity|nan))"
-TIME_TEXT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?"
-ZONE_TEXT = r"(?:Z|[+-][0-9]{2}:[0-9]{2})"
+ZONE_TEXT = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"  # +00 is how PostgreSQL writes it
+TIME_TEXT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?" + f"{ZONE_TEXT}?"
 
 
 @dataclass(frozen=True)
@@ -295,6 +298,21 @@ def describe_bad_rows(bad: int, rows: int, first: Sequence[int], examples: Seque
     return f"{bad} of {rows} rows ({listed})" + (
         f", such as {' and '.join(examples[:EXAMPLE_ROWS])}" if examples else ""
     )
+
+
+def describe_missing_column(name: str, delivered: Sequence[str]) -> str:
+    """What the delivery has instead, the nearest name first."""
+    near = difflib.get_close_matches(name, delivered, n=MAX_NAMED_COLUMNS)
+    listed = [*near, *(each for each in delivered if each not in near)]
+    more = f" and {len(listed) - MAX_NAMED_COLUMNS} more" if len(listed) > MAX_NAMED_COLUMNS else ""
+    return f"no such column, only {', '.join(map(quote_cell, listed[:MAX_NAMED_COLUMNS]))}{more}"
+
+
+def describe_type(kind: str, delivered: str | None) -> str:
+    """What a column that cannot be read as `kind` was `delivered` as, or how its text is written."""
+    if delivered is not None:
+        return f", delivered as {delivered}"
+    return f"; write a time as {EXAMPLE_TIME}" if kind == "timestamp" else ""
 
 
 def quote_cell(value: object) -> str:

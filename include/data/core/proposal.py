@@ -5,6 +5,7 @@ A sample is no contract: it shows neither what is impossible nor what is rare. S
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,6 +29,7 @@ class ColumnProfile:
     distinct: int
     low: float = 0.0
     high: float = 0.0
+    whole: bool = False  # whether all numbers are whole ones
     values: tuple[str, ...] = ()
 
 
@@ -60,14 +62,20 @@ def propose(columns: Sequence[ColumnProfile], rows: int, label: str | None, sour
 
 def _choose_id(columns: Sequence[ColumnProfile], rows: int) -> str:
     unique = [column for column in columns if column.distinct == rows and not column.missing and _can_name_rows(column)]
-    named = sorted(unique, key=lambda column: "id" not in column.name.lower())
+    named = sorted(unique, key=lambda column: (not _is_named_id(column.name), column.kind != "category"))
     if not named:
         raise RequestInvalid("No column of the sample is unique and complete; deliver one that names the rows.")
     return named[0].name
 
 
 def _can_name_rows(column: ColumnProfile) -> bool:
-    return column.kind == "category" or (column.kind == "number" and "id" in column.name.lower())
+    return column.kind == "category" or column.whole
+
+
+def _is_named_id(name: str) -> bool:
+    """Whether `id` or `key` stands in the name as a word of its own: customer_id, customerId, ID; not width."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    return any(word.lower() in ("id", "ids", "key", "uuid") for word in words)
 
 
 def _choose_label(columns: Sequence[ColumnProfile], requested: str | None) -> str:

@@ -15,8 +15,11 @@ The grain is a day: `as_of` means at its end. Selection works on the snapshots' 
 before it is known to be needed.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from datetime import date, datetime, timedelta
+from decimal import Decimal
+from numbers import Real
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -139,6 +142,13 @@ def find_dropped_entities(own: Iterable[Hashable], later: Iterable[Hashable]) ->
     no entity and is never given up.
     """
     return (set(own) & set(later)) - {None}
+
+
+def name_entity(value: object) -> str:
+    """One name for one entity in whatever type a day delivered it: 7, 7.0 and "7" are the same."""
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal) or not math.isfinite(value):
+        return str(value)
+    return str(math.floor(value)) if value == math.floor(value) else str(value)
 
 
 def select_visible(history: Iterable[Snapshot], as_of: date) -> list[Snapshot]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
@@ -54,7 +54,7 @@ def run(request: JobRequest, manifest: DataManifest) -> JobResult:
         open_scratch_directory(find_work_room()) as workspace,
         translate_write_errors(workspace),
     ):
-        landed, read = _land_delivery(source, day, landed_parts, workspace)
+        landed, read = _land_delivery(source, day, landed_parts, workspace, manifest.declared_columns)
         source.close()  # what is held of a database is not held until the day is published
         if landed is None:
             return _build_result(
@@ -67,28 +67,39 @@ def run(request: JobRequest, manifest: DataManifest) -> JobResult:
         page = _write_docs_page(landed.rows, validation, request, day, manifest, docs)
         accepted = _require_accepted(validation, page, docs)
         snapshot = _describe_snapshot(accepted, validation, read, request, day, manifest)
+        twin = store.find_same_rows(snapshot)
+        if twin:
+            warning = f"the very rows of {twin} came again: deliver the day's own, and ingest it again"
+            log.warning("warning: %s", warning)
+            snapshot = snapshot.model_copy(update={"warnings": (*snapshot.warnings, warning)})
         changed = store.publish(snapshot, accepted, _collect_evidence(validation, workspace), intent=request.intent)
         shown = _publish_quarantine_page(validation, day, docs)
         if landed_parts:
             landed_parts.clear()
     pages = {"data_docs": page, "quarantine_page": shown}
-    return _describe_result(request, snapshot, {"uri": store.build_uri(snapshot), "changed": changed, **pages})
+    more = {"uri": store.build_uri(snapshot), "changed": changed, "same_rows_as": str(twin) if twin else None, **pages}
+    return _describe_result(request, snapshot, more)
 
 
 def _land_delivery(
-    source: Source, day: date, landed_parts: LandedParts | None, workspace: Path
+    source: Source, day: date, landed_parts: LandedParts | None, workspace: Path, declared: frozenset[str]
 ) -> tuple[GatheredRows | None, str]:
     """The delivered rows and what they were read from. Raises `Conflict` when that changed while it was read."""
     read, parts, budget = source.describe(day), source.list_parts(day), source.make_budget()
-    landed = landed_parts.gather(parts, budget, workspace) if landed_parts else _read_parts(parts, budget, workspace)
+    if landed_parts:
+        landed = landed_parts.gather(parts, budget, workspace)
+    else:
+        landed = _read_parts(parts, budget, workspace, declared)
     if source.describe(day) != read:
         raise Conflict(f"The delivery of {day} changed while it was read ({read}); try again when it is complete.")
     return landed, read
 
 
-def _read_parts(parts: Sequence[DeliveryPart], budget: Budget, workspace: Path) -> GatheredRows | None:
+def _read_parts(
+    parts: Sequence[DeliveryPart], budget: Budget, workspace: Path, declared: frozenset[str]
+) -> GatheredRows | None:
     """The same rows in one file, none of which was found."""
-    landing = land_parts((part.read(budget) for part in parts), workspace)
+    landing = land_parts((part.read(budget) for part in parts), workspace, declared=declared)
     if landing is None:
         return None
     rows = LandedRows.build_from_landing(landing)
@@ -179,13 +190,14 @@ def _publish_quarantine_page(validation: Validation, day: date, docs: Path) -> s
     return place
 
 
-def _describe_result(request: JobRequest, snapshot: Snapshot, more: dict[str, object]) -> JobResult:
+def _describe_result(request: JobRequest, snapshot: Snapshot, more: Mapping[str, object]) -> JobResult:
     aside = f", {snapshot.quarantined} were set aside" if snapshot.quarantined else ""
     warned = f", {len(snapshot.warnings)} warnings" if snapshot.warnings else ""
+    again = f"; these are the very rows of {more['same_rows_as']}, delivered again" if more["same_rows_as"] else ""
     state = "published" if more["changed"] else "already published, nothing rewritten"
     summary = (
         f"{snapshot.rows} rows of {snapshot.day} passed {snapshot.expectations} expectations{aside}{warned}: "
-        f"snapshot {snapshot.id[:12]} {state}"
+        f"snapshot {snapshot.id[:12]} {state}{again}"
     )
     outputs = snapshot.model_dump(mode="json", exclude={"columns", "types", "files"})
     return _build_result(request, "yes", summary, {**outputs, **more})

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 def open_parts(day: date, manifest: DataManifest) -> LandedParts:
     """Where parts of `day` are kept between this job and `ingest`."""
     units = open_work_units(manifest.fan_out.keep_days)
-    return LandedParts(open_snapshot_store().objects, units, day, compute_code_digest(*INGESTING))
+    code, declared = compute_code_digest(*INGESTING), manifest.declared_columns
+    return LandedParts(open_snapshot_store().objects, units, day, code, declared)
 
 
 def run(request: JobRequest, manifest: DataManifest) -> JobResult:

@@ -10,7 +10,8 @@ were read out of one landed file land in another one as the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -36,17 +37,25 @@ class Landing:
     parts: tuple[range, ...]
 
 
-def land(batches: Iterable[pa.RecordBatch], directory: Path, schema: pa.Schema | None = None) -> Landing | None:
+def land(
+    batches: Iterable[pa.RecordBatch],
+    directory: Path,
+    schema: pa.Schema | None = None,
+    declared: Collection[str] | None = None,
+) -> Landing | None:
     """One Parquet file in `directory` with the rows of all batches in their order; None when there are no rows.
 
     Raises `DataRefused` when a batch has other columns or types than `schema`, by default those of the first batch; and
-    `StorageUnavailable`.
+    `StorageUnavailable`. Only columns that are `declared`, by default all, are held to that.
     """
-    return land_parts([batches], directory, schema)
+    return land_parts([batches], directory, schema, declared)
 
 
 def land_parts(
-    parts: Iterable[Iterable[pa.RecordBatch]], directory: Path, schema: pa.Schema | None = None
+    parts: Iterable[Iterable[pa.RecordBatch]],
+    directory: Path,
+    schema: pa.Schema | None = None,
+    declared: Collection[str] | None = None,
 ) -> Landing | None:
     """The same for the batches of several parts, one part after the other."""
     counts: list[int] = []
@@ -57,7 +66,7 @@ def land_parts(
     wanted = _check_schema(first) if schema is None else schema
     path = directory / LANDED_FILE
     with translate_write_errors(path):
-        rows = _write(path, wanted, (_fit_batch(batch, wanted) for batch in chain([first], full)))
+        rows = _write(path, wanted, (_fit_batch(batch, wanted, declared) for batch in chain([first], full)))
     ends = list(accumulate(counts))
     spans = tuple(range(end - count, end) for end, count in zip(ends, counts, strict=True))
     return Landing(path, rows, tuple(wanted.names), spans)
@@ -101,17 +110,34 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind))
 
 
-def _fit_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def _fit_batch(batch: pa.RecordBatch, schema: pa.Schema, declared: Collection[str] | None) -> pa.RecordBatch:
     """The batch with the columns of `schema`, in that order. Raises `DataRefused`."""
     import pyarrow as pa
 
     if batch.schema.equals(schema):
         return batch
+    if declared is not None:
+        batch = _fit_undeclared(batch, schema, declared)
     problem = _explain_difference(batch.schema, schema)
     if problem:
         raise DataRefused(f"{_read_file_name(batch)} {problem}; deliver all files of a day with the same columns.")
     columns = [batch.column(each.name).cast(each.type) for each in schema]  # casts a column of nulls, or nothing
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _fit_undeclared(batch: pa.RecordBatch, schema: pa.Schema, declared: Collection[str]) -> pa.RecordBatch:
+    """The batch with those of its columns that nobody declared as `schema` has them, without cells that do not fit."""
+    import pyarrow as pa
+
+    free = [field for field in schema if field.name not in declared]
+    columns = {name: batch[name] for name in batch.schema.names if name in declared}
+    for field in free:
+        columns[field.name] = pa.nulls(batch.num_rows, field.type)
+        if field.name in batch.schema.names:
+            with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                columns[field.name] = batch[field.name].cast(field.type)
+    fitted = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    return fitted.replace_schema_metadata(batch.schema.metadata)
 
 
 def _explain_difference(delivered: pa.Schema, expected: pa.Schema) -> str | None:

@@ -13,7 +13,7 @@ reads it is told by the server whether a span that was read at another moment is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,13 @@ GIB = 2**30
 MAX_BATCH_ROWS = 65_536
 POSTGRES_CONNECTION = "evergreen_postgres"  # the Airflow Connection, and what a job reads of it: a libpq string
 POSTGRES_VARIABLE = "EVERGREEN_POSTGRES_DSN"
+
+
+Declared = Collection[str] | None  # names of the columns that must be as they are declared; None: all of them
+
+
+def is_declared(name: str, declared: Declared) -> bool:
+    return declared is None or name in declared
 
 
 class Budget:

@@ -12,11 +12,14 @@ Parquet file is damaged, its columns are read again one by one to name the first
 
 import csv
 import hashlib
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import BinaryIO
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,8 +27,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from include.data.landing.landing import FILE_KEY
-from include.data.sources.base import MAX_BATCH_ROWS, Budget
+from include.data.sources.base import MAX_BATCH_ROWS, Budget, Declared, is_declared
 from include.kernel.errors import DataRefused
+
+log = logging.getLogger(__name__)
 
 BATCH_BYTES = 64 * 2**20
 CSV_BLOCK_BYTES = 4 * 2**20  # a longer line is refused
@@ -57,16 +62,20 @@ def survey(handle: BinaryIO) -> FileSurvey:
     return FileSurvey(size, digest.hexdigest(), quotes, last)
 
 
-def read(handle: BinaryIO, name: str, known: FileSurvey, budget: Budget) -> Iterator[pa.RecordBatch]:
+def read(
+    handle: BinaryIO, name: str, known: FileSurvey, budget: Budget, declared: Declared = None
+) -> Iterator[pa.RecordBatch]:
     """The rows of one open file; `name` is what messages call it, and its ending says the format.
 
-    Each batch carries the name along, since who compares the files of a day must name the one that differs.
+    Each batch carries the name along, since who compares the files of a day must name the one that differs. A column
+    that is not `declared` and holds what no snapshot can keep comes without its cells.
 
     Raises `DataRefused` when the file is empty, damaged, ragged, not UTF-8, nested, or too large unfolded.
     """
     if not known.size:
         raise DataRefused(f"{name} is empty (0 bytes); deliver the file again, whole.")
-    batches = _read_parquet(handle, name, budget) if name.endswith(".parquet") else _read_csv(handle, name, known)
+    is_parquet = name.endswith(".parquet")
+    batches = _read_parquet(handle, name, budget, declared) if is_parquet else _read_csv(handle, name, known)
     for batch in batches:
         budget.spend(name, batch.nbytes)
         yield batch.replace_schema_metadata({FILE_KEY: name.encode()})
@@ -181,23 +190,23 @@ def _explain_csv_problem(name: str, columns: list[str], ragged: list[pacsv.Inval
 # --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-def _read_parquet(handle: BinaryIO, name: str, budget: Budget) -> Iterator[pa.RecordBatch]:
+def _read_parquet(handle: BinaryIO, name: str, budget: Budget, declared: Declared) -> Iterator[pa.RecordBatch]:
     try:
         metadata = pq.read_metadata(_render_handle_path(handle))
         schema = metadata.schema.to_arrow_schema()
         file = _open_parquet(handle, metadata, [field.name for field in schema if _is_text(field.type)])
     except DAMAGE_ERRORS as error:
         raise _build_damage_error(name, "", error) from error
-    _check_columns(name, schema)
+    kept = _list_kept_columns(name, schema, declared)
     budget.check(name, _estimate_least_bytes(metadata, schema))
     rows, weighed = 0, False
-    batches = file.iter_batches(batch_size=_compute_batch_rows(metadata, schema))
+    batches = file.iter_batches(batch_size=_compute_batch_rows(metadata, schema), columns=kept)
     while (batch := _read_next(batches, handle, name, metadata)) is not None:
         if not weighed and _count_unfolded_bytes(batch) > BATCH_BYTES:
             budget.check(name, _weigh(handle, metadata))
             weighed = True
         for part in _split_batch(batch):
-            yield _decode_batch(part, name, rows)
+            yield _decode_batch(part, name, rows, schema.names, declared)
             rows += part.num_rows
 
 
@@ -212,6 +221,7 @@ def _open_parquet(handle: BinaryIO, metadata: pq.FileMetaData, dictionaries: lis
         read_dictionary=dictionaries,
         pre_buffer=False,  # else every page that was read stays in memory
         page_checksum_verification=True,
+        coerce_int96_timestamp_unit="us",  # in nanoseconds a year after 2262 silently becomes another one
     )
 
 
@@ -242,22 +252,41 @@ def _find_damaged_column(handle: BinaryIO, metadata: pq.FileMetaData) -> str:
     return ""
 
 
-def _check_columns(name: str, schema: pa.Schema) -> None:
+def _list_kept_columns(name: str, schema: pa.Schema, declared: Declared) -> list[str] | None:
+    """The columns that are read; None where that is all of them. Raises `DataRefused`."""
+    left_out = set()
     for field in schema:
         if schema.names.count(field.name) > 1:
             raise DataRefused(
                 f"{name} has column {quote_name(field.name)} twice; deliver it with one name for one column."
             )
-        if pa.types.is_nested(field.type):
-            raise DataRefused(
-                f"Column {quote_name(field.name)} of {name} holds {quote_name(str(field.type))}; deliver plain values, "
-                "one for each row and column."
-            )
+        if is_declared(field.name, declared):
+            if pa.types.is_nested(field.type):
+                raise DataRefused(
+                    f"Column {quote_name(field.name)} of {name} holds {quote_name(str(field.type))}; deliver plain "
+                    "values, one for each row and column."
+                )
+        elif not _can_keep(field.type):
+            left_out.add(field.name)
+            log.warning("%s: column %s holds %s and is left out", name, quote_name(field.name), field.type)
+    return [column for column in schema.names if column not in left_out] if left_out else None
+
+
+def _can_keep(kind: pa.DataType) -> bool:
+    """Whether a snapshot can hold cells of this type."""
+    if pa.types.is_dictionary(kind):
+        return _can_keep(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.extension_name in ("arrow.uuid", "arrow.json") or _can_keep(kind.storage_type)
+    plain = (pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    times = (pa.types.is_date, pa.types.is_time, pa.types.is_timestamp, pa.types.is_duration)
+    return _is_text(kind) or any(is_one(kind) for is_one in (*plain, *times))
 
 
 def _is_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    views = (pa.types.is_string_view, pa.types.is_binary_view)
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary, *views)
     return any(is_one(kind) for is_one in text)
 
 
@@ -309,28 +338,58 @@ def _count_column_bytes(column: pa.Array) -> int:
     return int(pc.sum(lengths.take(column.indices)).as_py() or 0)
 
 
-def _decode_batch(batch: pa.RecordBatch, name: str, before: int) -> pa.RecordBatch:
-    """Dictionaries and the many types of text become plain text, so that files of a day differ in content alone."""
+def _decode_batch(
+    batch: pa.RecordBatch, name: str, before: int, names: list[str], declared: Declared
+) -> pa.RecordBatch:
+    """The columns `names` of the file in plain types, so that files of a day differ in content alone; of one that was
+    left out, nothing but nulls."""
     columns = []
-    for field, column in zip(batch.schema, batch.columns, strict=True):
+    for column in names:
         try:
-            columns.append(_convert_to_text(column) if _is_text(field.type) else _decode_dictionary(column))
+            columns.append(_decode_column(batch[column]) if column in batch.schema.names else pa.nulls(batch.num_rows))
         except pa.ArrowInvalid as error:
+            if not is_declared(column, declared):
+                columns.append(pa.nulls(batch.num_rows, pa.string()))
+                continue
             raise DataRefused(
-                f"{name}: column {quote_name(field.name)} is not UTF-8 text between rows {before + 1} and "
+                f"{name}: column {quote_name(column)} is not UTF-8 text between rows {before + 1} and "
                 f"{before + batch.num_rows}; deliver the file as UTF-8."
             ) from error
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    return pa.RecordBatch.from_arrays(columns, names=names)
 
 
-def _convert_to_text(column: pa.Array) -> pa.Array:
-    plain = _decode_dictionary(column).cast(pa.string())
-    plain.validate(full=True)  # Parquet's reader does not look whether text is text
-    return plain
+def _decode_column(column: pa.Array) -> pa.Array:
+    """Dictionaries unfold, the many kinds of text become one, and what the engine cannot hold what it can."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        is_uuid = column.type.extension_name == "arrow.uuid"
+        column = pa.array(map(_format_uuid, column.to_pylist()), pa.string()) if is_uuid else column.storage
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    kind = column.type
+    if _is_text(kind):
+        plain = column.cast(pa.string())
+        plain.validate(full=True)  # Parquet's reader does not look whether text is text
+        return plain
+    if pa.types.is_decimal256(kind):
+        return column.cast(pa.float64())
+    if pa.types.is_float16(kind):
+        return column.cast(pa.float32())
+    if pa.types.is_timestamp(kind) and kind.tz and not _is_named_zone(kind.tz):
+        return column.cast(pa.timestamp(kind.unit, "UTC"))  # the same moment: Arrow keeps times in UTC
+    return column
 
 
-def _decode_dictionary(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+def _format_uuid(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+@cache
+def _is_named_zone(name: str) -> bool:
+    """Whether the database of time zones has it; an offset such as +05:30 stands in none."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError):  # no such zone, or no name of one
+        return False
+    return True
 
 
 def describe_files(pattern: str, files: list[tuple[str, int, str]]) -> str:

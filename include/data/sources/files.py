@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from include.data.sources import delivered_files
-from include.data.sources.base import Budget, DeliveryPart, Source, resolve_path
+from include.data.sources.base import Budget, Declared, DeliveryPart, Source, resolve_path
 from include.data.sources.delivered_files import FileSurvey
 from include.data.spec import FilesSource
 from include.kernel.errors import Conflict, DataRefused, ServiceUnavailable
@@ -47,8 +47,8 @@ class DeliveredFile(DeliveryPart):
 
 
 class Files(Source):
-    def __init__(self, spec: FilesSource) -> None:
-        self._spec = spec
+    def __init__(self, spec: FilesSource, declared: Declared = None) -> None:
+        self._spec, self._declared = spec, declared
         self._known: dict[Path, tuple[tuple[int, int], FileSurvey]] = {}
 
     def list_parts(self, day: date) -> list[DeliveredFile]:
@@ -67,12 +67,11 @@ class Files(Source):
 
     def _list_paths(self, day: date) -> list[Path]:
         """The files of `day` in the order of their names. Raises `ServiceUnavailable` when their folder is gone."""
-        pattern = str(resolve_path(self._spec.path.format(day=day)))
+        pattern = _escape_literal_parts(str(resolve_path(self._spec.path.format(day=day))))
         folder = _find_fixed_folder(str(resolve_path(self._spec.path)))
         if not folder.is_dir():
             raise ServiceUnavailable(f"The folder {folder} of source.path is not there; mount or create it.")
-        found = glob.glob(pattern, recursive=True) if WILDCARDS.search(pattern) else [pattern]
-        return [Path(path) for path in sorted(found) if os.path.lexists(path)]
+        return [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
 
     def check_file(self, path: Path) -> FileSurvey:
         """The file as it is now. Raises `DataRefused` when it is not the one its checksum was written for."""
@@ -86,7 +85,7 @@ class Files(Source):
             stamp = _read_stamp(handle)
             known = self._survey(path, handle)
             _check_checksum(path, known)
-            yield from delivered_files.read(handle, str(path), known, budget)
+            yield from delivered_files.read(handle, str(path), known, budget, self._declared)
             if _read_stamp(handle) != stamp:
                 raise Conflict(f"{path} was still being written while it was read; deliver it by a rename.")
 
@@ -100,8 +99,24 @@ class Files(Source):
 def _find_fixed_folder(pattern: str) -> Path:
     """The part of a pattern that is the same on every day: the folder deliveries come into."""
     parts = Path(pattern).parts
-    ends = next(number for number, part in enumerate(parts) if "{" in part or WILDCARDS.search(part))
+    literal = list(_iterate_literal_parts(parts))
+    ends = next(number for number, part in enumerate(parts) if "{" in part or number >= len(literal))
     return Path(*parts[:ends])
+
+
+def _iterate_literal_parts(parts: tuple[str, ...]) -> Iterator[str]:
+    """The leading parts that are names: they hold no wildcard, or there is a file or folder of this very name."""
+    for number, part in enumerate(parts, 1):
+        if WILDCARDS.search(part) and not os.path.lexists(Path(*parts[:number])):
+            return
+        yield part
+
+
+def _escape_literal_parts(path: str) -> str:
+    """`path` as a pattern in which a bracket in a name that is there is no wildcard."""
+    parts = Path(path).parts
+    literal = list(_iterate_literal_parts(parts))
+    return str(Path(*map(glob.escape, literal), *parts[len(literal) :]))
 
 
 @contextmanager

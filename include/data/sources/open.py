@@ -17,11 +17,11 @@ def open_source(manifest: DataManifest, scenario: str | None = None) -> Source:
     if isinstance(spec, FilesSource):
         from include.data.sources.files import Files
 
-        return Files(spec)
+        return Files(spec, manifest.declared_columns)
     if isinstance(spec, S3Source):
         from include.data.sources.s3 import S3
 
-        return S3(spec)
+        return S3(spec, manifest.declared_columns)
     from include.data.sources.postgres import Postgres
 
-    return Postgres(spec, manifest.contract.id)
+    return Postgres(spec, manifest.contract.id, manifest.declared_columns)

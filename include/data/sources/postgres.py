@@ -34,7 +34,7 @@ from psycopg.types.string import TextLoader
 
 from include.data.sources.base import POSTGRES_CONNECTION as CONNECTION
 from include.data.sources.base import POSTGRES_VARIABLE as VARIABLE
-from include.data.sources.base import Budget, DeliveryPart, Source, WholeDay
+from include.data.sources.base import Budget, Declared, DeliveryPart, Source, WholeDay, is_declared
 from include.data.sources.delivered_files import quote_name
 from include.data.spec import PostgresSource
 from include.kernel.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable
@@ -116,9 +116,9 @@ def split_day(day: date, count: int) -> list[tuple[datetime, datetime]]:
 
 
 class Postgres(Source):
-    def __init__(self, spec: PostgresSource, id_column: str) -> None:
+    def __init__(self, spec: PostgresSource, id_column: str, declared: Declared = None) -> None:
         """Raises `RequestInvalid` when the environment does not say where the server is."""
-        self._spec = spec
+        self._spec, self._declared = spec, declared
         self._id_column = id_column
         self._transaction: SharedTransaction | None = None
         self._dsn = os.environ.get(VARIABLE, "")
@@ -235,6 +235,8 @@ class Postgres(Source):
         try:
             return pa.array(values, field.type)
         except (pa.ArrowException, OverflowError) as error:
+            if not is_declared(field.name, self._declared):
+                return pa.nulls(len(values), field.type)
             raise DataRefused(
                 f"Column {quote_name(field.name)} of table {self._spec.table} holds what is no {field.type} "
                 f"({quote_name(str(error))}); read it through a view that casts it."

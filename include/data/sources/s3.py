@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from include.data.sources import delivered_files
-from include.data.sources.base import Budget, DeliveryPart, Source
+from include.data.sources.base import Budget, Declared, DeliveryPart, Source
 from include.data.spec import S3Source
 from include.data.store import s3_client
 from include.kernel.errors import Conflict, ServiceUnavailable
@@ -68,8 +68,8 @@ class DeliveredObject(DeliveryPart):
 
 
 class S3(Source):
-    def __init__(self, spec: S3Source) -> None:
-        self._spec = spec
+    def __init__(self, spec: S3Source, declared: Declared = None) -> None:
+        self._spec, self._declared = spec, declared
         self._client = s3_client.make_client(spec.connect_timeout_s, spec.read_timeout_s, spec.attempts)
 
     def list_parts(self, day: date) -> list[DeliveredObject]:
@@ -101,7 +101,8 @@ class S3(Source):
         with tempfile.TemporaryFile(prefix="evergreen-") as spool:
             self._copy(listed, spool)
             handle = cast(BinaryIO, spool)
-            yield from delivered_files.read(handle, listed.uri, delivered_files.survey(handle), budget)
+            survey = delivered_files.survey(handle)
+            yield from delivered_files.read(handle, listed.uri, survey, budget, self._declared)
 
     def _copy(self, listed: ListedObject, spool: IO[bytes]) -> None:
         """Raises `ServiceUnavailable` when every attempt came short or damaged."""
@@ -149,7 +150,12 @@ class S3(Source):
 def _is_matching_key(key: str, pattern: str) -> bool:
     """Whether a key fits, part by part: a wildcard does not reach over a slash, as on a disk."""
     parts, wanted = key.split("/"), pattern.split("/")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+    return len(parts) == len(wanted) and all(map(_is_matching_part, parts, wanted))
+
+
+def _is_matching_part(part: str, wanted: str) -> bool:
+    """A name with brackets, spelled as it is, is that name."""
+    return part == wanted or fnmatchcase(part, wanted)
 
 
 def _compute_etag(spool: IO[bytes], part_bytes: int, of_parts: bool) -> str:

@@ -40,6 +40,7 @@ ROWS = "rows.parquet"
 SAMPLE = "sample.json"
 SAMPLE_ROWS = 50
 DESCRIPTION = "snapshot.json"
+NEAR_DAYS = 7
 READER_THREADS = 8
 ATTEMPTS = 20  # at the compare-and-set of a history; each one lost means that another publisher got through
 
@@ -165,6 +166,13 @@ class SnapshotStore:
         """Every day that has a snapshot, oldest first."""
         keys = [Path(key) for key in self._objects.list_keys("days/")]
         return sorted(date.fromisoformat(key.stem) for key in keys if key.suffix == ".json")
+
+    def find_same_rows(self, snapshot: Snapshot) -> date | None:
+        """Another day, one of the `NEAR_DAYS` published before or after, that holds the very rows of this snapshot."""
+        days = self.list_days()
+        before = [day for day in days if day < snapshot.day][-NEAR_DAYS:]
+        near = [*before, *[day for day in days if day > snapshot.day][:NEAR_DAYS]]
+        return next((day for day in near if self._read_versions(day)[-1].id == snapshot.id), None)
 
     def find_newest_day(self) -> date | None:
         return max(self.list_days(), default=None)

@@ -2,8 +2,8 @@
 
 A column arrives typed (Parquet, SQL) or as text (CSV). Either way it leaves as float64, text or a UTC time, and what
 cannot be read as that is marked in a column beside it, so that a bad cell is a bad row and never a crash. NaN is
-missing; an infinity is a value, and breaks the rule `finite`. Integers are no categories: a column that changed its
-type was changed by somebody, and is named.
+missing; an infinity is a value, and breaks the rule `finite`. A boolean is the number 0 or 1, or the category `true` or
+`false`. Integers are no categories: a column that changed its type was changed by somebody, and is named.
 """
 
 from collections.abc import Iterator, Sequence
@@ -50,11 +50,12 @@ class ColumnCast:
     def readable(self) -> bool:
         """Whether a column of this type can hold cells of this kind at all."""
         given = self.delivered
-        number = pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_decimal(given)
+        boolean = pa.types.is_boolean(given)
+        number = boolean or pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_decimal(given)
         fits = {
             "number": number,
             "integer": number,
-            "category": False,
+            "category": boolean,
             "id": pa.types.is_integer(given),
             "timestamp": pa.types.is_timestamp(given),
         }
@@ -166,9 +167,10 @@ def hash_column(name: str) -> pl.Expr:
 
 
 def convert_to_text(cell: ColumnCast) -> pl.Expr:
-    """The delivered cell as text. What has no text of its own (lists, bytes) is shown as polars prints it."""
+    """The delivered cell as text. What has no text of its own (bytes, durations) is shown as Python prints it."""
     given = cell.delivered
     plain = cell.text or pa.types.is_primitive(given) or pa.types.is_decimal(given) or pa.types.is_null(given)
+    plain = plain and not pa.types.is_duration(given)
     column = pl.col(cell.name)
     return column.cast(pl.String, strict=False) if plain else column.map_elements(str, return_dtype=pl.String)
 
@@ -200,6 +202,7 @@ def _cast_to_time(column: pl.Expr) -> pl.Expr:
     """ISO 8601 text as UTC. A time without an offset counts as UTC; whether that is allowed is another rule."""
     text = column.cast(pl.String)
     text = pl.when(text.str.contains(f"^(?:{TIME_TEXT})$")).then(text.str.replace(" ", "T", literal=True))
+    text = text.str.replace(r"([+-]\d{2})$", "${1}:00").str.replace(r"([+-]\d{2})(\d{2})$", "${1}:${2}")
     zoned = pl.when(text.str.contains(f"{ZONE_TEXT}$")).then(text).otherwise(text + "Z")
     return zoned.str.replace("Z$", "+00:00").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
 

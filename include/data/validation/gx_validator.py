@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from include.data import row_rules
-from include.data.core.contract import NUMBER_TEXT, TIME_TEXT, ZONE_TEXT, Expectation, Outcome
+from include.data.core.contract import NUMBER_TEXT, TIME_TEXT, ZONE_TEXT, Expectation, Outcome, describe_missing_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def can_run(rule: Expectation, rows: pd.DataFrame) -> bool:
 def _build_outcome(rule: Expectation, rows: pd.DataFrame, result: Any) -> Outcome:
     if rule.rule == "exists":
         there = rule.column in rows.columns
-        return Outcome(rule, there, "" if there else "no such column")
+        return Outcome(rule, there, "" if there else describe_missing_column(str(rule.column), list(rows.columns)))
     if result is None:
         return Outcome(rule, True)
     return Outcome(
@@ -107,9 +107,12 @@ def cast_frame(rows: pd.DataFrame, rules: Sequence[Expectation]) -> pd.DataFrame
     kinds = {str(rule.column): rule.arguments["kind"] for rule in rules if rule.rule == "typed"}
     columns: dict[str, Any] = {}
     for name in rows.columns:
-        columns[name] = READERS[kinds[name]](rows[name]) if name in kinds else rows[name]
-        if name in kinds:
-            given = columns[DELIVERED.format(name)] = _clean_delivered(rows[name], kinds[name])
+        if name not in kinds:
+            columns[name] = rows[name]
+        else:
+            column = _unfold_booleans(rows[name], kinds[name])
+            columns[name] = READERS[kinds[name]](column)
+            given = columns[DELIVERED.format(name)] = _clean_delivered(column, kinds[name])
             columns[READ.format(name)] = columns[name].notna().astype(object).where(given.notna(), None)
     frame = pd.DataFrame(columns, index=rows.index)
     for rule in rules:
@@ -128,6 +131,15 @@ def _is_missing(value: object) -> bool:
     return value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
+def _unfold_booleans(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
+    """A boolean is a number 0 or 1, and a category of two."""
+    if kind not in ("number", "integer", "category") or not any(isinstance(value, bool) for value in column):
+        return column
+    if kind == "category":
+        return column.astype(object).map({True: "true", False: "false"}).astype(object)
+    return column.astype(object).astype("float64")
+
+
 def _clean_delivered(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
     """As it came, value by value unless numbers came as numbers; a text that says NaN for a number is missing."""
     if kind in ("number", "integer") and _is_numeric(column):
@@ -142,7 +154,7 @@ def _clean_delivered(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
 def _parse_number(value: object) -> float | None:
     from decimal import Decimal
 
-    if isinstance(value, bool) or _is_missing(value):
+    if _is_missing(value):
         return None
     if isinstance(value, str):
         return float(value) if re.fullmatch(NUMBER_TEXT, value) else None

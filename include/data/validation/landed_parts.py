@@ -81,13 +81,17 @@ class GatheredRows:
 
 
 class LandedParts:
-    """The parts of one day. `code` is the digest of the code that reads and checks."""
+    """The parts of one day. `code` is the digest of the code that reads and checks; only columns that are `declared`
+    must be alike in all of them."""
 
-    def __init__(self, objects: ObjectStore, work_units: WorkUnitStore, day: date, code: str) -> None:
+    def __init__(
+        self, objects: ObjectStore, work_units: WorkUnitStore, day: date, code: str, declared: frozenset[str]
+    ) -> None:
         self._objects = objects
         self._work_units = work_units
         self._day = day
         self._code = code
+        self._declared = declared
 
     def find(self, part: DeliveryPart, workspace: Path) -> LandedPart | None:
         """The part as somebody landed it; None where nobody did, or what is left of it is damaged."""
@@ -144,7 +148,7 @@ class LandedParts:
             found = _spend_budget(self.find(part, own), budget)
             rows = found.rows if found else None
             if rows is None or (schema is not None and rows.schema != schema):
-                landed = land(found.read_batches() if found else part.read(budget), own, schema)
+                landed = land(found.read_batches() if found else part.read(budget), own, schema, self._declared)
                 found, rows = None, LandedRows.build_from_landing(landed) if landed else None
             if rows:
                 schema = schema or rows.schema
@@ -179,7 +183,8 @@ class LandedParts:
                 self._objects.remove(key)
 
     def _build_description_unit(self, part: DeliveryPart, content: str) -> WorkUnit:
-        return build_work_unit(DESCRIPTION_KIND, self._day, part.name, content, self._code, ENGINE_VERSIONS)
+        how = (self._code, ENGINE_VERSIONS, *sorted(self._declared))
+        return build_work_unit(DESCRIPTION_KIND, self._day, part.name, content, *how)
 
     def _build_checks_unit(self, part: LandedPart, rules: Sequence[Expectation]) -> WorkUnit:
         text = json.dumps([asdict(rule) for rule in rules], default=str)

@@ -184,7 +184,9 @@ def _build_outcome(day: LandedDay, measured: Measurement, number: int) -> Outcom
             unknown = [cell.name for cell in day.casts if not cell.kind]
             return Outcome(rule, not unknown, ", ".join(map(contracts.quote_cell, unknown)), len(unknown))
         case "exists":
-            return Outcome(rule, rule.column in names, "" if rule.column in names else "no such column")
+            there = rule.column in names
+            observed = "" if there else contracts.describe_missing_column(str(rule.column), day.landed.schema.names)
+            return Outcome(rule, there, observed)
         case "mean_shift" | "mix_shift":
             return _judge_shift(rule, measured, names)
     bad = measured.count_bad(number)
@@ -215,7 +217,12 @@ def _describe_bad(day: LandedDay, measured: Measurement, number: int, bad: int) 
     examples = [
         ", ".join(map(contracts.quote_cell, row)) for row in rows.rows() if any(cell is not None for cell in row)
     ]
-    return contracts.describe_bad_rows(bad, day.rows, [place + 1 for place in places], list(dict.fromkeys(examples)))
+    numbers = [place + 1 for place in places]
+    told = contracts.describe_bad_rows(bad, day.rows, numbers, list(dict.fromkeys(examples)))
+    cell = next((cell for cell in day.declared if cell.name == rule.column), None)
+    if rule.rule == "typed" and cell:
+        told += contracts.describe_type(rule.arguments["kind"], None if cell.readable else str(cell.delivered))
+    return told
 
 
 def _read_rows(day: LandedDay, places: Sequence[int], names: Sequence[str]) -> pl.DataFrame:

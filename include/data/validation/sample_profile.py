@@ -19,7 +19,7 @@ def survey_sample(path: Path, workspace: Path) -> tuple[list[ColumnProfile], int
     """(columns, rows). Raises `DataRefused` when the file cannot be read or has no rows."""
     try:
         with path.open("rb") as handle:
-            landed = land(read(handle, str(path), survey(handle), Budget(MAX_GIB)), workspace)
+            landed = land(read(handle, str(path), survey(handle), Budget(MAX_GIB), declared=()), workspace)
     except OSError as error:
         raise DataRefused(f"{path} cannot be opened ({error.strerror}); name a CSV or Parquet file.") from error
     if landed is None:
@@ -36,8 +36,9 @@ def _measure_column(file: pq.ParquetFile, name: str) -> ColumnProfile:
         return ColumnProfile(name, "unusable", missing, 0)
     known = cells.drop_nulls()
     if kind == "number":
-        low, high = known.to_numpy().min(), known.to_numpy().max()
-        return ColumnProfile(name, "number", missing, known.n_unique(), float(low), float(high))
+        low, high = float(known.to_numpy().min()), float(known.to_numpy().max())
+        is_whole = bool((known == known.floor()).all())
+        return ColumnProfile(name, "number", missing, known.n_unique(), low, high, whole=is_whole)
     counted = known.value_counts(sort=True) if kind == "category" else pl.DataFrame({name: []})
     values = tuple(str(value) for value in counted[name].head(MAX_LISTED_VALUES + 1))
     return ColumnProfile(

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from include.data.core.lineage import PARTS, LineageDay, TrainingLineage
-from include.data.core.snapshots import CONTRACT_REPORT, Snapshot
+from include.data.core.snapshots import CONTRACT_REPORT, Snapshot, name_entity
+from include.data.dataset import name_entities
 from include.data.spec import DataManifest
 from include.data.store.snapshot_store import SnapshotStore
 from include.data.wiring import open_snapshot_store
@@ -208,7 +209,8 @@ def _describe_part(location: RowLocation, seen: TrainingLineage, day: LineageDay
     snapshots = {snapshot.id: snapshot for snapshot in store.read_history()}
     entity = location.row[seen.entity]
     names = store.read_rows([snapshots[each.id] for each in later if each.id in snapshots], [seen.entity])[seen.entity]
-    return f"left out of {day.part}: its {seen.entity} is in a later part" if (names == entity).any() else day.part
+    is_dropped = (name_entities(names) == name_entity(entity)).any()
+    return f"left out of {day.part}: its {seen.entity} is in a later part" if is_dropped else day.part
 
 
 def _build_sightings_table(sightings: list[Sighting]) -> Table:
