@@ -47,7 +47,7 @@ with DAG(
         asset=TRAINING_REQUESTED,
         result=decide.output,
         fields=["as_of", "sentence"],
-        once="{{ ti.xcom_pull('decide')['key'] }}",
+        once="key",
     )
     intent >> [decide, backtest]
     decide >> request

@@ -46,14 +46,14 @@ with DAG(
     if manifest.studies > 1:
         make_mapped_job(manifest, "tune", job="tune", shards=manifest.studies, params_from=["columns"]) >> train
     evaluate = make_job_task(
-        manifest, "evaluate", job="evaluate", job_params={"run_id": "{{ ti.xcom_pull('train')['outputs']['run_id'] }}"}
+        manifest, "evaluate", job="evaluate", job_params={"run_id": "{{ read_output(ti, 'train', 'run_id') }}"}
     )
     gate = GateOperator(task_id="gate", result=evaluate.output)
     approve = ApproveOperator(
         task_id="approve",
         manifest=manifest,
         result=evaluate.output,
-        url="{{ ti.xcom_pull('train')['outputs']['url'] }}",
+        url="{{ read_output(ti, 'train', 'url') }}",
     )
     bless = BlessOperator(
         task_id="bless",

@@ -24,6 +24,6 @@ with DAG("watch", schedule=[MONITOR_REPORTED], doc_md=__doc__, **build_dag_defau
         asset=DRIFT_DETECTED,
         result=drift.output,
         fields=["key", "version", "as_of", "moved"],
-        once="{{ ti.xcom_pull('drift')['key'] }}",
+        once="key",
     )
     drift >> announce

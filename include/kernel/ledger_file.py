@@ -41,12 +41,15 @@ class LocalLedger:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
 
-    def read_entries(self, what: str | None = None) -> Iterator[Entry]:
-        """Oldest first. A line cut off by a kill was never acknowledged and is passed over."""
-        named = json.dumps(what).encode() if what else b""
+    def read_entries(self, *kinds: str) -> Iterator[Entry]:
+        """Those of these kinds, by default all, oldest first. A line cut off by a kill was never acknowledged and is
+        passed over.
+        """
+        names = [json.dumps(kind).encode() for kind in kinds] or [b""]
         for line in self.read_lines():
-            entry = ledger.parse_entry(line) if named in line else None  # reading all of a long ledger takes seconds
-            if entry and (what is None or entry.what == what):
+            is_named = any(name in line for name in names)  # reading all of a long ledger takes seconds
+            entry = ledger.parse_entry(line) if is_named else None
+            if entry and (not kinds or entry.what in kinds):
                 yield entry
 
     def read_lines(self) -> list[bytes]:

@@ -8,6 +8,7 @@ from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from evergreen.deadline_callback import tell_late
+from evergreen.results import read_output
 from include.kernel.job import Intent
 from include.manifest import Manifest
 
@@ -22,6 +23,7 @@ def build_dag_defaults(manifest: Manifest, *tags: str) -> dict[str, Any]:
         "deadline": _build_deadline(manifest),  # a DAG that may wait for labels or a person takes it away
         "max_active_runs": 1,  # steps are idempotent, but two runs of one decision only confuse readers
         "tags": ["evergreen", manifest.name, *tags],
+        "user_defined_macros": {"read_output": read_output},
         "owner_links": {manifest.owner: f"mailto:{manifest.owner}@example.com"},
         "default_args": {
             "owner": manifest.owner,

@@ -5,11 +5,17 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.assets import DRIFT_DETECTED, MODEL_BLESSED, MODEL_LIVE
 from evergreen.operators.announce import AnnounceOperator
+from evergreen.operators.approval import ApproveOperator, ApproveReleaseOperator
 from evergreen.operators.gate import GateOperator
 from evergreen.operators.registry import BlessOperator, PromoteOperator
+from evergreen.operators.rollout import RolloutOperator
+from evergreen.results import read_output
 from include.kernel.code_digest import JUDGING, compute_code_digest
+from include.kernel.files import write_atomic
 from include.manifest import read_manifest
 from include.model.blessing.blessing import compute_report_digest
+from include.release.core.rollout import Route
+from include.release.targets.local import envoy_routes
 from tests.blessed import REPORT
 from tests.plugins.conftest import context
 
@@ -48,24 +54,24 @@ class TestAnnounce:
             announcement({**RESULT, "verdict": "no", "summary": "no rows were delivered"}).execute(context())
 
     def test_a_key_is_announced_once_however_many_runs_find_it(self, world):
-        announcement(EPISODE, once=EPISODE["key"]).execute(context(run_id="first"))
+        announcement(EPISODE, once="key").execute(context(run_id="first"))
         later = context(run_id="second")
         with pytest.raises(AirflowSkipException, match="was announced already"):
-            announcement(EPISODE, once=EPISODE["key"]).execute(later)
+            announcement(EPISODE, once="key").execute(later)
         assert emitted(later) == {}
 
     def test_a_retry_of_the_run_that_announced_it_announces_it(self, world):
         for _ in range(2):
             found = context(run_id="first")
-            announcement(EPISODE, once=EPISODE["key"]).execute(found)
+            announcement(EPISODE, once="key").execute(found)
             assert emitted(found)["key"] == EPISODE["key"]
         assert len(list(world.open_ledger().read_entries("drift.detected"))) == 1
 
     def test_a_skipped_announcement_leaves_the_key_for_a_live_run(self, world):
         with pytest.raises(AirflowSkipException):
-            announcement(EPISODE, once=EPISODE["key"]).execute(context(run_type="backfill"))
+            announcement(EPISODE, once="key").execute(context(run_type="backfill"))
         found = context(run_id="live")
-        announcement(EPISODE, once=EPISODE["key"]).execute(found)
+        announcement(EPISODE, once="key").execute(found)
         assert emitted(found)["key"] == EPISODE["key"]
 
 
@@ -153,6 +159,16 @@ class TestBless:
         assert world.shelf.versions == {} == world.shelf.blessings
 
 
+OUTPUTS = {"version": "7", "digest": "d", "generation": 4}
+WENT_WELL = {"verdict": "yes", "summary": "serves all traffic", "outputs": OUTPUTS}
+
+
+def serve(world, version: str) -> None:
+    root = world.root / "serving"
+    write_atomic(root / "route" / "routes.yaml", envoy_routes.render(Route("blue", None, 4)))
+    write_atomic(root / "slots" / "blue.json", '{"version": "%s", "digest": "d", "generation": 4}' % version)
+
+
 class TestRegistryOperators:
     @pytest.mark.parametrize("found", [context(run_type="backfill"), context(params={"intent": "rehearsal"})])
     def test_only_a_live_training_is_blessed(self, world, found):
@@ -160,13 +176,52 @@ class TestRegistryOperators:
             BlessOperator(task_id="bless", result=RESULT).execute(found)
         assert emitted(found, MODEL_BLESSED) == {}
 
-    def test_a_release_that_went_well_becomes_the_champion_and_is_told(self, world):
+    def test_a_champion_is_made_of_what_serves_and_not_of_what_an_old_run_left(self, world):
+        """go_live, cleared on the run of version 6, would else tell everybody that 6 is live."""
+        serve(world, "7")
         found = context()
-        told = {
-            "verdict": "yes",
-            "summary": "serves all traffic",
-            "outputs": {"version": "7", "digest": "d", "generation": 4},
-        }
+        with pytest.raises(AirflowSkipException, match="Version 6 does not serve any more, version 7 does"):
+            PromoteOperator(task_id="go_live", result=WENT_WELL | {"outputs": OUTPUTS | {"version": "6"}}).execute(
+                found
+            )
+        with pytest.raises(AirflowSkipException, match="Version 7 does not serve any more, version 7 does"):
+            other = WENT_WELL | {"outputs": OUTPUTS | {"digest": "e"}}  # of the same number, and another artifact
+            PromoteOperator(task_id="go_live", result=other).execute(found)
+        assert world.shelf.champion is None and list(world.open_ledger().read_entries()) == []
+        assert emitted(found, MODEL_LIVE) == {}
+
+    @pytest.mark.parametrize(
+        "operator",
+        [
+            PromoteOperator(task_id="a", result=None),
+            PromoteOperator(task_id="b", result={"verdict": "yes"}),
+            BlessOperator(task_id="c", result=None),
+            GateOperator(task_id="d", result=None),
+            RolloutOperator(task_id="e", release_request=None),
+            ApproveOperator(task_id="f", manifest=read_manifest(), result=None),
+            ApproveReleaseOperator(task_id="g", manifest=read_manifest(), result=None),
+            AnnounceOperator(task_id="h", asset=DRIFT_DETECTED, result=None, fields=["key"]),
+            AnnounceOperator(task_id="i", asset=DRIFT_DETECTED, result={"sentence": "s"}, fields=[], once="key"),
+        ],
+        ids=lambda operator: f"{type(operator).__name__} {operator.task_id}",
+    )
+    def test_without_the_result_of_the_task_before_a_task_fails_at_once_in_one_sentence(self, world, operator):
+        with pytest.raises(AirflowFailException, match="left no result to go on with, as when it was marked success"):
+            operator.execute(context())
+
+    def test_so_does_a_template(self):
+        class NoResult:
+            def xcom_pull(self, task_ids):
+                return {"train": {"outputs": {"url": "u"}}}.get(task_ids)
+
+        assert read_output(NoResult(), "train", "url") == "u"
+        for task, name in (("train", "run_id"), ("evaluate", "run_id")):
+            with pytest.raises(AirflowFailException, match=f"The task {task} left no result"):
+                read_output(NoResult(), task, name)
+
+    def test_a_release_that_went_well_becomes_the_champion_and_is_told(self, world):
+        serve(world, "7")
+        found, told = context(), WENT_WELL
         PromoteOperator(task_id="go_live", result=told).execute(found)
         assert world.shelf.champion == "7"
         assert emitted(found, MODEL_LIVE) == {"version": "7", "intent": "live"}

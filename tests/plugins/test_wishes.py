@@ -109,6 +109,16 @@ def history(world):
     return world
 
 
+def serve(world, version: str, generation: int) -> None:
+    """The slot and the route as a release that ended well leaves them."""
+    root, content = world.root / "serving", '{"version": "%s", "digest": "%s", "generation": %d}'
+    write_atomic(root / "slots" / "blue.json", content % (version, version * 64, generation))
+    write_atomic(root / "route" / "routes.yaml", envoy_routes.render(Route("blue", None, generation)))
+    details = {"digest": version * 64, "blessing": world.shelf.blessings[version], "generation": generation}
+    live = Entry(what="release.live", subject=version, who="rollback", why="", details=details)
+    world.open_ledger().append(live)
+
+
 class TestWishesThatMeet:
     """Two at once, one that comes late, the same twice: each has one end, and says which."""
 
@@ -117,6 +127,45 @@ class TestWishesThatMeet:
         with pytest.raises(AirflowSkipException, match="Version 2 is older than 3, which serves, so the event"):
             RequestReleaseOperator(task_id="want").execute(late)
         assert history.open_target().read_desired_state() is None
+
+    @pytest.mark.parametrize("version", ["3", "9"])
+    def test_an_event_for_what_a_person_rolled_back_is_let_go_and_the_form_still_takes_it(self, history, version):
+        """Also where the same content was registered under another version since."""
+        assert back(params={"why": "it answers nonsense"})["version"] == "2"
+        serve(history, "2", 4)
+        history.shelf.has_blessed(version, digest="3" * 64)
+        again = context(event(version=version), run_type="asset_triggered", run_id="again")
+        with pytest.raises(AirflowSkipException) as let_go:
+            RequestReleaseOperator(task_id="want").execute(again)
+        for part in ("Version 3 was rolled back by a_dag a_run (it answers nonsense)", "name it in the form"):
+            assert part in str(let_go.value)
+        assert history.open_target().read_desired_state().kind == "rollback"
+        assert want(params={"version": version}, run_id="a person")["version"] == version
+
+    @pytest.mark.parametrize("what", ["release.rejected", "release.reverted"])
+    def test_an_event_for_what_was_turned_down_is_let_go_until_it_went_live_again(self, history, what):
+        history.shelf.has_blessed("4")
+        details = {"digest": "4" * 64, "blessing": "signed"}
+        turned_down = Entry(what=what, subject="4", who="deploy", why="answered 422", details=details)
+        history.open_ledger().append(turned_down)
+        found = context(event(version="4"), run_type="asset_triggered")
+        with pytest.raises(AirflowSkipException, match=r"by deploy \(answered 422\) and has not gone live since"):
+            RequestReleaseOperator(task_id="want").execute(found)
+        history.open_ledger().append(turned_down.model_copy(update={"what": "release.live"}))
+        assert RequestReleaseOperator(task_id="want").execute(found)["version"] == "4"
+
+    @pytest.mark.parametrize("operator", [RequestReleaseOperator, RequestRollbackOperator])
+    def test_a_task_that_is_cleared_on_an_old_run_undoes_nothing_that_was_wanted_since(self, history, operator):
+        old = context(params={"version": "1"}, run_id="old")
+        operator(task_id="want").execute(old)
+        history.open_target().record_verdict(4, "accepted", Verdict.FAILED, "answered 422")
+        history.shelf.has_blessed("5")
+        newer = want(params={"version": "5"}, run_id="newer")["generation"]
+        with pytest.raises(
+            AirflowSkipException, match="asked for version 1 already, and a_dag newer for version 5 since"
+        ):
+            operator(task_id="want").execute(old)
+        assert history.open_target().read_desired_state().generation == newer
 
     def test_a_person_may_deploy_an_older_version_by_the_form(self, history):
         assert want(params={"version": "2"})["version"] == "2"

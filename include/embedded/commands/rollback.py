@@ -39,6 +39,7 @@ from include.manifest import read_manifest
 from include.model.blessing import blessing as blessings
 from include.registry.mlflow_registry import MlflowRegistry
 from include.registry.wiring import open_registry
+from include.release.core.release_history import TOLD_KINDS, describe_left, read_release_history
 from include.release.core.rollback_target import find_rollback_target
 from include.release.core.rollout import DesiredState, Release, Step
 from include.release.spec import ReleaseManifest
@@ -75,9 +76,8 @@ def main() -> int:
 def roll_back(manifest: ReleaseManifest, version: str, why: str, trusted: str) -> RollbackResult:
     """Wants the version and follows the release machine to its end."""
     began, target, book = time.monotonic(), open_target(manifest), open_ledger()
-    target_version, envelope = find_rollback_target(
-        book.read_entries(kinds.RELEASE_LIVE), target.observe().live.release, version or None
-    )
+    live, history = target.observe().live.release, read_release_history(book.read_entries(*TOLD_KINDS))
+    target_version, envelope = find_rollback_target(history, live, version or None)
     blessing = blessings.verify(envelope, blessings.parse_public_keys(trusted), manifest.name, target_version)
     who, release = f"{getpass.getuser()} by make rollback", Release(target_version, blessing.digest)
     desired_state = target.request_release(
@@ -89,7 +89,7 @@ def roll_back(manifest: ReleaseManifest, version: str, why: str, trusted: str) -
     def write(what: str, details: dict[str, Any], key: str | None = None) -> None:
         record(book, outbox, Entry(what=what, subject=target_version, who=who, why=why, details=details, key=key))
 
-    write(kinds.ROLLBACK_WANTED, details)
+    write(kinds.ROLLBACK_WANTED, details | describe_left(live))
     driver = open_driver(manifest, registry)
     steps = [(step, _say(step, seconds)) for step, seconds in driver.run(desired_state.generation)]
     last = steps[-1][0]

@@ -1,26 +1,25 @@
 """To which release a rollback goes: decided from the ledger alone, so that it works while the registry is away."""
 
-from collections.abc import Iterable
-
 from include.kernel.errors import NotBlessed, RequestInvalid
-from include.kernel.ledger import Entry
+from include.release.core.release_history import ReleaseHistory, read_release
 from include.release.core.rollout import Release
 
 
 def find_rollback_target(
-    live_entries: Iterable[Entry], live: Release | None, requested: str | None = None
+    history: ReleaseHistory, live: Release | None, requested: str | None = None
 ) -> tuple[str, str]:
-    """The version and its signed blessing, not yet verified: the one asked for, or the last other one that served.
+    """The version and its signed blessing, not yet verified: the one asked for, or the last other one that served and
+    was not turned down since, so that each rollback goes one further back.
 
-    `served` are the ledger's release.live entries, oldest first. Raises `RequestInvalid`, and `NotBlessed` for a
-    version that served before blessings were signed.
+    Raises `RequestInvalid`, and `NotBlessed` for a version that served before blessings were signed.
     """
     candidates = [
-        entry for entry in live_entries if (entry.subject == requested if requested else _read_release(entry) != live)
+        entry
+        for entry in history.served
+        if (entry.subject == requested if requested else _may_serve(read_release(entry), live, history))
     ]
     if not candidates:
-        what = f"Version {requested} never served" if requested else "No other version ever served"
-        raise RequestInvalid(f"{what}, so there is nothing to roll back to; see `release.live` in the ledger.")
+        raise RequestInvalid(f"{_explain_none(history, live, requested)}; see `release.live` in the ledger.")
     version, envelope = candidates[-1].subject, candidates[-1].details.get("blessing")
     if not envelope:
         raise NotBlessed(
@@ -30,5 +29,14 @@ def find_rollback_target(
     return version, str(envelope)
 
 
-def _read_release(entry: Entry) -> Release:
-    return Release(entry.subject, entry.details["digest"])
+def _may_serve(release: Release, live: Release | None, history: ReleaseHistory) -> bool:
+    return release != live and release.digest not in history.turned_down
+
+
+def _explain_none(history: ReleaseHistory, live: Release | None, requested: str | None) -> str:
+    if requested:
+        return f"Version {requested} never served, so there is nothing to roll back to"
+    others = dict.fromkeys(entry.subject for entry in history.served if read_release(entry) != live)
+    if not others:
+        return "No other version ever served, so there is nothing to roll back to"
+    return f"Each other version that served ({', '.join(others)}) was turned down since; name the one that is meant"

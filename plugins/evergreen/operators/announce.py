@@ -8,6 +8,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.hooks.connections import ConnectionsHook
 from evergreen.hooks.notifiers import announce_entry
+from evergreen.results import require_result
 from evergreen.run_context import RunContext, read_run_context
 from include.kernel.ledger import Entry
 
@@ -15,10 +16,10 @@ from include.kernel.ledger import Entry
 class AnnounceOperator(BaseOperator):
     """`told` is the result of the task before (templated); `fields` are those of it that travel in the event's extra.
 
-    With `once` (templated) the announcement is made once for that key, whoever retries or repeats it.
+    With `once` the announcement is made once for the value of that field, whoever retries or repeats it.
     """
 
-    template_fields: Sequence[str] = ("result", "once")
+    template_fields: Sequence[str] = ("result",)
     ui_color = "#f3ead2"
 
     def __init__(
@@ -31,9 +32,9 @@ class AnnounceOperator(BaseOperator):
         self.once = once
 
     def execute(self, context: Context) -> dict[str, Any]:
-        run, result = read_run_context(context), _flatten_result(self.result)
+        run, result = read_run_context(context), _flatten_result(require_result(self.result))
         self._must_be_due(run, result)
-        extra = {name: result[name] for name in self.fields} | {"intent": run.intent.value}
+        extra = {name: require_result(result, name)[name] for name in self.fields} | {"intent": run.intent.value}
         context["outlet_events"][self.asset].extra.update(extra)
         self.log.info("%s: %s", self.asset.name, extra)
         return extra
@@ -44,15 +45,15 @@ class AnnounceOperator(BaseOperator):
         if result.get("verdict") == "no":
             raise AirflowSkipException(f"Nothing to announce: {result.get('summary') or result.get('sentence')}.")
         if self.once and not self._claim_announcement(run, result):
-            raise AirflowSkipException(f"{self.once} was announced already.")
+            raise AirflowSkipException(f"{result[self.once]} was announced already.")
 
     def _claim_announcement(self, run: RunContext, result: dict[str, Any]) -> bool:
         """Whether this run is the one that announces the key; a retry of that run still is."""
-        ledger = ConnectionsHook().open_ledger()
+        ledger, key = ConnectionsHook().open_ledger(), str(require_result(result, str(self.once))[str(self.once)])
         why = str(result.get("sentence") or result.get("summary"))
-        entry = Entry(what=self.asset.name, subject=str(self.once), who=run.who, why=why, details=result, key=self.once)
+        entry = Entry(what=self.asset.name, subject=key, who=run.who, why=why, details=result, key=key)
         is_own = ledger.append(entry) or any(
-            earlier.key == self.once and earlier.who == run.who for earlier in ledger.read_entries(entry.what)
+            earlier.key == key and earlier.who == run.who for earlier in ledger.read_entries(entry.what)
         )
         if is_own:
             announce_entry(entry)

@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.hooks.connections import ConnectionsHook
 from evergreen.hooks.notifiers import record
+from evergreen.results import require_result
 from evergreen.run_context import read_run_context
 from include.gate.spec import GateManifest
 from include.kernel.ledger import Entry
@@ -55,7 +56,8 @@ class ApproveOperator(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         if answer := self._find_answer(context):
             return answer
-        self.body = render_gate_approval(self.result["outputs"]["gate"], self.url)
+        outputs = require_result(self.result, "outputs", task_id="evaluate")["outputs"]
+        self.body = render_gate_approval(outputs["gate"], self.url)
         return super().execute(context)
 
     def _find_answer(self, context: Context) -> Any:
@@ -121,7 +123,7 @@ class ApproveReleaseOperator(ApprovalOperator):
         self.result = result
 
     def execute(self, context: Context) -> Any:
-        if self.result["verdict"] != "ask":
+        if require_result(self.result, "verdict", "outputs", task_id="try_out")["verdict"] != "ask":
             raise AirflowSkipException(f"There is nothing to ask: {self.result['summary']}.")
         if (
             verdict := ConnectionsHook()

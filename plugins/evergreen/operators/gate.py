@@ -8,6 +8,7 @@ from airflow.sdk import Context
 
 from evergreen.hooks.connections import ConnectionsHook
 from evergreen.hooks.notifiers import announce_entry
+from evergreen.results import require_result
 from evergreen.run_context import RunContext, read_run_context
 from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds as kinds
@@ -29,16 +30,17 @@ class GateOperator(BaseBranchOperator):
         self.next_tasks = {Next.BLESS: bless, Next.ASK: ask, Next.STOP: None}
 
     def choose_branch(self, context: Context) -> str | None:
-        run, verdict = read_run_context(context), self.result["outputs"]["gate"]["verdict"]
+        run, outputs = read_run_context(context), require_result(self.result, "outputs", task_id="evaluate")["outputs"]
+        verdict = outputs["gate"]["verdict"]
         hook = ConnectionsHook()
         next_step = choose_next(verdict, hook.manifest.gate.approval, run.intent)
         self.log.info("%s", self.result["summary"])
         entry = Entry(
             what=kinds.name_gate(verdict),
-            subject=str(self.result["outputs"].get("run_id")),
+            subject=str(outputs.get("run_id")),
             who=run.who,
             why=self.result["summary"],
-            details={**self.result["outputs"], **_describe_run(run)},
+            details={**outputs, **_describe_run(run)},
             key=f"gate-{run.key}",
         )
         hook.open_ledger().append(entry)

@@ -12,6 +12,7 @@ from evergreen.assets import MODEL_BLESSED, MODEL_LIVE
 from evergreen.errors import translate_errors
 from evergreen.hooks.connections import ConnectionsHook
 from evergreen.links import CardLink, MlflowLink
+from evergreen.results import require_result
 from evergreen.run_context import RunContext, read_run_context
 from include.gate import model_card
 from include.gate.spec import GateManifest
@@ -22,6 +23,7 @@ from include.kernel.words import ledger_kinds as kinds
 from include.model.blessing import blessing as blessings
 from include.model.blessing.approval import Approval
 from include.model.blessing.blessing import Blessing
+from include.release.core.rollout import Release
 
 if TYPE_CHECKING:
     from include.registry.mlflow_registry import MlflowRegistry
@@ -43,7 +45,7 @@ class BlessOperator(BaseOperator):
         self.approval = approval
 
     def execute(self, context: Context) -> dict[str, Any]:
-        run, outputs = read_run_context(context), self.result["outputs"]
+        run, outputs = read_run_context(context), require_result(self.result, "outputs", task_id="evaluate")["outputs"]
         if not run.is_live:
             raise AirflowSkipException(f"A {run.intent.value} training is never blessed.")
         hook, registry = ConnectionsHook(), ConnectionsHook().open_registry()
@@ -121,16 +123,27 @@ class PromoteOperator(BaseOperator):
         self.result = result
 
     def execute(self, context: Context) -> dict[str, Any]:
-        run, outputs = read_run_context(context), self.result["outputs"]
+        run = read_run_context(context)
+        outputs = require_result(self.result, "verdict", "outputs", task_id="rollout")["outputs"]
         if self.result["verdict"] != "yes":
             raise AirflowSkipException(f"No version went live: {self.result['summary']}.")
-        registry, version = ConnectionsHook().open_registry(), outputs["version"]
+        hook, version = ConnectionsHook(), outputs["version"]
+        registry = hook.open_registry()
         with translate_errors():
+            _must_serve(hook, Release(version, outputs["digest"]))
             registry.promote(version)
         self.mlflow_url = registry.build_version_url(version)
         _record_entry(kinds.RELEASE_LIVE, version, run, self.result["summary"], outputs, build_live_key(outputs))
         context["outlet_events"][MODEL_LIVE].extra.update({"version": version, "intent": run.intent.value})
         return {"version": version}
+
+
+def _must_serve(hook: ConnectionsHook, release: Release) -> None:
+    """A task that is cleared on an old run must not make a champion of what serves no more."""
+    live = hook.open_target().observe().live.release
+    if live != release:
+        serves = f"version {live.version} does" if live else "nothing does"
+        raise AirflowSkipException(f"Version {release.version} does not serve any more, {serves}; nothing was moved.")
 
 
 def _record_entry(

@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from evergreen.errors import translate_errors
 from evergreen.hooks.connections import ConnectionsHook
 from evergreen.hooks.notifiers import deliver, record
+from evergreen.results import require_result
 from evergreen.run_context import RunContext, read_run_context
 from evergreen.triggers.poll import PollTrigger
 from include.alerting.core.alert_rules import explain_failed_soak
@@ -25,7 +26,7 @@ from include.kernel.words import ledger_kinds as kinds
 from include.kernel.words.verdicts import SOAKED, Verdict
 from include.manifest import Manifest
 from include.model.blessing.blessing import Blessing, compute_envelope_digest
-from include.release.core import release_plan, release_requests
+from include.release.core import release_history, release_plan, release_requests
 from include.release.core.rollback_target import find_rollback_target
 from include.release.core.rollout import BLUE_GREEN, Release, ReleasePlan, Step
 
@@ -55,12 +56,15 @@ class RequestReleaseOperator(BaseOperator):
     def _submit_request(self, context: Context, run: RunContext, hook: ConnectionsHook) -> dict[str, Any]:
         version, envelope = self._choose_version(context, run, hook)
         blessing, target = hook.verify_blessing(version, envelope), hook.open_target()
-        self._must_go_forward(context, target, version)
+        release, live = Release(version, blessing.digest), target.observe().live.release
+        self._must_ask_once(hook, target, run)
+        self._must_go_forward(context, hook, live, release)
         why = context["params"].get("why") or self._explain_request(blessing)
-        plan, release = self.choose_plan(hook.manifest, version, context), Release(version, blessing.digest)
+        plan = self.choose_plan(hook.manifest, version, context)
         expected = self._check_no_rollback(hook, target, version)
         desired = target.request_release(release, run.who, why, self.kind, expected, envelope, plan)
         details = {"generation": desired.generation, "blessing": compute_envelope_digest(envelope)}
+        details |= release_history.describe_left(live) if self.kind == "rollback" else {}
         _record_entry(hook, kinds.name_wanted(self.kind), run, version, why, details)
         self.log.info("version %s is wanted (generation %d): %s", version, desired.generation, why)
         if self.kind == "deploy":  # of a rollback is told when the traffic has moved
@@ -77,11 +81,30 @@ class RequestReleaseOperator(BaseOperator):
             deliver()
             raise
 
-    def _must_go_forward(self, context: Context, target: ServingTarget, version: str) -> None:
-        """An event for a version older than the live one came too late and is skipped; the form takes any version."""
-        live = target.observe().live.release
-        if not context["params"].get("version") and live and release_requests.is_older(version, live.version):
-            raise AirflowSkipException(release_requests.STALE_REQUEST.format(version=version, live=live.version))
+    def _must_ask_once(self, hook: ConnectionsHook, target: ServingTarget, run: RunContext) -> None:
+        """A task that is cleared on an old run must not undo what was wanted since."""
+        desired, what = target.read_desired_state(), kinds.name_wanted(self.kind)
+        if desired is None or desired.by == run.who:
+            return
+        entries = hook.open_ledger().read_entries(what)
+        asked = release_history.find_followed_request(entries, f"{what}-{run.key}", desired.generation)
+        if asked:
+            raise AirflowSkipException(
+                f"This run asked for version {asked.subject} already, and {desired.by} for version "
+                f"{desired.release.version} since; trigger a new run if it is meant."
+            )
+
+    def _must_go_forward(self, context: Context, hook: ConnectionsHook, live: Release | None, release: Release) -> None:
+        """An event for what is older than the live version, or was turned down, is let go; the form takes any."""
+        if context["params"].get("version"):
+            return
+        if live and release_requests.is_older(release.version, live.version):
+            raise AirflowSkipException(
+                release_requests.STALE_REQUEST.format(version=release.version, live=live.version)
+            )
+        history = _read_history(hook)
+        if turned_down := history.turned_down.get(release.digest):
+            raise AirflowSkipException(turned_down.explain())
 
     def _check_no_rollback(self, hook: ConnectionsHook, target: ServingTarget, version: str) -> int | None:
         """The generation that may be followed by a deployment; raises `Conflict` while a rollback is under way."""
@@ -116,7 +139,7 @@ class RequestRollbackOperator(RequestReleaseOperator):
 
     kind: Kind = "rollback"
 
-    def _must_go_forward(self, context: Context, target: ServingTarget, version: str) -> None:
+    def _must_go_forward(self, context: Context, hook: ConnectionsHook, live: Release | None, release: Release) -> None:
         """A rollback goes to an older version by intention, so there is nothing to check."""
 
     def _check_no_rollback(self, hook: ConnectionsHook, target: ServingTarget, version: str) -> int | None:
@@ -130,9 +153,8 @@ class RequestRollbackOperator(RequestReleaseOperator):
 
     def _choose_version(self, context: Context, run: RunContext, hook: ConnectionsHook) -> tuple[str, str]:
         live = hook.open_target().observe().live.release
-        return find_rollback_target(
-            hook.open_ledger().read_entries(kinds.RELEASE_LIVE), live, context["params"].get("version")
-        )
+        history = _read_history(hook)
+        return find_rollback_target(history, live, context["params"].get("version"))
 
 
 class RolloutOperator(BaseOperator):
@@ -150,6 +172,7 @@ class RolloutOperator(BaseOperator):
         self.release_request = release_request
 
     def execute(self, context: Context) -> dict[str, Any]:
+        require_result(self.release_request, "generation", "version", "digest", "blessing", task_id="want")
         with translate_errors():  # again, since what lies between two tasks is no safe place
             ConnectionsHook().verify_blessing(
                 self.release_request["version"], self.release_request["blessing"], self.release_request["digest"]
@@ -216,6 +239,10 @@ def _mark_soaking(hook: ConnectionsHook, generation: int, version: str) -> None:
         hook.open_registry().mark_soaking(version)
     except Temporary as error:
         log.warning("The registry does not show that version %s is soaking: %s", version, error)
+
+
+def _read_history(hook: ConnectionsHook) -> release_history.ReleaseHistory:
+    return release_history.read_release_history(hook.open_ledger().read_entries(*release_history.TOLD_KINDS))
 
 
 def _choose_outcome(step: Step, evidence: dict[str, dict[str, str]]) -> str:
