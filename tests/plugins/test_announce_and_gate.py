@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
@@ -166,7 +168,7 @@ WENT_WELL = {"verdict": "yes", "summary": "serves all traffic", "outputs": OUTPU
 def serve(world, version: str) -> None:
     root = world.root / "serving"
     write_atomic(root / "route" / "routes.yaml", envoy_routes.render(Route("blue", None, 4)))
-    write_atomic(root / "slots" / "blue.json", '{"version": "%s", "digest": "d", "generation": 4}' % version)
+    write_atomic(root / "slots" / "blue.json", json.dumps({"version": version, "digest": "d", "generation": 4}))
 
 
 class TestRegistryOperators:

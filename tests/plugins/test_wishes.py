@@ -161,9 +161,7 @@ class TestWishesThatMeet:
         history.open_target().record_verdict(4, "accepted", Verdict.FAILED, "answered 422")
         history.shelf.has_blessed("5")
         newer = want(params={"version": "5"}, run_id="newer")["generation"]
-        with pytest.raises(
-            AirflowSkipException, match="asked for version 1 already, and a_dag newer for version 5 since"
-        ):
+        with pytest.raises(AirflowSkipException, match="for version 1 already, and a_dag newer for version 5 since"):
             operator(task_id="want").execute(old)
         assert history.open_target().read_desired_state().generation == newer
 

@@ -1,4 +1,4 @@
-"""A rollback stays rolled back: what the ledger tells, walked through every short story and held against a plain model."""
+"""A rollback stays rolled back: what the ledger tells, walked through every short story, held against a plain model."""
 
 from __future__ import annotations
 
