@@ -39,8 +39,8 @@ def import_outcomes(path: Path, labels: Collection[str], segments: Segments, now
 def _read(path: Path) -> pl.DataFrame:
     try:
         if path.suffix == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema=False)
+            return pl.read_parquet(path, glob=False)
+        return pl.read_csv(path, infer_schema=False, glob=False)
     except (PolarsError, OSError) as error:
         why = " ".join(str(error).split())[:200]
         raise DataRefused(f"{path} cannot be read ({why}); give a CSV with a header, or Parquet.") from error

@@ -6,8 +6,11 @@ that is the price of memory that does not grow with the range. A range is one pa
 
 Which copy counts: of one id and row the last one that was answered (see `include.feedback.core.prediction_records`). A
 copy that came after midnight takes the prediction along to its day. The outcome is what callers sent to /feedback, the
-last word counting, or else the label that was ingested under the row's own id. `as_of` hides what was not known by
-then: outcomes received later, days ingested later, labels that had not matured.
+last word counting, or else the label that was ingested under the row's own id, the one that became known last. `as_of`
+hides what was not known by then: outcomes received later, days ingested later, labels that had not matured.
+
+Which is the last is said by times, and where those are equal by the place in the log: no engine promises that rows stay
+in the order of their files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,6 +19,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
 from include.data.core.snapshots import Snapshot, select_matured
@@ -43,6 +47,7 @@ COLUMN_TYPES: Mapping[Kind, pl.DataType] = {
     "flag": pl.Boolean(),
     "time": pl.Datetime("us", "UTC"),
 }
+PLACE, DAY = "(place)", "(day)"  # of a row in all segments that are read; of the snapshot a label was ingested with
 OUTCOME_TYPES = {"outcome": pl.String(), "outcome_from": pl.String(), "outcome_at": pl.Datetime("us", "UTC")}
 
 
@@ -141,22 +146,23 @@ class Predictions:
         history = self._store.read_history()
         known = select_matured(history, as_of or date.max, self._manifest.label)
         wanted = [each for each in known if since - INGEST_SLACK <= each.day <= until + INGEST_SLACK]
-        empty = pl.LazyFrame(schema={"key": pl.String(), "label": pl.String(), "known": COLUMN_TYPES["time"]})
+        empty = pl.LazyFrame(schema={"key": pl.String, "label": pl.String, "known": COLUMN_TYPES["time"], DAY: pl.Date})
         return pl.concat([empty, *map(self._scan_snapshot_labels, wanted)])
 
     def _scan_snapshot_labels(self, snapshot: Snapshot) -> pl.LazyFrame:
         key, label = self._manifest.contract.id, self._manifest.label
         known = _compute_midnight(max(snapshot.known_from, snapshot.day + timedelta(days=label.delay_days)))
-        return pl.scan_parquet(self._store.fetch_file(snapshot)).select(
+        return pl.scan_parquet(self._store.fetch_file(snapshot), glob=False).select(
             pl.col(key).cast(pl.String).alias("key"),
             pl.col(label.column).cast(pl.String).alias("label"),
             pl.lit(known, COLUMN_TYPES["time"]).alias("known"),
+            pl.lit(snapshot.day, pl.Date).alias(DAY),
         )
 
     def _join_outcomes(self, part: pl.LazyFrame, outcomes: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
         """The part with its outcomes; only what belongs to it is taken from the others."""
         rows = part.collect(engine="streaming")
-        latest = outcomes.sort("received", maintain_order=True).unique(
+        latest = outcomes.sort("received", "happened", PLACE).unique(
             ["request_id", "row"], keep="last", maintain_order=True
         )
         named = latest.select("request_id", "row", pl.col("label").alias("told"), "received")
@@ -177,7 +183,8 @@ class Predictions:
     def _find_ingested_labels(self, rows: pl.DataFrame, labels: pl.LazyFrame) -> pl.DataFrame:
         keys = rows.lazy().select("key").drop_nulls().unique()
         labelled = self._hash_keys(labels).join(keys, "key", "semi").collect(engine="streaming")
-        return labelled.unique("key", keep="last", maintain_order=True).rename({"label": "ingested"})
+        latest = labelled.sort("known", DAY, "label").unique("key", keep="last", maintain_order=True)
+        return latest.drop(DAY).rename({"label": "ingested"})
 
     def _hash_keys(self, labels: pl.LazyFrame) -> pl.LazyFrame:
         """The ids as the log has them."""
@@ -199,14 +206,15 @@ def _merge_segments(paths: list[Path], columns: Mapping[str, Kind]) -> pl.LazyFr
     for schema in by_schema:
         for name, kind in schema:
             merged[name] = kind if merged.get(name, kind) == kind else pl.String()
-    frames = [pl.LazyFrame(schema=merged)]
+    frames, before = [pl.LazyFrame(schema={**merged, PLACE: pl.UInt64})], 0
     for schema, files in by_schema.items():
         has = dict(schema)
-        frames.append(
-            pl.scan_parquet(files).select(
-                (pl.col(name) if name in has else pl.lit(None)).cast(kind).alias(name) for name, kind in merged.items()
-            )
-        )
+        casts = [
+            (pl.col(name) if name in has else pl.lit(None)).cast(kind).alias(name) for name, kind in merged.items()
+        ]
+        scan = pl.scan_parquet(files, glob=False, row_index_name=PLACE, row_index_offset=before)
+        frames.append(scan.select(*casts, pl.col(PLACE).cast(pl.UInt64)))
+        before += sum(pq.read_metadata(file).num_rows for file in files)
     return pl.concat(frames)
 
 
@@ -217,10 +225,10 @@ def _select_part(frame: pl.LazyFrame, number: int, part_count: int) -> pl.LazyFr
 def _deduplicate_records(frame: pl.LazyFrame) -> pl.LazyFrame:
     """One record of each id and row, in the order of the answers: the last that was answered, else the last."""
     answered = pl.col("score").is_not_null()
-    one = frame.with_columns(answered.alias("(answered)")).sort("(answered)", "at", "score")
+    one = frame.with_columns(answered.alias("(answered)")).sort("(answered)", "at", PLACE)
     return (
         one.unique(["request_id", "row"], keep="last", maintain_order=True)
-        .drop("(answered)")
+        .drop("(answered)", PLACE)
         .sort("at", "request_id", "row")
     )
 

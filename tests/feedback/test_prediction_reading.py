@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,57 @@ def test_how_a_version_s_requests_were_answered_is_told_by_request_and_not_by_ro
     assert (found.requests, found.failed) == (101, 1)
     assert found.latency_ms[0] == pytest.approx(95, abs=1) and found.latency_ms[1] == pytest.approx(99, abs=1)
     assert log.reader().summarize_serving("9", DAY, DAY) is None
+
+
+class TestTheLastWord:
+    """Thousands of keys in several files and row groups: the engine's order of rows decides nothing, in any run."""
+
+    KEYS = 20_000
+
+    def many(self, log: Log) -> None:
+        rows = pl.DataFrame({"request_id": [f"r{n}" for n in range(self.KEYS)]}).with_columns(
+            key="A" + pl.col("request_id"), row=pl.lit(0), at=pl.lit(NOON), score=0.5, version=pl.lit("3"), status=200
+        )
+        schema = {name: COLUMN_TYPES[kind] for name, kind in PREDICTION.items()}
+        whole = [pl.col(name) if name in rows.columns else pl.lit(None).alias(name) for name in schema]
+        self.write(log, "predictions", rows.select(whole).cast(schema), "p")
+
+    def write(self, log: Log, stream: str, rows: pl.DataFrame, name: str) -> None:
+        file = io.BytesIO()
+        rows.write_parquet(file, row_group_size=1000)
+        log.segments.place.add(f"{stream}/{DAY}/{name}.parquet", file.getvalue())
+
+    def test_of_labels_ingested_several_times_the_one_known_last_counts(self, log):
+        self.many(log)
+        draw = random.Random(5)
+        for number in range(3):  # the day that was corrected last is not the newest day
+            ids = [f"Ar{n}" for n in range(self.KEYS)]
+            draw.shuffle(ids)
+            day, known = DAY + timedelta(days=number % 2), DAY + timedelta(days=20 + number)
+            label = "good" if number == 2 else "bad"
+            log.ingested(day, *((name, label) for name in ids), known=known)
+        for _ in range(3):
+            assert log.read(until=DAY)["outcome"].value_counts().rows() == [("good", self.KEYS)]
+
+    def test_of_outcomes_received_at_one_moment_the_one_that_was_sent_last_counts_before_and_after_upkeep(self, log):
+        self.many(log)
+        for name, label in (("a", "bad"), ("b", "bad"), ("c", "good")):
+            told = pl.DataFrame({"request_id": [f"r{n}" for n in range(self.KEYS)]}).select(
+                "request_id",
+                row=pl.lit(0, pl.Int64),
+                label=pl.lit(label),
+                happened=pl.lit(None, COLUMN_TYPES["time"]),
+                received=pl.lit(NOON, COLUMN_TYPES["time"]),
+            )
+            self.write(log, "feedback", told.sample(fraction=1.0, shuffle=True, seed=3), name)
+        for _ in range(2):
+            assert log.read()["outcome"].value_counts().rows() == [("good", self.KEYS)]
+            log.upkeep()
+
+    def test_when_it_happened_decides_between_outcomes_received_at_one_moment(self, log):
+        log.predicted({"request_id": "a"})
+        log.told(
+            {"request_id": "a", "label": "good", "happened": NOON - timedelta(hours=1)},
+            {"request_id": "a", "label": "bad", "happened": NOON - timedelta(hours=2)},
+        )
+        assert log.read()["outcome"].to_list() == ["good"]

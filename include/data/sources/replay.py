@@ -66,7 +66,7 @@ class Replay(Source):
 
         path = resolve_path(self._spec.path)
         try:
-            return pl.read_csv(path, infer_schema_length=None)
+            return pl.read_csv(path, infer_schema_length=None, glob=False)
         except (OSError, pl.exceptions.PolarsError) as error:
             cause = str(error).splitlines()[0]
             raise DataRefused(f"{path} cannot be read ({cause}); set source.path to the replay's file.") from error

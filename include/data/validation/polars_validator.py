@@ -134,7 +134,7 @@ def _check_patterns(rules: Sequence[Expectation]) -> None:
 
 def summarise(reference: Path, manifest: DataManifest) -> Reference | None:
     """Moments of the numbers and counts of the categories of an earlier day, as far as the contract compares them."""
-    contract, lazy = manifest.contract, pl.scan_parquet(reference)
+    contract, lazy = manifest.contract, pl.scan_parquet(reference, glob=False)
     there = set(lazy.collect_schema().names())
     specs = {name: spec for name, spec in contract.columns.items() if name in there}
     numbers = [name for name, spec in specs.items() if spec.kind == "number" and contract.shift]
