@@ -203,6 +203,37 @@ def test_the_manifest_says_which_days_get_a_page_of_data_docs(small, tmp_path, p
     ][:made]
 
 
+def test_every_day_has_its_page_refused_and_corrected_ones_too_and_the_index_lists_them_without_a_script(
+    small, tmp_path
+):
+    """From the second day on there was none: what the engine kept of the first it could not read again."""
+    spec = small(**{"contract.data_docs": "always"})
+    site = tmp_path / "store/data_docs/site"
+    pages = [ingest(day=str(DAY + timedelta(days=number))).outputs["data_docs"] for number in range(3)]
+    assert ingest(scenario="new_market").outputs["data_docs"] == pages[0]  # a correction
+    small(**{"contract.data_docs": "always", "contract.rows": {"min": 1, "max": 2}})
+    with pytest.raises(DataRefused) as refused:
+        ingest(day=str(DAY + timedelta(days=3)))
+    pages.append(refused.value.page)
+    assert sorted(pages) == sorted(str(path.relative_to(site)) for path in site.glob("validations/**/*.html"))
+    index = (site / "index.html").read_text()
+    assert [page for page in pages if f'href="{page}"' not in index] == [] and "<script" not in index
+    assert f"Data Docs of {spec.name}: 4 days" in index
+
+
+def test_a_page_that_cannot_be_drawn_is_said_in_the_result_and_the_day_is_published(small, monkeypatch, caplog):
+    small(**{"contract.data_docs": "always"})
+
+    def fail(*given):
+        raise ValueError("the engine\nstumbled")
+
+    monkeypatch.setattr("include.data.validation.data_docs.write", fail)
+    result = ingest()
+    assert result.outputs["changed"] and result.outputs["data_docs"] is None
+    assert "no page of Data Docs could be drawn (ValueError: the engine stumbled)" in result.summary
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_a_refused_day_has_its_page_with_the_refusal_and_without_the_markup_of_its_cells(deliver, clean):
     damaged = clean.assign(Home=clean["Home"].where(clean.index > 1, "<script>alert(1)</script>"))
     with pytest.raises(DataRefused, match=r"Its page is \S+\.html\.$") as caught:

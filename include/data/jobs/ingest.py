@@ -64,7 +64,7 @@ def run(request: JobRequest, manifest: DataManifest) -> JobResult:
         validation = _validate_rows(
             landed, landed_parts, workspace, day, compare_day(day, request.as_of, manifest, store)
         )
-        page = _write_docs_page(landed.rows, validation, request, day, manifest, docs)
+        page, page_problem = _write_docs_page(landed.rows, validation, request, day, manifest, docs)
         accepted = _require_accepted(validation, page, docs)
         snapshot = _describe_snapshot(accepted, validation, read, request, day, manifest)
         twin = store.find_same_rows(snapshot)
@@ -76,7 +76,7 @@ def run(request: JobRequest, manifest: DataManifest) -> JobResult:
         shown = _publish_quarantine_page(validation, day, docs)
         if landed_parts:
             landed_parts.clear()
-    pages = {"data_docs": page, "quarantine_page": shown}
+    pages = {"data_docs": page, "data_docs_problem": page_problem, "quarantine_page": shown}
     more = {"uri": store.build_uri(snapshot), "changed": changed, "same_rows_as": str(twin) if twin else None, **pages}
     return _describe_result(request, snapshot, more)
 
@@ -123,11 +123,11 @@ def _validate_rows(
 
 def _write_docs_page(
     landed: LandedRows, validation: Validation, request: JobRequest, day: date, manifest: DataManifest, docs: Path
-) -> str | None:
-    """The day's page of Data Docs, where the manifest wants one. It is evidence: without it the verdict stands."""
+) -> tuple[str | None, str | None]:
+    """The day's page of Data Docs, where the manifest wants one, or why there is none: the verdict stands without."""
     live = request.intent is Intent.LIVE
     if not should_render_docs(manifest.contract.data_docs, live, bool(validation.refusal)):
-        return None
+        return None, None
     from include.data.validation import data_docs
 
     rules = [outcome.expectation for outcome in validation.outcomes]
@@ -136,10 +136,11 @@ def _write_docs_page(
         or f"{validation.rows - validation.quarantined} of {validation.rows} rows of {day} were accepted."
     )
     try:
-        return str(data_docs.write(landed, rules, manifest.name, day, note, docs))
-    except Exception:  # whatever the engine stumbles over, the day has its verdict already
-        log.warning("no page of Data Docs for %s", day, exc_info=True)
-        return None
+        return str(data_docs.write(landed, rules, manifest.name, day, note, docs)), None
+    except Exception as error:  # whatever the engine stumbles over, the day has its verdict already
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        log.warning("no page of Data Docs could be drawn for %s (%s)", day, problem)
+        return None, problem
 
 
 def _require_accepted(validation: Validation, page: str | None, docs: Path) -> Path:
@@ -193,11 +194,13 @@ def _publish_quarantine_page(validation: Validation, day: date, docs: Path) -> s
 def _describe_result(request: JobRequest, snapshot: Snapshot, more: Mapping[str, object]) -> JobResult:
     aside = f", {snapshot.quarantined} were set aside" if snapshot.quarantined else ""
     warned = f", {len(snapshot.warnings)} warnings" if snapshot.warnings else ""
+    problem = more["data_docs_problem"]
+    undrawn = f"; no page of Data Docs could be drawn ({problem})" if problem else ""
     again = f"; these are the very rows of {more['same_rows_as']}, delivered again" if more["same_rows_as"] else ""
     state = "published" if more["changed"] else "already published, nothing rewritten"
     summary = (
         f"{snapshot.rows} rows of {snapshot.day} passed {snapshot.expectations} expectations{aside}{warned}: "
-        f"snapshot {snapshot.id[:12]} {state}{again}"
+        f"snapshot {snapshot.id[:12]} {state}{again}{undrawn}"
     )
     outputs = snapshot.model_dump(mode="json", exclude={"columns", "types", "files"})
     return _build_result(request, "yes", summary, {**outputs, **more})
