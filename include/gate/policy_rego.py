@@ -1,9 +1,9 @@
 """An organisation's own rules over the gate's report, written in Rego (Open Policy Agent's language).
 
-The policy sees everything and can only say no: what `deny` holds refuses the release, and nothing in the file can make
-a refused one pass. regopy runs it inside the process, so there is no policy server to operate; the price is its subset
-of OPA's built-in functions. A policy without a rule `deny` in its package is an error, not a yes: a misspelt package
-would otherwise let everything through in silence.
+The policy sees everything that is known and can only say no: what `deny` holds refuses the release, and nothing in the
+file can make a refused one pass. regopy runs it inside the process, so there is no policy server to operate; the price
+is its subset of OPA's built-in functions. A policy without a rule `deny` in its package is an error, not a yes: a
+misspelt package would otherwise let everything through in silence.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class RegoPolicy:
         interpreter.strict_built_in_errors = True  # else a rule that fails is a rule that does not deny
         try:
             interpreter.add_module(self.name, self.text)
-            interpreter.set_input_term(json.dumps(report, allow_nan=False))
+            interpreter.set_input_term(json.dumps(drop_nulls(report), allow_nan=False))
             answer = str(interpreter.query(RULE))
         except (RegoError, json.JSONDecodeError) as error:  # the latter holds what the rule failed of
             raise Permanent(self._describe_error(str(getattr(error, "doc", error)))) from error
@@ -65,6 +65,13 @@ class RegoPolicy:
         where = f", line {line}" if line else ""
         what = message[1] if message else " ".join(failure.split())
         return f"The policy {self.name} cannot be run{where}: {what}; correct the file or gate.policy."
+
+
+def drop_nulls(value: Any) -> Any:
+    """What is not known is not there: engines order null differently, and one metric less would turn a rule round."""
+    if isinstance(value, Mapping):
+        return {name: drop_nulls(each) for name, each in value.items() if each is not None}
+    return [drop_nulls(each) for each in value if each is not None] if isinstance(value, list | tuple) else value
 
 
 def read(path: Path) -> RegoPolicy:

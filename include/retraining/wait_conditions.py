@@ -140,7 +140,8 @@ class WaitConditions:
             return f"{unchecked_days[-1]} was published without a contract being run"
         newest = days[-1].day if days else date.min
         for entry in reversed(list(self._ledger.read_entries(kinds.DATASET_REFUSED))):
-            if newest < (day := date.fromisoformat(entry.subject)) <= as_of:
+            day = _parse_day(entry.subject)
+            if day and newest < day <= as_of:
                 return f"the delivery of {day} was refused and no later day is validated"
         return None
 
@@ -180,6 +181,14 @@ class WaitConditions:
         except Temporary as error:
             return {"step": None, "sentence": str(error)}  # the worker meets it again, and the task is retried
         return {"step": step.value, "sentence": f"the next step is {step.value}"} if step else None
+
+
+def _parse_day(text: str) -> date | None:
+    """None for what an earlier version entered of a form that was filled in wrongly."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def find_live_version(ledger: LocalLedger) -> str | None:

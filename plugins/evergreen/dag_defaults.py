@@ -55,6 +55,7 @@ def make_intent_param() -> Param:
         None,
         type=["null", "string"],
         enum=[None, *values],
+        values_display={"null": "live, or what the event says"},  # the form would show the word null
         title="Intent",
         description="Only live runs move production. Empty: live, or what the triggering event says; a backfill is "
         "always historical.",

@@ -5,23 +5,32 @@ process of its own. It gets two plain dictionaries, the run and the deadline, an
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from evergreen.hooks.notifiers import announce
 from include.alerting.core.alerts import Alert, Severity
 
 
+def _parse_time(value: object) -> datetime | None:
+    return value if isinstance(value, datetime) or value is None else datetime.fromisoformat(str(value))
+
+
 def tell_late(context: Mapping[str, Any]) -> None:
-    """Once for each run. A backfill is as long as it is, and wakes nobody."""
-    run = context["dag_run"]
-    if run.get("run_type") == "backfill":
+    """Once for each run. A backfill is as long as it is, and wakes nobody; nor does a run that ended in time, which
+    Airflow calls late too unless it succeeded.
+    """
+    run, due = context["dag_run"], _parse_time(context["deadline"].get("deadline_time"))
+    ended = _parse_time(run.get("end_date"))
+    if run.get("run_type") == "backfill" or (ended and due and ended <= due):
         return
     dag, run_id = run["dag_id"], run["dag_run_id"]
+    how = f"has not ended by {due}" if ended is None else f"{run.get('state', 'ended')} at {ended}, due by {due}"
     announce(
         Alert(
             severity=Severity.WARNING,
             title=f"A run of {dag} is late",
-            text=f"{run_id} has not ended by {context['deadline'].get('deadline_time')}.",
+            text=f"{run_id} {how}.",
             runbook="a-run-is-late",
             key=f"late-{dag}-{run_id}"[:255],
         )

@@ -8,6 +8,14 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from include.kernel.errors import Permanent, Temporary
 
 
+class JobRefused(AirflowFailException):
+    """A job failed for good. `kind` names the error of include.kernel.errors that the job ended by, as it wrote it."""
+
+    def __init__(self, message: str, kind: str | None) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 @contextmanager
 def translate_errors() -> Iterator[None]:
     try:

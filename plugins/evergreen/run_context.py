@@ -4,12 +4,14 @@ Whoever triggered the run has the first word: a Param, then the newest asset eve
 run's own dates. Behind this line nobody asks what day it is.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from evergreen.errors import translate_errors
+from include.kernel.errors import RequestInvalid
 from include.kernel.job import Intent, JobRequest, build_run_key, derive_intent
 
 
@@ -32,18 +34,39 @@ class RunContext:
 def read_run_context(context: Mapping[str, Any]) -> RunContext:
     params, extra = context.get("params") or {}, find_newest_extra(context)
     run = context["dag_run"]
-    as_of = params.get("as_of") or extra.get("as_of")
     run_type = str(getattr(run.run_type, "value", run.run_type))
     with translate_errors():
+        _check_conf(context)
+        as_of = parse_date("as_of", params.get("as_of") or extra.get("as_of"))
         intent = derive_intent(run_type, params.get("intent"), extra.get("intent"))
     return RunContext(
-        as_of=date.fromisoformat(as_of) if as_of else _find_run_day(context),
+        as_of=as_of or _find_run_day(context),
         intent=intent,
         extra=extra,
         run_type=run_type,
         who=f"{run.dag_id} {run.run_id}",
         key=build_run_key(run.dag_id, run.run_id),
     )
+
+
+def _check_conf(context: Mapping[str, Any]) -> None:
+    """Airflow takes any key; one that no form has would be dropped, and the run do what nobody asked for."""
+    dag, run = context.get("dag"), context["dag_run"]
+    known = list(dag.params) if dag else []
+    for name in (getattr(run, "conf", None) or {}) if dag else {}:
+        if name not in known and not name.startswith("airflow/"):  # its own settings for traces
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? It" if near else "it"
+            takes = f"takes {', '.join(known)}" if known else "takes no settings"
+            raise RequestInvalid(f"The run's conf names {name!r}, which {run.dag_id} does not know; {hint} {takes}.")
+
+
+def parse_date(name: str, value: object) -> date | None:
+    """None for what was not given. Raises `RequestInvalid`."""
+    try:
+        return date.fromisoformat(str(value)) if value else None
+    except ValueError as error:
+        raise RequestInvalid(f"{name} is {value!r}, which is no day; write it as 2026-08-31.") from error
 
 
 def build_job_request(context: Mapping[str, Any], job: str, params: Mapping[str, Any]) -> JobRequest:
@@ -62,7 +85,9 @@ def find_newest_extra(context: Mapping[str, Any]) -> Mapping[str, Any]:
 def list_announced_days(context: Mapping[str, Any], field: str) -> list[date]:
     """The days in this field of all triggering events: a run may answer several, and each names a day of its own."""
     events = [event for asset in (context.get("triggering_asset_events") or {}).values() for event in asset]
-    return [date.fromisoformat(event.extra[field]) for event in events if (event.extra or {}).get(field)]
+    with translate_errors():
+        days = [parse_date(field, (event.extra or {}).get(field)) for event in events]
+    return [day for day in days if day]
 
 
 def find_interval_day(context: Mapping[str, Any]) -> date | None:

@@ -128,3 +128,10 @@ print("heavy:", *[name for name in {HEAVY!r} if name in sys.modules])
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines()[-1].split() == ["heavy:"]
+
+
+def test_no_form_shows_the_word_null(bag) -> None:
+    for dag in bag.dags.values():
+        for name in dag.params:
+            schema = dag.params.get_param(name).schema
+            assert None not in schema.get("enum", []) or schema["values_display"]["null"], (dag.dag_id, name)

@@ -62,3 +62,11 @@ def test_an_absent_policy_names_the_setting(tmp_path: Path) -> None:
 def test_a_changed_policy_has_another_digest() -> None:
     text = SAMPLE.read_text()
     assert RegoPolicy("a", text).digest != RegoPolicy("a", text.replace("0.1", "0.2")).digest
+
+
+def test_what_is_not_known_is_not_there() -> None:
+    """This engine has null below every number, so a rule on a metric nobody measured would hold."""
+    rule = HEAD + "deny contains name if {\n\tsome name, value in input.metrics\n\tvalue < 0.5\n}\n"
+    report = {"metrics": {"auc": None, "recall": 0.4}, "checks": [None, {"why": None, "name": "a"}]}
+    assert RegoPolicy("metrics.rego", rule).list_denials(report) == ("recall",)
+    assert policy_rego.drop_nulls(report) == {"metrics": {"recall": 0.4}, "checks": [{"name": "a"}]}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import pytest
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import AirflowFailException
 
-from evergreen.run_context import build_job_request, find_newest_extra, read_run_context
+from evergreen.run_context import build_job_request, find_newest_extra, list_announced_days, read_run_context
 from include.kernel.job import Intent
 from tests.plugins.conftest import context, event
 
+ROOT = Path(__file__).resolve().parents[2]
 PARAM, EVENT, INTERVAL, RUN_AFTER = "2026-08-01", "2026-08-02", datetime(2026, 8, 3, tzinfo=UTC), date(2026, 8, 20)
 
 
@@ -53,6 +57,46 @@ def test_the_type_of_a_run_is_known_whether_it_comes_as_a_word_or_as_an_enumerat
 
     assert read_run_context(context(run_type=DagRunType.BACKFILL_JOB)).intent is Intent.HISTORICAL
     assert read_run_context(context(run_type=DagRunType.MANUAL)).run_type == "manual"
+
+
+@pytest.mark.parametrize("where", ["param", "event"])
+def test_a_day_that_is_none_is_one_sentence_and_no_retry(where):
+    told = {"as_of": "yesterday"}
+    found = context(params=told) if where == "param" else context(event(**told), run_type="asset_triggered")
+    with pytest.raises(AirflowFailException, match="as_of is 'yesterday', which is no day; write it as 2026-08-31"):
+        read_run_context(found)
+
+
+def test_a_day_announced_by_an_event_is_read_as_strictly():
+    with pytest.raises(AirflowFailException, match="day is 'today', which is no day"):
+        list_announced_days(context(event(day="today"), event(day="2026-08-01")), "day")
+    assert list_announced_days(context(event(day="2026-08-01"), event()), "day") == [date(2026, 8, 1)]
+
+
+def run_of(dag_id: str, conf: dict[str, object]):
+    from airflow.dag_processing.dagbag import DagBag
+
+    found = context(dag_id=dag_id)
+    found["dag_run"].conf = conf
+    return found | {"dag": DagBag(str(ROOT / "dags" / f"{dag_id}.py")).dags[dag_id]}
+
+
+@pytest.mark.parametrize("dag_id", ["deploy", "ingest", "monitor", "retrain", "rollback", "score", "train", "watch"])
+def test_no_dag_takes_a_key_that_its_form_does_not_have(dag_id, monkeypatch):
+    found = run_of(dag_id, {"verson": "99"})
+    with pytest.raises(AirflowFailException, match=f"The run's conf names 'verson', which {dag_id} does not know"):
+        read_run_context(found)
+    for root in found["dag"].roots:
+        monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+        with pytest.raises(AirflowFailException, match="does not know"):
+            root.execute(found)
+
+
+def test_the_nearest_known_key_is_named():
+    with pytest.raises(AirflowFailException, match="did you mean 'version'\\? It takes version, why"):
+        read_run_context(run_of("rollback", {"verson": "99"}))
+    for fine in ({}, {"version": "2"}, {"airflow/task_span_detail_level": 2}):
+        assert read_run_context(run_of("rollback", fine)).is_live
 
 
 def test_of_several_events_the_newest_counts():

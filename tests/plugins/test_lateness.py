@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,22 @@ def test_a_run_that_is_late_is_told_once_with_the_section_that_says_what_to_do()
     tell_late(LATE)
     [told] = waiting()
     assert "A run of monitor is late" in told and "a-run-is-late" in told and "scheduled__1" in told
+
+
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_a_run_that_ended_in_time_is_not_late_whatever_airflow_says_hours_later(state):
+    """Airflow forgets the deadline of a run that succeeded, and of no other."""
+    ended = {**LATE["dag_run"], "state": state, "end_date": "2026-08-20T02:59:00Z"}
+    tell_late({**LATE, "dag_run": ended})
+    assert waiting() == []
+
+
+@pytest.mark.parametrize("due", ["2026-08-20T03:00:00Z", datetime(2026, 8, 20, 3, tzinfo=UTC)])
+def test_a_run_that_ended_too_late_is_told_with_its_end(due):
+    ended = {**LATE["dag_run"], "state": "failed", "end_date": "2026-08-20T04:30:00Z"}
+    tell_late({"dag_run": ended, "deadline": {"id": "1", "deadline_time": due}})
+    [told] = waiting()
+    assert "failed at 2026-08-20 04:30:00+00:00, due by 2026-08-20 03:00:00+00:00" in told and "has not" not in told
 
 
 def test_a_backfill_wakes_nobody():

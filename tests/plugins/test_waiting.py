@@ -9,15 +9,25 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk._shared.module_loading import import_string
-from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferralError,
+    TaskDeferred,
+)
 
 from evergreen.assets import DRIFT_DETECTED
+from evergreen.errors import JobRefused, translate_errors
 from evergreen.operators.rejection_callback import record_refused_day
 from evergreen.sensors.drift import DriftSensor
 from evergreen.sensors.retraining import RetrainingSensor
+from evergreen.sensors.wait_condition import WaitConditionSensor
 from evergreen.triggers.poll import PollTrigger
 from include.data.wiring import open_snapshot_store
 from include.kernel.environment import read_setting
+from include.kernel.errors import RequestInvalid, ServiceUnavailable
 from include.kernel.ledger import Entry
 from include.kernel.wiring import open_ledger
 from include.monitoring.core.episodes import MonitorReport
@@ -88,6 +98,78 @@ class TestPollTrigger:
         alarm()
         async with asyncio.timeout(5):
             assert len([found async for found in PollTrigger("drift", {}, 0.02).run()]) == 1
+
+
+class Away(WaitConditionSensor):
+    """Its condition cannot be asked: `error` is raised."""
+
+    error: Exception = ServiceUnavailable("the store is away")
+
+    def fetch_answer(self, context):
+        with translate_errors():
+            raise self.error
+
+
+class TestEndOfAWait:
+    """Of a sensor with soft_fail, as both of ours are: nothing but the time limit ends a wait as skipped."""
+
+    def resume(self, sensor, method: str = "execute_complete", **event):
+        return sensor.resume_execution(method, event or {"event": {"sentence": "s"}}, context())
+
+    @pytest.mark.parametrize("error", [AirflowException("away"), AirflowFailException("refused"), ValueError("odd")])
+    def test_what_goes_wrong_after_a_wait_is_no_skip(self, monkeypatch, error):
+        def fail(*given):
+            raise error
+
+        sensor = DriftSensor(task_id="drift", soft_fail=True)
+        monkeypatch.setattr(sensor, "handle_answer", fail)
+        with pytest.raises(type(error)) as raised:
+            self.resume(sensor)
+        assert raised.value is error
+
+    def test_a_trigger_that_failed_is_no_skip(self):
+        with pytest.raises(TaskDeferralError):
+            self.resume(DriftSensor(task_id="drift", soft_fail=True), "__fail__", error="Trigger failure")
+
+    @pytest.mark.parametrize(("soft", "ends"), [(True, AirflowSkipException), (False, AirflowSensorTimeout)])
+    def test_the_end_of_the_time_limit_skips_where_it_may_and_says_for_what_it_waited(self, soft, ends):
+        sensor = DriftSensor(task_id="drift", soft_fail=soft, timeout=90)
+        with pytest.raises(ends, match="No answer to 'drift' within 0:01:30"):
+            self.resume(sensor, "__fail__", error="Trigger timeout")
+
+    @pytest.mark.parametrize("deferrable", [True, False])
+    @pytest.mark.parametrize(
+        ("error", "ends"),
+        [(ServiceUnavailable("away"), AirflowException), (RequestInvalid("no such day"), AirflowFailException)],
+    )
+    def test_an_outage_at_the_first_look_is_retried_and_a_refusal_is_not(self, deferrable, error, ends, monkeypatch):
+        monkeypatch.setattr(Away, "error", error)
+        with pytest.raises(ends, match=str(error)) as raised:
+            Away(task_id="wait", soft_fail=True, deferrable=deferrable).execute(context())
+        assert not isinstance(raised.value, AirflowSkipException)
+
+    async def test_the_trigger_rides_over_an_outage(self, monkeypatch, caplog):
+        answers = [ServiceUnavailable("the store is away"), OSError("stale handle"), None, {"sentence": "now"}]
+
+        def ask(self):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(PollTrigger, "_ask_now", ask)
+        async with asyncio.timeout(5):
+            fired = await anext(PollTrigger("drift", {}, 0.01).run())
+        assert fired.payload == {"sentence": "now"} and answers == []
+        assert "asked again in 0.01 s: the store is away" in caplog.text
+
+    async def test_what_no_time_mends_ends_the_wait(self, monkeypatch):
+        def fail(self):
+            raise RequestInvalid("there is no such condition")
+
+        monkeypatch.setattr(PollTrigger, "_ask_now", fail)
+        with pytest.raises(RequestInvalid):
+            await anext(PollTrigger("drift", {}, 0.01).run())
 
 
 class TestDriftSensor:
@@ -211,10 +293,27 @@ class TestRetrainingSensor:
         told = RetrainingSensor(task_id="decide").execute(context(**week))
         assert told["sentence"].startswith("accuracy of (all) on matured rows is 0.600, bound 0.700; schedule: ")
 
+    @pytest.mark.parametrize(
+        "error", [JobRefused("There is no scenario 'new_marked'", "RequestInvalid"), AirflowException("S3 is away")]
+    )
+    def test_a_mistyped_form_or_an_outage_is_told_and_says_nothing_about_the_data(self, rows, manifest, error):
+        task = SimpleNamespace(job_params={"day": "2026-08-05"})
+        record_refused_day(context() | {"task": task, "exception": error})
+        assert list(open_ledger().read_entries("dataset.refused")) == []
+        [told] = (Path(read_setting("EVERGREEN_STORE")) / "alerts").rglob("*.json")
+        assert "The day 2026-08-05 was not ingested" in told.read_text() and str(error) in told.read_text()
+
+    def test_a_refused_day_that_an_earlier_version_entered_of_a_wrong_form_is_passed_over(self, rows, manifest):
+        open_ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))
+        open_ledger().append(Entry(what="dataset.refused", subject="2026-13-01", who="ingest", why="", key="d"))
+        week = {"run_type": "scheduled", "params": {"as_of": "2026-08-09"}}
+        assert "labelled rows" in RetrainingSensor(task_id="decide").execute(context(**week))["sentence"]
+
     def test_a_day_that_was_refused_stops_the_policy_until_a_later_one_is_valid(self, rows, manifest):
         open_ledger().append(Entry(what="model.trained", subject="r", who="t", why="", details=TRAINED, key="t"))
         task = SimpleNamespace(job_params={"day": "2026-08-05"})
-        record_refused_day(context() | {"task": task, "exception": ValueError("rule 3 is broken")})
+        refused = JobRefused("rule 3 is broken", "DataRefused")
+        record_refused_day(context() | {"task": task, "exception": refused})
         [told] = (Path(read_setting("EVERGREEN_STORE")) / "alerts").rglob("*.json")
         assert "The delivery of 2026-08-05 was refused" in told.read_text() and "rule 3" in told.read_text()
         week = {"run_type": "scheduled", "params": {"as_of": "2026-08-09"}}

@@ -209,7 +209,7 @@ def test_a_server_that_goes_down_and_comes_back_is_met_again() -> None:
         again.end()
     assert "no connection: ConnectionRefusedError" in result.summary()["failures"]
     assert result.answered >= 98, "what was due meanwhile waited, and its latency says so"
-    assert result.ms(100) >= 250
+    assert result.ms(100) >= 150, "half of the outage: the server took its time to end"
 
 
 def test_the_command_prints_its_figures_as_json(server: Served, tmp_path: Path) -> None:

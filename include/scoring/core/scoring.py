@@ -138,10 +138,12 @@ def choose_days(
 ) -> list[Snapshot]:
     """The days to score, oldest first, each as it was known as of `as_of`; empty when none of them is there.
 
-    `asked` is a first and a last day (or one of them alone) and has the first word; then the days that
-    the triggering events announce; then the run's own day; else it is the newest day there is.
+    `requested` is a first and a last day (or one of them alone) and has the first word; then the days that
+    the triggering events announce; then the run's own day; else it is the newest day there is. Raises `RequestInvalid`.
     """
     visible_days, bounds = select_visible(history, as_of), [day for day in requested if day]
+    if bounds and bounds[0] > bounds[-1]:
+        raise RequestInvalid(f"The range from {bounds[0]} until {bounds[-1]} ends before it begins; swap its days.")
     if bounds:
         return [snapshot for snapshot in visible_days if bounds[0] <= snapshot.day <= bounds[-1]]
     chosen_days = set(announced) or ({own} if own else {snapshot.day for snapshot in visible_days[-1:]})

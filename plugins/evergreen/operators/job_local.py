@@ -9,9 +9,9 @@ from typing import Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 
-from evergreen.errors import translate_errors
+from evergreen.errors import JobRefused, translate_errors
 from evergreen.hooks.connections import ConnectionsHook
 from evergreen.links import MlflowLink, ReportLink
 from evergreen.pages import build_page_url, find_page
@@ -82,6 +82,6 @@ def _read_failure(path: Path) -> dict[str, Any]:
 
 def _build_failure(job: str, exit_code: int, failure: dict[str, Any]) -> AirflowException:
     """The job's own sentence if it left one; otherwise what its exit code tells."""
-    kind = AirflowFailException if exit_code == Permanent.exit_code else AirflowException
     how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with code {exit_code}"
-    return kind(failure.get("error") or f"Job {job} {how} and left no result; its last lines stand above in this log.")
+    why = failure.get("error") or f"Job {job} {how} and left no result; its last lines stand above in this log."
+    return JobRefused(why, failure.get("kind")) if exit_code == Permanent.exit_code else AirflowException(why)

@@ -18,13 +18,13 @@ from typing import Any, cast
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import ApiClient
 from kubernetes.client import models as k8s
 from kubernetes.config import ConfigException
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from evergreen.errors import translate_errors
+from evergreen.errors import JobRefused, translate_errors
 from evergreen.hooks.connections import ConnectionsHook
 from evergreen.links import MlflowLink, ReportLink
 from evergreen.pages import build_page_url, find_page
@@ -261,7 +261,8 @@ class PodJobOperator(KubernetesPodOperator):
             self.cluster.patch(
                 self._build_path("pods", pod["metadata"]["name"]), {"metadata": {"labels": {pods.JUDGED: "true"}}}
             )
-        return (AirflowFailException if judgement.permanent else AirflowException)(judgement.why)
+        kind = pods.read_receipt(pod).get("kind")
+        return JobRefused(judgement.why, kind) if judgement.permanent else AirflowException(judgement.why)
 
     def _link(self, outputs: dict[str, Any]) -> None:
         if page := find_page(outputs):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Context
@@ -11,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.errors import translate_errors
 from evergreen.hooks.connections import ConnectionsHook
-from evergreen.run_context import RunContext, find_interval_day, list_announced_days, read_run_context
+from evergreen.run_context import RunContext, find_interval_day, list_announced_days, parse_date, read_run_context
 from include.kernel.errors import RequestInvalid
 from include.kernel.words import ledger_kinds as kinds
 from include.release.core.rollout import Release
@@ -64,7 +63,8 @@ class PinOperator(BaseOperator):
 
 def _choose_days(run: RunContext, store: SnapshotStore, context: Mapping[str, Any]) -> list[PinnedDay]:
     with translate_errors():
-        requested = _parse_date(context, "day"), _parse_date(context, "until")
+        params = context["params"]
+        requested = parse_date("day", params.get("day")), parse_date("until", params.get("until"))
         backfill_day = find_interval_day(context) if run.run_type == "backfill" else None
         snapshots = choose_days(
             store.read_history(), run.as_of, requested, list_announced_days(context, "day"), backfill_day
@@ -78,8 +78,3 @@ def _choose_days(run: RunContext, store: SnapshotStore, context: Mapping[str, An
     if not snapshots:
         raise AirflowSkipException(f"There is no day to score as of {run.as_of}.")
     return [PinnedDay(day=snapshot.day, snapshot=snapshot.id) for snapshot in snapshots]
-
-
-def _parse_date(context: Mapping[str, Any], name: str) -> date | None:
-    value = context["params"].get(name)
-    return date.fromisoformat(value) if value else None

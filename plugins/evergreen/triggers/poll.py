@@ -5,15 +5,19 @@ reading files blocks.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from evergreen.hooks.connections import ConnectionsHook
+from include.kernel.errors import Temporary
 from include.manifest import Manifest
 from include.retraining.wait_conditions import Answer, WaitConditions
 from include.retraining.wiring import open_wait_conditions
+
+log = logging.getLogger(__name__)
 
 
 class PollTrigger(BaseTrigger):
@@ -25,6 +29,7 @@ class PollTrigger(BaseTrigger):
         self.arguments = arguments
         self.interval = interval
         self._opened: tuple[Manifest, WaitConditions] | None = None
+        self._outage = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         kwargs = {"question": self.question, "arguments": self.arguments, "interval": self.interval}
@@ -36,6 +41,18 @@ class PollTrigger(BaseTrigger):
         yield TriggerEvent(answer)  # type: ignore[no-untyped-call]
 
     def _ask(self) -> Answer | None:
+        """None also while what is asked is away: who waits for weeks rides over an outage. Anything else ends the wait,
+        and the worker meets it again.
+        """
+        try:
+            return self._ask_now()
+        except (Temporary, OSError) as error:
+            if str(error) != self._outage:
+                log.warning("asked again in %g s: %s", self.interval, error)
+            self._outage = str(error)
+            return None
+
+    def _ask_now(self) -> Answer | None:
         """By the manifest as it is now: what waits for weeks must see it change."""
         manifest = ConnectionsHook().manifest
         if self._opened is None or self._opened[0] is not manifest:
