@@ -8,6 +8,8 @@ from include.data.spec import GroupsSpec
 from include.feedback.spec import FeedbackManifest, LoggingSpec
 from include.kernel.spec import Count, Section, Share
 
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s*]+)$")]
+
 
 class BreakerSpec(Section):
     """When the model is no longer asked because it fails, and when it is tried again."""
@@ -91,6 +93,9 @@ class ServingSpec(LoggingSpec):
     request_log: Share = Field(0.0, description="share of good answers that leave a line; failed ones always do")
     logged_features: tuple[str, ...] = Field((), description="columns whose values those lines may hold; none else")
     rate_limit: RateLimit | None = Field(None, description="beyond it an API token is answered 429 + Retry-After")
+    cors_origins: tuple[Origin, ...] = Field(
+        (), description="pages whose scripts may ask, such as https://app.example.org; '*' for all of the web"
+    )
     explain: ExplainSpec = ExplainSpec()
     objectives: ObjectivesSpec = ObjectivesSpec()
     reasons: dict[str, ReasonSpec] = Field({}, description="column of the contract -> its reason code and sentences")
