@@ -45,6 +45,9 @@ def test_columns_of_the_contract_that_the_model_does_not_need_are_taken_and_chan
 ) -> None:
     whole, narrow = ask(client, form, ROWS), ask(client, form, NARROW)
     assert whole.status_code == 200 and whole.content == narrow.content
+    if form == "native":
+        expected = credit.trained("boosting", *NEEDED).predict_proba(NARROW)
+        assert [each["probability"] for each in whole.json()["predictions"]] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("form", FORMS)
