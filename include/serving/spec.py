@@ -1,14 +1,22 @@
 """The manifest's section about the model server."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from include.data.spec import GroupsSpec
 from include.feedback.spec import FeedbackManifest, LoggingSpec
 from include.kernel.spec import Count, Section, Share
 
-Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s*]+)$")]
+
+def _check_origin(text: str) -> str:
+    if not re.fullmatch(r"\*|https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]+)?", text):
+        raise ValueError("write it as browsers do, such as https://app.example.org, without path or capitals; or '*'")
+    return text
+
+
+Origin = Annotated[str, AfterValidator(_check_origin)]
 
 
 class BreakerSpec(Section):

@@ -17,6 +17,8 @@ import pytest
 import uvicorn
 from starlette.responses import StreamingResponse
 
+from include.kernel.errors import ManifestInvalid
+from include.manifest import load
 from include.serving.settings import Settings
 from include.serving.transport.connection import Connection, ConnectionPolicy
 from include.serving.wiring import open_service
@@ -151,6 +153,15 @@ def test_a_browser_may_ask_from_the_pages_that_are_named(browser: httpx.Client) 
         answer = browser.post("/predict", json=content, headers={"origin": PAGE, **headers})
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, PAGE)
         assert "x-request-id" in answer.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize(
+    "origin", ["app.example.org", "https://app.example.org/", "https://App.example.org", "https://*"]
+)
+def test_an_origin_that_no_browser_sends_is_no_setting(origin: str, tmp_path: Path) -> None:
+    path = write_manifest(tmp_path / "pipeline.yaml", {"serving.cors_origins": [origin]})
+    with pytest.raises(ManifestInvalid, match=r"serving\.cors_origins.*write it as browsers do"):
+        load(path)
 
 
 def test_a_browser_is_not_told_of_other_pages(browser: httpx.Client) -> None:
