@@ -8,7 +8,7 @@ log of `evaluate` and in the run's `gate.json`. A person who rejects, or does no
 
 * With `fan_out.tuning` its trials are searched by tasks of their own first, all at once.
 * Runs when `training.requested`. A historical training is judged too, and never blessed.
-* **Manual**: choose a day; `columns` trains on these columns only.
+* **Manual**: choose a day; `columns` trains on these columns only. Clients go on sending all of the contract's.
 """
 
 from airflow.sdk import DAG, Param

@@ -36,13 +36,16 @@ def rows() -> list[Row]:
 
 
 @lru_cache
-def trained(kind: str) -> ServableModel:
+def trained(kind: str, *needed: str) -> ServableModel:
+    """`needed`: trained on these columns only."""
+    chosen = tuple(column for column in columns() if not needed or column.name in needed)
+    asked = [{column.name: row[column.name] for column in chosen} for row in rows()[:5]]
     params = {"boosting": {"max_iter": 30}, "random_forest": {"n_estimators": 20}}.get(kind, {})
     truth = (data()[LABEL] == "bad").astype(int)
-    pipeline = build(kind, columns(), params, seed=7).fit(conform(data(), columns()), truth)
-    meta = ArtifactMeta(name="credit", columns=columns(), positive="bad", negative="good", threshold=0.25)
-    probabilities = ServableModel(meta, pipeline).predict_proba(rows()[:5])
-    golden = tuple(Golden(row=row, probability=float(p)) for row, p in zip(rows()[:5], probabilities, strict=True))
+    pipeline = build(kind, chosen, params, seed=7).fit(conform(data(), chosen), truth)
+    meta = ArtifactMeta(name="credit", columns=chosen, positive="bad", negative="good", threshold=0.25)
+    probabilities = ServableModel(meta, pipeline).predict_proba(asked)
+    golden = tuple(Golden(row=row, probability=float(p)) for row, p in zip(asked, probabilities, strict=True))
     return ServableModel(meta.model_copy(update={"golden": golden}), pipeline)
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 import httpx
 
 from include.model import artifact, export
+from include.model.artifact import ServableModel
 from include.model.compiled import compiling
 from tests import credit
 from tests.ground import free_ports, wait_for
@@ -24,9 +25,11 @@ Form = Literal["compiled", "generic", "exported"]  # as a training exports it, w
 
 
 @contextmanager
-def model_server(directory: Path, form: Form = "compiled", **told: str) -> Iterator[str]:
+def model_server(
+    directory: Path, form: Form = "compiled", model: ServableModel | None = None, **told: str
+) -> Iterator[str]:
     """The URL of a server that is ready. Its directory and its log lie below `directory`."""
-    _stage(directory, form)
+    _stage(directory, form, model or credit.trained("boosting"))
     [port] = free_ports(1)
     environment = {
         **os.environ,
@@ -48,8 +51,8 @@ def model_server(directory: Path, form: Form = "compiled", **told: str) -> Itera
         server.wait()
 
 
-def _stage(directory: Path, form: Form) -> None:
-    model, source = credit.trained("boosting"), directory / "source"
+def _stage(directory: Path, form: Form, model: ServableModel) -> None:
+    source = directory / "source"
     if form == "compiled":
         digest = artifact.save_compiled(compiling.compile_pipeline(model.pipeline), model.meta, source)
     elif form == "exported":

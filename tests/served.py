@@ -147,6 +147,7 @@ class Trained(ArtifactSource):
         self.root = root
         self._save_compiled("1", credit.trained("logistic"))
         self._save_compiled("2", credit.trained("boosting"))
+        self._save_compiled("narrow", credit.trained("boosting", "Age", "Amount", "Home"))
         self._save_compiled("gloomy", _gloomy(credit.trained("boosting")))
         self._save("extra-column", _asking_for_more(credit.trained("logistic")))
         self._damage(self._save("unloadable", credit.trained("logistic")))

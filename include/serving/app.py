@@ -62,6 +62,7 @@ def create_app(service: Service, tracing: Tracing | None = None) -> ServingMiddl
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,
         lifespan=_make_lifespan(service),
     )
     framework.add_exception_handler(HTTPException, _handle_error)
@@ -74,7 +75,9 @@ def create_app(service: Service, tracing: Tracing | None = None) -> ServingMiddl
     framework.add_api_route(RECENT, RecentAnswersRoute(service.recent_answers), methods=["POST"], response_model=None)
     guard = Guard(service.settings, service.spec.rate_limit, choose_dialect)
     handlers, request_log = _add_predict_routes(framework, service), RequestLog(service.spec)
-    return ServingMiddleware(framework, handlers, service.current_model, service.metrics, guard, request_log)
+    return ServingMiddleware(
+        framework, handlers, service.current_model, service.metrics, guard, request_log, service.spec.cors_origins
+    )
 
 
 def build_service(
@@ -88,7 +91,8 @@ def build_service(
     slot = slots.load(settings.serving_dir, settings.slot, build_admission(settings, spec))
     previous = _load_previous(settings, spec, slot) if spec.fallback == "previous" else None
     key, groups = (manifest.contract.id, manifest.groups) if manifest else (None, None)
-    current_model = CurrentModel(settings.slot, slot, key, spec.fallback == "previous", previous)
+    contract = {name: column.kind for name, column in manifest.contract.columns.items()} if manifest else None
+    current_model = CurrentModel(settings.slot, slot, key, spec.fallback == "previous", previous, contract)
     return _assemble(settings, spec, current_model, groups, open_segments)
 
 

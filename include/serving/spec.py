@@ -1,12 +1,22 @@
 """The manifest's section about the model server."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from include.data.spec import GroupsSpec
 from include.feedback.spec import FeedbackManifest, LoggingSpec
 from include.kernel.spec import Count, Section, Share
+
+
+def _check_origin(text: str) -> str:
+    if not re.fullmatch(r"\*|https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]+)?", text):
+        raise ValueError("write it as browsers do, such as https://app.example.org, without path or capitals; or '*'")
+    return text
+
+
+Origin = Annotated[str, AfterValidator(_check_origin)]
 
 
 class BreakerSpec(Section):
@@ -91,6 +101,9 @@ class ServingSpec(LoggingSpec):
     request_log: Share = Field(0.0, description="share of good answers that leave a line; failed ones always do")
     logged_features: tuple[str, ...] = Field((), description="columns whose values those lines may hold; none else")
     rate_limit: RateLimit | None = Field(None, description="beyond it an API token is answered 429 + Retry-After")
+    cors_origins: tuple[Origin, ...] = Field(
+        (), description="pages whose scripts may ask, such as https://app.example.org; '*' for all of the web"
+    )
     explain: ExplainSpec = ExplainSpec()
     objectives: ObjectivesSpec = ObjectivesSpec()
     reasons: dict[str, ReasonSpec] = Field({}, description="column of the contract -> its reason code and sentences")

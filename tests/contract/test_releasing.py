@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 
+import httpx
 import pytest
 
 from include.kernel.errors import ServiceUnavailable
 from include.kernel.words.verdicts import Verdict
 from include.release.core.rollout import ReleasePlan, Route, Step
 from include.release.targets.local import traffic
+from tests import credit
 from tests.ground import wait_for
 
 STAGE, AWAIT, VERIFY, SWITCH, SOAK = Step.STAGE, Step.AWAIT, Step.VERIFY, Step.SWITCH, Step.SOAK
@@ -28,6 +30,25 @@ def test_first_release_second_release_and_the_way_back(serving, release):
 
     assert release("1", by="a person", kind="rollback") == [VERIFY, SWITCH, Step.DONE]
     assert serving.answers_with("1")
+
+
+def test_a_model_of_fewer_columns_goes_live_and_takes_the_rows_that_clients_send(serving, one_is_live, release):
+    assert release("narrow", by="next")[-1] is Step.DONE
+    assert serving.answers_with("narrow")
+    assert serving.ask({**credit.rows()[0], "Shoes": 1}).status_code == 422
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_head_is_answered_at_once_through_the_proxy(serving, request, live):
+    if live:
+        request.getfixturevalue("one_is_live")
+    with httpx.Client(base_url=serving.addresses.proxy, trust_env=False, timeout=2) as client:
+        for path in ("/ready", "/health", "/model", "/metrics", "/ping", "/v2/models/credit"):
+            head, got = client.head(path), client.get(path)
+            assert (head.status_code, head.content) == (
+                200 if live else 503,
+                b"",
+            ) and got.status_code == head.status_code
 
 
 def test_a_release_that_is_live_already_and_proved_itself_is_done(serving, one_is_live, release):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +17,9 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from include.embedded.stack.stack import Stack
 from include.kernel.words.colours import COLOURS, other
 from include.release.core.rollout import Route
 from include.release.targets.local.envoy_routes import build_cluster_name, build_label, parse, parse_label, render
@@ -151,6 +155,22 @@ async def test_no_request_fails_while_the_route_switches(settings, switch):
     seen = await load(settings.serving_url, switches)
     assert failures(seen) == {}
     assert seen["blue"] > 100 and seen["green"] > 100
+
+
+@pytest.mark.parametrize(("legacy", "status"), [(False, b"426"), (True, b"200")])
+@pytest.mark.parametrize("host", [b"host: x\r\n", b""], ids=["a host", "no host"])
+def test_http_1_0_is_taken_where_the_stack_is_told_so(settings, slots, legacy, status, host):
+    told = settings.model_copy(update={"legacy_http": legacy})
+    Stack(told, Console(file=io.StringIO())).start()
+    settings.route_file.write_text(render(Route()))
+    draft = settings.route_file.with_name(".draft")
+    draft.write_text(render(Route("blue", generation=1)))
+    draft.replace(settings.route_file)
+    wait_for(lambda: generation(settings) == "1")
+    with socket.create_connection(("127.0.0.1", settings.serving_port), timeout=5) as sock:
+        sock.sendall(b"POST /predict HTTP/1.0\r\n" + host + b"content-length: 2\r\n\r\n{}")
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert answer.split()[1] == status and answer.endswith(b"blue") is legacy
 
 
 def test_the_generation_of_an_answer_and_its_colour_belong_together(settings, switch):

@@ -22,14 +22,14 @@ KINDS = ("logistic", "random_forest", "boosting", "torch_mlp")
 SCHEMA = InputSchema(credit.columns())
 EDGES = (
     *("0", "-0", "-0.0", "5e-324", "1e-400", "1.7976931348623157e308", "-1.7976931348623157e308", "1" + "0" * 308),
-    *("9223372036854775809", "18446744073709551617", "16777217", "3.4028235677973366e38", "3.5e38", "-1e39"),
+    *("9223372036854775808", "18446744073709551616", "16777217", "3.4028235677973366e38", "3.5e38", "-1e39"),
 )
 
 
 def _cell(column: Column) -> st.SearchStrategy[str]:
     """A cell as JSON text."""
     if column.kind == "number":
-        numbers = st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1e4, 1e4) | st.integers()
+        numbers = st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1e4, 1e4) | st.integers(-(2**53), 2**53)
         told = numbers.map(json.dumps) | st.sampled_from(EDGES)
     else:
         told = (st.sampled_from(column.categories) | st.text(max_size=4)).map(json.dumps)

@@ -48,6 +48,7 @@ class EmbeddedSettings(BaseSettings):
     envoy_admin_port: int = Field(9901, ge=1, le=65535)
     blue_port: int = Field(8101, ge=1, le=65535)
     green_port: int = Field(8102, ge=1, le=65535)
+    legacy_http: bool = Field(False, description="Envoy takes HTTP/1.0 too, as nginx and ab speak unasked")
     exporter_port: int = Field(9108, ge=1, le=65535, description="what monitoring found, for Prometheus")
     supervisor_port: int = Field(9001, ge=1, le=65535)
     user: str = "admin"

@@ -33,6 +33,8 @@ READY_CHECK = {
 }
 # By default a client may take for ever to send its request, and hold a connection as long.
 REQUEST_TIMEOUTS = {"request_headers_timeout": "5s", "request_timeout": "10s"}
+# Envoy answers HTTP/1.0 with 426 by default; such a client may also name no host.
+LEGACY_HTTP = {"http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "predictions"}}
 # Envoy allows three retries at a time by default: too few for all that is in flight when a slot dies.
 LIMITS = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 1024}
 LOG_FLUSH_OPTIONS = ("--file-flush-interval-msec", "500")  # 10 s by default: too long for somebody who looks
@@ -89,6 +91,7 @@ def _build_listener(settings: EmbeddedSettings) -> dict[str, Any]:
         "@type": HTTP_MANAGER,
         "stat_prefix": "predictions",
         **REQUEST_TIMEOUTS,
+        **(LEGACY_HTTP if settings.legacy_http else {}),
         "rds": {"route_config_name": ROUTE_NAME, "config_source": _build_route_source(settings.route_file)},
         "http_filters": [{"name": "router", "typed_config": {"@type": ROUTER}}],
         "access_log": [_build_access_log(settings.logs_dir / "envoy_access.log")],

@@ -1,8 +1,8 @@
 """What became of a prediction: POST /feedback {"outcomes": [{request_id, row, label, time}]}.
 
 As strict as /predict, and as silent about what was sent. The request id is the one in the answer's header
-`x-request-id`. `row` counts from 0 and may be left out for a request of one row; `time` says when the outcome was
-known, with its offset, and may be left out. An outcome sent again replaces the one before.
+`x-request-id`. `row` counts from 0 and may be left out, or null, for a request of one row; `time` says when the
+outcome was known, with its offset, and may be left out too. An outcome sent again replaces the one before.
 
 The answer is 202: outcomes wait in the same kind of buffer as predictions, and reach their place a little later. Unlike
 predictions they are refused when there is no room, since whoever sends them can wait and send them again.
@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from include.serving.exchange import Outcome, Problem
-from include.serving.protocols.request_body import check_headers, check_row_count, parse_json
+from include.serving.protocols.request_body import check_headers, check_row_count, find_one_key, parse_json
 from include.serving.slot.contents import Loaded
 from include.serving.wire import decode_headers, read_body
 from include.serving.words.headers import COPY
@@ -37,9 +37,10 @@ def parse_outcomes(body: bytes, labels: Collection[str], max_rows: int, now: dat
     payload = parse_json(body)
     if isinstance(payload, Problem):
         return payload
-    if not isinstance(payload, dict) or len(payload) != 1 or not payload.keys() <= {"outcomes", "outcome"}:
+    name = find_one_key(payload, ("outcomes", "outcome"))
+    if name is None:
         return Problem(422, 'The body must be {"outcomes": [...]} or {"outcome": {...}} and nothing else.')
-    items = payload["outcomes"] if "outcomes" in payload else [payload["outcome"]]
+    items = payload[name] if name == "outcomes" else [payload[name]]
     if not isinstance(items, list) or not items:
         return Problem(422, "outcomes must be a list with at least one outcome.", field="outcomes")
     return check_row_count(len(items), "outcomes", max_rows) or _check_outcomes(items, labels, max_rows, now)
@@ -52,7 +53,7 @@ def _check_outcomes(items: list[Any], labels: Collection[str], max_rows: int, no
         if fault:
             return Problem(422, fault[1], index, fault[0])
         outcomes.append(
-            Outcome(item["request_id"], item.get("row", 0), str(item["label"]), _parse_micros(item.get("time")))
+            Outcome(item["request_id"], _read_row(item), str(item["label"]), _parse_micros(item.get("time")))
         )
     return outcomes
 
@@ -63,7 +64,7 @@ def _find_fault(item: Any, labels: Collection[str], max_rows: int, now: datetime
         return None, "An outcome must be an object with request_id and label, and row and time if you like."
     if not item.keys() <= FIELDS:
         return None, "An outcome has no other fields than request_id, row, label and time."
-    request_id, row, label = item.get("request_id"), item.get("row", 0), item.get("label")
+    request_id, row, label = item.get("request_id"), _read_row(item), item.get("label")
     if not isinstance(request_id, str) or not REQUEST_ID.match(request_id):
         return (
             "request_id",
@@ -74,6 +75,10 @@ def _find_fault(item: Any, labels: Collection[str], max_rows: int, now: datetime
     if type(label) not in (str, int) or str(label) not in labels:
         return "label", f"label must be one of {', '.join(labels)}."
     return _find_time_fault(item.get("time"), now)
+
+
+def _read_row(item: dict[str, Any]) -> Any:
+    return 0 if item.get("row") is None else item["row"]
 
 
 def _find_time_fault(text: Any, now: datetime) -> tuple[str, str] | None:

@@ -50,7 +50,7 @@ MODEL = "/v2/models/{name}"
 
 def build_openapi(slot: Loaded | None, max_rows: int, tokens: bool = False) -> Json:
     """`slot` None: a server without a model, whose columns are not known. `tokens`: whether clients need one."""
-    columns = tuple(slot.inputs.columns.values()) if slot else ()
+    columns, explained = (tuple(slot.inputs.columns.values()), slot.model.meta.columns) if slot else ((), ())
     labels = (slot.model.meta.positive, slot.model.meta.negative) if slot else ()
     name, version = (slot.model.meta.name, slot.file.version) if slot else ("model", "none")
     paths = {
@@ -63,7 +63,10 @@ def build_openapi(slot: Loaded | None, max_rows: int, tokens: bool = False) -> J
         "openapi": "3.1.0",
         "info": {"title": "Evergreen model server", "version": VERSION, "description": _describe_slot(slot)},
         "paths": {path: _add_security(path, item, tokens) for path, item in paths.items()},
-        "components": {"schemas": build_schemas(columns, labels, max_rows), "securitySchemes": {"token": bearer}},
+        "components": {
+            "schemas": build_schemas(columns, explained, labels, max_rows),
+            "securitySchemes": {"token": bearer},
+        },
     }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 TEXT: Json = {"type": "string"}
 ANY: Json = {"type": "object"}
+OPTIONAL: Json = {"type": ["object", "null"]}
 COUNT: Json = {"type": "integer", "minimum": 0}
 FLAG: Json = {"type": "boolean"}
 PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1}
@@ -27,8 +28,10 @@ PREDICTION: dict[str, Json] = {"probability": PROBABILITY, "label": TEXT, "decis
 FINITE: Json = {"type": "number", "description": "finite in 64 bits"}  # a maximum of 309 digits helps no reader
 
 
-def build_schemas(columns: Sequence[Column], labels: Sequence[str], max_rows: int) -> dict[str, Json]:
-    """The document's components, by name."""
+def build_schemas(
+    columns: Sequence[Column], explained: Sequence[Column], labels: Sequence[str], max_rows: int
+) -> dict[str, Json]:
+    """The document's components, by name. `explained` are those of the columns that the model needs."""
     rows = {"type": "array", "items": build_ref("Row"), "minItems": 1, "maxItems": max_rows}
     return {
         "Row": _build_row(columns),
@@ -36,7 +39,7 @@ def build_schemas(columns: Sequence[Column], labels: Sequence[str], max_rows: in
             "oneOf": [build_closed_object({"rows": rows}), build_closed_object({"row": build_ref("Row")})]
         },
         "PredictAnswer": _build_predict_answer(),
-        "ExplainAnswer": _build_explain_answer(columns),
+        "ExplainAnswer": _build_explain_answer(explained),
         "FeedbackRequest": _build_feedback(labels, max_rows),
         "InvocationsRequest": _build_invocations(columns, rows, max_rows),
         "InvocationsAnswer": build_open_object({"predictions": build_array(PROBABILITY)}, served_by=TEXT),
@@ -126,7 +129,12 @@ def _build_identity() -> dict[str, Json]:
 
 def _build_feedback(labels: Sequence[str], max_rows: int) -> Json:
     identifier = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$", "description": "x-request-id of the answer"}
-    row = {**COUNT, "maximum": max_rows - 1, "description": "the row's place in its request; 0 if left out"}
+    row = {
+        **COUNT,
+        "type": ["integer", "null"],
+        "maximum": max_rows - 1,
+        "description": "the row's place in its request; 0 if left out",
+    }
     outcome = build_closed_object({"request_id": identifier, "label": {"enum": [*labels]}}, row=row, time=_TIME)
     return {
         "oneOf": [
@@ -163,14 +171,19 @@ def _build_infer_request(columns: Sequence[Column], max_rows: int) -> Json:
     datatype = {"enum": [*tensors.NUMBERS, "BYTES"]}
     name = {"enum": [column.name for column in columns]}
     tensor = build_closed_object(
-        {"name": name, "shape": shape, "datatype": datatype}, parameters=ANY, data={"type": "array"}
+        {"name": name, "shape": shape, "datatype": datatype}, parameters=OPTIONAL, data={"type": ["array", "null"]}
     )
-    output = build_open_object({"name": {"enum": list(open_inference.OUTPUTS)}}, parameters=ANY)
-    identifier = {"type": "string", "maxLength": open_inference.LONGEST_ID}
-    outputs = {"type": "array", "items": output, "maxItems": len(open_inference.OUTPUTS)}
-    echoed = {"model_name": TEXT, "model_version": TEXT}
+    output = build_closed_object({"name": {"enum": list(open_inference.OUTPUTS)}}, parameters=OPTIONAL)
+    identifier = {"type": ["string", "null"], "maxLength": open_inference.LONGEST_ID}
+    outputs = {"type": ["array", "null"], "items": output, "maxItems": len(open_inference.OUTPUTS)}
+    held = {"type": ["string", "null"], "description": "if there, what the path names and the server holds"}
     return build_closed_object(
-        {"inputs": build_array(tensor)}, id=identifier, parameters=ANY, outputs=outputs, **echoed
+        {"inputs": build_array(tensor)},
+        id=identifier,
+        parameters=OPTIONAL,
+        outputs=outputs,
+        model_name=held,
+        model_version=held,
     )
 
 

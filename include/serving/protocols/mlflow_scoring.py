@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from include.serving.exchange import ParsedRequest, Problem, RenderedResponse, Row
-from include.serving.protocols.request_body import check_headers, check_row_count, check_rows, decode_text, parse_json
+from include.serving.protocols.request_body import (
+    check_headers,
+    check_row_count,
+    check_rows,
+    decode_text,
+    find_one_key,
+    parse_integer,
+    parse_json,
+)
 from include.serving.slot.input_schema import InputSchema
 
 if TYPE_CHECKING:
@@ -73,12 +81,12 @@ def _read_json(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | P
     payload = parse_json(body, nan_is_missing=True)
     if isinstance(payload, Problem):
         return payload
-    names = payload.keys() - {"params"} if isinstance(payload, dict) else set()
-    if len(names) != 1 or not names <= set(FORMATS):
+    params = payload.pop("params", None) if isinstance(payload, dict) else None
+    name = find_one_key(payload, FORMATS)
+    if name is None:
         return Problem(422, f"The body must be an object with exactly one of {', '.join(FORMATS)}.")
-    if payload.get("params"):
+    if params:
         return Problem(422, "The model takes no params; leave them out.", field="params")
-    (name,) = names
     return _READERS[name](payload[name], name, schema, max_rows)
 
 
@@ -167,4 +175,6 @@ def _parse_cell(name: str, cell: str, schema: InputSchema) -> float | str | None
     if not cell:
         return None
     column = schema.columns.get(name)
-    return float(cell) if column and column.kind == "number" and NUMBER.match(cell) else cell
+    if not column or column.kind != "number" or not NUMBER.match(cell):
+        return cell
+    return parse_integer(cell) if cell.lstrip("+-").isdigit() else float(cell)

@@ -8,8 +8,10 @@ Missing: a column that is not sent, null (or NaN, as Triton's client writes it) 
 tensor. Bytes of integers cannot say missing: send FP64. BYTES has no way of its own either, so an empty string there is
 missing, in both forms alike, unless the training saw an empty string as a category.
 
-A parameter we do not know is ignored, as the protocol wants it (MLServer's clients send `content_type`), but not one
-that would change what is computed: shared memory, sequences and classification are refused.
+What the protocol calls optional may be null as well as absent. A parameter that changes what is computed is honoured
+or refused: `content_type` (MLServer's) may be base64 for a tensor of BYTES and else must mean what the datatype says;
+shared memory, sequences, classification and another model than the path's are refused. One that we do not know is
+ignored, as the protocol wants it.
 
 Protocol: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 Extension: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
@@ -39,8 +41,10 @@ EXTENSIONS = ("binary_tensor_data",)
 OUTPUTS: Final = {"probability": "FP64", "label": "BYTES", "decision": "BOOL"}
 PLATFORMS = {"onnx": "onnxruntime_onnx", "treelite": "treelite_treelite", "skops": "sklearn_skops"}
 TENSOR_KEYS = {"name", "shape", "datatype", "parameters", "data"}
+OUTPUT_KEYS = {"name", "parameters"}
 REQUEST_KEYS = {"id", "parameters", "inputs", "outputs", "model_name", "model_version"}
-UNSUPPORTED = {"classification", "sequence_id", "shared_memory_region"}
+UNSUPPORTED = {"classification", "sequence_id", "sequence_start", "sequence_end", "shared_memory_region"}
+CONTENT_TYPES = ("np", "pd", "str")  # MLServer's words for values that are what they look like
 LONGEST_ID = 256
 Found = TypeVar("Found")
 
@@ -113,7 +117,9 @@ def _parse_request(body: bytes, headers: Mapping[str, str], schema: InputSchema,
     request = _unwrap(parse_json(head, nan_is_missing=True))
     if not isinstance(request, dict) or not {"inputs"} <= request.keys() <= REQUEST_KEYS:
         raise RequestRefused(422, "The body must be an object with inputs, and if you like id, parameters and outputs.")
+    _unwrap(_check_named_model(request, schema))
     parameters = _parse_parameters(request, "parameters")
+    _parse_content_type(parameters, "parameters")
     outputs = _parse_outputs(request.get("outputs"), _parse_flag(parameters, "binary_data_output"))
     answer_options = {"model": schema.model, "id": _parse_id(request.get("id")), "outputs": outputs}
     return ParsedRequest(
@@ -146,13 +152,36 @@ def _parse_id(value: Any) -> dict[str, str]:
 
 
 def _parse_parameters(owner: Mapping[str, Any], field: str) -> dict[str, Any]:
-    parameters = owner.get("parameters", {})
+    """Without those that are null. One of Triton's that is 0, false or empty asks for nothing, by its documents."""
+    parameters = owner.get("parameters")
+    if parameters is None:
+        return {}
     if not isinstance(parameters, dict):
         raise RequestRefused(422, "parameters must be an object.", field=field)
-    if parameters and not UNSUPPORTED.isdisjoint(parameters):
-        refused = min(UNSUPPORTED & parameters.keys())
-        raise RequestRefused(422, f"This server has no {refused}; leave the parameter out.", field=field)
-    return parameters
+    refused = [name for name in sorted(UNSUPPORTED & parameters.keys()) if parameters[name]]
+    if refused:
+        raise RequestRefused(422, f"This server has no {refused[0]}; leave the parameter out.", field=field)
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _parse_content_type(
+    parameters: Mapping[str, Any], field: str, accepted: Sequence[str] = CONTENT_TYPES
+) -> str | None:
+    content_type: str | None = parameters.get("content_type")
+    if content_type is not None and content_type not in accepted:
+        raise RequestRefused(
+            422, f"The content_type may be {', '.join(accepted)} here; leave it out, or send it so.", field=field
+        )
+    return content_type
+
+
+def _check_named_model(request: Mapping[str, Any], schema: InputSchema) -> Problem | None:
+    """What a body repeats of the path must be what is held."""
+    name, version = (request.get(key) for key in ("model_name", "model_version"))
+    held_name, held_version = schema.model, schema.version
+    return check_model(
+        held_name if name is None else name, None if version is None else str(version), held_name, held_version
+    )
 
 
 def _parse_flag(parameters: Mapping[str, Any], name: str, default: bool = False) -> bool:
@@ -168,8 +197,12 @@ def _parse_outputs(outputs: Any, as_bytes: bool) -> dict[str, bool]:
     names = [str(each.get("name")) if isinstance(each, dict) else "" for each in _check_list(outputs, "outputs")]
     if not OUTPUTS.keys() >= set(names) or len(set(names)) < len(names):
         raise RequestRefused(422, f"outputs may name {', '.join(OUTPUTS)}, each once.", field="outputs")
-    flags = [_parse_flag(_parse_parameters(each, "outputs"), "binary_data", as_bytes) for each in outputs]
-    return dict(zip(names, flags, strict=True))
+    if not all(each.keys() <= OUTPUT_KEYS for each in outputs):
+        raise RequestRefused(422, "An output may hold name and parameters and nothing else.", field="outputs")
+    parameters = [_parse_parameters(each, "outputs") for each in outputs]
+    for each in parameters:
+        _parse_content_type(each, "outputs")
+    return dict(zip(names, (_parse_flag(each, "binary_data", as_bytes) for each in parameters), strict=True))
 
 
 def _check_list(value: Any, field: str) -> list[Any]:
@@ -187,8 +220,10 @@ def _read_rows(inputs: Any, raw: memoryview, schema: InputSchema, max_rows: int)
     for tensor in inputs:
         column = _find_column(tensor, columns, schema)
         count = _check_count(tensor, column.name, count, max_rows)
-        size = _parse_size(tensor, column.name)
-        columns[column.name] = _read_values(tensor, column, count, None if size is None else raw[first : first + size])
+        parameters = _parse_parameters(tensor, column.name)
+        size = _parse_size(tensor, parameters, column.name)
+        values = _read_values(tensor, column, count, None if size is None else raw[first : first + size])
+        columns[column.name] = _interpret(values, parameters, column)
         first += size or 0
     if first != len(raw):
         raise RequestRefused(422, "The bytes behind the JSON are not as many as the binary_data_size of all inputs.")
@@ -222,13 +257,12 @@ def _check_count(tensor: Mapping[str, Any], name: str, expected: int | None, max
     return count
 
 
-def _parse_size(tensor: Mapping[str, Any], name: str) -> int | None:
+def _parse_size(tensor: Mapping[str, Any], parameters: Mapping[str, Any], name: str) -> int | None:
     """How many of the bytes behind the JSON are this tensor's; None for one that stands in the JSON."""
-    parameters = _parse_parameters(tensor, name)
-    size = parameters.get("binary_data_size")
-    if size is None and "data" in tensor:
+    size, has_data = parameters.get("binary_data_size"), tensor.get("data") is not None
+    if size is None and has_data:
         return None
-    if type(size) is not int or size < 0 or "data" in tensor:
+    if type(size) is not int or size < 0 or has_data:
         raise RequestRefused(422, f"{name} needs either data or the parameter binary_data_size.", field=name)
     return size
 
@@ -240,10 +274,17 @@ def _read_values(tensor: Mapping[str, Any], column: Column, count: int, raw: mem
         raise RequestRefused(422, f"The datatype of {column.name} must be {accepted}.", field=column.name)
     if raw is None:
         flat = _flatten(tensor["data"], len(tensor["shape"]), count, column.name)
-        values = tensors.cast_numbers(flat, datatype, column.name) if is_number else flat
-    else:
-        values = (tensors.decode_numbers if is_number else tensors.decode_strings)(raw, datatype, count, column.name)
-    return values if is_number or "" in column.categories else [None if value == "" else value for value in values]
+        return tensors.cast_numbers(flat, datatype, column.name) if is_number else flat
+    return (tensors.decode_numbers if is_number else tensors.decode_strings)(raw, datatype, count, column.name)
+
+
+def _interpret(values: list[Any], parameters: Mapping[str, Any], column: Column) -> list[Any]:
+    if column.kind == "number":
+        _parse_content_type(parameters, column.name, ("np", "pd"))
+        return values
+    if _parse_content_type(parameters, column.name, (*CONTENT_TYPES, "base64")) == "base64":
+        values = tensors.decode_base64(values, column.name)
+    return values if "" in column.categories else [None if value == "" else value for value in values]
 
 
 def _flatten(data: Any, depth: int, count: int, name: str) -> list[Any]:

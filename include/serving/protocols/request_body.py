@@ -6,7 +6,7 @@ message never repeats what was sent: requests are about people, and answers end 
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -14,6 +14,14 @@ from pydantic_core import from_json
 from include.serving.exchange import Problem, Row
 from include.serving.slot.input_schema import InputSchema
 
+# parameters of a content type that say how a body is to be read, and the values that mean it is read as here: MLflow's
+# first server knew `format`, RFC 4180 knows `header`
+PLAIN_PARAMETERS = {"charset": ("utf-8", "utf8"), "header": ("present",), "format": ()}
+PARAMETER_FAULTS = {
+    "charset": "The body must be UTF-8; send it so.",
+    "header": "A CSV needs a head line of column names; send it with header=present, or without that parameter.",
+    "format": "The body's own keys say its format; leave the parameter out of Content-Type.",
+}
 LONGEST_INTEGER = 4300  # digits; Python reads no longer ones, since the time grows with their square
 
 
@@ -24,10 +32,18 @@ def parse_rows(body: bytes, schema: InputSchema, max_rows: int) -> list[Row] | P
         payload = parse_json(body)
     if isinstance(payload, Problem):
         return payload
-    if not isinstance(payload, dict) or len(payload) != 1 or not payload.keys() <= {"rows", "row"}:
+    name = find_one_key(payload, ("rows", "row"))
+    if name is None:
         return Problem(422, 'The body must be {"rows": [...]} or {"row": {...}} and nothing else.')
-    rows = payload["rows"] if "rows" in payload else [payload["row"]]
-    return check_rows(rows, "rows", schema, max_rows)
+    return check_rows(payload[name] if name == "rows" else [payload[name]], "rows", schema, max_rows)
+
+
+def find_one_key(payload: Any, names: Collection[str]) -> str | None:
+    """Which one of these an object holds, and nothing else. One that is null is as good as left out."""
+    if not isinstance(payload, dict) or not payload.keys() <= set(names):
+        return None
+    present = [name for name, value in payload.items() if value is not None] or list(payload)
+    return present[0] if len(present) == 1 else None
 
 
 def _parse_plain(body: bytes) -> dict[str, Any] | None:
@@ -71,12 +87,10 @@ def check_headers(headers: Mapping[str, str], accepted: Sequence[str]) -> Proble
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if kind not in accepted:
         return Problem(415, f"The body must be {' or '.join(accepted)}; say so in Content-Type.")
-    charsets = [value.strip('"') for name, _, value in map(_split_parameter, parameters) if name == "charset"]
-    return None if set(charsets) <= {"utf-8", "utf8"} else Problem(415, "The body must be UTF-8; send it so.")
-
-
-def _split_parameter(parameter: str) -> tuple[str, str, str]:
-    return parameter.partition("=")
+    for name, _, value in (parameter.partition("=") for parameter in parameters):
+        if value.strip('"') not in PLAIN_PARAMETERS.get(name, (value.strip('"'),)):
+            return Problem(415, PARAMETER_FAULTS[name])
+    return None
 
 
 class _Duplicate(Exception):
@@ -94,7 +108,8 @@ def _parse_constant(constant: str) -> float | None:
     return None if constant == "NaN" else float(constant)
 
 
-def _parse_integer(digits: str) -> float:
+def parse_integer(digits: str) -> float:
+    """Whole, so that the check of the rows sees whether a float can hold it."""
     return int(digits) if len(digits) <= LONGEST_INTEGER else math.inf
 
 
@@ -103,7 +118,7 @@ _DECODERS = {
     (lenient, patient): json.JSONDecoder(
         object_pairs_hook=_reject_duplicates,
         parse_constant=_parse_constant if lenient else None,
-        parse_int=_parse_integer if patient else None,
+        parse_int=parse_integer if patient else None,
     )
     for lenient in (False, True)
     for patient in (False, True)

@@ -4,6 +4,7 @@ Bytes are little end first, row by row, without padding. A number is taken as it
 sent as FP32 is the same number in either form. What a datatype cannot hold is refused or left to the check of the rows.
 """
 
+import base64
 import math
 import struct
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.serving.exchange import RequestRefused
+from include.serving.slot.input_schema import convert_to_float
 
 _KINDS = {"INT": ("i", (8, 16, 32, 64)), "UINT": ("u", (8, 16, 32, 64)), "FP": ("f", (16, 32, 64))}
 NUMBERS = {f"{kind}{bits}": np.dtype(f"<{code}{bits // 8}") for kind, (code, all_) in _KINDS.items() for bits in all_}
@@ -24,6 +26,8 @@ def decode_numbers(raw: memoryview, datatype: str, count: int, name: str) -> lis
     if len(raw) != count * dtype.itemsize:
         raise RequestRefused(422, f"The bytes of {name} must be {dtype.itemsize} for each row.", field=name)
     values: NDArray[Any] = np.frombuffer(raw, dtype)
+    if dtype.kind != "f":
+        return cast_numbers(values.tolist(), datatype, name)
     return [None if value != value else value for value in values.tolist()]
 
 
@@ -41,15 +45,28 @@ def decode_strings(raw: memoryview, datatype: str, count: int, name: str) -> lis
     return texts
 
 
+def decode_base64(values: Sequence[Any], name: str) -> list[Any]:
+    """Texts; what is no text is left to the check of the rows."""
+    try:
+        return [base64.b64decode(each, validate=True).decode() if type(each) is str else each for each in values]
+    except ValueError:
+        raise RequestRefused(422, f"{name} must be UTF-8 in base64, as its content_type says.", field=name) from None
+
+
 def cast_numbers(values: list[Any], datatype: str, name: str) -> list[Any]:
     """JSON numbers as the datatype holds them; what is no number is left to the check of the rows."""
     dtype = NUMBERS[datatype]
     if dtype.kind == "f":
-        return values if dtype.itemsize == 8 else [_round(value, dtype) for value in values]
+        return values if dtype.itemsize == 8 else [_round(value, dtype, row, name) for row, value in enumerate(values)]
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     for row, value in enumerate(values):
-        if type(value) is float or (type(value) is int and not low <= value <= high):
-            raise RequestRefused(422, f"{name} must be an integer that fits into {datatype}.", row, name)
+        if type(value) is float or (type(value) is int and (not low <= value <= high or float(value) != value)):
+            raise RequestRefused(
+                422,
+                f"{name} must be an integer that fits into {datatype} and that a 64-bit float holds exactly.",
+                row,
+                name,
+            )
     return values
 
 
@@ -73,11 +90,13 @@ def _decode_text(raw: memoryview, row: int, name: str) -> str:
         raise RequestRefused(422, f"{name} must be UTF-8.", row, name) from None
 
 
-def _round(value: Any, dtype: np.dtype[Any]) -> Any:
+def _round(value: Any, dtype: np.dtype[Any], row: int, name: str) -> Any:
+    """A fraction to the next one the datatype has; an integer is held exactly or not at all."""
     if type(value) not in (int, float):
         return value
-    try:
-        with np.errstate(over="ignore"):  # beyond the datatype is infinite, and refused as such
-            return float(np.float64(value).astype(dtype))
-    except OverflowError:  # an integer of hundreds of digits
-        return math.inf
+    number = convert_to_float(value)
+    with np.errstate(over="ignore"):  # beyond the datatype is infinite, and refused as such
+        held = float(np.float64(number).astype(dtype))
+    if type(value) is int and held != number and not math.isinf(held):
+        raise RequestRefused(422, f"{name} must be an integer that its datatype holds exactly.", row, name)
+    return held

@@ -10,6 +10,7 @@ what artifact.json says, and only then does a model runtime parse anything, from
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,6 +27,7 @@ from include.serving.words.slot_files import BLESSINGS, locate_artifact, locate_
 
 if TYPE_CHECKING:
     from include.model.artifact import Model
+    from include.model.schema import Kind
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,9 @@ class Loaded:
     model: Model
     loaded_at: datetime
     blessing: Blessing | None = None  # verified; None where none is asked for
-    key: str | None = None  # the column that names a row to the caller; the holder knows it
+    unneeded: Mapping[str, Kind] | None = (
+        None  # columns that callers may send beside the model's; the holder knows them
+    )
 
     @cached_property
     def categories(self) -> dict[str, frozenset[str]]:
@@ -56,7 +60,7 @@ class Loaded:
 
     @cached_property
     def inputs(self) -> InputSchema:
-        return InputSchema(self.model.meta.columns, self.model.meta.name, self.key)
+        return InputSchema(self.model.meta.columns, self.model.meta.name, self.file.version, self.unneeded)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,16 @@ So a reload needs no lock and drops nothing: requests in flight finish on the mo
 is gone with the last of them. Where the manifest's fallback is the previous version, that one is kept beside it.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from include.serving.slot.contents import Empty, Loaded, Slot
+
+if TYPE_CHECKING:
+    from include.model.schema import Kind
 
 
 class CurrentModel:
@@ -18,10 +24,13 @@ class CurrentModel:
         key: str | None = None,
         keeps_previous: bool = False,
         previous: Loaded | None = None,
+        contract: Mapping[str, Kind] | None = None,
     ) -> None:
-        """`key` is the column, no input of any model, by which callers may name their rows."""
+        """`key` is the column, no input of any model, by which callers may name their rows; `contract` are those that
+        they may send to every model, whichever of them it needs."""
         self.colour = colour
         self.key = key
+        self._unneeded: dict[str, Kind] = {**(contract or {}), **({key: "category"} if key else {})}
         self.on_swap: list[Callable[[], None]] = []  # called after a swap, by whoever swaps
         self.slot: Slot = Empty()
         self._keeps_previous = keeps_previous
@@ -43,6 +52,6 @@ class CurrentModel:
     def swap(self, slot: Slot) -> None:
         if self._keeps_previous and isinstance(self.slot, Loaded):
             self.previous = self.slot
-        self.slot = replace(slot, key=self.key) if isinstance(slot, Loaded) else slot
+        self.slot = replace(slot, unneeded=self._unneeded) if isinstance(slot, Loaded) else slot
         for follow in self.on_swap:
             follow()

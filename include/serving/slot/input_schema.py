@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from include.serving.exchange import InputAnomalies, Problem, Row
 
 if TYPE_CHECKING:
-    from include.model.schema import Column
+    from include.model.schema import Column, Kind
 
 NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 
@@ -26,17 +27,20 @@ NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 class InputSchema:
     """A model's name and columns, prepared once for the rows of many requests.
 
-    `key` names a further column that a row may have: the caller's own id of the row, a text. The model does not see it;
-    the prediction log keeps it, so that outcomes which come with the data find their predictions.
+    `unneeded` are further columns that a row may have: those of the contract that this model was not trained on, so
+    that clients need not know which of two releases answers them, and the caller's own id of the row. The model does
+    not see them; the prediction log keeps the id, so that outcomes which come with the data find their predictions.
     """
 
-    def __init__(self, columns: Sequence[Column], model: str = "", key: str | None = None) -> None:
-        self.model = model
+    def __init__(
+        self, columns: Sequence[Column], model: str = "", version: str = "", unneeded: Mapping[str, Kind] | None = None
+    ) -> None:
+        self.model, self.version = model, version
         self.columns = {column.name: column for column in columns}
         self._categories = [(column.name, frozenset(column.categories)) for column in columns if column.categories]
         self._numbers = [(column.name, *_get_bounds(column)) for column in columns if column.kind == "number"]
-        if key:
-            self.columns.setdefault(key, _build_key_column(key))
+        for name, kind in (unneeded or {}).items():
+            self.columns.setdefault(name, _build_unneeded_column(name, kind))
         self._kinds = [(column.name, column.kind == "number", column.nullable) for column in self.columns.values()]
 
     def check_rows(self, rows: Sequence[Any]) -> list[Row] | Problem:
@@ -76,7 +80,7 @@ class InputSchema:
                 fits = nullable
             elif is_number:
                 if kind is int:
-                    value = _convert_to_float(value)
+                    value = convert_to_float(value)
                 fits = (kind is float or kind is int) and value - value == 0.0  # neither NaN nor infinite
             else:
                 fits = kind is str and _is_text(value)
@@ -101,10 +105,10 @@ class InputSchema:
         return Problem(422, "The model has no such column.", row, name if NAME.match(name) else None)
 
 
-def _build_key_column(name: str) -> Column:
+def _build_unneeded_column(name: str, kind: Kind) -> Column:
     from include.model.schema import Column
 
-    return Column(name=name, kind="category")
+    return Column(name=name, kind=kind)
 
 
 def _get_bounds(column: Column) -> tuple[float, float]:
@@ -121,8 +125,10 @@ def _find_fault(value: Any, column: Column) -> str | None:
         return _find_text_fault(value, column.name, or_null)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{column.name} must be a number{or_null}."
-    finite = math.isfinite(_convert_to_float(value))
-    return None if finite else f"{column.name} must be a finite number that fits into 64 bits."
+    number = convert_to_float(value)
+    if isinstance(value, int) and math.isnan(number):
+        return f"{column.name} must be a number that a 64-bit float holds exactly; this integer would be rounded."
+    return None if math.isfinite(number) else f"{column.name} must be a finite number that fits into 64 bits."
 
 
 def _find_text_fault(value: Any, name: str, or_null: str) -> str | None:
@@ -142,8 +148,11 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _convert_to_float(value: float) -> float:
+def convert_to_float(value: float) -> float:
+    """NaN for an integer that would be rounded: two ids beyond 2**53 must not become one number. The shortest digits of
+    a float are its name, though, as JavaScript writes 1.2345678901234568e20 with twenty-one of them."""
     try:
-        return float(value)
+        number = float(value)
+        return number if number == value or Decimal(repr(number)) == value else math.nan
     except OverflowError:  # an integer of hundreds of digits
         return math.inf

@@ -44,7 +44,7 @@ PHRASES = {
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
-CONTINUE = b"HTTP/1.1 100 "
+ANSWER, CONTINUE = b"HTTP/1.1 ", b"HTTP/1.1 100 "
 SLOW = Problem(408, "The request did not arrive in time; send it at once.")
 LONG_HEAD = Problem(431, f"The headers may hold {LONGEST_HEAD} bytes at most.")
 MALFORMED = Problem(400, "This is no valid HTTP request.")
@@ -93,18 +93,28 @@ class ConnectionPolicy:
 
 
 class JoinedTransport:
-    """A transport that sends the head of an answer together with what follows it: one system call less, and one
-    packet less that wakes the client."""
+    """A transport that sends the head of an answer together with what follows it in the same turn of the event loop:
+    one system call less, and one packet less that wakes the client. A head that nothing follows goes at the turn's end:
+    that of a HEAD, and of an answer whose body is still being made."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport, self._head = transport, b""
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop, self._head = transport, loop, b""
 
     def write(self, data: bytes) -> None:
-        if not self._head and data.endswith(b"\r\n\r\n") and not data.startswith(CONTINUE):
+        if not self._head and data.startswith(ANSWER) and data.endswith(b"\r\n\r\n") and not data.startswith(CONTINUE):
             self._head = data
+            self._loop.call_soon(self._flush)
             return
         self._transport.write(self._head + data)
         self._head = b""
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -128,7 +138,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.transport = cast("asyncio.Transport", JoinedTransport(transport))
+        self.transport = cast("asyncio.Transport", JoinedTransport(transport, self.loop))
         self._reading_since = time.monotonic()
         if len(self.connections) > self._policy.most_connections:
             self._close_with(BUSY)

@@ -109,6 +109,8 @@ class FastPath:
         """Whether it is worth while to wait for the body of such a POST here."""
         if resolve_route(path) not in self._endpoints or self._service.current_model.is_shutting_down:
             return False
+        if self._service.spec.cors_origins and any(name == b"origin" for name, _ in headers):
+            return False
         length = next((value for name, value in headers if name == b"content-length"), b"")
         return length.isdigit() and int(length[:18]) <= self._longest
 

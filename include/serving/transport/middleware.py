@@ -12,17 +12,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from include.serving.exchange import Problem
 from include.serving.protocols.dialects import choose_dialect
 from include.serving.routes import resolve_route
 from include.serving.wire import ID, Handler, read_request_id
-from include.serving.words.headers import SLOT, VERSION
+from include.serving.words.headers import GENERATION, REQUEST_ID, SLOT, VERSION
 
 if TYPE_CHECKING:
     from include.serving.metrics import Metrics
@@ -35,10 +36,12 @@ CRASHED = Problem(500, "The server failed on this request; its log has the reaso
 # the connection is not to be used again, and Envoy is to send no more without waiting for its next look at /ready
 SHUTDOWN_HEADERS = [(b"connection", b"close"), (b"x-envoy-immediate-health-check-fail", b"true")]
 IDENTITY_HEADERS = (VERSION.encode(), SLOT.encode())
+SCRIPT_HEADERS = (VERSION, SLOT, REQUEST_ID, GENERATION, "retry-after", "inference-header-content-length")
 
 
 class ServingMiddleware:
-    """`hot`: what POSTs to these paths are answered by; everything else goes to the framework."""
+    """`handlers`: what POSTs to these paths are answered by; everything else goes to the framework. `origins`: of pages
+    whose scripts may ask this server."""
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class ServingMiddleware:
         metrics: Metrics,
         guard: Guard,
         request_log: RequestLog,
+        origins: Sequence[str] = (),
     ) -> None:
         self._request_log = request_log
         self.framework = framework
@@ -55,6 +59,7 @@ class ServingMiddleware:
         self._guard = guard
         self._current_model = current_model
         self._metrics = metrics
+        self._dispatch: ASGIApp = _allow_origins(self._route, origins) if origins else self._route
 
     @property
     def must_inspect(self) -> bool:
@@ -68,6 +73,7 @@ class ServingMiddleware:
             await self.framework(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = _normalise(scope)
         started, status, version, request = time.perf_counter(), 0, self._current_model.version, read_request_id(scope)
         scope.setdefault("state", {})["request_id"] = request
         identity = self._list_headers(version, request)
@@ -93,7 +99,7 @@ class ServingMiddleware:
         if status >= 500 or self._request_log.share:
             self._request_log.tell(scope, status or 499, version, seconds)
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = self._guard.check_request(scope)
         if response is None:
             handler = self.handlers.get(resolve_route(scope["path"])) if scope["method"] == "POST" else None
@@ -110,6 +116,24 @@ class ServingMiddleware:
             (ID, request.encode()),
         ]
         return [*headers, *SHUTDOWN_HEADERS] if self._current_model.is_shutting_down else headers
+
+
+def _allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """What a browser asks for before and beside a request of a page from elsewhere; it asks before it shows a token."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "HEAD", "POST"),
+        allow_headers=("*",),
+        expose_headers=SCRIPT_HEADERS,
+    )
+
+
+def _normalise(scope: Scope) -> Scope:
+    """A HEAD is answered as the GET that it stands for, and a path with a slash at its end as the one without: the
+    framework knows no HEAD, and would redirect to whatever host the request named. uvicorn sends a HEAD no body."""
+    method, path = "GET" if scope["method"] == "HEAD" else scope["method"], scope["path"]
+    return {**scope, "method": method, "path": path.rstrip("/") or "/"}
 
 
 async def _send_crash(send: Send, path: str) -> None:
