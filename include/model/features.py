@@ -93,11 +93,11 @@ def _find_difference(expected: pd.DataFrame, actual: pd.DataFrame) -> object:
 
 def _is_same(expected: pd.Series, actual: pd.Series) -> bool:
     if pd.api.types.is_numeric_dtype(expected):
-        numbers = [
+        numbers, again = (
             pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
             for values in (expected, actual)
-        ]
-        return bool(np.isclose(*numbers, rtol=1e-9, atol=1e-12, equal_nan=True).all())
+        )
+        return bool(np.isclose(numbers, again, rtol=1e-9, atol=1e-12, equal_nan=True).all())
     return bool((expected.astype(object).fillna("").map(str) == actual.astype(object).fillna("").map(str)).all())
 
 
