@@ -31,7 +31,9 @@ def build(kind: str, columns: Sequence[Column], params: Mapping[str, Any], seed:
         raise Permanent(f"There is no pipeline {kind!r}; known are {', '.join(sorted(BUILDERS))}.")
     try:
         pipeline = BUILDERS[kind](columns, params, seed)
-        pipeline.named_steps["model"]._validate_params()  # scikit-learn and skorch would ask in `fit` only
+        model = pipeline.named_steps["model"]
+        if hasattr(model, "_parameter_constraints"):  # scikit-learn's own check, which it makes in `fit` only
+            model._validate_params()
     except (TypeError, ValueError) as error:
         sentence = " ".join(str(error).split()).rstrip(".")
         raise Permanent(
