@@ -1,7 +1,7 @@
 """`make check-manifest`: the manifest and its false alarms in two lines, or the one sentence that says what is wrong.
 
-More than its types are checked: candidates and the feature function are names, and a wrong name would otherwise be
-found by the first training.
+More than its types are checked: candidates, their parameters and the feature function, which would otherwise be found
+wrong by the first training.
 """
 
 import sys
@@ -27,7 +27,10 @@ def _check_names(manifest: Manifest) -> None:
     from include.model import features, pipelines
 
     for kind, params in manifest.train.candidates.items():
-        pipelines.build(kind, (), params, manifest.train.seed)
+        space = manifest.train.tuning.space.get(kind, {})
+        ends = [{name: getattr(bounds, end) for name, bounds in space.items()} for end in ("low", "high")]
+        for searched in ({}, *ends) if space else ({},):
+            pipelines.check_params(kind, {**params, **searched}, manifest.train.seed)
     features.resolve(manifest.train.features)
 
 

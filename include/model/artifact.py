@@ -144,7 +144,7 @@ class CompiledModel:
         return self.answer(self.encoder.encode_rows(rows))
 
     def predict_frame(self, table: pd.DataFrame) -> NDArray[np.float64]:
-        return self.answer(self.encoder.encode_frame(table))
+        return np.concatenate([self.answer(matrix) for matrix in self.encoder.iterate_frame(table)])
 
     def answer(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
         """Probabilities (n,) of an encoded matrix (n, width)."""

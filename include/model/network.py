@@ -38,12 +38,19 @@ class SeededClassifier(NeuralNetBinaryClassifier):  # type: ignore[misc]  # skor
         self.seed = seed
 
     def fit(self, X: Any, y: Any, **more: Any) -> SeededClassifier:
-        matrix = np.asarray(X, dtype=np.float32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             torch.set_num_threads(1)  # sums in one order
-            super().fit(matrix, np.asarray(y, dtype=np.float32), **more)
+            super().fit(_build_matrix(X), np.asarray(y, dtype=np.float32), **more)
         return self
+
+    def predict_proba(self, X: Any) -> Any:
+        return super().predict_proba(_build_matrix(X))
+
+
+def _build_matrix(X: Any) -> np.ndarray[Any, Any]:
+    """What a network reads: dense, in the precision it calculates in."""
+    return np.asarray(X.astype(np.float32).toarray() if hasattr(X, "toarray") else X, dtype=np.float32)
 
 
 def build_classifier(params: Mapping[str, Any], seed: int) -> SeededClassifier:

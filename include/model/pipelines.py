@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -20,6 +21,7 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, S
 from include.kernel.errors import Permanent
 from include.model.schema import Column, Kind
 
+SCALED = ("logistic", "random_forest", "torch_mlp")  # beside one number that dwarfs them all others become the same
 Builder = Callable[[Sequence[Column], Mapping[str, Any], int], Pipeline]
 
 
@@ -28,9 +30,50 @@ def build(kind: str, columns: Sequence[Column], params: Mapping[str, Any], seed:
     if kind not in BUILDERS:
         raise Permanent(f"There is no pipeline {kind!r}; known are {', '.join(sorted(BUILDERS))}.")
     try:
-        return BUILDERS[kind](columns, params, seed)
-    except TypeError as error:
-        raise Permanent(f"The pipeline {kind!r} does not take these parameters: {error}.") from error
+        pipeline = BUILDERS[kind](columns, params, seed)
+        model = pipeline.named_steps["model"]
+        if hasattr(model, "_parameter_constraints"):  # scikit-learn's own check, which it makes in `fit` only
+            model._validate_params()
+    except (TypeError, ValueError) as error:
+        sentence = " ".join(str(error).split()).rstrip(".")
+        raise Permanent(
+            f"The pipeline {kind!r} does not take these parameters: {sentence}{_explain_texts(params)}."
+        ) from error
+    return pipeline
+
+
+def _explain_texts(params: Mapping[str, Any]) -> str:
+    """YAML reads 1e-3 as a text, which nobody expects."""
+    for name, value in params.items():
+        if isinstance(value, str) and (number := _read_number(value)) is not None:
+            return f"; YAML takes {name}: {value} for a text, write {number!r}"
+    return ""
+
+
+def _read_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def check_params(kind: str, params: Mapping[str, Any], seed: int) -> None:
+    """What `build` refuses, and what only a fit refuses: solvers that lack a penalty, layers of a wrong size.
+
+    Forests are not fitted here: some of their parameters are only wrong for as few rows as these.
+    """
+    pipeline = build(kind, (Column(name="n", kind="number"),), params, seed)
+    if kind not in ("logistic", "torch_mlp"):
+        return
+    shortened = {"model__max_epochs": 1} if kind == "torch_mlp" and "max_epochs" not in params else {}
+    rows, classes = pd.DataFrame({"n": np.arange(40.0)}), np.arange(40) % 2
+    try:
+        pipeline.set_params(**shortened).fit(rows, classes)
+    except Exception as error:
+        sentence = " ".join(str(error).split()).rstrip(".")
+        raise Permanent(
+            f"The pipeline {kind!r} cannot be fitted with these parameters: {sentence}{_explain_texts(params)}."
+        ) from error
 
 
 def _build_logistic(columns: Sequence[Column], params: Mapping[str, Any], seed: int) -> Pipeline:
@@ -75,7 +118,8 @@ def _build_clipper() -> MinMaxScaler:
 
 
 def _build_onehot() -> OneHotEncoder:
-    return OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    """Sparse, and so is what it stands in as long as most of that is zero: a wide category takes room by its rows."""
+    return OneHotEncoder(handle_unknown="ignore")
 
 
 def _prepare(columns: Sequence[Column], numbers: Any, categories: Any) -> ColumnTransformer:

@@ -22,6 +22,7 @@ CURVES, GATE_REPORT = "curves.svg", "gate.json"  # what the gate leaves beside t
 CARD = "card"
 CARD_TAG = "evergreen.card"
 STATE_TAG, SOAKING = "evergreen.release", "soaking"
+TEMPORARY_CODES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 CLIENT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -39,7 +40,8 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
 
     @contextmanager
     def open_client(self) -> Iterator[Any]:
-        """An MlflowClient whose connection failures come out as `ServiceUnavailable`."""
+        """An MlflowClient whose connection failures come out as `ServiceUnavailable`, and whatever else MLflow refuses,
+        such as what somebody deleted in its UI, as `RequestInvalid`."""
         os.environ.update(CLIENT_TIMEOUTS)
         import requests
         from mlflow import MlflowClient
@@ -52,7 +54,10 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
                 raise ServiceUnavailable(
                     f"MLflow at {self.uri} does not answer; start it (`make up`), the task retries by itself."
                 ) from error
-            raise
+            kind = ServiceUnavailable if getattr(error, "error_code", "") in TEMPORARY_CODES else RequestInvalid
+            raise kind(
+                f"MLflow at {self.uri} does not do what it is asked: {' '.join(str(error).split()).rstrip('.')}."
+            ) from error
 
     def register(self, run_id: str, source: str, key: str | None = None) -> str:
         """The version of `run_id`; the same key is registered once, however often it is asked.

@@ -6,6 +6,7 @@ the calibration days, where the manifest sets some aside, only calibrate.
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from sklearn.model_selection import StratifiedKFold
 
 from include.data.dataset import LabelledRows
 from include.gate.core import gate
+from include.kernel.errors import NotEnoughData, Permanent, Temporary
 from include.kernel.work_units import Shard
 from include.model import calibration, pipelines
 from include.model.calibration import Calibration
 from include.model.features import apply
-from include.model.schema import describe
+from include.model.schema import Column, describe
+from include.training.core import training_rows
 from include.training.core.search import Study
 from include.training.spec import TrainingManifest
 
@@ -29,6 +32,26 @@ log = logging.getLogger(__name__)
 FOLDS = 5
 Floats = NDArray[np.float64]
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+class CandidateFailed(Permanent):
+    """One candidate cannot be trained; the others may."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every candidate is fitted on: inputs after the feature function, classes (n,), the folds, the columns that
+    hold a value, and the names of those that are left out since they hold none."""
+
+    inputs: Any
+    classes: NDArray[np.int_]
+    folds: list[Fold]
+    columns: tuple[Column, ...]
+    empty: tuple[str, ...]
+
+    @property
+    def numbers(self) -> dict[str, Floats]:
+        return {c.name: self.inputs[c.name].to_numpy(np.float64) for c in self.columns if c.kind == "number"}
 
 
 @dataclass(frozen=True)
@@ -62,17 +85,47 @@ def fit_candidate(
     """`later` are the rows that calibrate; without them the out-of-fold scores do. Not tuned: as the manifest says."""
     spec = manifest.train
     tuned = tuned or TunedParams(dict(spec.candidates[kind]))
-    inputs, classes = apply(spec.features, rows.inputs), rows.truth.astype(int)
-    pipeline = pipelines.build(kind, describe(inputs), tuned.params, spec.seed)
-    folds = list(split_folds(classes, spec.seed))
-    raw = predict_out_of_fold(pipeline, inputs, classes, folds)
-    pipeline.fit(inputs, classes)
+    prepared = prepare(kind, manifest, rows)
+    pipeline = pipelines.build(kind, prepared.columns, tuned.params, spec.seed)
+    raw = predict_out_of_fold(pipeline, prepared.inputs, prepared.classes, prepared.folds)
+    if bad := int(np.sum(~np.isfinite(raw))):
+        raise Permanent(f"it gives no number for {bad} of {len(raw)} rows, so its training diverged")
+    pipeline.fit(prepared.inputs, prepared.classes)
     calibrator = _fit_calibration(pipeline, raw, manifest, rows, later)
-    held = [test for _, test in folds]
+    held = [test for _, test in prepared.folds]
     scores = calibrator(raw) if later else calibration.fit_across(spec.calibration, raw, rows.truth, held)
     metrics = _compute_metrics(manifest, rows.truth, raw, scores, held)
     log.info("%s: %s", kind, ", ".join(f"{name[3:]} {metrics[name]:.4f}" for name in LOGGED_METRICS))
     return Candidate(kind, tuned, pipeline, calibrator, scores, metrics)
+
+
+def prepare(kind: str | None, manifest: TrainingManifest, rows: LabelledRows) -> Prepared:
+    """Raises `NotEnoughData` for too few rows of a class, or no value at all; of a `kind` that scales its numbers also
+    `Permanent`, for one of them that dwarfs the rest."""
+    training_rows.check_classes(rows.truth, FOLDS)
+    inputs, classes = apply(manifest.train.features, rows.inputs), rows.truth.astype(int)
+    folds = list(split_folds(classes, manifest.train.seed))
+    empty = training_rows.find_empty({str(name): inputs[name].isna().to_numpy() for name in inputs}, folds)
+    columns = tuple(column for column in describe(inputs) if column.name not in empty)
+    if not columns:
+        raise NotEnoughData(f"None of the inputs holds enough values to train on: {', '.join(empty)} are missing.")
+    prepared = Prepared(inputs, classes, folds, columns, tuple(empty))
+    if kind in pipelines.SCALED and (problem := training_rows.describe_dominated(prepared.numbers)):
+        raise Permanent(problem)
+    return prepared
+
+
+@contextmanager
+def explain_failure(kind: str) -> Iterator[None]:
+    """Whatever a candidate's libraries raise comes out as `CandidateFailed`; what another try may mend stays."""
+    try:
+        yield
+    except (Temporary, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error) if isinstance(error, Permanent) else f"{type(error).__name__}: {error}"
+        sentence = " ".join(reason.split()).rstrip(".")
+        raise CandidateFailed(f"The candidate {kind!r} cannot be trained: {sentence}.") from error
 
 
 def search_params(kind: str, manifest: TrainingManifest, rows: LabelledRows, journal: Path, shard: Shard) -> Study:
@@ -80,12 +133,12 @@ def search_params(kind: str, manifest: TrainingManifest, rows: LabelledRows, jou
     from include.training import tuning
 
     spec = manifest.train
-    inputs, classes = apply(spec.features, rows.inputs), rows.truth.astype(int)
-    described, folds = describe(inputs), list(split_folds(classes, spec.seed))
+    prepared = prepare(kind, manifest, rows)
+    inputs, classes = prepared.inputs, prepared.classes
 
     def iterate_losses(params: dict[str, Any]) -> Iterator[float]:
-        pipeline = pipelines.build(kind, described, params, spec.seed)
-        for train, test in folds:
+        pipeline = pipelines.build(kind, prepared.columns, params, spec.seed)
+        for train, test in prepared.folds:
             yield float(np.mean((score_fold(pipeline, inputs, classes, train, test) - classes[test]) ** 2))
 
     return tuning.tune(kind, dict(spec.candidates[kind]), spec.tuning, spec.seed, journal, iterate_losses, shard)

@@ -12,6 +12,7 @@ the same folds.
 
 import fcntl
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -50,8 +51,8 @@ def tune(
         if number == shard.index == 0:
             study.enqueue_trial({name: fixed[name] for name in space if name in fixed})
         loss = _run_trial(study, fixed, space, folds)
-        outcome = "pruned" if loss is None else f"{loss:.5f}"
-        log.info("%s: trial %d of %d: %s, best so far %.5f", name, number + 1, trials, outcome, study.best_value)
+        outcome = "given up" if loss is None else f"{loss:.5f}"
+        log.info("%s: trial %d of %d: %s, best so far %s", name, number + 1, trials, outcome, _describe_best(study))
     return tuple(_convert_trial(trial) for trial in list_finished(study))
 
 
@@ -69,9 +70,11 @@ def _run_trial(study: optuna.Study, fixed: Params, space: Mapping[str, SearchRan
 
 
 def _measure_loss(trial: Trial, folds: Iterator[float]) -> float | None:
-    """The mean over the folds, or None when the pruner gave up on the way."""
+    """The mean over the folds, or None when the pruner gave up on the way, or a fold has no number for a loss."""
     losses: list[float] = []
     for number, loss in enumerate(folds):
+        if not math.isfinite(loss):
+            return None
         losses.append(loss)
         trial.report(float(np.mean(losses)), number)
         if trial.should_prune():
@@ -103,6 +106,11 @@ def _open_study(journal: Path, spec: TuningSpec) -> optuna.Study:
 
 def list_finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=FINISHED_STATES)
+
+
+def _describe_best(study: optuna.Study) -> str:
+    losses = [trial.value for trial in list_finished(study) if trial.state is TrialState.COMPLETE]
+    return f"{min(loss for loss in losses if loss is not None):.5f}" if losses else "none"
 
 
 def _count_seconds(study: optuna.Study) -> float:

@@ -70,6 +70,16 @@ def test_an_artifact_that_misses_its_golden_rows_is_refused_with_the_servers_rea
     assert check.verdict is Verdict.REFUSED and "misses its golden rows" in check.reason
 
 
+def test_golden_rows_are_asked_of_the_server_alone_and_in_other_company_too(saved, monkeypatch):
+    """A server that computes a row with the rows beside it, which it does right as long as all are asked at once."""
+    with run_server(saved, artifact.compute_digest(saved)) as made:
+        assert made.measure(30).parity < 1e-9
+        ask, count = made._ask, len(credit.trained("logistic").meta.golden)
+        monkeypatch.setattr(made, "_ask", lambda rows: ask(rows) if len(rows) == count else [0.5] * len(rows))
+        found = made.measure(30)
+    assert found.parity > 0.01
+
+
 def test_an_artifact_that_cannot_be_loaded_is_refused_and_is_no_failure(saved, tmp_path):
     for file in saved.iterdir():
         (tmp_path / file.name).write_bytes(b"this was a model" if file.name == "model.skops" else file.read_bytes())

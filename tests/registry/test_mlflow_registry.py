@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from include.kernel.errors import NotBlessed
+from include.kernel.errors import NotBlessed, RequestInvalid
 from include.registry.mlflow_registry import MlflowRegistry
 from tests.blessed import document, envelope
 
@@ -73,3 +73,12 @@ def test_a_version_is_marked_while_it_soaks_and_not_any_more_once_it_is_the_cham
     assert (registry.find_champion(), registry.list_soaking()) == (version, [])
     registry.unmark_soaking([version])
     assert registry.list_soaking() == []
+
+
+def test_what_somebody_deleted_in_mlflow_is_one_sentence(registry, tmp_path: Path):
+    run_id = started(registry)
+    with registry.open_client() as client:
+        client.delete_run(run_id)
+    with pytest.raises(RequestInvalid, match=r"MLflow at .* does not do what it is asked") as refusal:
+        registry.describe("1", run_id, "text", PAPERS)
+    assert "\n" not in str(refusal.value)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+import uuid
+from datetime import date, timedelta
 
 import mlflow
 import pytest
 
 from include.kernel.code_digest import TRAINING, compute_code_digest
 from include.kernel.errors import NotEnoughData, Permanent, RequestInvalid
-from include.model import artifact
+from include.model import artifact, features
 from tests import credit, edge
-from tests.job_world import go_live
+from tests.delivered import read_day
+from tests.job_world import FIRST, go_live, publish_rows
 
 
 def runs_of(registry, experiment: str):
@@ -91,6 +93,75 @@ class TestTrain:
             ask("train", as_of=date(2026, 8, 2))
         assert str(caught.value).startswith("As of 2026-08-02 only 1114 labelled rows on 1 days are known")
         assert "ingest more days" in str(caught.value)
+
+
+class TestWhatCannotBeTrained:
+    """Rows of the example, with something wrong in them."""
+
+    @pytest.fixture
+    def publish_changed(self, small, mlflow_url, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_url)
+
+        def publish(change, **changes):
+            candidates = {"logistic": {}, "boosting": {"max_iter": 20}}
+            manifest = small(**{"name": f"credit-{uuid.uuid4().hex[:8]}", "train.candidates": candidates} | changes)
+            for day in (FIRST + timedelta(days=number) for number in range(4)):
+                rows = read_day(manifest, day)
+                publish_rows(edge.store(), manifest, day, rows.assign(**change(rows)))
+
+        yield publish
+        mlflow.set_tracking_uri(None)
+
+    @pytest.mark.parametrize("wild", [1e155, 1e300])
+    def test_a_number_that_dwarfs_its_column_costs_the_candidates_that_scale_and_no_other(
+        self, publish_changed, ask, wild
+    ):
+        publish_changed(lambda rows: {"Income": [wild, *rows["Income"][1:]]})
+        result = ask("train")
+        assert set(result.outputs["candidates"]) == {"boosting"} and set(result.outputs["failed"]) == {"logistic"}
+        assert f"'logistic' cannot be trained: the column 'Income' holds {wild:g}" in result.summary
+        assert ask("evaluate", run_id=result.outputs["run_id"]).outputs["gate"]["metrics"]["challenger"]["auc"] > 0.6
+
+    def test_inputs_without_a_value_are_left_out_and_named(self, publish_changed, ask):
+        everything = {"logistic": {}, "boosting": {"max_iter": 5}, "random_forest": {"n_estimators": 5}}
+        everything["torch_mlp"] = {"max_epochs": 1}
+        none = {"Income": float("nan"), "Home": None}
+        publish_changed(lambda rows: none, **{"train.candidates": everything, "train.explain_rows": 5})
+        result = ask("train")
+        assert set(result.outputs["candidates"]) == set(everything)
+        assert "without Home, Income, of which the training rows hold no values" in result.summary
+        assert ask("evaluate", run_id=result.outputs["run_id"]).outputs["gate"]["checks"]
+
+    def test_outcomes_of_one_class_are_not_enough_data(self, publish_changed, ask):
+        publish_changed(lambda rows: {"Status": "good"})
+        with pytest.raises(NotEnoughData, match="hold 0 positive and"):
+            ask("train")
+
+    def test_when_no_candidate_is_left_the_job_ends_in_their_sentences(self, publish_changed, ask):
+        publish_changed(lambda rows: {"Income": [1e300, *rows["Income"][1:]]}, **{"train.candidates": {"logistic": {}}})
+        with pytest.raises(Permanent, match="'logistic' cannot be trained: the column 'Income'"):
+            ask("train")
+
+    def test_a_feature_function_that_ranks_is_refused_by_its_name(self, publish_changed, ask, monkeypatch):
+        name = f"{__name__}:ranked"
+        for function in (features.resolve, features.apply, features.check_row_wise):
+            monkeypatch.setattr(function, "__defaults__", (("tests",),))
+        publish_changed(lambda rows: {}, **{"train.features": name})
+        with pytest.raises(Permanent, match=f"'{name}' gives for a row depends on the rows beside it"):
+            ask("train")
+
+    def test_an_experiment_that_was_deleted_is_named_with_the_way_back(self, place, ask, registry):
+        experiment = mlflow.MlflowClient(registry.uri).create_experiment(place.name)
+        with registry.open_client() as client:
+            client.delete_experiment(experiment)
+            with pytest.raises(RequestInvalid, match=f"restore --experiment-id {experiment}"):
+                ask("train")
+            client.restore_experiment(experiment)
+        assert ask("train").outputs["experiment_id"] == experiment
+
+
+def ranked(table):
+    return table.assign(rank=table["Income"].rank(pct=True))
 
 
 class TestWhatARunHolds:

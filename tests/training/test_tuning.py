@@ -96,3 +96,15 @@ def test_a_range_that_cannot_be_searched_is_refused(small: Any) -> None:
         small(**{"train.tuning": {"trials": 3, "space": {"boosting": {"max_iter": {"low": 9, "high": 3}}}}})
     with pytest.raises(ManifestInvalid, match=r"names magic, which is not among the candidates"):
         small(**{"train.tuning": {"trials": 3, "space": {"magic": {"max_iter": {"low": 1, "high": 3}}}}})
+
+
+def test_a_trial_that_diverges_is_given_up_and_the_study_goes_on(tmp_path: Path) -> None:
+    def diverge(params: dict[str, Any]) -> Iterator[float]:
+        yield from [0.25, float("nan")] if params["leaves"] > 30 or params == FIXED else [0.25, 0.2]
+
+    study = tune("boosting", FIXED, SPEC, 7, tmp_path / "some.journal", diverge)
+    assert len(study) == 14 and study[0].state == "pruned"
+    assert {trial.loss for trial in study if trial.state == "complete"} == {0.225}
+    assert search.choose_best([study])["leaves"] <= 30
+    nothing = tune("boosting", FIXED, SPEC, 7, tmp_path / "none.journal", lambda _: iter([float("nan")]))
+    assert len(nothing) == 14 and search.choose_best([nothing]) is None

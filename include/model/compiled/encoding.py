@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 Floats = NDArray[np.float64]
+MATRIX_CELLS = 2**22  # of one matrix made of a table: 32 MiB in float64
 
 
 class _Table(BaseModel):
@@ -123,6 +124,12 @@ class Encoder:
     def _encode_plain_row(self, row: Mapping[str, Any]) -> list[Any]:
         """The row of a matrix that needs no further step: for one row a call of numpy takes longer than all of this."""
         return [*map(row.get, self._names), *(known[row.get(name)] for name, known in self._categories)]
+
+    def iterate_frame(self, table: pd.DataFrame) -> Iterator[NDArray[Any]]:
+        """`encode_frame` in as many parts as keep a matrix small: a wide category is dense in it. One part at least."""
+        step = max(1, MATRIX_CELLS // max(1, len(self.owners)))
+        for first in range(0, max(1, len(table)), step):
+            yield self.encode_frame(table.iloc[first : first + step])
 
     def encode_frame(self, table: pd.DataFrame) -> NDArray[Any]:
         """The same for a table that `schema.frame` or `schema.conform` built."""

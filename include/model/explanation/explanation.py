@@ -126,13 +126,14 @@ def _explain_exactly(pipeline: Any, saved: Any, inputs: Any) -> tuple[Explanatio
 
 
 def _explain_linear(estimator: Any, saved: CompiledModel, inputs: Any) -> tuple[Explanation, Tables]:
+    parts = saved.encoder.iterate_frame(inputs)
     return Explanation(
         method="linear",
         space="log_odds",
         reference="the mean of the training rows",
         offset=float(estimator.intercept_[0]),
         coefficients=tuple(estimator.coef_[0].tolist()),
-        means=tuple(saved.encoder.encode_frame(inputs).mean(axis=0, dtype=np.float64).tolist()),
+        means=tuple((sum(part.sum(axis=0, dtype=np.float64) for part in parts) / len(inputs)).tolist()),
     ), {}
 
 

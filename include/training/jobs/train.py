@@ -15,14 +15,16 @@ from typing import Any
 
 import mlflow
 
+from include.kernel.errors import RequestInvalid
 from include.kernel.job import JobRequest, JobResult
 from include.kernel.ledger import Entry
 from include.kernel.wiring import open_ledger
 from include.kernel.words import ledger_kinds as kinds
-from include.registry.mlflow_registry import KEY_TAG
+from include.model.features import check_row_wise
+from include.registry.mlflow_registry import KEY_TAG, MlflowRegistry
 from include.registry.wiring import open_registry
 from include.training import fitting, studies
-from include.training.fitting import Candidate
+from include.training.fitting import CandidateFailed
 from include.training.model_package import package_candidate
 from include.training.spec import TrainingManifest
 from include.training.tracking import delete_run, log_run
@@ -35,20 +37,51 @@ log = logging.getLogger(__name__)
 def run(request: JobRequest, manifest: TrainingManifest) -> JobResult:
     """Params: `columns` (train on these only), `reason`. Raises `NotEnoughData`, `ServiceUnavailable`."""
     training = plan_training(request, manifest)
-    rows = len(training.rows.truth)  # what cannot be read is refused before anybody else is asked
+    rows = training.rows  # what cannot be read or trained on is refused before anybody else is asked
+    empty = fitting.prepare(None, manifest, rows).empty
+    check_row_wise(manifest.train.features, rows.inputs)
     registry = open_registry(manifest.name)
     with registry.open_client() as client:
         mlflow.set_tracking_uri(registry.uri)
-        experiment = mlflow.set_experiment(manifest.name).experiment_id
-        runs = {kind: _train_once(client, experiment, training, kind) for kind in manifest.train.candidates}
+        experiment = _open_experiment(client, registry)
+        runs, failed = _train_all(client, experiment, training)
     training.units.sweep(studies.KIND, request.as_of)
     best = min(runs, key=lambda kind: runs[kind]["metrics"]["cv_brier"])
     open_ledger().append(_build_entry(training, runs[best]["run_id"]))
     outputs = {"best": best, "experiment_id": experiment, "candidates": runs, "snapshots": training.snapshot_ids}
+    outputs |= {"failed": failed} if failed else {}
     scores = ", ".join(f"{kind} Brier {runs[kind]['metrics']['cv_brier']:.4f}" for kind in runs)
-    summary = f"trained on {rows} rows known as of {request.as_of}; {scores}; best: {best}"
+    summary = f"trained on {len(rows.truth)} rows known as of {request.as_of}; {scores}; best: {best}"
+    summary += f"; without {', '.join(empty)}, of which the training rows hold no values" if empty else ""
+    summary = "; ".join([summary, *(sentence.rstrip(".") for sentence in failed.values())])
     outputs |= {"run_id": runs[best]["run_id"], "url": registry.build_run_url(experiment, runs[best]["run_id"])}
     return JobResult(job="train", run_key=request.run_key, summary=summary, outputs=outputs)
+
+
+def _open_experiment(client: Any, registry: MlflowRegistry) -> str:
+    """The id of the model's experiment, made when there is none. Raises `RequestInvalid` when somebody deleted it."""
+    found = client.get_experiment_by_name(registry.name)
+    if found and found.lifecycle_stage == "deleted":
+        raise RequestInvalid(
+            f"The MLflow experiment {registry.name!r} at {registry.uri} was deleted; restore it with `mlflow "
+            f"experiments restore --experiment-id {found.experiment_id}`, or delete it for good with `mlflow gc`."
+        )
+    return str(mlflow.set_experiment(registry.name).experiment_id)
+
+
+def _train_all(client: Any, experiment: str, training: Training) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The runs by candidate, and a sentence for each that cannot be trained. Raises `CandidateFailed` when none can."""
+    runs: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for kind in training.manifest.train.candidates:
+        try:
+            runs[kind] = _train_once(client, experiment, training, kind)
+        except CandidateFailed as error:
+            failed[kind] = str(error)
+            log.warning("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+    if not runs:
+        raise CandidateFailed(" ".join(failed.values()))
+    return runs, failed
 
 
 def _train_once(client: Any, experiment: str, training: Training, kind: str) -> dict[str, Any]:
@@ -63,15 +96,11 @@ def _train_once(client: Any, experiment: str, training: Training, kind: str) -> 
 
 
 def _train_candidate(experiment: str, training: Training, kind: str) -> dict[str, Any]:
-    tuned = studies.choose_params(training, kind)
-    return _log_candidate(
-        experiment, training, fitting.fit_candidate(kind, training.manifest, training.rows, training.later, tuned)
-    )
-
-
-def _log_candidate(experiment: str, training: Training, candidate: Candidate) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
-        done = package_candidate(training, candidate, Path(scratch))
+        with fitting.explain_failure(kind):
+            tuned = studies.choose_params(training, kind)
+            candidate = fitting.fit_candidate(kind, training.manifest, training.rows, training.later, tuned)
+            done = package_candidate(training, candidate, Path(scratch))
         return {"run_id": log_run(experiment, done), "metrics": dict(done.metrics)}
 
 
