@@ -5,6 +5,7 @@ would be two more dependencies of every worker. Who names the address is not thi
 an address or a key, since both are secrets.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from include.kernel.errors import AccessRefused, ServiceUnavailable
 
 SLACK = "https://hooks.slack.com/services"
 PAGERDUTY = "https://events.pagerduty.com/v2/enqueue"
+MESSAGE_STATUSES = (400, 413, 415, 422)  # by which a channel refuses one message, and may take the next
 SEVERITY_EMOJI = {
     Severity.INFO: ":white_check_mark:",
     Severity.WARNING: ":warning:",
@@ -31,7 +33,7 @@ class Channel(ABC):
 
     @abstractmethod
     def send(self, alert: Alert, link: str) -> None:
-        """Raises `ServiceUnavailable` when it may work later, `AccessRefused` when it never will."""
+        """Raises `ServiceUnavailable` when nothing can be told there now, `AccessRefused` for this message alone."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,27 @@ class PagerDuty(Channel):
 
 
 def _post(channel: Slack | PagerDuty, url: str, content: dict[str, Any]) -> None:
+    """Only an answer of 2xx has taken the message; who moved away, or drips, has not."""
     try:
-        answer = httpx.post(url, json=content, timeout=channel.timeout_s)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        status = asyncio.run(_request_status(url, content, channel.timeout_s))
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         raise ServiceUnavailable(f"{channel.name} was not reached ({type(error).__name__}).") from None
-    if answer.status_code == 429 or answer.status_code >= 500:
-        raise ServiceUnavailable(f"{channel.name} answered {answer.status_code}.")
-    if answer.is_error:
-        raise AccessRefused(
-            f"{channel.name} answered {answer.status_code} and will not take this message; correct the Airflow "
-            f"Connection evergreen_{channel.name}."
-        )
+    if 200 <= status < 300:
+        return
+    if status in MESSAGE_STATUSES:
+        raise AccessRefused(f"{channel.name} answered {status} and does not take this message.")
+    correct = f"; correct the Airflow Connection evergreen_{channel.name}" if 300 <= status < 500 else ""
+    raise ServiceUnavailable(f"{channel.name} answered {status}{correct}.")
+
+
+async def _request_status(url: str, content: dict[str, Any], timeout_s: float) -> int:
+    """The limit holds for all of it: the client library's own begins anew with every byte that drips in."""
+    async with (
+        asyncio.timeout(timeout_s),
+        httpx.AsyncClient(timeout=timeout_s) as client,
+        client.stream("POST", url, json=content) as answer,
+    ):
+        return answer.status_code
 
 
 def _escape_slack_text(text: str) -> str:

@@ -1,12 +1,15 @@
 """Alerts on their way: written down first, told afterwards, each once.
 
-    <store>/alerts/waiting/<hash>.json   the alert, since when, and which channels are still to be told
+    <store>/alerts/waiting/<hash>.json   the alert, since when, which channels are still to be told, and what they said
     <store>/alerts/told/<hash>.json      what has been told; it also keeps the same key from being told again
 
 Writing one down is one local file and delays nobody, so a rollback does it before its traffic moves; telling is a
 network call to somebody else's server and comes when there is time. Whatever was not told (a kill, a channel that was
 away, a command without Airflow's Connections) is told by the next one who delivers: every release and every run of the
 monitor. A kill between telling and noting tells twice, which is better than never.
+
+Nothing is given up: a webhook that was rotated on a Friday gets Monday everything that it missed. Until then the alert
+is named by `list_untold`, so that the monitor's report and page say what people do not know yet.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from include.kernel.ledger import Entry
 from include.kernel.ledger_file import LocalLedger
 
 log = logging.getLogger(__name__)
+LATE = timedelta(hours=1)  # from when on a told alert says of when it is
 LOG_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
 
 
@@ -61,6 +65,7 @@ class Outbox:
             return False
         log.log(LOG_LEVELS[alert.severity], "%s: %s (%s)", alert.title, alert.text, alert.link(self._runbook))
         letter = {"alert": alert.model_dump(mode="json"), "since": datetime.now(UTC).isoformat(), "left": None}
+        letter["problem"] = None
         write_atomic(self._waiting / name, json.dumps(letter, indent=1))
         return True
 
@@ -73,8 +78,13 @@ class Outbox:
             return 0
         with hold_lock(self._lock):
             letters = sorted(self._read_letters(), key=_read_since)
-            away: set[str] = set()
+            away: dict[str, str] = {}
             return sum(not self._deliver_letter(letter, path, channels, away) for letter, path in letters)
+
+    def list_untold(self) -> list[str]:
+        """What some channel did not take yet, oldest first: a sentence each, with since when, where and why."""
+        letters = sorted((letter for letter, _ in self._read_letters() if letter.get("problem")), key=_read_since_of)
+        return [_describe_untold(letter) for letter in letters]
 
     def _read_letters(self) -> Iterator[tuple[dict[str, Any], Path]]:
         """One that cannot be read is put away, or nobody would ever be told of anything again."""
@@ -91,33 +101,58 @@ class Outbox:
         self._delivered.mkdir(exist_ok=True)
         os.replace(path, self._delivered / path.name)
 
-    def _deliver_letter(self, letter: dict[str, Any], path: Path, channels: Sequence[Channel], away: set[str]) -> bool:
+    def _deliver_letter(
+        self, letter: dict[str, Any], path: Path, channels: Sequence[Channel], away: dict[str, str]
+    ) -> bool:
         """Whether nothing is left to do for this letter."""
         alert, known_channels = Alert.model_validate(letter["alert"]), {channel.name: channel for channel in channels}
         if letter["left"] is None:  # who is to be told is decided when somebody first can
             letter["left"] = [recipient.name for recipient in channels if alert.severity.is_at_least(recipient.least)]
         for name in list(letter["left"]):
-            if name not in known_channels or (name not in away and self._send(known_channels[name], alert, away)):
+            problem = None
+            if name in known_channels:
+                problem = away.get(name) or self._send(known_channels[name], _date_alert(alert, letter), away)
+            if problem is None:
                 letter["left"].remove(name)
-                write_atomic(path, json.dumps(letter, indent=1))
-        if letter["left"] and datetime.now(UTC) - datetime.fromisoformat(letter["since"]) < self._keep_trying:
-            return False
+            letter["problem"] = problem or letter.get("problem")
+            write_atomic(path, json.dumps(letter, indent=1))
         if letter["left"]:
-            log.error("%s was not told to %s in time; it is given up.", alert.title, ", ".join(letter["left"]))
+            is_overdue = _measure_age(letter) >= self._keep_trying
+            log.log(logging.ERROR if is_overdue else logging.WARNING, "%s waits: %s", alert.title, letter["problem"])
+            return False
         self._put_away(path)
         return True
 
-    def _send(self, channel: Channel, alert: Alert, away: set[str]) -> bool:
-        """Whether the channel needs no more of this alert: it has it, or will never take it."""
+    def _send(self, channel: Channel, alert: Alert, away: dict[str, str]) -> str | None:
+        """Why the channel did not take it; None when it did."""
         try:
             channel.send(alert, alert.link(self._runbook))
         except ServiceUnavailable as error:
-            away.add(channel.name)
-            log.warning("%s waits: %s", alert.title, error)
-            return False
+            away[channel.name] = str(error)
+            return str(error)
         except AccessRefused as error:
-            log.error("%s is told to nobody there: %s", alert.title, error)
-        return True
+            return str(error)
+        return None
+
+
+def _describe_untold(letter: dict[str, Any]) -> str:
+    left = ", ".join(letter["left"])
+    return f"{letter['alert']['title']} (since {letter['since'][:16]} UTC; {left}: {letter['problem']})"
+
+
+def _date_alert(alert: Alert, letter: dict[str, Any]) -> Alert:
+    """What comes late says from when it is."""
+    if _measure_age(letter) < LATE:
+        return alert
+    return alert.model_copy(update={"text": f"{alert.text}\nsince: {letter['since'][:16]} UTC"})
+
+
+def _measure_age(letter: dict[str, Any]) -> timedelta:
+    return datetime.now(UTC) - datetime.fromisoformat(letter["since"])
+
+
+def _read_since_of(letter: dict[str, Any]) -> str:
+    return str(letter["since"])
 
 
 def _read_since(letter_file: tuple[dict[str, Any], Path]) -> str:

@@ -17,7 +17,7 @@ class AlertsSpec(Section):
     email: alerts.Severity = Field(alerts.Severity.WARNING, description="the lowest severity that is mailed")
     timeout_s: Annotated[float, Field(gt=0, le=30)] = Field(3.0, description="seconds one channel may take")
     keep_trying_hours: Annotated[float, Field(gt=0)] = Field(
-        24.0, description="hours after which an alert that a channel did not take is given up"
+        24.0, description="hours after which an alert that a channel did not take is an error in the log; it is kept"
     )
 
 

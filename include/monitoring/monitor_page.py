@@ -26,6 +26,7 @@ def render_monitor_page(report: MonitorReport, windows: Sequence[Window], spec: 
     body = [
         f"<h1>Version {escape(report.version)} as of {report.as_of}: {state}</h1>",
         f"<p>{escape(report.sentence)}.</p><p>Windows, oldest first: {past}. Rows in the newest: {report.rows}.</p>",
+        _render_untold(report),
         _render_picture_link(report),
         _render_raised(report.signals, windows),
         _render_quality(report),
@@ -33,6 +34,11 @@ def render_monitor_page(report: MonitorReport, windows: Sequence[Window], spec: 
         f"<p>Budget: {escape(compute_budget(spec).sentence)}.</p>",
     ]
     return f"<!doctype html><meta charset=utf-8><title>Monitor</title><style>{STYLE}</style>{''.join(body)}"
+
+
+def _render_untold(report: MonitorReport) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.untold)
+    return f'<h2 class="alarm">What could not be told to people</h2><ul>{items}</ul>' if items else ""
 
 
 def _render_picture_link(report: MonitorReport) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from include.alerting.spec import AlertingManifest
 from include.gate.spec import GateManifest
 from include.kernel.spec import Count, Section, Share
 
@@ -75,7 +76,7 @@ class MonitorSpec(Section):
     watch_minutes: Annotated[float, Field(gt=0)] = Field(description="how long one watch run looks for an alarm")
 
 
-class MonitoringManifest(GateManifest):
+class MonitoringManifest(GateManifest, AlertingManifest):
     """The manifest as far as watching the live version is concerned."""
 
     monitor: MonitorSpec

@@ -5,13 +5,15 @@ runs. The client's patience is cut from minutes to seconds: an Airflow task retr
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from include.kernel.errors import NotBlessed, RequestInvalid, ServiceUnavailable
+from include.kernel.errors import NotBlessed, RequestInvalid
+from include.registry.answers import is_absent, translate_error
 from include.registry.base import ArtifactSource, ReleaseMarks
 
 CHAMPION = "champion"
@@ -22,7 +24,6 @@ CURVES, GATE_REPORT = "curves.svg", "gate.json"  # what the gate leaves beside t
 CARD = "card"
 CARD_TAG = "evergreen.card"
 STATE_TAG, SOAKING = "evergreen.release", "soaking"
-TEMPORARY_CODES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 CLIENT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -40,8 +41,7 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
 
     @contextmanager
     def open_client(self) -> Iterator[Any]:
-        """An MlflowClient whose connection failures come out as `ServiceUnavailable`, and whatever else MLflow refuses,
-        such as what somebody deleted in its UI, as `RequestInvalid`."""
+        """An MlflowClient; what it raises comes out as include.registry.answers says."""
         os.environ.update(CLIENT_TIMEOUTS)
         import requests
         from mlflow import MlflowClient
@@ -50,14 +50,7 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
         try:
             yield MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except (requests.exceptions.RequestException, MlflowException) as error:
-            if _is_outage(error):
-                raise ServiceUnavailable(
-                    f"MLflow at {self.uri} does not answer; start it (`make up`), the task retries by itself."
-                ) from error
-            kind = ServiceUnavailable if getattr(error, "error_code", "") in TEMPORARY_CODES else RequestInvalid
-            raise kind(
-                f"MLflow at {self.uri} does not do what it is asked: {' '.join(str(error).split()).rstrip('.')}."
-            ) from error
+            raise translate_error(error, self.uri) from error
 
     def register(self, run_id: str, source: str, key: str | None = None) -> str:
         """The version of `run_id`; the same key is registered once, however often it is asked.
@@ -126,7 +119,7 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
             try:
                 return str(client.get_model_version_by_alias(self.name, CHAMPION).version)
             except MlflowException as error:
-                if _is_absent(error):
+                if is_absent(error):
                     return None
                 raise
 
@@ -164,11 +157,15 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
     def _fetch_version(self, version: str) -> Any:
         from mlflow.exceptions import MlflowException
 
+        if not re.fullmatch(r"[0-9]{1,18}", version):
+            raise RequestInvalid(
+                f"{version!r} is no version of {self.name}: write its number, such as 3; {self.uri} shows those it has."
+            )
         with self.open_client() as client:
             try:
                 return client.get_model_version(self.name, version)
             except MlflowException as error:
-                if _is_absent(error):
+                if is_absent(error):
                     raise RequestInvalid(
                         f"{self.name} has no version {version!r}; look at {self.uri} for those it has."
                     ) from error
@@ -179,18 +176,3 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
 
     def build_version_url(self, version: str) -> str:
         return f"{self.uri}/#/models/{self.name}/versions/{version}"
-
-
-def _is_absent(error: Exception) -> bool:
-    code = getattr(error, "error_code", "")
-    return code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and "alias" in str(error))
-
-
-def _is_outage(error: Exception) -> bool:
-    """Connection errors surface as requests' own or wrapped in an MlflowException."""
-    import requests
-
-    causes = [error, error.__cause__, error.__context__]
-    return any(isinstance(cause, requests.exceptions.RequestException) for cause in causes) or (
-        "API request to" in str(error) and "failed with exception" in str(error)
-    )

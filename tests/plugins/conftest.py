@@ -13,6 +13,8 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from include.alerting.outbox import Outbox
+from include.alerting.wiring import open_outbox
 from include.data.store.snapshot_store import SnapshotStore
 from include.data.wiring import open_snapshot_store
 from include.kernel.errors import NotBlessed
@@ -117,6 +119,9 @@ class SmallWorld:
 
     def open_ledger(self) -> LocalLedger:
         return LocalLedger(self.root / "ledger.jsonl")
+
+    def open_outbox(self) -> Outbox:
+        return open_outbox(self.manifest)
 
     def open_snapshot_store(self) -> SnapshotStore:
         return open_snapshot_store()

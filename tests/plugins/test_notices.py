@@ -6,7 +6,9 @@ import json
 import logging
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email import message_from_string
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +37,8 @@ class Receiver:
 
     url: str = ""
     status: int = 200
+    refused: str = ""  # a part of the texts that are answered `refusal`
+    refusal: int = 400
     received: list[dict] = field(default_factory=list)
 
 
@@ -46,7 +50,10 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             made.received.append({"path": self.path, **body})
-            self.send_response(made.status)
+            is_refused = made.refused and made.refused in body.get("text", "")
+            self.send_response(made.refusal if is_refused else made.status)
+            if made.status in (301, 302, 308):
+                self.send_header("location", "/elsewhere")
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -152,15 +159,66 @@ def test_nobody_listening_is_no_failure_either(monkeypatch, caplog):
     assert "slack was not reached (ConnectError)" in caplog.text and "secret" not in caplog.text
 
 
-def test_a_channel_that_will_never_take_it_is_named_by_its_connection_and_not_asked_again(
-    monkeypatch, receiver, caplog
+@pytest.mark.parametrize("status", [301, 302, 308, 401, 403, 404, 410, 429, 500, 503])
+def test_only_a_2xx_has_taken_an_alert_whatever_else_is_answered_it_is_kept_and_told_when_that_is_put_right(
+    monkeypatch, receiver, status, caplog
 ):
+    """A webhook that was rotated answers 404, one that moved 308: both lost what was told meanwhile."""
     slack(monkeypatch, receiver.url)
-    receiver.status = 404
-    notifiers.announce(REVERTED)
+    receiver.status = status
+    notifiers.announce(BEGUN, REVERTED)
+    assert len(receiver.received) == 1, "a channel that is away is not asked again at once"
+    first, second = open_outbox(read_manifest()).list_untold()
+    assert first.startswith("Version 7 is wanted (since ") and f"slack answered {status}" in first
+    assert second.startswith("Version 7 was reverted") and "secret" not in first + second + caplog.text
+    assert ("correct the Airflow Connection evergreen_slack" in first) == (status < 500)
+    receiver.status, receiver.received = 204, []
     notifiers.deliver()
-    assert len(receiver.received) == 1
-    assert "correct the Airflow Connection evergreen_slack" in caplog.text
+    assert len(receiver.received) == 2 and open_outbox(read_manifest()).list_untold() == []
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_message_that_is_refused_holds_up_no_other_and_is_named(monkeypatch, receiver, status):
+    slack(monkeypatch, receiver.url)
+    receiver.refused = "is wanted"
+    receiver.refusal = status
+    notifiers.announce(BEGUN, REVERTED)
+    [untold] = open_outbox(read_manifest()).list_untold()
+    assert "Version 7 is wanted" in untold and f"slack answered {status} and does not take this message" in untold
+    assert any("reverted" in told["text"] for told in receiver.received)
+
+
+def test_a_server_that_drips_is_held_to_the_whole_time_limit(monkeypatch, small):
+    """A byte a tenth of a second: each begins the client library's own limit anew."""
+    small(alerts={"timeout_s": 0.5})
+
+    class Dripping(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                for letter in b"HTTP/1.1 200 OK\r\nx-slow: " + b"x" * 100:
+                    self.wfile.write(bytes([letter]))
+                    time.sleep(0.1)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        slack(monkeypatch, f"http://127.0.0.1:{server.server_address[1]}")
+        began = time.monotonic()
+        notifiers.announce(REVERTED)
+        assert time.monotonic() - began < 4, "of some 13 s that the answer takes"
+        server.shutdown()
+    [untold] = open_outbox(read_manifest()).list_untold()
+    assert "slack was not reached (TimeoutError)" in untold
+
+
+def test_what_is_told_late_says_of_when_it_is(monkeypatch, receiver, tmp_path):
+    notifiers.enqueue_alerts(REVERTED)
+    [waiting] = (tmp_path / "store" / "alerts" / "waiting").iterdir()
+    letter = json.loads(waiting.read_text())
+    waiting.write_text(json.dumps(letter | {"since": "2026-08-01T10:00:00+00:00"}))
+    slack(monkeypatch, receiver.url)
+    notifiers.deliver()
+    assert "since: 2026-08-01T10:00 UTC" in receiver.received[0]["text"]
 
 
 def test_what_was_written_down_without_connections_is_told_by_the_next_who_has_them(monkeypatch, receiver):
@@ -170,13 +228,15 @@ def test_what_was_written_down_without_connections_is_told_by_the_next_who_has_t
     assert len(receiver.received) == 2
 
 
-def test_an_alert_nobody_took_for_too_long_is_given_up(monkeypatch, small, receiver, caplog):
+def test_an_alert_nobody_took_for_long_is_an_error_in_the_log_and_kept(monkeypatch, small, receiver, caplog):
     small(alerts={"keep_trying_hours": 1e-9})
     slack(monkeypatch, receiver.url)
     receiver.status = 503
     notifiers.announce(REVERTED)
+    assert any(each.levelname == "ERROR" and "slack answered 503" in each.message for each in caplog.records)
+    receiver.status = 200
     notifiers.deliver()
-    assert len(receiver.received) == 1 and "it is given up" in caplog.text
+    assert len(receiver.received) == 2
 
 
 def test_an_alert_that_somebody_damaged_holds_up_no_other(monkeypatch, receiver, tmp_path, caplog):

@@ -30,12 +30,14 @@ class MonitorReport(BaseModel):
     auc_rows: int = 0
     page: str | None = None
     signals: tuple[Signal, ...] = ()
+    untold: tuple[str, ...] = ()  # alerts that some channel did not take yet
 
     @property
     def sentence(self) -> str:
         moved = ", ".join(f"{name} (PSI {psi:.2f})" for name, psi in self.moved.items()) or "no feature moved"
         quality = f"; AUC on {self.auc_rows} matured rows {self.auc:.3f}" if self.auc is not None else ""
-        return f"version {self.version} as of {self.as_of}: {self.verdict}, {moved}{quality}"
+        untold = f"; {len(self.untold)} alerts could not be told: {'; '.join(self.untold[:3])}" if self.untold else ""
+        return f"version {self.version} as of {self.as_of}: {self.verdict}, {moved}{quality}{untold}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from include.alerting.wiring import open_outbox
 from include.data.core.snapshots import Snapshot, filter_matured
 from include.feedback.wiring import open_segments
 from include.kernel.inference import statistics as st
@@ -116,6 +117,7 @@ def _build_report(
             "verdict": newest.verdict,
             "rows": newest.rows,
             "moved": {name: round(psi, 4) for name, psi in newest.moved.items()},
+            "untold": open_outbox(monitored.manifest).list_untold(),
             "signals": (*newest.signals, *_check_labels(monitored, matured), *outcome_signals),
             **_estimate_auc(matured, monitored.manifest),
         }

@@ -25,10 +25,14 @@ class ReconcileOperator(BaseOperator):
         with translate_errors():
             outcome = hook.open_reconciler().run(run.who)
         deliver()
+        untold = hook.open_outbox().list_untold()
+        for sentence in untold:
+            self.log.warning("could not be told: %s", sentence)
         return {
             **self._log_state(outcome.state.value, outcome.sentence),
             "healed": outcome.repaired,
             "found": outcome.unresolved,
+            "untold": untold,
         }
 
     def _log_state(self, state: str, sentence: str) -> dict[str, Any]:
