@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DAGS = sorted((ROOT / "dags").glob("**/*.py"))
 CALCULATING = {
     "include.kernel.inference.statistics",
+    "include.training.core.training_rows",
     *(f"include.gate.core.{name}" for name in ("checks", "gate")),
     *(
         f"include.monitoring.core.{name}"
