@@ -35,9 +35,10 @@ with DAG(
     **build_dag_defaults(manifest, "monitoring"),
 ) as dag:
     # A day that no task before it measured is measured by `measure` itself, so it asks only whether they have ended.
-    measure = make_job_task(manifest, "measure", job="monitor", trigger_rule="all_done")
+    serving = {"serving": "{{ find_serving() }}"}
+    measure = make_job_task(manifest, "measure", job="monitor", job_params=serving, trigger_rule="all_done")
     if manifest.fan_out.profiles > 1:
-        make_mapped_job(manifest, "profile", job="profile", shards=manifest.fan_out.profiles) >> measure
+        make_mapped_job(manifest, "profile", "profile", manifest.fan_out.profiles, job_params=serving) >> measure
     announce = AnnounceOperator(
         task_id="announce",
         asset=MONITOR_REPORTED,

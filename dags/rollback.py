@@ -20,7 +20,9 @@ with DAG(
     schedule=None,
     doc_md=__doc__,
     params={
-        "version": make_text_param("Version", "Empty: the last version that served before the present one."),
+        "version": make_text_param(
+            "Version", "Empty: the last version that served before the present one and was not left by a rollback."
+        ),
         "why": make_text_param("Why", "It goes to the ledger."),
     },
     **build_dag_defaults(manifest, "release"),

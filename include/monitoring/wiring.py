@@ -23,14 +23,20 @@ def open_report_store() -> LocalReports:
 
 
 def open_monitored_model(request: JobRequest, manifest: MonitoringManifest) -> MonitoredModel | str:
-    """What is watched as of the request's day; a few words where there is nothing to measure yet."""
+    """What is watched as of the request's day; a few words where there is nothing to measure yet.
+
+    Param: `serving`, the version that the route leads to; without it, where nobody could tell, it is the champion.
+    """
     from include.data.dataset import Dataset
     from include.model import artifact
     from include.monitoring import baselines
     from include.monitoring.monitored_model import MonitoredModel
 
     registry, store = open_registry(manifest.name), open_snapshot_store()
-    version, days = registry.find_champion(), select_visible(store.read_history(), request.as_of)
+    version, days = (
+        request.params.get("serving") or registry.find_champion(),
+        select_visible(store.read_history(), request.as_of),
+    )
     if version is None or not days:
         return "no version is live yet" if version is None else f"no day up to {request.as_of} is ingested"
     with tempfile.TemporaryDirectory() as scratch:

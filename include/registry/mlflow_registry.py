@@ -4,6 +4,7 @@ MLflow aliases keep no history and know nothing of servers; the ledger keeps the
 runs. The client's patience is cut from minutes to seconds: an Airflow task retries by itself and says why.
 """
 
+import logging
 import os
 import re
 import tempfile
@@ -47,6 +48,7 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it writes to stderr, which a task's log shows as errors
         try:
             yield MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except (requests.exceptions.RequestException, MlflowException) as error:

@@ -1,5 +1,6 @@
 """What every DAG of the house has in common, each default with its reason."""
 
+import logging
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,10 +9,13 @@ from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from evergreen.deadline_callback import tell_late
+from evergreen.hooks.connections import ConnectionsHook
 from evergreen.results import read_output
+from include.kernel.errors import EvergreenError
 from include.kernel.job import Intent
 from include.manifest import Manifest
 
+log = logging.getLogger(__name__)
 START_DATE = datetime(2026, 1, 1)  # the earliest day a backfill may ask for
 
 
@@ -23,7 +27,7 @@ def build_dag_defaults(manifest: Manifest, *tags: str) -> dict[str, Any]:
         "deadline": _build_deadline(manifest),  # a DAG that may wait for labels or a person takes it away
         "max_active_runs": 1,  # steps are idempotent, but two runs of one decision only confuse readers
         "tags": ["evergreen", manifest.name, *tags],
-        "user_defined_macros": {"read_output": read_output},
+        "user_defined_macros": {"read_output": read_output, "find_serving": find_serving_version},
         "owner_links": {manifest.owner: f"mailto:{manifest.owner}@example.com"},
         "default_args": {
             "owner": manifest.owner,
@@ -33,6 +37,16 @@ def build_dag_defaults(manifest: Manifest, *tags: str) -> dict[str, Any]:
             "max_retry_delay": timedelta(minutes=5),
         },
     }
+
+
+def find_serving_version() -> str:
+    """For templates: the version that the route leads to, soaking or not; empty where there is none or nobody knows."""
+    try:
+        live = ConnectionsHook().open_target().observe().live.release
+    except EvergreenError as error:
+        log.warning("The route was not asked: %s", error)
+        return ""
+    return live.version if live else ""
 
 
 def _build_deadline(manifest: Manifest) -> DeadlineAlert:

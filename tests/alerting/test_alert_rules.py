@@ -10,6 +10,8 @@ import pytest
 from include.alerting.core import alert_rules
 from include.alerting.core.alerts import Severity
 from include.kernel.ledger import Entry
+from include.model.blessing.blessing import compute_envelope_digest
+from tests.blessed import document, envelope
 
 RUNBOOK = Path(__file__).resolve().parents[2] / "docs" / "runbook.md"
 SECTIONS = {
@@ -29,6 +31,19 @@ def test_every_alert_says_what_who_and_why_and_leads_to_a_section_that_exists(wh
     assert "7" in alert.title
     assert f"what: {what}\nwho: deploy run 1\nwhy: it is better\nevidence: generation 4" == alert.text
     assert alert.runbook in SECTIONS
+
+
+@pytest.mark.parametrize(
+    "blessing, shown",
+    [
+        (envelope(document()), f"generation 4, blessing {compute_envelope_digest(envelope(document()))[:12]}"),
+        ("f" * 64, "generation 4, blessing ffffffffffff"),
+        ('{"payload":"', "generation 4, blessing that cannot be read"),
+        (None, "generation 4"),
+    ],
+)
+def test_a_blessing_is_shown_by_its_hash_whether_an_entry_keeps_it_whole_or_not(blessing, shown):
+    assert alert_rules.summarise_evidence({"generation": 4, "blessing": blessing}) == shown
 
 
 def test_what_nobody_needs_to_be_told_is_no_alert():

@@ -49,7 +49,7 @@ def test_with_fan_out_one_mapped_task_comes_before_the_job_which_waits_for_its_e
     assert isinstance(mapped, MappedOperator) and after.upstream_task_ids == {task_id}
     assert after.trigger_rule == "all_done"
     each = mapped.expand_input.value["job_params"]
-    assert each == [{"shard": shard, "shards": 3} for shard in range(3)]
+    assert [(params["shard"], params["shards"]) for params in each] == [(shard, 3) for shard in range(3)]
     assert mapped.partial_kwargs["job"] == task_id and mapped.execution_timeout
     assert mapped.retries >= 1 and mapped.doc_md is None  # the operator says what it does
 

@@ -24,6 +24,13 @@ def test_before_a_version_is_live_there_is_nothing_to_measure(place, ask):
     assert edge.reports().read_reports() == []
 
 
+def test_a_release_that_serves_and_is_no_champion_yet_is_watched(place, ask, registry):
+    run_id = ask("train").outputs["run_id"]
+    version = registry.register(run_id, f"runs:/{run_id}/model", "k")
+    assert registry.find_champion() is None
+    assert ask("monitor", serving=version).outputs["version"] == version
+
+
 def test_before_a_day_is_ingested_there_is_nothing_to_measure(live, ask):
     result = ask("monitor", as_of=date(2026, 7, 1))
     assert (result.verdict, result.summary) == ("no", "no day up to 2026-07-01 is ingested; nothing to measure")

@@ -20,6 +20,7 @@ from include.release.core.rollout import Route
 from include.release.targets.local import envoy_routes
 from tests.blessed import REPORT
 from tests.plugins.conftest import context
+from tests.plugins.test_approval import dag
 
 EPISODE = {"key": "drift-3-2026-08-20", "sentence": "Income moved", "moved": {"Income": 0.4}}
 RESULT = {"verdict": "yes", "summary": "a week of rows", "outputs": {"id": "abc", "rows": 90}}
@@ -108,6 +109,15 @@ class TestGate:
         assert len(list(world.open_ledger().read_entries())) == 1
 
 
+def test_the_monitor_watches_what_the_route_leads_to(world, monkeypatch):
+    monkeypatch.setattr("evergreen.dag_defaults.ConnectionsHook", lambda: world)
+    environment = dag("monitor").get_template_env()
+    [template] = dag("monitor").get_task("measure").job_params.values()
+    assert environment.from_string(template).render() == ""
+    serve(world, "7")
+    assert world.shelf.champion is None and environment.from_string(template).render() == "7"
+
+
 class TestBless:
     """What is signed, and what is not; the registry is a small one, the key and the signature are real."""
 
@@ -136,6 +146,10 @@ class TestBless:
         assert (blessing.manifest, blessing.code) == (read_manifest().digest, compute_code_digest(*JUDGING))
         assert (blessing.report, blessing.data, blessing.approval) == (compute_report_digest(REPORT), ("c" * 64,), None)
         assert [check.name for check in blessing.checks] == ["auc"]
+
+    def test_the_last_line_says_which_version_is_blessed_and_why(self, world, capsys):
+        self.bless()
+        assert "version 1 is blessed: passed: it is better" in capsys.readouterr().out.splitlines()[-1]
 
     def test_a_retry_signs_the_same_again(self, world):
         first = self.bless() and world.shelf.blessings.copy()

@@ -38,6 +38,13 @@ def test_a_blessing_comes_back_as_it_was_signed_also_a_large_one(registry):
     assert registry.fetch_blessing(version) == large and len(large) > 20_000
 
 
+def test_what_mlflow_says_by_the_way_is_no_line_on_stderr(registry, capfd):
+    run_id = started(registry)
+    capfd.readouterr()
+    registry.register(run_id, f"runs:/{run_id}/model")
+    assert capfd.readouterr().err == ""
+
+
 def test_the_papers_lie_with_the_run_and_the_version_says_where(registry, tmp_path: Path):
     run_id = started(registry)
     version = registry.register(run_id, f"runs:/{run_id}/model")

@@ -11,6 +11,7 @@ from include.alerting.core.alerts import Alert, Severity
 from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds as kinds
 from include.kernel.words.verdicts import SOAKED, Verdict
+from include.model.blessing.blessing import compute_envelope_digest
 
 AlertText = tuple[Severity, str, str]  # how soon somebody should look, the title, the runbook's section
 
@@ -33,8 +34,16 @@ def summarise_evidence(details: Mapping[str, Any]) -> str:
     """The verdicts of a rollout, or the hashes that an entry names, in one line."""
     if verdicts := details.get("evidence"):
         return "; ".join(f"{part} {verdict['verdict']}: {verdict['why']}" for part, verdict in verdicts.items())
-    names = [name for name in ("digest", "generation", "blessing") if name in details]
-    return ", ".join(f"{name} {str(details[name])[:12]}" for name in names)
+    facts = {name: details[name] for name in ("digest", "generation", "blessing") if details.get(name)}
+    return ", ".join(f"{name} {_shorten_fact(str(fact))}" for name, fact in facts.items())
+
+
+def _shorten_fact(fact: str) -> str:
+    """The start of a hash or a number; of a signed document, which some entries keep whole, that of its payload."""
+    try:
+        return (compute_envelope_digest(fact) if fact.startswith("{") else fact)[:12]
+    except ValueError:
+        return "that cannot be read"
 
 
 def explain_failed_soak(verdicts: Mapping[str, Mapping[str, str]]) -> str | None:

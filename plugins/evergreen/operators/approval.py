@@ -80,6 +80,7 @@ class ApproveOperator(ApprovalOperator):
             mode="json"
         )
         self._record_answer(context, "given", approval["who"], approval["why"], answer=approval)
+        self.log.info("approved by %s: %s", approval["who"], approval["why"] or "no reason was given")
         return approval
 
     def _fail(self, context: Context, outcome: ApprovalOutcome, who: str, why: str, sentence: str) -> NoReturn:
@@ -158,6 +159,7 @@ class ApproveReleaseOperator(ApprovalOperator):
         )
         record(hook.open_ledger(), entry)
         hook.open_target().record_verdict(generation, APPROVED, verdict, f"{outcome} by {who}: {why}")
+        self.log.info("version %s: %s by %s: %s", outputs["version"], outcome, who, why)
         return {"yes": is_approved, "who": who, "why": why}
 
 

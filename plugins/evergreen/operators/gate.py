@@ -34,7 +34,6 @@ class GateOperator(BaseBranchOperator):
         verdict = outputs["gate"]["verdict"]
         hook = ConnectionsHook()
         next_step = choose_next(verdict, hook.manifest.gate.approval, run.intent)
-        self.log.info("%s", self.result["summary"])
         entry = Entry(
             what=kinds.name_gate(verdict),
             subject=str(outputs.get("run_id")),
@@ -46,6 +45,7 @@ class GateOperator(BaseBranchOperator):
         hook.open_ledger().append(entry)
         if run.is_live:
             announce_entry(entry)
+        self.log.info("%s", self.result["summary"])
         return self.next_tasks[next_step]
 
 

@@ -40,10 +40,10 @@ class LocalJobOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         handed_on = {name: context["params"].get(name) for name in self.params_from}
         result = self._run(build_job_request(context, self.job, {**self.job_params, **handed_on}))
-        self.log.info("%s", result.summary)
         if "url" in result.outputs:
             self.mlflow_url = result.outputs["url"]
         self._link(result.outputs)
+        self.log.info("%s", result.summary)
         return result.model_dump(mode="json")
 
     def _link(self, outputs: dict[str, Any]) -> None:

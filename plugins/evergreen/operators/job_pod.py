@@ -244,12 +244,12 @@ class PodJobOperator(KubernetesPodOperator):
         return result
 
     def _finish(self, result: JobResult, pod: dict[str, Any] | None) -> dict[str, Any]:
-        self.log.info("%s", result.summary)
         if "url" in result.outputs:
             self.mlflow_url = result.outputs["url"]
         self._link(result.outputs)
         if pod:
             self.cluster.delete(self._build_path("pods", pod["metadata"]["name"]), pod["metadata"]["uid"])
+        self.log.info("%s", result.summary)
         return result.model_dump(mode="json")
 
     def _build_failure(self, pod: dict[str, Any], judgement: pods.Judgement) -> AirflowException:

@@ -64,6 +64,7 @@ class BlessOperator(BaseOperator):
         _record_entry(kinds.MODEL_BLESSED, version, run, self.result["summary"], details)
         extra = {"version": version, "as_of": str(run.as_of), "intent": run.intent.value}
         context["outlet_events"][MODEL_BLESSED].extra.update(extra)
+        self.log.info("version %s is blessed: %s", version, blessing.gate)
         return extra
 
 
@@ -135,6 +136,7 @@ class PromoteOperator(BaseOperator):
         self.mlflow_url = registry.build_version_url(version)
         _record_entry(kinds.RELEASE_LIVE, version, run, self.result["summary"], outputs, build_live_key(outputs))
         context["outlet_events"][MODEL_LIVE].extra.update({"version": version, "intent": run.intent.value})
+        self.log.info("version %s is the champion", version)
         return {"version": version}
 
 

@@ -66,9 +66,9 @@ class RequestReleaseOperator(BaseOperator):
         details = {"generation": desired.generation, "blessing": compute_envelope_digest(envelope)}
         details |= release_history.describe_left(live) if self.kind == "rollback" else {}
         _record_entry(hook, kinds.name_wanted(self.kind), run, version, why, details)
-        self.log.info("version %s is wanted (generation %d): %s", version, desired.generation, why)
         if self.kind == "deploy":  # of a rollback is told when the traffic has moved
             deliver()
+        self.log.info("version %s is wanted (generation %d): %s", version, desired.generation, why)
         return {"generation": desired.generation, "version": version, "digest": release.digest, "blessing": envelope}
 
     @contextmanager
@@ -196,8 +196,8 @@ class RolloutOperator(BaseOperator):
         summary = f"version {self.release_request['version']} {_describe_outcome(outcome, evidence)}"
         details = {**self.release_request, "outcome": outcome, "steps": taken, "evidence": evidence}
         _record_entry(hook, kinds.name_outcome(outcome), run, self.release_request["version"], summary, details)
-        self.log.info("%s", summary)
         deliver()
+        self.log.info("%s", summary)
         return {"verdict": STEP_VERDICTS.get(step, "no"), "summary": summary, "outputs": details}
 
     def _record_step(self, taken: list[list[Any]], step: Step, seconds: float) -> bool:
