@@ -75,7 +75,7 @@ prometheus: install ## Write what a Prometheus beside the stack needs to know; p
 	@$(BIN)/python -m include.embedded.commands.prometheus
 
 ##@ prove: each claim once more, on this machine
-.PHONY: prove-data prove-backfill prove-training prove-gate prove-score prove-serving prove-serving-fuzz prove-release prove-canary prove-drift prove-retrain prove-images k8s-manifests test-k8s
+.PHONY: prove-data prove-backfill prove-training prove-gate prove-score prove-serving prove-serving-fuzz prove-release prove-canary prove-drift prove-retrain prove-told prove-images k8s-manifests test-k8s
 
 prove-data: install ## The whole list of bad input, through the real ingest job against real servers
 	@$(BIN)/python -W ignore -m tests.proofs.prove_data
@@ -109,6 +109,9 @@ prove-drift: install ## How often the monitor cries wolf, what it sees and how s
 
 prove-retrain: install ## A thousand drift events, eight deciders that are killed all the time: one retraining
 	@$(BIN)/python -W ignore -m tests.proofs.prove_retrain
+
+prove-told: install ## A week replayed: what people were told, in order, on one page (ARGS=--markdown: for the runbook)
+	@$(BIN)/python -W ignore -m tests.proofs.prove_told $(ARGS)
 
 prove-images: install ## Build the three images on a plain Debian and use them, confined (podman and debootstrap, as root)
 	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.proofs.prove_images

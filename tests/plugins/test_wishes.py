@@ -140,6 +140,8 @@ class TestWishesThatMeet:
         for part in ("Version 3 was rolled back by a_dag a_run (it answers nonsense)", "name it in the form"):
             assert part in str(let_go.value)
         assert history.open_target().read_desired_state().kind == "rollback"
+        [told] = history.open_ledger().read_entries("deploy.refused")
+        assert (told.subject, told.why) == (version, str(let_go.value)), "people are told, by an alert"
         assert want(params={"version": version}, run_id="a person")["version"] == version
 
     @pytest.mark.parametrize("what", ["release.rejected", "release.reverted"])

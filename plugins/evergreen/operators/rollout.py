@@ -104,7 +104,10 @@ class RequestReleaseOperator(BaseOperator):
             )
         history = _read_history(hook)
         if turned_down := history.turned_down.get(release.digest):
-            raise AirflowSkipException(turned_down.explain())
+            why, run = turned_down.explain(), read_run_context(context)
+            _record_entry(hook, kinds.name_refused(self.kind), run, release.version, why, {})
+            deliver()
+            raise AirflowSkipException(why)
 
     def _check_no_rollback(self, hook: ConnectionsHook, target: ServingTarget, version: str) -> int | None:
         """The generation that may be followed by a deployment; raises `Conflict` while a rollback is under way."""
