@@ -13,6 +13,7 @@ from include.kernel.job import Intent
 from include.manifest import Manifest
 
 START_DATE = datetime(2026, 1, 1)  # the earliest day a backfill may ask for
+DAGS_WITH_DEADLINE = ("ingest", "monitor", "rollback", "score", "watch")  # whose cleared runs `monitor` watches
 
 
 def build_dag_defaults(manifest: Manifest, *tags: str) -> dict[str, Any]:
