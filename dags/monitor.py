@@ -8,7 +8,8 @@ report's page lies beside the report in the store.
 Each day is measured once, and a window is the sum of its days; with `fan_out.profiles` the new days are measured by
 tasks of their own first, all at once.
 
-Beside that, `reconcile` holds registry, ledger and world against each other: what disagrees is healed, or told.
+Beside that, `reconcile` holds registry, ledger and world against each other: what disagrees is healed, or told. So is a
+run that was cleared and is late, since Airflow gives it no new deadline.
 
 Runs hourly, or when `dataset.validated`, or when `model.live`.
 """
@@ -16,7 +17,7 @@ Runs hourly, or when `dataset.validated`, or when `model.live`.
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from evergreen.assets import DATASET_VALIDATED, MODEL_LIVE, MONITOR_REPORTED
-from evergreen.dag_defaults import build_dag_defaults, make_date_param
+from evergreen.dag_defaults import DAGS_WITH_DEADLINE, build_dag_defaults, make_date_param
 from evergreen.operators.announce import AnnounceOperator
 from evergreen.operators.job import make_job_task, make_mapped_job
 from evergreen.operators.reconcile import ReconcileOperator
@@ -46,4 +47,6 @@ with DAG(
         fields=["as_of", "version", "alarm"],
     )
     measure >> announce
-    ReconcileOperator(task_id="reconcile")  # beside the measuring: neither waits for the other
+    ReconcileOperator(
+        task_id="reconcile", watched=DAGS_WITH_DEADLINE
+    )  # beside the measuring: neither waits for the other

@@ -95,7 +95,7 @@ def derive_intent(run_type: str, *declared: str | None) -> Intent:
     if run_type == "backfill":
         return Intent.HISTORICAL
     intent = next((value for value in declared if value), Intent.LIVE)
-    if intent not in {*Intent}:
+    if intent not in [*Intent]:  # a list, since an event may hold what no set takes
         raise RequestInvalid(f"There is no intent {intent!r}; choose one of {', '.join(Intent)} for the run.")
     return Intent(intent)
 

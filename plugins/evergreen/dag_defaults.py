@@ -17,6 +17,7 @@ from include.manifest import Manifest
 
 log = logging.getLogger(__name__)
 START_DATE = datetime(2026, 1, 1)  # the earliest day a backfill may ask for
+DAGS_WITH_DEADLINE = ("ingest", "monitor", "rollback", "score", "watch")  # whose cleared runs `monitor` watches
 
 
 def build_dag_defaults(manifest: Manifest, *tags: str) -> dict[str, Any]:

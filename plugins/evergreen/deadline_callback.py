@@ -24,14 +24,16 @@ def tell_late(context: Mapping[str, Any]) -> None:
     ended = _parse_time(run.get("end_date"))
     if run.get("run_type") == "backfill" or (ended and due and ended <= due):
         return
-    dag, run_id = run["dag_id"], run["dag_run_id"]
     how = f"has not ended by {due}" if ended is None else f"{run.get('state', 'ended')} at {ended}, due by {due}"
-    announce(
-        Alert(
-            severity=Severity.WARNING,
-            title=f"A run of {dag} is late",
-            text=f"{run_id} {how}.",
-            runbook="a-run-is-late",
-            key=f"late-{dag}-{run_id}"[:255],
-        )
+    announce(build_late_alert(run["dag_id"], run["dag_run_id"], _parse_time(run.get("start_date")), how))
+
+
+def build_late_alert(dag: str, run_id: str, began: datetime | None, how: str) -> Alert:
+    """Once for each time that the run began: one that is cleared begins anew."""
+    return Alert(
+        severity=Severity.WARNING,
+        title=f"A run of {dag} is late",
+        text=f"{run_id} {how}.",
+        runbook="a-run-is-late",
+        key=f"late-{began.timestamp() if began else ''}-{dag}-{run_id}"[:255],
     )

@@ -135,3 +135,7 @@ def test_no_form_shows_the_word_null(bag) -> None:
         for name in dag.params:
             schema = dag.params.get_param(name).schema
             assert None not in schema.get("enum", []) or schema["values_display"]["null"], (dag.dag_id, name)
+
+
+def test_the_cleared_runs_of_every_dag_with_a_deadline_are_watched(bag) -> None:
+    assert set(bag.dags["monitor"].get_task("reconcile").watched) == {d for d, dag in bag.dags.items() if dag.deadline}

@@ -67,6 +67,12 @@ def test_a_day_that_is_none_is_one_sentence_and_no_retry(where):
         read_run_context(found)
 
 
+@pytest.mark.parametrize("intent", [["live"], {"a": 1}, 3])
+def test_an_intent_that_is_none_is_one_sentence_and_no_retry(intent):
+    with pytest.raises(AirflowFailException, match="There is no intent"):
+        read_run_context(context(event(intent=intent), run_type="asset_triggered"))
+
+
 def test_a_day_announced_by_an_event_is_read_as_strictly():
     with pytest.raises(AirflowFailException, match="day is 'today', which is no day"):
         list_announced_days(context(event(day="today"), event(day="2026-08-01")), "day")

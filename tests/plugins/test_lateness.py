@@ -1,13 +1,19 @@
-"""The callback of a missed deadline, called as Airflow calls it: with two plain dictionaries."""
+"""The callback of a missed deadline, called as Airflow calls it: with two plain dictionaries. And the runs that have no
+deadline, since they were cleared.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow.sdk._shared.module_loading import import_string
+from airflow.sdk.api.datamodels._generated import DagRun
 
+from evergreen import cleared_runs
 from evergreen.dag_defaults import build_dag_defaults
 from evergreen.deadline_callback import tell_late
 from include.kernel.environment import read_setting
@@ -61,3 +67,67 @@ def test_the_deadline_of_the_house_is_the_manifests_and_its_callback_can_be_impo
     deadline = build_dag_defaults(manifest)["deadline"]
     assert deadline.interval.total_seconds() == 7 * 60
     assert import_string(deadline.callback.path) is tell_late
+
+
+BEGAN, DEADLINE = datetime(2026, 8, 20, 1, tzinfo=UTC), timedelta(minutes=7)
+RUN = {
+    "dag_id": "score",
+    "run_id": "manual__1",
+    "run_after": BEGAN,
+    "start_date": BEGAN,
+    "run_type": "manual",
+    "state": "running",
+    "clear_number": 1,
+    "consumed_asset_events": [],
+    **dict.fromkeys(("logical_date", "data_interval_start", "data_interval_end", "end_date", "partition_key")),
+}
+
+
+@dataclass
+class Runs:
+    """What a running task may ask of Airflow, and a run as Airflow describes it to a task."""
+
+    run: dict[str, Any]
+    states: dict[str, str | None] = field(default_factory=lambda: {"pin": "success", "score": None})
+
+    def get_dr_count(self, dag_id: str, states: list[str]) -> int:
+        return int(dag_id == self.run["dag_id"] and self.run["state"] in states)
+
+    def get_task_states(self, dag_id: str) -> dict[str, Any]:
+        return {"manual__0": {"pin": "success", "score": "skipped"}, self.run["run_id"]: self.states}
+
+    def fetch_run(self, dag_id: str, run_id: str) -> DagRun:
+        assert (dag_id, run_id) == (self.run["dag_id"], self.run["run_id"]), "a run that ended is not asked for"
+        return DagRun(**self.run)
+
+
+def late_runs(monkeypatch, minutes: float, runs: Runs) -> list[Any]:
+    monkeypatch.setattr(cleared_runs, "fetch_run", runs.fetch_run)
+    now = BEGAN + timedelta(minutes=minutes)
+    return list(cleared_runs.list_late_runs(runs, ("ingest", "score"), DEADLINE, now))
+
+
+def test_a_cleared_run_that_does_not_end_is_told(monkeypatch):
+    [alert] = late_runs(monkeypatch, 8, Runs(RUN))
+    assert (alert.title, alert.runbook) == ("A run of score is late", "a-run-is-late")
+    assert alert.text == "manual__1 was cleared, and has not ended since 2026-08-20 01:00:00+00:00."
+    assert late_runs(monkeypatch, 6, Runs(RUN)) == []
+
+
+def test_it_is_told_once_for_each_time_it_began_whoever_tells_it(monkeypatch):
+    [first], [again] = late_runs(monkeypatch, 8, Runs(RUN)), late_runs(monkeypatch, 68, Runs(RUN))
+    [anew] = late_runs(monkeypatch, 70, Runs(RUN | {"start_date": BEGAN + timedelta(hours=1), "clear_number": 2}))
+    assert first.key == again.key != anew.key
+    run = {"dag_id": "score", "dag_run_id": "manual__1", "start_date": "2026-08-20T01:00:00Z"}
+    tell_late({"dag_run": run, "deadline": {"deadline_time": BEGAN + DEADLINE}})
+    assert first.key in waiting()[0]
+
+
+@pytest.mark.parametrize("change", [{"clear_number": 0}, {"run_type": "backfill"}, {"state": "failed"}])
+def test_other_runs_are_not_its_business(monkeypatch, change):
+    runs = Runs(RUN | change)
+    monkeypatch.setattr(runs, "get_dr_count", lambda dag_id, states: dag_id == "score")  # another run is open
+    assert late_runs(monkeypatch, 600, runs) == []
+    runs.states = {"pin": "success", "score": "failed"}
+    monkeypatch.setattr(runs, "fetch_run", lambda *given: pytest.fail("it has ended"))
+    assert late_runs(monkeypatch, 600, runs) == []
