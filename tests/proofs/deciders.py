@@ -61,7 +61,7 @@ def retrain(run_id: str, key: str, day: str, kept: Path, trigger: str = "drift")
         kept,
         lambda: RetrainingSensor(task_id="decide").execute(told),
         lambda answer: AnnounceOperator(
-            task_id="request", asset=TRAINING_REQUESTED, result=answer, fields=["as_of", "sentence"], once=answer["key"]
+            task_id="request", asset=TRAINING_REQUESTED, result=answer, fields=["as_of", "sentence"], once="key"
         ),
     )
 
@@ -75,7 +75,7 @@ def watch(run_id: str, key: str, day: str, kept: Path) -> Outcome:
         kept,
         lambda: DriftSensor(task_id="drift").execute(told),
         lambda answer: AnnounceOperator(
-            task_id="announce", asset=DRIFT_DETECTED, result=answer, fields=["key", "as_of"], once=answer["key"]
+            task_id="announce", asset=DRIFT_DETECTED, result=answer, fields=["key", "as_of"], once="key"
         ),
     )
 
