@@ -269,7 +269,9 @@ def test_mlflow_loads_a_model_by_the_code_it_stored_or_by_that_of_today(kind, co
 
 def test_a_rollback_finds_the_version_that_served_before(environment):
     """The last test: the traffic moves."""
-    told = make("rollback", "--why", "it is tried", environment=environment)
+    with pytest.raises(SystemExit, match=r"Each other version that served \(2\) was turned down since"):
+        make("rollback", "--why", "it is tried", environment=environment)  # which a rollback of then had left
+    told = make("rollback", "--why", "it is tried", "--version", EXPECTED["standby"], environment=environment)
     assert f"Version {EXPECTED['standby']}: done" in told
     answered = example.predict(environment, EXPECTED["rows"], "after")
     expected = EXPECTED["predictions"][EXPECTED["standby"]]
