@@ -19,7 +19,6 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import polars as pl
-import pyarrow.parquet as pq
 from polars.exceptions import PolarsError
 
 from include.data.core.snapshots import Snapshot, select_matured
@@ -48,6 +47,7 @@ COLUMN_TYPES: Mapping[Kind, pl.DataType] = {
     "time": pl.Datetime("us", "UTC"),
 }
 PLACE, DAY = "(place)", "(day)"  # of a row in all segments that are read; of the snapshot a label was ingested with
+FILE, MAX_ROWS = "(file)", 2**40  # the segment a row stands in; more rows than any segment has
 OUTCOME_TYPES = {"outcome": pl.String(), "outcome_from": pl.String(), "outcome_at": pl.Datetime("us", "UTC")}
 
 
@@ -206,15 +206,16 @@ def _merge_segments(paths: list[Path], columns: Mapping[str, Kind]) -> pl.LazyFr
     for schema in by_schema:
         for name, kind in schema:
             merged[name] = kind if merged.get(name, kind) == kind else pl.String()
-    frames, before = [pl.LazyFrame(schema={**merged, PLACE: pl.UInt64})], 0
+    frames = [pl.LazyFrame(schema={**merged, PLACE: pl.UInt64})]
+    ordinals = {str(path): number for number, path in enumerate(paths)}
     for schema, files in by_schema.items():
         has = dict(schema)
         casts = [
             (pl.col(name) if name in has else pl.lit(None)).cast(kind).alias(name) for name, kind in merged.items()
         ]
-        scan = pl.scan_parquet(files, glob=False, row_index_name=PLACE, row_index_offset=before)
-        frames.append(scan.select(*casts, pl.col(PLACE).cast(pl.UInt64)))
-        before += sum(pq.read_metadata(file).num_rows for file in files)
+        scan = pl.scan_parquet(files, glob=False, row_index_name=PLACE, include_file_paths=FILE)
+        ordinal = pl.col(FILE).replace_strict(ordinals, return_dtype=pl.UInt64)
+        frames.append(scan.select(*casts, (ordinal * MAX_ROWS + pl.col(PLACE).cast(pl.UInt64)).alias(PLACE)))
     return pl.concat(frames)
 
 

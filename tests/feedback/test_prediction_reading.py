@@ -304,3 +304,15 @@ class TestTheLastWord:
             {"request_id": "a", "label": "bad", "happened": NOON - timedelta(hours=2)},
         )
         assert log.read()["outcome"].to_list() == ["good"]
+
+    def test_segments_of_unlike_columns_keep_their_order(self, log):
+        """b and d are of a server that knew no `happened`; of equal times the last segment counts."""
+        self.many(log)
+        for name, label in zip("abcde", ("bad", "bad", "bad", "bad", "good"), strict=True):
+            told = pl.DataFrame({"request_id": ["r1"], "row": [0], "label": [label]}).with_columns(
+                received=pl.lit(NOON, COLUMN_TYPES["time"])
+            )
+            if name not in "bd":
+                told = told.with_columns(happened=pl.lit(None, COLUMN_TYPES["time"]))
+            self.write(log, "feedback", told, name)
+        assert log.read().filter(pl.col("request_id") == "r1")["outcome"].to_list() == ["good"]

@@ -10,13 +10,22 @@ from hypothesis import strategies as st
 
 from include.kernel.errors import NotBlessed, RequestInvalid
 from include.kernel.ledger import Entry
-from include.release.core.release_history import describe_left, find_followed_request, read_release_history
+from include.release.core.release_history import (
+    TurnedDown,
+    describe_left,
+    find_followed_request,
+    read_release_history,
+)
 from include.release.core.rollback_target import find_rollback_target
 from include.release.core.rollout import Release
 
 
 def release(version: str) -> Release:
     return Release(version, version * 8)
+
+
+def _turned_down(story: Story) -> list[TurnedDown]:
+    return list(read_release_history(story.ledger).turned_down.values())
 
 
 def told(what: str, version: str, who: str = "deploy", **details: object) -> Entry:
@@ -137,26 +146,48 @@ def test_nothing_served_and_nothing_else_served() -> None:
         empty.roll_back("2")
 
 
-@pytest.mark.parametrize("length", range(1, 5))
+def test_a_rollback_that_skips_versions_leaves_them_too(story: Story) -> None:
+    assert story.roll_back("1") == "1"
+    assert story.turned_down == {"2", "3"}
+    with pytest.raises(RequestInvalid, match="was turned down since"):
+        story.roll_back()
+
+
+def test_what_gave_way_to_an_older_version_comes_back_by_a_rollback_and_by_no_event(story: Story) -> None:
+    story.deploy("2")
+    assert "Version 3 was replaced by an older version by deploy" in next(
+        each.explain() for each in read_release_history(story.ledger).turned_down.values()
+    )
+    assert story.roll_back() == "3"
+    assert story.turned_down == {"2"}
+
+
+@pytest.mark.parametrize("length", range(1, 6))
 def test_in_every_short_story_no_rollback_leads_to_what_one_left(length: int) -> None:
-    """All sequences of deployments of three versions and rollbacks: never to what is live, never to what was left."""
-    for acts in product(("1", "2", "3", "back"), repeat=length):
-        made, left = Story(), set()
+    """All sequences of deployments of three versions and of rollbacks, named ones too, held against a plain model."""
+    for acts in product(("1", "2", "3", "back", "back 1"), repeat=length):
+        made, left, lives = Story(), set[str](), list[str]()
         for act in acts:
             before = made.live
-            if act != "back":
+            if not act.startswith("back"):
                 made.deploy(act)
                 left.discard(act)
+                lives.append(act)
                 continue
             try:
-                target = made.roll_back()
+                target = made.roll_back(act[5:] or None)
             except RequestInvalid:
-                served = {entry.subject for entry in made.ledger if entry.what == "release.live"}
-                assert before is None or served <= left | {before.version}
+                assert act == "back 1" or before is None or set(lives) <= left | {before.version}
                 continue
-            assert before is not None and target != before.version and target not in left
-            left.add(before.version)
-        assert made.turned_down == left
+            assert before is not None
+            if act == "back":
+                assert target != before.version and target not in left
+            skipped = lives[len(lives) - lives[::-1].index(target) :]
+            left |= {before.version, *skipped} - {target}
+            left.discard(target)
+            lives.append(target)
+        rolled_back = {each.version for each in _turned_down(made) if each.how == "rolled back"}
+        assert rolled_back == left
 
 
 @given(st.lists(st.sampled_from("12345"), min_size=1, max_size=8))
@@ -167,8 +198,7 @@ def test_rollbacks_walk_back_through_all_that_served_once_each(served: list[str]
     with pytest.raises(RequestInvalid):
         while True:
             walked.append(made.roll_back())
-    expected = list(dict.fromkeys(reversed(served)))[1:]
-    assert walked == expected
+    assert walked == list(dict.fromkeys(reversed(served)))[1:]
 
 
 def test_a_run_asks_once() -> None:

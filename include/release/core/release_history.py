@@ -1,8 +1,9 @@
 """What the ledger tells of releases: which of them served, and which were turned down since, by whom and why.
 
 A person's rollback must not be undone by a pipeline that makes the same model again, and a second rollback must not
-lead to what the first one left. So a release counts as turned down from the moment it is left by a rollback, rejected
-or reverted, until it goes live again: by its digest, since the same content may be registered under another version.
+lead to what the first one left. So a release counts as turned down from the moment it is left or skipped by a rollback,
+rejected or reverted, until it goes live again: by its digest, since the same content may be registered under another
+version. One that gave way to an older version, by the form, comes back by a rollback, and by no event.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,9 +12,11 @@ from typing import Any
 
 from include.kernel.ledger import Entry
 from include.kernel.words import ledger_kinds as kinds
+from include.release.core.release_requests import is_older
 from include.release.core.rollout import Release
 
 TOLD_KINDS = (kinds.RELEASE_LIVE, kinds.RELEASE_REJECTED, kinds.RELEASE_REVERTED, kinds.ROLLBACK_WANTED)
+REPLACED = "replaced by an older version"
 LEFT = "left"  # key of the details of rollback.wanted: the release that served when a person asked
 REFUSAL = (
     "Version {version} was {how} by {who} ({why}) and has not gone live since, so the event that names it is let go; "
@@ -51,11 +54,14 @@ def read_release_history(entries: Iterable[Entry]) -> ReleaseHistory:
     turned_down: dict[str, TurnedDown] = {}
     for entry in entries:
         if entry.what == kinds.RELEASE_LIVE:
+            before = read_release(served[-1]) if served else None
+            if before and is_older(entry.subject, before.version):
+                replaced = TurnedDown(before.version, REPLACED, entry.who, entry.why)
+                turned_down.setdefault(before.digest, replaced)
             served.append(entry)
             turned_down.pop(read_release(entry).digest, None)
         elif entry.what == kinds.ROLLBACK_WANTED:
-            left = _find_left(entry, served)
-            if left and left.version != entry.subject:
+            for left in _list_left(entry, served):
                 turned_down[left.digest] = TurnedDown(left.version, "rolled back", entry.who, entry.why)
         elif entry.what in (kinds.RELEASE_REJECTED, kinds.RELEASE_REVERTED) and entry.details.get("digest"):
             how = entry.what.removeprefix("release.")
@@ -63,12 +69,16 @@ def read_release_history(entries: Iterable[Entry]) -> ReleaseHistory:
     return ReleaseHistory(tuple(served), turned_down)
 
 
-def _find_left(entry: Entry, served: list[Entry]) -> Release | None:
-    """Entries of earlier versions do not name it: then it is what had gone live last."""
-    if LEFT in entry.details:
-        left = entry.details[LEFT]
-        return Release(left["version"], left["digest"]) if left else None
-    return read_release(served[-1]) if served else None
+def _list_left(entry: Entry, served: list[Entry]) -> list[Release]:
+    """What served when a person asked for `entry`, and all that had gone live since the version that they asked for.
+
+    Entries of earlier versions do not name what served: then it is what had gone live last.
+    """
+    since = max((place for place, live in enumerate(served) if live.subject == entry.subject), default=len(served))
+    releases = [read_release(live) for live in served[since + 1 :]] or list(map(read_release, served[-1:]))
+    if left := entry.details.get(LEFT):
+        releases.append(Release(left["version"], left["digest"]))
+    return [release for release in releases if release.version != entry.subject]
 
 
 def read_release(entry: Entry) -> Release:

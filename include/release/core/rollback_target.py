@@ -1,7 +1,7 @@
 """To which release a rollback goes: decided from the ledger alone, so that it works while the registry is away."""
 
 from include.kernel.errors import NotBlessed, RequestInvalid
-from include.release.core.release_history import ReleaseHistory, read_release
+from include.release.core.release_history import REPLACED, ReleaseHistory, read_release
 from include.release.core.rollout import Release
 
 
@@ -30,7 +30,8 @@ def find_rollback_target(
 
 
 def _may_serve(release: Release, live: Release | None, history: ReleaseHistory) -> bool:
-    return release != live and release.digest not in history.turned_down
+    turned_down = history.turned_down.get(release.digest)
+    return release != live and (turned_down is None or turned_down.how == REPLACED)
 
 
 def _explain_none(history: ReleaseHistory, live: Release | None, requested: str | None) -> str:
