@@ -2,7 +2,9 @@
 
 It is made of the holdout days: they are the newest, and scores of rows a model was fitted on are too sure of
 themselves. Of their labels it keeps two counts. It travels in the artifact's directory, so its digest is sealed with
-the model's and a version can never be watched against another one's baseline.
+the model's and a version can never be watched against another one's baseline. It is a part of the artifact's size too,
+so wide tables share what they keep: all inputs together `SHARED_KNOTS` (400 each, at a thousand inputs) and the
+strongest pairs (include.monitoring.core.correlations).
 """
 
 import gzip
@@ -22,6 +24,7 @@ from include.monitoring.core.correlations import Correlations, compute_correlati
 from include.monitoring.core.drift import TableProfile
 from include.monitoring.core.performance import ConfusionCounts, count_decisions
 from include.monitoring.core.profiles import (
+    KNOTS,
     Profile,
     build_category_baseline,
     build_number_baseline,
@@ -33,6 +36,7 @@ from include.monitoring.core.profiles import (
 from include.monitoring.core.signals import SCORE
 
 FILE = "baseline.json"
+SHARED_KNOTS, FEWEST_KNOTS = 400_000, 100  # of all inputs, some 25 bytes of JSON each; of one input at least
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Baseline:
         measured = {name: grids[name].count_values(values) for name, values in columns.items() if name in grids}
         if model is not None and SCORE in grids:
             measured[SCORE] = grids[SCORE].count_values(model.predict_frame(inputs))
-        return TableProfile(measured, compute_correlations(columns, grids))
+        kept = self.profile.correlations
+        return TableProfile(measured, compute_correlations(columns, grids, kept.pairs) if kept else None)
 
     def pack(self, measured: TableProfile) -> bytes:
         """What was measured over this grid, without the grid: mostly zeros for a small lot, so it is compressed."""
@@ -81,11 +86,14 @@ def make(rows: LabelledRows, model: Model, since: date | None = None) -> Baselin
     """Of the rows a model is judged on, from the day `since`; the decision's threshold becomes a knot of the scores."""
     kinds = {column.name: column.kind for column in model.meta.columns}
     columns = _extract_columns(rows.inputs)
+    knots = min(KNOTS, max(SHARED_KNOTS // max(len(columns), 1), FEWEST_KNOTS))
     profiles: dict[str, Profile] = {
-        name: build_category_baseline(values) if kinds[name] == "category" else build_number_baseline(values)
+        name: build_category_baseline(values)
+        if kinds[name] == "category"
+        else build_number_baseline(values, knots=knots)
         for name, values in columns.items()
     }
-    relations = compute_correlations(columns, profiles)
+    relations = compute_correlations(columns, profiles).keep_strongest()
     scores, threshold = model.predict_frame(rows.inputs), model.meta.threshold
     profiles[SCORE] = build_number_baseline(scores, include=[threshold])
     labels, decided = (int(rows.truth.sum()), len(rows.truth)), count_decisions(rows.truth, scores, threshold)

@@ -25,6 +25,8 @@ CURVES, GATE_REPORT = "curves.svg", "gate.json"  # what the gate leaves beside t
 CARD = "card"
 CARD_TAG = "evergreen.card"
 STATE_TAG, SOAKING = "evergreen.release", "soaking"
+# characters that MLflow's tables have for the text of a run's tag and of a version's description
+LONGEST_TAG, LONGEST_DESCRIPTION = 8_000, 5_000
 CLIENT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -111,7 +113,7 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
         with self.open_client() as client:
             for name, text in documents.items():
                 client.log_text(run_id, text, f"{CARD}/{name}")
-            client.update_model_version(self.name, version, description)
+            client.update_model_version(self.name, version, shorten_text(description, LONGEST_DESCRIPTION))
             client.set_model_version_tag(self.name, version, CARD_TAG, f"runs:/{run_id}/{CARD}/{next(iter(documents))}")
 
     def find_champion(self) -> str | None:
@@ -178,3 +180,8 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
 
     def build_version_url(self, version: str) -> str:
         return f"{self.uri}/#/models/{self.name}/versions/{version}"
+
+
+def shorten_text(text: str, limit: int) -> str:
+    """Prose that names columns, slices or categories may be as long as they are many."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.data.core.lineage import FILE, TrainingLineage
+from include.data.core.lineage import FILE, TrainingLineage, may_include
 from include.kernel.errors import RequestInvalid
 from include.registry.mlflow_registry import MlflowRegistry
 
@@ -19,7 +19,7 @@ FINISHED, ORDER = "attributes.status = 'FINISHED'", ["start_time"]
 
 @dataclass(frozen=True)
 class LoggedTraining:
-    """One MLflow run. `tags` are those the train job set, without their prefix; `data` has 12 digits a snapshot."""
+    """One MLflow run. `tags` are those the train job set, without their prefix; `data` is `describe_snapshots`."""
 
     run_id: str
     url: str
@@ -28,7 +28,7 @@ class LoggedTraining:
     tags: dict[str, str]
 
     def may_have_seen(self, snapshot_id: str) -> bool:
-        return snapshot_id[:12] in self.tags.get("data", "").split(",")
+        return may_include(self.tags.get("data", ""), snapshot_id)
 
 
 class MlflowTrainings:

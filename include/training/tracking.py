@@ -21,7 +21,7 @@ from include.kernel.code_digest import ROOT, find_imported_files
 from include.model import artifact
 from include.model.artifact import ArtifactMeta
 from include.model.schema import conform
-from include.registry.mlflow_registry import SERVING
+from include.registry.mlflow_registry import LONGEST_TAG, SERVING, shorten_text
 
 LOADER = "include.model.mlflow_model"  # what MLflow imports to load the artifact, and stores by this name
 RUNTIME_PACKAGES = {
@@ -46,7 +46,8 @@ class FinishedRun:
 
 def log_run(experiment: str, done: FinishedRun) -> str:
     """The id of the run, which is finished."""
-    with mlflow.start_run(experiment_id=experiment, run_name=done.name, tags=dict(done.tags)) as active:
+    tags = {key: shorten_text(value, LONGEST_TAG) for key, value in done.tags.items()}
+    with mlflow.start_run(experiment_id=experiment, run_name=done.name, tags=tags) as active:
         run_id = str(active.info.run_id)
         MlflowClient().log_batch(
             run_id,

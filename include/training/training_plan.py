@@ -73,7 +73,7 @@ class Training:
             "evergreen.as_of": str(self.request.as_of),
             "evergreen.manifest": self.manifest.digest,
             "evergreen.code": self.code,
-            "evergreen.data": ",".join(day[:12] for day in self.days.ids),
+            "evergreen.data": lineage.describe_snapshots(self.days.ids),
         }
 
 

@@ -70,6 +70,18 @@ def test_a_row_names_its_day_and_every_model_that_saw_it_with_the_part_it_played
     assert model[:4] == [f"version {version}", "2026-08-05", "holdout", last.id[:12]]
 
 
+def test_a_window_too_long_for_a_tag_is_trained_and_its_rows_lead_to_it(place, small, ask, registry, monkeypatch):
+    monkeypatch.setattr("include.data.core.lineage.LONGEST_LIST", 20)  # four days have 51 characters
+    small(name=place.name, **{"train.candidates": {"logistic": {"C": 1.0}}})
+    run_id = ask("train").outputs["run_id"]
+    with registry.open_client() as client:
+        told = client.get_run(run_id).data.tags["evergreen.data"]
+    assert told.startswith("sha256:") and told.endswith(" of 4 snapshots")
+    for row, part in (("A20260801-0003", "train"), ("A20260804-0003", "holdout")):
+        [model] = [line for line in lines(lineage("--row", row)) if line[0].startswith("not registered")]
+        assert model[2] == part
+
+
 def test_a_day_corrected_since_is_found_in_both_versions_and_the_model_saw_the_first(version, place):
     publish(open_snapshot_store(), place, FIRST, "new_market", as_of=LAST + timedelta(days=9))
     [*places, model] = [line for line in lines(lineage("--row", "A20260801-0003")) if line[0][:4] in ("2026", "vers")]

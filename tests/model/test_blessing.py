@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shutil
 import subprocess
@@ -146,6 +147,52 @@ class TestMaking:
     def test_the_reports_hash_does_not_depend_on_the_order_of_its_fields(self):
         assert bl.compute_report_digest(REPORT) == bl.compute_report_digest(dict(reversed(REPORT.items())))
         assert bl.compute_report_digest(REPORT) != bl.compute_report_digest(REPORT | {"rows": 405})
+
+
+DAYS = [f"{number:064x}" for number in range(5000)]
+
+
+def slices(number: int) -> list[dict[str, object]]:
+    check = document()["checks"][0]
+    return [check | {"name": f"slice Market={place}", "value": 0.8 + place / 7919} for place in range(number)]
+
+
+class TestLongest:
+    """The envelope is one tag, which holds 100,000 characters."""
+
+    @pytest.mark.parametrize(
+        "days, checks, digested",
+        [
+            (640, 100, set()),
+            (1200, 1, {"data"}),
+            (5000, 20, {"data"}),
+            (10, 1000, {"checks"}),
+            (5000, 1000, {"data", "checks"}),
+        ],
+    )
+    def test_any_window_and_any_number_of_slices_can_be_signed(self, days, checks, digested):
+        content = document(data=DAYS[:days], checks=slices(checks))
+        text = bl.sign(bl.Blessing.model_validate(content), KEY)
+        told = believed(text).model_dump(mode="json")
+        assert len(text) <= bl.LONGEST_ENVELOPE
+        assert {name for name in told if told[name] != content[name]} - {"format"} == digested
+        assert told["format"] == (3 if digested else 2)
+        for name in digested:
+            assert told[name] == {"count": len(content[name]), "sha256": bl.compute_list_digest(content[name])}
+
+    def test_a_digest_is_of_this_list_and_its_order_alone(self):
+        assert bl.compute_list_digest(DAYS) != bl.compute_list_digest(DAYS[::-1]) != bl.compute_list_digest(DAYS[1:])
+        assert bl.compute_list_digest(["a", "b"]) == hashlib.sha256(b'["a","b"]').hexdigest()
+
+    def test_what_is_digested_is_signed_again_as_it_is(self):
+        """The demo signs a verified blessing with something changed."""
+        blessing = believed(bl.sign(bl.Blessing.model_validate(document(data=DAYS)), KEY))
+        assert believed(bl.sign(blessing, KEY)) == blessing
+
+    def test_a_list_without_a_check_is_no_blessing_in_either_form(self):
+        for nothing in ([], {"count": 0, "sha256": "0" * 64}):
+            with pytest.raises(NotBlessed, match="not valid at checks"):
+                believed(envelope(document(format=3, checks=nothing)))
 
 
 class TestKeys:

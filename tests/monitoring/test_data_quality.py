@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -95,11 +96,46 @@ def test_correlations_of_ranks_are_those_of_the_textbook_and_add_up(baseline: di
         compute_correlations(columns, baseline),
         compute_correlations(parts[0], baseline) + compute_correlations(parts[1], baseline),
     )
-    assert whole.compute_matrix() == pytest.approx(sum_.compute_matrix())
+    assert whole.compute_coefficients() == pytest.approx(sum_.compute_coefficients())
     found = {(one, other): value for one, other, value, _ in whole.iterate_pairs()}
     assert found["age", "income"] == pytest.approx(6 / np.pi * np.arcsin(0.8 / 2), abs=0.02)
     assert found["age", "debt"] == pytest.approx(0, abs=0.05)
-    assert Correlations.decode(whole.encode()).compute_matrix() == pytest.approx(whole.compute_matrix())
+    again = Correlations.decode(json.loads(json.dumps(whole.encode())))
+    assert again.pairs == whole.pairs and np.array_equal(again.sums, whole.sums)
+
+
+def test_a_wide_table_keeps_its_strongest_pairs_and_every_later_lot_measures_these() -> None:
+    rng = np.random.default_rng(4)
+    columns = {f"c{number}": rng.normal(size=300) for number in range(80)} | {"same": np.ones(300)}
+    columns["c79"] = columns["c3"] + 0.1 * rng.normal(size=300)
+    grids: dict[str, Profile] = {name: build_number_baseline(values) for name, values in columns.items()}
+    every = compute_correlations(columns, grids)
+    kept = every.keep_strongest()
+    weakest = min(abs(value) for *_, value, _ in kept.iterate_pairs())
+    assert len(every.pairs) == 81 * 80 / 2 > len(kept.pairs) == 2000 and ("c3", "c79") in kept.pairs
+    assert sum(abs(value) > weakest for *_, value, _ in every.iterate_pairs()) == 1999
+    columns["c79"] = np.roll(columns["c79"], 1)
+    current = {name: grids[name].count_values(values) for name, values in columns.items()}
+    later = compute_correlations(columns, grids, kept.pairs)
+    told = [signal.subject for signal in check_data_quality(grids, current, (kept, later), SPEC) if signal.raised]
+    assert later.pairs == kept.pairs and told == ["c3 ~ c79"]
+    del columns["c3"]
+    assert all("c3" not in pair for pair in compute_correlations(columns, grids, kept.pairs).pairs)
+
+
+def test_correlations_as_the_former_version_stored_them_are_those_of_today(baseline: dict[str, Profile]) -> None:
+    """Over a known, b known in two of three rows, ranks around the middle: four matrices over all columns."""
+    former = {
+        "names": ["a", "b"],
+        "parts": [
+            [[3, 2], [2, 2]],
+            [[0.5, 0.25], [0.125, 0.125]],
+            [[0.75, 0.5], [0.25, 0.25]],
+            [[0.75, 0.3], [0.3, 0.25]],
+        ],
+    }
+    found = Correlations.decode(former)
+    assert found.pairs == (("a", "b"),) and found.sums[:, 0].tolist() == [2, 0.25, 0.125, 0.5, 0.25, 0.3]
 
 
 def test_a_column_that_never_varies_has_no_relation() -> None:

@@ -84,7 +84,7 @@ def test_a_window_is_the_sum_of_its_days_and_of_their_batches(live, place, monke
     for days in found.windows:
         summed, whole = profile.measure_days(days, found), at_once(days, found)
         assert list(summed.profiles) == list(whole.profiles)
-        assert summed.correlations.names == whole.correlations.names
+        assert summed.correlations.pairs == whole.correlations.pairs
         for name, profiled in whole.columns.items():
             assert list(summed.profiles[name].counts) == list(profiled.counts), name
         verdict, signals = judged(found, days, summed)

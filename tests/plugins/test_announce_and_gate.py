@@ -15,7 +15,7 @@ from evergreen.results import read_output
 from include.kernel.code_digest import JUDGING, compute_code_digest
 from include.kernel.files import write_atomic
 from include.manifest import read_manifest
-from include.model.blessing.blessing import compute_report_digest
+from include.model.blessing.blessing import compute_list_digest, compute_report_digest
 from include.release.core.rollout import Route
 from include.release.targets.local import envoy_routes
 from tests.blessed import REPORT
@@ -159,6 +159,22 @@ class TestBless:
         yes = {"who": "ada", "why": "the old one is worse", "at": "2026-08-20T09:00:00Z"}
         self.bless(approval=yes, gate=REPORT | {"verdict": "inconclusive"})
         assert world.verify_blessing("1", world.shelf.blessings["1"]).approval.who == "ada"
+
+    def test_a_long_window_with_many_slices_and_much_prose_fits_the_tag_and_its_lists_lie_beside(self, world):
+        days = [f"{number:064x}" for number in range(5000)]
+        checks = [
+            REPORT["checks"][0] | {"name": f"slice Market={number}", "family": "slices"} for number in range(1000)
+        ]
+        prose = "\N{GRINNING FACE}" * 50_000
+        report = REPORT | {"verdict": "inconclusive", "checks": checks, "sentence": f"inconclusive: {prose}"}
+        yes = {"who": "ada", "why": prose, "at": "2026-08-20T09:00:00Z"}
+        self.bless(approval=yes, gate=report, snapshots=days)
+        envelope, beside = world.shelf.blessings["1"], json.loads(world.shelf.papers["1"]["blessing.json"])
+        blessing = world.verify_blessing("1", envelope, "5" * 64)
+        assert len(envelope) <= 100_000
+        assert beside["data"] == days and len(beside["checks"]) == 1000
+        for name in ("data", "checks"):
+            assert getattr(blessing, name).sha256 == compute_list_digest(beside[name])
 
     @pytest.mark.parametrize(
         "changes, said",

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from include.kernel.errors import NotBlessed, RequestInvalid
+from include.model.blessing.blessing import Blessing, sign
 from include.registry.mlflow_registry import MlflowRegistry
-from tests.blessed import document, envelope
+from tests.blessed import KEY, document, envelope
 
 PAPERS = {"model_card.html": "<p>é</p>", "model_card.md": "é", "blessing.json": "{}"}
 
@@ -36,6 +37,18 @@ def test_a_blessing_comes_back_as_it_was_signed_also_a_large_one(registry):
     large = envelope(document(checks=document()["checks"] * 200))
     registry.bless(version, large)
     assert registry.fetch_blessing(version) == large and len(large) > 20_000
+
+
+def test_the_longest_blessing_and_description_are_kept(registry):
+    run_id = started(registry)
+    version = registry.register(run_id, f"runs:/{run_id}/model")
+    content = document(data=[f"{number:064x}" for number in range(5000)], checks=document()["checks"] * 1000)
+    signed = sign(Blessing.model_validate(content), KEY)
+    registry.bless(version, signed)
+    registry.describe(version, run_id, "a" * 6000, PAPERS)
+    with registry.open_client() as client:
+        assert len(client.get_model_version(registry.name, version).description) == 5000
+    assert registry.fetch_blessing(version) == signed
 
 
 def test_what_mlflow_says_by_the_way_is_no_line_on_stderr(registry, capfd):

@@ -4,6 +4,8 @@ A training leaves `lineage.json` beside its model: every day by the snapshot it 
 are of contents, so the answer stays exact when a day is corrected later: the model saw the version named here.
 """
 
+import hashlib
+from collections.abc import Sequence
 from datetime import date
 from typing import Final
 
@@ -13,6 +15,21 @@ from include.data.core.snapshots import Part, Split
 
 FILE: Final = "lineage.json"
 PARTS: Final[tuple[Part, ...]] = ("train", "calibration", "holdout")
+LONGEST_LIST = 8_000  # characters, what a tag of an MLflow run may have: 615 days
+DIGEST_PREFIX = "sha256:"
+
+
+def describe_snapshots(ids: Sequence[str]) -> str:
+    """For a tag: 12 digits a snapshot; of too many the sha256 of that text, and lineage.json has the list."""
+    listed = ",".join(snapshot_id[:12] for snapshot_id in ids)
+    if len(listed) <= LONGEST_LIST:
+        return listed
+    return f"{DIGEST_PREFIX}{hashlib.sha256(listed.encode()).hexdigest()} of {len(ids)} snapshots"
+
+
+def may_include(described: str, snapshot_id: str) -> bool:
+    """False when a training that says so did not see the snapshot; otherwise its lineage.json knows."""
+    return described.startswith(DIGEST_PREFIX) or snapshot_id[:12] in described.split(",")
 
 
 class LineageDay(BaseModel):

@@ -5,6 +5,9 @@ said yes. It is signed with Ed25519 in a DSSE envelope, as in-toto and sigstore 
 that are stored, so nobody ever has to agree on how JSON is written. The key that signs is known to the step that
 blesses; those who deploy hold public keys alone, several while a key is being changed.
 
+The envelope is a tag of the version, and a tag has an end: a list that would not fit, of days or of checks, stands in
+the document by its length and sha256. The list itself lies beside it, in `card/blessing.json` of the run.
+
 What a signature cannot do: it says that the gate let this artifact pass, not that the gate was right. And a machine
 whose every process may read the private key is as strong as its weakest process; that is for the place the key is
 kept in to solve.
@@ -22,7 +25,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:  # where it is used it is imported: every DAG file would pay f
 
 PAYLOAD_TYPE = "application/vnd.evergreen.blessing+json"
 RETRAIN_ADVICE = "train again, and the new version gets one"
+LONGEST_ENVELOPE = 100_000  # characters, what MLflow's tag of a version holds
+LONGEST_PROSE = 2_000  # characters of a sentence in it; in base64 each may take sixteen
 PEM_BLOCK = re.compile(r"-----BEGIN [A-Z ]+-----(.*?)-----END [A-Z ]+-----", re.DOTALL)
 TrustedKeys: TypeAlias = "Mapping[str, Ed25519PublicKey]"
 
@@ -55,12 +60,19 @@ class Finding(_Document):
     blocks: bool = True
 
 
+class DigestedList(_Document):
+    """A list that was too long: how many it has, and `compute_list_digest` of it."""
+
+    count: int = Field(ge=1)
+    sha256: str
+
+
 class Blessing(_Document):
     """Hashes are sha256, hex. `report` is that of the gate's whole report, with every reason, as
     `compute_report_digest`.
     """
 
-    format: Literal[2] = Field(2, description="1 was not signed")
+    format: Literal[2, 3] = Field(2, description="1 was not signed; in 3 a list that is too long is digested")
     model: str = Field(description="name of the registered model")
     version: str
     digest: str = Field(description="of the serving artifact")
@@ -71,10 +83,10 @@ class Blessing(_Document):
     manifest: str
     code: str
     policy: str | None = None
-    data: tuple[str, ...] = Field(description="ids of the snapshots, each the hash of its rows")
+    data: tuple[str, ...] | DigestedList = Field(description="ids of the snapshots, each the hash of its rows")
     report: str
     verdict: Literal["passed", "inconclusive"] = Field(description="of the gate; a refused model has no blessing")
-    checks: tuple[Finding, ...] = Field(min_length=1)
+    checks: Annotated[tuple[Finding, ...], Field(min_length=1)] | DigestedList
     gate: str = Field(description="the gate's sentence")
     approval: Approval | None = None
 
@@ -132,13 +144,35 @@ def check_blessable(report: Mapping[str, Any], intent: Intent, approval: Approva
 def sign(blessing: Blessing, key: Ed25519PrivateKey) -> str:
     """The envelope as JSON. The same blessing and key give the same envelope, byte by byte."""
     check_blessable({"verdict": blessing.verdict, "checks": blessing.checks}, blessing.intent, blessing.approval)
-    payload = json.dumps(blessing.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+    envelope = _seal(blessing, key)
+    for name in sorted(
+        ("data", "checks"), key=lambda name: len(blessing.model_dump_json(include={name})), reverse=True
+    ):
+        items = blessing.model_dump(mode="json")[name]
+        if len(envelope) > LONGEST_ENVELOPE and isinstance(items, list):
+            digested = DigestedList(count=len(items), sha256=compute_list_digest(items))
+            blessing = blessing.model_copy(update={"format": 3, name: digested})
+            envelope = _seal(blessing, key)
+    return envelope
+
+
+def _seal(blessing: Blessing, key: Ed25519PrivateKey) -> str:
+    payload = _render_json(blessing.model_dump(mode="json"))
     signature = _Signature(
         keyid=compute_key_id(key.public_key()), sig=_encode_base64(key.sign(_encode_signed_bytes(payload)))
     )
     return Envelope(
         payload=_encode_base64(payload), payloadType=PAYLOAD_TYPE, signatures=(signature,)
     ).model_dump_json()
+
+
+def compute_list_digest(items: Sequence[Any]) -> str:
+    """sha256 over the list's JSON, keys sorted, no spaces: to compare `card/blessing.json` with what was signed."""
+    return hashlib.sha256(_render_json(items)).hexdigest()
+
+
+def _render_json(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
 def compute_envelope_digest(envelope: str) -> str:

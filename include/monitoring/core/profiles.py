@@ -217,7 +217,9 @@ def build_number_baseline(values: Any, include: Sequence[float] = (), knots: int
     Every n/knots-th value is a knot: fewer than n/knots rows fall between two. Few different values are all knots.
     """
     ordered = _sort_known(values)
-    chosen = np.concatenate([ordered[:: max(len(ordered) // knots, 1)], ordered[-1:], np.asarray(include, np.float64)])
+    chosen = np.concatenate(
+        [ordered[:: max(-(-len(ordered) // knots), 1)], ordered[-1:], np.asarray(include, np.float64)]
+    )
     return NumberProfile(np.unique(chosen), np.empty(0, np.int64)).count_values(values)
 
 

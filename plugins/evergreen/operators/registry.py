@@ -23,6 +23,7 @@ from include.kernel.words import ledger_kinds as kinds
 from include.model.blessing import blessing as blessings
 from include.model.blessing.approval import Approval
 from include.model.blessing.blessing import Blessing
+from include.registry.mlflow_registry import shorten_text
 from include.release.core.rollout import Release
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def _build_blessing(
         report=blessings.compute_report_digest(report),
         verdict=report["verdict"],
         checks=blessings.list_findings(report),
-        gate=report["sentence"],
-        approval=approval,
+        gate=shorten_text(report["sentence"], blessings.LONGEST_PROSE),
+        approval=approval and approval.model_copy(update={"why": shorten_text(approval.why, blessings.LONGEST_PROSE)}),
     )
 
 
