@@ -131,3 +131,7 @@ def test_other_runs_are_not_its_business(monkeypatch, change):
     runs.states = {"pin": "success", "score": "failed"}
     monkeypatch.setattr(runs, "fetch_run", lambda *given: pytest.fail("it has ended"))
     assert late_runs(monkeypatch, 600, runs) == []
+
+
+def test_a_deadline_stored_before_the_callback_moved_still_finds_it():
+    assert import_string("evergreen.lateness.tell_late") is tell_late
