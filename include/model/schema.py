@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -59,7 +60,9 @@ def describe(table: pd.DataFrame, columns: Sequence[Column] = ()) -> tuple[Colum
 
 
 def is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in MISSING_TYPES
+    if isinstance(value, float | np.floating | Decimal):
+        return math.isnan(value)
+    return value is None or type(value).__name__ in MISSING_TYPES
 
 
 def _convert_values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:

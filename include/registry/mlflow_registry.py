@@ -58,14 +58,19 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
         """The version of `run_id`; the same key is registered once, however often it is asked.
 
         Without a key it is that of the run's training, which is made of its content: the same model has one version.
+        A `runs:/ID/NAME` that means a model MLflow keeps outside the run becomes the model's own address: by that one
+        alone is a version loaded as `models:/NAME/VERSION` or by its alias.
         """
         with self.open_client() as client:
             self._ensure_model(client)
-            key = key or client.get_run(run_id).data.tags.get(KEY_TAG, run_id)
+            run = client.get_run(run_id)
+            key = key or run.data.tags.get(KEY_TAG, run_id)
             for version in client.search_model_versions(f"name = '{self.name}'"):
                 if version.tags.get(KEY_TAG) == key:
                     return str(version.version)
-            made = client.create_model_version(self.name, source, run_id, tags={KEY_TAG: key})
+            model_id = _find_logged_model(client, run, source)
+            source = f"models:/{model_id}" if model_id else source
+            made = client.create_model_version(self.name, source, run_id, tags={KEY_TAG: key}, model_id=model_id)
             return str(made.version)
 
     def _ensure_model(self, client: Any) -> None:
@@ -178,3 +183,10 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
 
     def build_version_url(self, version: str) -> str:
         return f"{self.uri}/#/models/{self.name}/versions/{version}"
+
+
+def _find_logged_model(client: Any, run: Any, source: str) -> str | None:
+    """The id of the finished model that `runs:/ID/NAME` means; None when NAME lies among the run's own artifacts."""
+    asked = f"source_run_id = '{run.info.run_id}' AND name = '{source.rpartition('/')[2]}' AND status = 'READY'"
+    found = client.search_logged_models([run.info.experiment_id], asked, max_results=1)
+    return str(found[0].model_id) if found else None
