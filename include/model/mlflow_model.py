@@ -37,9 +37,8 @@ def _read_column(table: pd.DataFrame, column: Column) -> pd.Series[Any]:
     1.0 is the category 1 again, unless the training knew it as 1.0.
     """
     values = table[column.name] if column.name in table else pd.Series([None] * len(table), dtype=object)
-    if column.kind == "category" and pd.api.types.is_float_dtype(values) and not (values % 1).any():
-        if not any(known.endswith(".0") for known in column.categories):
-            values = values.astype("Int64")
+    if column.kind == "category" and pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+        values = values if any(known.endswith(".0") for known in column.categories) else values.astype("Int64")
     try:
         return conform(pd.DataFrame({column.name: values}), [column])[column.name]
     except (TypeError, ValueError) as error:

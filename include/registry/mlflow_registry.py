@@ -187,6 +187,6 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
 
 def _find_logged_model(client: Any, run: Any, source: str) -> str | None:
     """The id of the finished model that `runs:/ID/NAME` means; None when NAME lies among the run's own artifacts."""
-    asked = f"source_run_id = '{run.info.run_id}' AND name = '{source.rpartition('/')[2]}' AND status = 'READY'"
-    found = client.search_logged_models([run.info.experiment_id], asked, max_results=1)
-    return str(found[0].model_id) if found else None
+    found = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    named = (model for model in found if model.name == source.rpartition("/")[2] and str(model.status) == "READY")
+    return next((str(model.model_id) for model in named), None)

@@ -98,7 +98,8 @@ def _log_model(done: FinishedRun) -> None:
 def _build_signature(meta: ArtifactMeta, answer: Any) -> ModelSignature:
     """The columns of any type: MLflow would refuse whole numbers where it is told of doubles, and turn some texts that
     are missing into "<NA>"; the loader brings every column to its kind as the server does."""
-    columns = [ColSpec(AnyType(), column.name, required=not column.nullable) for column in meta.columns]
+    anything = AnyType()  # type: ignore[no-untyped-call]
+    columns: list[Any] = [ColSpec(anything, column.name, required=not column.nullable) for column in meta.columns]
     return ModelSignature(inputs=Schema(columns), outputs=infer_signature(answer).inputs)
 
 
