@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+import include
 from include.kernel.errors import RequestInvalid
 from include.model.mlflow_model import PyfuncModel
 from include.model.schema import Column, conform, is_missing
@@ -39,7 +40,7 @@ def test_every_candidate_is_loaded_by_version_and_alias_without_the_project_and_
 
 
 def test_a_model_behind_a_feature_function_takes_the_functions_modules_and_packages_along(
-    place, small, registry, tmp_path
+    place, small, registry, tmp_path, monkeypatch
 ):
     checkout = portable.write_checkout(tmp_path / "checkout")
     name = f"{place.name}-own"
@@ -48,6 +49,7 @@ def test_a_model_behind_a_feature_function_takes_the_functions_modules_and_packa
     own = MlflowRegistry(name, registry.uri)
     models = portable.register(own, portable.train_elsewhere(checkout), tmp_path / "artifacts")
     assert {logged.meta.path for logged in models} == {"generic"}
+    monkeypatch.setattr(include, "__path__", [*include.__path__, str(checkout / "include")])  # for the server
     must_answer_alike(models, registry.uri, tmp_path)
     mlflow.set_tracking_uri(registry.uri)
     listed = Path(mlflow.pyfunc.get_model_dependencies(models[0].addresses[0])).read_text()
