@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["number", "category"]
+FRACTIONS = (float, np.floating, Decimal)  # each has a NaN of its own
 MISSING_TYPES = ("NAType", "NaTType")  # pandas' own, known by name so that pandas need not be there
 
 
@@ -60,9 +61,9 @@ def describe(table: pd.DataFrame, columns: Sequence[Column] = ()) -> tuple[Colum
 
 
 def is_missing(value: object) -> bool:
-    if isinstance(value, float | np.floating | Decimal):
-        return math.isnan(value)
-    return value is None or type(value).__name__ in MISSING_TYPES
+    if value is None or isinstance(value, FRACTIONS):
+        return value is None or math.isnan(value)
+    return type(value).__name__ in MISSING_TYPES
 
 
 def _convert_values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:

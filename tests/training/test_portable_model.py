@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import mlflow
@@ -89,7 +90,7 @@ def test_a_column_that_is_not_there_is_missing_and_a_word_for_a_number_is_told_w
         read(Age=["old"])
 
 
-NOTHING = [None, pd.NA, pd.NaT, float("nan"), np.float32("nan"), np.float64("nan")]
+NOTHING = [None, pd.NA, pd.NaT, float("nan"), np.float32("nan"), np.float64("nan"), Decimal("nan")]
 
 
 @pytest.mark.parametrize("nothing", NOTHING, ids=repr)
