@@ -75,7 +75,7 @@ prometheus: install ## Write what a Prometheus beside the stack needs to know; p
 	@$(BIN)/python -m include.embedded.commands.prometheus
 
 ##@ prove: each claim once more, on this machine
-.PHONY: prove-data prove-backfill prove-training prove-gate prove-score prove-serving prove-serving-fuzz prove-release prove-canary prove-drift prove-retrain prove-told prove-images k8s-manifests test-k8s
+.PHONY: prove-data prove-backfill prove-training prove-portable prove-gate prove-score prove-serving prove-serving-fuzz prove-release prove-canary prove-drift prove-retrain prove-told prove-images k8s-manifests test-k8s
 
 prove-data: install ## The whole list of bad input, through the real ingest job against real servers
 	@$(BIN)/python -W ignore -m tests.proofs.prove_data
@@ -85,6 +85,9 @@ prove-backfill: install ## Sixty days backfilled twice beside live runs, and a b
 
 prove-training: install ## Kill a training at its effects, retry it, and look whether it happened exactly once
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.proofs.prove_training
+
+prove-portable: install ## Load every kind of model from MLflow without the project, in environments of its requirements
+	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.proofs.prove_portable
 
 prove-gate: install ## How often the gate is wrong, what it sees, and whether it finds known faults
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.proofs.prove_gate

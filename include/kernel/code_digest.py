@@ -10,6 +10,7 @@ costs is a model that claims to be of code it is not of.
 
 import ast
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -54,8 +55,14 @@ def find_imported_files(entries: tuple[str, ...], root: Path = ROOT) -> set[Path
     while waiting:
         for path in _find_files(waiting.pop(), root) - found:
             found.add(path)
-            waiting.extend(_list_imports(path.read_bytes()))
+            waiting.extend(_list_imports(path.read_bytes(), path.relative_to(root).parent.parts))
     return found
+
+
+def list_foreign_imports(paths: Iterable[Path], root: Path = ROOT) -> set[str]:
+    """The top-level names, other than the project's own, that these files import."""
+    named = {name for path in paths for name in _list_imports(path.read_bytes(), path.relative_to(root).parent.parts)}
+    return {name.partition(".")[0] for name in named if not _find_files(name.partition(".")[0], root)}
 
 
 def _find_files(module: str, root: Path) -> set[Path]:
@@ -70,12 +77,14 @@ def _find_files(module: str, root: Path) -> set[Path]:
 
 
 @cache
-def _list_imports(code: bytes) -> frozenset[str]:
-    """`from a import b` may mean the module a.b, so both are named."""
+def _list_imports(code: bytes, package: tuple[str, ...]) -> frozenset[str]:
+    """`from a import b` may mean the module a.b, so both are named; dots in front count from the `package`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join((*above, *filter(None, [node.module])))
+            found.update((module, *(f"{module}.{alias.name}" for alias in node.names)))
     return frozenset(found)

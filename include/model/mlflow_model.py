@@ -7,17 +7,16 @@ object. So the MLflow model answers with the very numbers the model server answe
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from include.kernel.errors import RequestInvalid
 from include.model import artifact
 from include.model.artifact import Model
-from include.model.schema import conform
-
-if TYPE_CHECKING:
-    import pandas as pd
+from include.model.schema import Column, conform
 
 
 class PyfuncModel:
@@ -27,7 +26,23 @@ class PyfuncModel:
         self._model = model
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> NDArray[np.float64]:
-        return self._model.predict_frame(conform(model_input, self._model.meta.columns))
+        columns = self._model.meta.columns
+        return self._model.predict_frame(pd.DataFrame({c.name: _read_column(model_input, c) for c in columns}))
+
+
+def _read_column(table: pd.DataFrame, column: Column) -> pd.Series[Any]:
+    """As the server reads it, whatever type pandas gave it. Raises `RequestInvalid` when a number is none.
+
+    A column that is not there is missing. Codes beside a gap are floats in pandas, which knows no gap among integers:
+    1.0 is the category 1 again, unless the training knew it as 1.0.
+    """
+    values = table[column.name] if column.name in table else pd.Series([None] * len(table), dtype=object)
+    if column.kind == "category" and pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+        values = values if any(known.endswith(".0") for known in column.categories) else values.astype("Int64")
+    try:
+        return conform(pd.DataFrame({column.name: values}), [column])[column.name]
+    except (TypeError, ValueError) as error:
+        raise RequestInvalid(f"The column {column.name!r} must hold numbers: {error}.") from error
 
 
 def _load_pyfunc(path: str) -> PyfuncModel:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["number", "category"]
+FRACTIONS = (float, np.floating, Decimal)  # each has a NaN of its own
 MISSING_TYPES = ("NAType", "NaTType")  # pandas' own, known by name so that pandas need not be there
 
 
@@ -59,7 +61,9 @@ def describe(table: pd.DataFrame, columns: Sequence[Column] = ()) -> tuple[Colum
 
 
 def is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in MISSING_TYPES
+    if value is None or isinstance(value, FRACTIONS):
+        return value is None or math.isnan(value)
+    return type(value).__name__ in MISSING_TYPES
 
 
 def _convert_values(values: list[Any], kind: Kind) -> np.ndarray[Any, Any]:

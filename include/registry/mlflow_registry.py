@@ -60,14 +60,19 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
         """The version of `run_id`; the same key is registered once, however often it is asked.
 
         Without a key it is that of the run's training, which is made of its content: the same model has one version.
+        A `runs:/ID/NAME` that means a model MLflow keeps outside the run becomes the model's own address: by that one
+        alone is a version loaded as `models:/NAME/VERSION` or by its alias.
         """
         with self.open_client() as client:
             self._ensure_model(client)
-            key = key or client.get_run(run_id).data.tags.get(KEY_TAG, run_id)
+            run = client.get_run(run_id)
+            key = key or run.data.tags.get(KEY_TAG, run_id)
             for version in client.search_model_versions(f"name = '{self.name}'"):
                 if version.tags.get(KEY_TAG) == key:
                     return str(version.version)
-            made = client.create_model_version(self.name, source, run_id, tags={KEY_TAG: key})
+            model_id = _find_logged_model(client, run, source)
+            source = f"models:/{model_id}" if model_id else source
+            made = client.create_model_version(self.name, source, run_id, tags={KEY_TAG: key}, model_id=model_id)
             return str(made.version)
 
     def _ensure_model(self, client: Any) -> None:
@@ -185,3 +190,10 @@ class MlflowRegistry(ArtifactSource, ReleaseMarks):
 def shorten_text(text: str, limit: int) -> str:
     """Prose that names columns, slices or categories may be as long as they are many."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _find_logged_model(client: Any, run: Any, source: str) -> str | None:
+    """The id of the finished model that `runs:/ID/NAME` means; None when NAME lies among the run's own artifacts."""
+    found = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    named = (model for model in found if model.name == source.rpartition("/")[2] and str(model.status) == "READY")
+    return next((str(model.model_id) for model in named), None)

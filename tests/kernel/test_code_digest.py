@@ -17,6 +17,7 @@ from include.kernel.code_digest import (
     compute_code_digest,
     digest_training_code,
     find_imported_files,
+    list_foreign_imports,
 )
 from include.kernel.errors import Permanent
 
@@ -75,3 +76,20 @@ def test_a_feature_function_that_is_not_there_is_told_in_one_sentence() -> None:
         Permanent, match=r"'include\.nowhere:f' cannot be imported: There is no module include\.nowhere"
     ):
         digest_training_code("include.nowhere:f")
+
+
+def test_relative_imports_are_followed_and_foreign_ones_told(tmp_path: Path) -> None:
+    written = {
+        "own/__init__.py": "from .near import value\n",
+        "own/near.py": "value = 1\n",
+        "own/deep/__init__.py": "",
+        "own/deep/entry.py": "from . import beside\nfrom ..near import value\nimport yaml.nodes\n",
+        "own/deep/beside.py": "",
+        "own/deep/unused.py": "",
+    }
+    for name, text in written.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = find_imported_files(("own.deep.entry",), tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in found} == {*written} - {"own/deep/unused.py"}
+    assert list_foreign_imports({tmp_path / "own/deep/entry.py"}, tmp_path) == {"yaml"}
