@@ -6,6 +6,7 @@ object. So the MLflow model answers with the very numbers the model server answe
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from include.kernel.errors import RequestInvalid
+from include.kernel.errors import ArtifactRejected, RequestInvalid
 from include.model import artifact
 from include.model.artifact import Model
+from include.model.conformance import check_golden
 from include.model.schema import Column, conform
+
+PROJECT = __name__.partition(".")[0]
 
 
 class PyfuncModel:
@@ -46,4 +50,19 @@ def _read_column(table: pd.DataFrame, column: Column) -> pd.Series[Any]:
 
 
 def _load_pyfunc(path: str) -> PyfuncModel:
-    return PyfuncModel(artifact.load(Path(path)))
+    """Raises `ArtifactRejected`, above all when what is installed here, or another feature function of that name,
+    computes other numbers than the training did."""
+    _add_own_code(Path(path))
+    model = artifact.load(Path(path))
+    if problem := check_golden(model):
+        raise ArtifactRejected(problem)
+    return PyfuncModel(model)
+
+
+def _add_own_code(path: Path) -> None:
+    """A process that holds a checkout or has loaded another model looks for a feature function in that code alone."""
+    for root in (place / "code" for place in path.parents if (place / "MLmodel").is_file()):
+        for name, module in list(sys.modules.items()):
+            folder = str(root.joinpath(*name.split(".")))
+            if name.partition(".")[0] == PROJECT and folder not in getattr(module, "__path__", [folder]):
+                module.__path__.append(folder)

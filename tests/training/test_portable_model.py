@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import include
-from include.kernel.errors import RequestInvalid
+from include.kernel.errors import ArtifactRejected, RequestInvalid
 from include.model.mlflow_model import PyfuncModel
 from include.model.schema import Column, conform, is_missing
 from include.registry.mlflow_registry import MlflowRegistry
@@ -50,11 +50,23 @@ def test_a_model_behind_a_feature_function_takes_the_functions_modules_and_packa
     own = MlflowRegistry(name, registry.uri)
     models = portable.register(own, portable.train_elsewhere(checkout), tmp_path / "artifacts")
     assert {logged.meta.path for logged in models} == {"generic"}
+    mlflow.set_tracking_uri(registry.uri)
+    monkeypatch.setattr(include, "__path__", [*include.__path__])
+    here = mlflow.pyfunc.load_model(models[0].addresses[0])  # in a checkout that has no such function
     monkeypatch.setattr(include, "__path__", [*include.__path__, str(checkout / "include")])  # for the server
     must_answer_alike(models, registry.uri, tmp_path)
-    mlflow.set_tracking_uri(registry.uri)
+    served = portable.ask_server(models[0], tmp_path / "again")
+    assert here.predict(portable.choose_table(models[0].meta)) == pytest.approx(served, abs=1e-9)
     listed = Path(mlflow.pyfunc.get_model_dependencies(models[0].addresses[0])).read_text()
     assert "scipy==" in listed
+    monkeypatch.setattr(add_other_ratio, "__module__", "include.own.ratios")
+    monkeypatch.setattr("include.own.ratios.add_ratio", add_other_ratio)
+    with pytest.raises(ArtifactRejected, match="misses its golden rows"):
+        mlflow.pyfunc.load_model(models[0].addresses[0])
+
+
+def add_other_ratio(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(ratio=table["Age"])
 
 
 COLUMNS = (
