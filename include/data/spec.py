@@ -375,7 +375,12 @@ class DataManifest(BaseManifest):
     fan_out: FanOutSpec = Field(default_factory=FanOutSpec)
 
     @property
-    def declared_columns(self) -> frozenset[str]:
-        """What a delivery must hold as the manifest says; whatever else it holds can never stop a day."""
+    def declared_columns(self) -> frozenset[str] | None:
+        """What a delivery must hold as the manifest says; whatever else it holds can never stop a day.
+
+        None, for all of it, where the contract refuses a day for a column that nobody declared.
+        """
+        if self.contract.unknown_columns == "refuse":
+            return None
         entity = [self.train.entity] if self.train.entity else []
         return frozenset((self.contract.id, self.label.column, *self.contract.declared, *entity))

@@ -144,6 +144,15 @@ class TestUndeclaredColumns:
         assert landing is not None and (landing.rows, landing.columns) == (2, ("loan", "age", "status", "x"))
         assert pq.read_table(landing.path)["x"].to_pylist()[0] == 7
 
+    def test_one_that_only_a_later_file_has_is_named_in_the_log(self, tmp_path: Path, caplog) -> None:
+        parts = [pa.record_batch({"loan": ["a"]}), pa.record_batch({"loan": ["b"], "gift of late": [1]})]
+        assert land(parts, tmp_path, declared=frozenset(("loan",))) is not None
+        assert "'gift of late', which nobody declared and no file before has, is left out" in caplog.text
+
+    def test_where_the_contract_refuses_them_they_are_held_like_all_others(self) -> None:
+        assert manifest_with(self.CONTRACT).declared_columns == {"loan", "status", "age"}
+        assert manifest_with(self.CONTRACT + "unknown_columns: refuse\n").declared_columns is None
+
     def test_a_declared_one_may_not(self, tmp_path: Path) -> None:
         parts = [pa.record_batch({"loan": ["a"], "age": [1.0]}), pa.record_batch({"loan": ["b"], "age": ["x"]})]
         with pytest.raises(DataRefused, match="holds column 'age' as string"):

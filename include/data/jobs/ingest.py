@@ -82,7 +82,7 @@ def run(request: JobRequest, manifest: DataManifest) -> JobResult:
 
 
 def _land_delivery(
-    source: Source, day: date, landed_parts: LandedParts | None, workspace: Path, declared: frozenset[str]
+    source: Source, day: date, landed_parts: LandedParts | None, workspace: Path, declared: frozenset[str] | None
 ) -> tuple[GatheredRows | None, str]:
     """The delivered rows and what they were read from. Raises `Conflict` when that changed while it was read."""
     read, parts, budget = source.describe(day), source.list_parts(day), source.make_budget()
@@ -96,7 +96,7 @@ def _land_delivery(
 
 
 def _read_parts(
-    parts: Sequence[DeliveryPart], budget: Budget, workspace: Path, declared: frozenset[str]
+    parts: Sequence[DeliveryPart], budget: Budget, workspace: Path, declared: frozenset[str] | None
 ) -> GatheredRows | None:
     """The same rows in one file, none of which was found."""
     landing = land_parts((part.read(budget) for part in parts), workspace, declared=declared)

@@ -10,9 +10,11 @@ were read out of one landed file land in another one as the same bytes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ from include.kernel.files import translate_write_errors
 if TYPE_CHECKING:
     import pyarrow as pa
 
+log = logging.getLogger(__name__)
 LANDED_FILE = "landed.parquet"
 FILE_KEY = b"file"  # key of a batch's schema metadata: the file or object it was read from
 
@@ -129,6 +132,9 @@ def _fit_undeclared(batch: pa.RecordBatch, schema: pa.Schema, declared: Collecti
     """The batch with those of its columns that nobody declared as `schema` has them, without cells that do not fit."""
     import pyarrow as pa
 
+    for name in batch.schema.names:
+        if name not in declared and name not in schema.names:
+            _warn_left_out(_read_file_name(batch), name)
     free = [field for field in schema if field.name not in declared]
     columns = {name: batch[name] for name in batch.schema.names if name in declared}
     for field in free:
@@ -138,6 +144,11 @@ def _fit_undeclared(batch: pa.RecordBatch, schema: pa.Schema, declared: Collecti
                 columns[field.name] = batch[field.name].cast(field.type)
     fitted = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     return fitted.replace_schema_metadata(batch.schema.metadata)
+
+
+@cache
+def _warn_left_out(file: str, name: str) -> None:
+    log.warning("%s: column %r, which nobody declared and no file before has, is left out", file, name)
 
 
 def _explain_difference(delivered: pa.Schema, expected: pa.Schema) -> str | None:

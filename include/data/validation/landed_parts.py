@@ -85,7 +85,7 @@ class LandedParts:
     must be alike in all of them."""
 
     def __init__(
-        self, objects: ObjectStore, work_units: WorkUnitStore, day: date, code: str, declared: frozenset[str]
+        self, objects: ObjectStore, work_units: WorkUnitStore, day: date, code: str, declared: frozenset[str] | None
     ) -> None:
         self._objects = objects
         self._work_units = work_units
@@ -183,7 +183,7 @@ class LandedParts:
                 self._objects.remove(key)
 
     def _build_description_unit(self, part: DeliveryPart, content: str) -> WorkUnit:
-        how = (self._code, ENGINE_VERSIONS, *sorted(self._declared))
+        how = (self._code, ENGINE_VERSIONS, *(sorted(self._declared) if self._declared is not None else ()))
         return build_work_unit(DESCRIPTION_KIND, self._day, part.name, content, *how)
 
     def _build_checks_unit(self, part: LandedPart, rules: Sequence[Expectation]) -> WorkUnit:
