@@ -110,10 +110,10 @@ def files_that_differ(proof: Proof) -> None:
     pipeline.source = {"kind": "files", "path": f"{pipeline.inbox}/{{day}}-*.csv"}
     pipeline.configure()
     (pipeline.inbox / f"{DAY}-a.csv").write_bytes(as_csv(rows_of()[:50]))
-    less = [{name: cell for name, cell in row.items() if name != "Debt"} for row in rows_of()[50:]]
+    less = [{name: cell for name, cell in row.items() if name != "tenure"} for row in rows_of()[50:]]
     (pipeline.inbox / f"{DAY}-b.csv").write_bytes(as_csv(less))
     before, ended = pipeline.published(), pipeline.ingest()
-    proof.refused(pipeline, ended, before, 65, "DataRefused", f"{DAY}-b.csv", "'Debt'", "with the same columns")
+    proof.refused(pipeline, ended, before, 65, "DataRefused", f"{DAY}-b.csv", "'tenure'", "with the same columns")
     (pipeline.inbox / f"{DAY}-b.csv").write_bytes(as_csv([row | {"gift": 1} for row in rows_of()[50:]]))  # a warning
     proof.recovers(pipeline)
 
