@@ -93,10 +93,10 @@ def a_bad_body(proof: Proof, case: Refused) -> None:
 
 
 def odd_and_right(proof: Proof) -> None:
-    """-0, 2^63+1, 1e300, an unseen category, a missing value: answered, and alike on both paths, as in training."""
+    """-0, 2^63, 1e300, an unseen category, a missing value: answered, and alike on both paths, as in training."""
     odd: list[dict[str, str]] = [
         {"Age": "-0.0"},
-        {"Assets": "9223372036854775809"},
+        {"Assets": "9223372036854775808"},
         {"Assets": "1e300"},
         {"Home": '"nobody saw this"'},
         {"Income": "null"},
