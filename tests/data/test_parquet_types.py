@@ -147,7 +147,13 @@ class TestUndeclaredColumns:
     def test_one_that_only_a_later_file_has_is_named_in_the_log(self, tmp_path: Path, caplog) -> None:
         parts = [pa.record_batch({"loan": ["a"]}), pa.record_batch({"loan": ["b"], "gift of late": [1]})]
         assert land(parts, tmp_path, declared=frozenset(("loan",))) is not None
-        assert "'gift of late', which nobody declared and no file before has, is left out" in caplog.text
+        assert "'gift of late', which nobody declared, are left out: no file before has it" in caplog.text
+
+    def test_cells_that_do_not_fit_the_rows_before_are_named_in_the_log(self, tmp_path: Path, caplog) -> None:
+        parts = [pa.record_batch({"loan": ["a"], "late": [1]}), pa.record_batch({"loan": ["b"], "late": ["two"]})]
+        landing = land(parts, tmp_path, declared=frozenset(("loan",)))
+        assert landing is not None and pq.read_table(landing.path)["late"].to_pylist() == [1, None]
+        assert "'late', which nobody declared, are left out: the rows before it hold int64" in caplog.text
 
     def test_where_the_contract_refuses_them_they_are_held_like_all_others(self) -> None:
         assert manifest_with(self.CONTRACT).declared_columns == {"loan", "status", "age"}

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from include.kernel.errors import Permanent
+from include.alerting.channels import Channel
+from include.alerting.core.alerts import Alert, Severity
+from include.alerting.wiring import open_outbox
+from include.kernel.errors import Permanent, ServiceUnavailable
+from include.manifest import read_manifest
 from include.monitoring import baselines
 from tests import edge
 from tests.delivered import read_day
@@ -62,6 +66,25 @@ def test_the_page_lies_beside_the_report(live, ask):
     [report] = edge.reports().read_reports()
     page = edge.reports().locate_page(report.version, report.as_of)
     assert str(page) == report.page and "<!doctype html>" in page.read_text()
+
+
+class Unreachable(Channel):
+    name, least = "slack", Severity.INFO
+
+    def send(self, alert: Alert, link: str) -> None:
+        raise ServiceUnavailable("slack answered 404; correct the Airflow Connection evergreen_slack.")
+
+
+def test_what_could_not_be_told_stands_in_the_report_and_on_its_page(live, ask):
+    outbox = open_outbox(read_manifest())
+    outbox.put(Alert(severity=Severity.WARNING, title="The world <moved>", text="", runbook="roll-back", key="k"))
+    outbox.deliver([Unreachable()])
+    result = ask("monitor")
+    [untold] = result.outputs["untold"]
+    assert untold.startswith("The world <moved> (since ") and "slack answered 404" in untold
+    assert "1 alerts could not be told: The world <moved>" in result.summary
+    page = Path(result.outputs["page"]).read_text()
+    assert "What could not be told to people" in page and "The world &lt;moved&gt;" in page
 
 
 def test_measuring_again_overwrites_the_same_report(live, ask):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, chain
@@ -134,21 +133,23 @@ def _fit_undeclared(batch: pa.RecordBatch, schema: pa.Schema, declared: Collecti
 
     for name in batch.schema.names:
         if name not in declared and name not in schema.names:
-            _warn_left_out(_read_file_name(batch), name)
+            _warn_left_out(_read_file_name(batch), name, "no file before has it")
     free = [field for field in schema if field.name not in declared]
     columns = {name: batch[name] for name in batch.schema.names if name in declared}
     for field in free:
         columns[field.name] = pa.nulls(batch.num_rows, field.type)
         if field.name in batch.schema.names:
-            with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            try:
                 columns[field.name] = batch[field.name].cast(field.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                _warn_left_out(_read_file_name(batch), field.name, f"the rows before it hold {field.type}")
     fitted = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     return fitted.replace_schema_metadata(batch.schema.metadata)
 
 
 @cache
-def _warn_left_out(file: str, name: str) -> None:
-    log.warning("%s: column %r, which nobody declared and no file before has, is left out", file, name)
+def _warn_left_out(file: str, name: str, why: str) -> None:
+    log.warning("%s: the cells of column %r, which nobody declared, are left out: %s", file, name, why)
 
 
 def _explain_difference(delivered: pa.Schema, expected: pa.Schema) -> str | None:

@@ -349,6 +349,7 @@ def _decode_batch(
             columns.append(_decode_column(batch[column]) if column in batch.schema.names else pa.nulls(batch.num_rows))
         except pa.ArrowInvalid as error:
             if not is_declared(column, declared):
+                log.warning("%s: column %s is not UTF-8 text; its cells are left out", name, quote_name(column))
                 columns.append(pa.nulls(batch.num_rows, pa.string()))
                 continue
             raise DataRefused(

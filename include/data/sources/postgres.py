@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ from include.data.sources.delivered_files import quote_name
 from include.data.spec import PostgresSource
 from include.kernel.errors import AccessRefused, DataRefused, EvergreenError, RequestInvalid, ServiceUnavailable
 
+log = logging.getLogger(__name__)
 Connection = psycopg.Connection[Any]
 ARROW_TYPES = {
     "bool": pa.bool_(),
@@ -236,6 +238,7 @@ class Postgres(Source):
             return pa.array(values, field.type)
         except (pa.ArrowException, OverflowError) as error:
             if not is_declared(field.name, self._declared):
+                log.warning("column %s holds what is no %s; its cells are left out", quote_name(field.name), field.type)
                 return pa.nulls(len(values), field.type)
             raise DataRefused(
                 f"Column {quote_name(field.name)} of table {self._spec.table} holds what is no {field.type} "
